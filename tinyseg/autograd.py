@@ -1,0 +1,303 @@
+"""The whole autograd engine: Tensor, Function, no_grad, backward.
+
+A `Tensor` is an array and, if it was computed from something that wants gradients, the `Function`
+that made it. A `Function` is one node of the graph: it remembers what its backward pass needs (`saved`)
+and where the gradients go (`parents`: other nodes, or leaf tensors such as parameters). Nodes do not hold
+their outputs, so an array lives exactly as long as somebody's backward pass needs it.
+
+`backward()` visits every node once, each after all the nodes that used its output:
+
+    for node in reversed topological order:
+        gxs = node.backward(gy)            # gy: the summed cotangents of the node's output
+        add each gx to its parent's sum    # a leaf keeps it in .grad
+        free what the node saved
+
+Not here: second derivatives, a global device, views that alias gradients. The array's own type (NumPy or
+CuPy) decides where everything runs.
+"""
+
+import contextlib
+import threading
+
+import numpy as np
+
+_mode = threading.local()  # per thread: a worker thread's no_grad must not switch the trainer's graph off
+
+
+@contextlib.contextmanager
+def no_grad():
+    """Context manager or decorator under which no graph is recorded (inference, updates of weights)."""
+    outer = is_grad_enabled()
+    _mode.enabled = False
+    try:
+        yield
+    finally:
+        _mode.enabled = outer
+
+
+def is_grad_enabled():
+    """Whether operations record a graph in this thread (True unless inside `no_grad`)."""
+    return getattr(_mode, "enabled", True)
+
+
+class Tensor:
+    """A float array that remembers which Function made it.
+
+    Parameters
+    ----------
+    data : array_like
+        NumPy or CuPy array, any shape; Python numbers and lists become NumPy arrays (lists of floats: float64,
+        as NumPy has it). The array is not copied.
+    requires_grad : bool
+        Whether `backward` leaves d(output)/d(this) in `.grad`. Needs float32 or float64 data.
+
+    Attributes
+    ----------
+    data : ndarray
+        The array itself.
+    grad : ndarray or None
+        The accumulated gradient, of `data`'s shape and dtype; None until a backward pass reached this tensor.
+    """
+
+    __array_ufunc__ = None  # np.float64(2) * tensor asks Tensor.__rmul__ instead of looping over the tensor
+
+    def __init__(self, data, requires_grad=False, *, creator=None):
+        if isinstance(data, Tensor):
+            raise TypeError("Tensor(data) takes an array, not a Tensor; use tensor.detach() for a copy without graph.")
+        is_array = hasattr(data, "dtype") and not isinstance(data, np.generic)
+        self.data = data if is_array else np.asarray(data)  # NumPy's 0-d results are scalars, not arrays
+        if requires_grad and self.data.dtype not in FLOATS:
+            raise TypeError(
+                f"Only float32 and float64 tensors can require gradients, but this one is {self.data.dtype}; "
+                "convert it first, e.g. array.astype('float32')."
+            )
+        self.requires_grad = requires_grad
+        self.creator = creator
+        self.grad = None
+
+    @property
+    def shape(self):
+        """Shape of the array."""
+        return self.data.shape
+
+    @property
+    def ndim(self):
+        """Number of axes."""
+        return self.data.ndim
+
+    @property
+    def size(self):
+        """Number of elements."""
+        return self.data.size
+
+    @property
+    def dtype(self):
+        """Element type of the array."""
+        return self.data.dtype
+
+    def __len__(self):
+        return len(self.data)
+
+    def __repr__(self):
+        made_by = f", creator={type(self.creator).__name__}" if self.creator is not None else ""
+        wants = ", requires_grad=True" if self.requires_grad and self.creator is None else ""
+        return f"Tensor({self.data!r}{made_by}{wants})"
+
+    def item(self):
+        """Return the value of a one-element tensor as a Python float."""
+        return self.data.item()
+
+    def detach(self):
+        """Return a tensor with the same array and no graph."""
+        return Tensor(self.data)
+
+    def retain_grad(self):
+        """Ask `backward` to leave this intermediate tensor's gradient in `.grad` too."""
+        if not self.requires_grad:
+            raise RuntimeError(
+                "retain_grad() on a tensor that no gradient reaches: nothing it was made from requires grad."
+            )
+        if self.creator is not None:
+            self.creator.retained = self
+
+    def zero_grad(self):
+        """Forget the accumulated gradient."""
+        self.grad = None
+
+    def backward(self, gy=None):
+        """Add d(self)/d(leaf), contracted with the cotangent `gy`, to `.grad` of every leaf that requires it.
+
+        Parameters
+        ----------
+        gy : ndarray, optional
+            Cotangent of this tensor's shape and dtype. May be left out for a one-element tensor (a loss): 1.
+
+        Raises
+        ------
+        RuntimeError
+            If no gradient can reach anything, if this graph was already used (its saved arrays are freed), or
+            if `gy` is missing for a tensor with more than one element.
+        ValueError
+            If `gy` does not have this tensor's shape.
+        """
+        if not self.requires_grad:
+            raise RuntimeError(
+                "backward() on a tensor that does not require grad: it was made under no_grad(), or from tensors "
+                "none of which has requires_grad=True."
+            )
+        if gy is None:
+            if self.size != 1:
+                raise RuntimeError(
+                    f"backward() without a cotangent needs a one-element tensor such as a loss, but this one has shape "
+                    f"{self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
+                )
+            gy = np.ones_like(self.data)  # NumPy hands the call on to CuPy for a CuPy array
+        gy = gy.data if isinstance(gy, Tensor) else gy
+        if getattr(gy, "shape", None) != self.shape or gy.dtype != self.dtype or type(gy) is not type(self.data):
+            raise ValueError(
+                f"backward(gy) needs a {_describe(self.data)} array like the tensor itself, but gy is {_describe(gy)}."
+            )
+        _backward(self, gy)
+
+
+FLOATS = (np.dtype("float32"), np.dtype("float64"))
+
+
+class Function:
+    """One node of the graph. A subclass writes `forward(*xs) -> y` and `backward(gy) -> gxs`, on plain arrays.
+
+    `forward` keeps what backward needs in `self.saved`; `backward` returns one gradient per input (a tuple, or
+    a single array for a single input) and may return None where `self.needs[i]` is False. Options (stride,
+    eps …) are constructor arguments: `Relu()(x)`, `DepthwiseConv2d(stride, padding)(x, w)`.
+    """
+
+    saved = None
+    needs = ()
+    parents = None  # None: already used by a backward pass
+    retained = None
+
+    def __call__(self, *inputs):
+        inputs = as_tensors(type(self).__name__, inputs)
+        record = is_grad_enabled()
+        self.needs = tuple(record and t.requires_grad for t in inputs)
+        y = self.forward(*(t.data for t in inputs))
+        if not any(self.needs):
+            self.saved = None
+            return Tensor(y)
+        # A parent is the node that made the input, or the input itself where it is a leaf.
+        self.parents = tuple((t.creator or t) if need else None for t, need in zip(inputs, self.needs, strict=True))
+        self.input_shapes = tuple(t.shape for t in inputs)
+        return Tensor(y, requires_grad=True, creator=self)
+
+    def forward(self, *xs):
+        raise NotImplementedError(f"{type(self).__name__} has no forward(*xs).")
+
+    def backward(self, gy):
+        raise NotImplementedError(f"{type(self).__name__} has no backward(gy).")
+
+
+def as_tensors(name, inputs):
+    """Wrap the inputs of one operation as Tensors and check that they belong together.
+
+    Python and NumPy scalars take the dtype and the device of the arrays beside them, so that
+    ``x * 2.0`` stays float32.
+    """
+    arrays = [t.data if isinstance(t, Tensor) else t for t in inputs]
+    arrays = [np.asarray(a) if isinstance(a, (list, tuple)) else a for a in arrays]
+    first = next((a for a in arrays if getattr(a, "ndim", 0) > 0), None)
+    if first is None:
+        first = next((a for a in arrays if hasattr(a, "dtype")), np.float64(0))
+    tensors = []
+    for original, a in zip(inputs, arrays, strict=True):
+        if isinstance(original, Tensor):
+            tensors.append(original)
+        elif isinstance(a, (int, float, np.number)) and not isinstance(a, bool):
+            tensors.append(Tensor(np.full_like(first, a, shape=(), dtype=first.dtype)))
+        elif hasattr(a, "dtype"):
+            tensors.append(Tensor(a))
+        else:
+            raise TypeError(f"{name} takes tensors, arrays or numbers, but got {type(a).__name__}.")
+    for t in tensors:
+        if t.dtype not in FLOATS:
+            raise TypeError(
+                f"{name} needs floating-point data (float32 or float64), but got {t.dtype} of shape {t.shape}; "
+                "convert it first, e.g. array.astype('float32')."
+            )
+        if type(t.data) is not type(tensors[0].data):
+            raise TypeError(
+                f"{name} got arrays on different devices: {_describe(tensors[0].data)} and {_describe(t.data)}; "
+                "move them to one with backend.to_device(array, 'cpu' or 'gpu') or model.to(device)."
+            )
+        if t.dtype != tensors[0].dtype:
+            raise TypeError(
+                f"{name} got mixed precision: {_describe(tensors[0].data)} and {_describe(t.data)}; "
+                "convert one of them with .astype."
+            )
+    return tensors
+
+
+def as_array(x):
+    """Return the array of a Tensor, or `x` itself."""
+    return x.data if isinstance(x, Tensor) else x
+
+
+def _backward(root, gy):
+    if root.creator is None:
+        _accumulate(root, gy, shared=True)
+        return
+    grads = {root.creator: gy}
+    order = _topological(root.creator)
+    while order:  # popping lets go of each node, and of what it saved, as soon as it is done
+        node = order.pop()
+        gy = grads.pop(node)
+        if node.retained is not None:
+            _accumulate(node.retained, gy, shared=True)
+        gxs = node.backward(gy)
+        gxs = gxs if isinstance(gxs, tuple) else (gxs,)
+        for parent, gx, shape in zip(node.parents, gxs, node.input_shapes, strict=True):
+            if parent is None:
+                continue
+            if gx is None or gx.shape != shape:
+                found = "none" if gx is None else f"shape {gx.shape}"
+                raise RuntimeError(
+                    f"{type(node).__name__}.backward: expected a gradient of shape {shape}, found {found}."
+                )
+            if isinstance(parent, Function):
+                grads[parent] = gx if parent not in grads else grads[parent] + gx
+            else:
+                _accumulate(parent, gx, shared=gx is gy or gx.base is not None or sum(g is gx for g in gxs) > 1)
+        node.saved = node.parents = node.retained = None
+
+
+def _accumulate(leaf, gx, shared):
+    """Add to a leaf's .grad, which must be its own array: one that somebody else also holds is copied."""
+    if leaf.grad is not None:
+        gx = leaf.grad + gx
+    elif shared:
+        gx = gx.copy()
+    leaf.grad = np.asarray(gx) if isinstance(gx, np.generic) else gx
+
+
+def _topological(root):
+    """Nodes from the leaves' side to `root`, each after its parents. Iterative: no recursion limit."""
+    order, seen, stack = [], set(), [(root, False)]
+    while stack:
+        node, parents_done = stack.pop()
+        if parents_done:
+            order.append(node)
+        elif node not in seen:
+            if node.parents is None:
+                raise RuntimeError(
+                    "backward() reached a part of the graph that an earlier backward() has used; its saved arrays are "
+                    "freed. Run the forward pass again, or add the losses and call backward() once on the sum."
+                )
+            seen.add(node)
+            stack.append((node, True))
+            stack.extend((p, False) for p in node.parents if isinstance(p, Function))
+    return order
+
+
+def _describe(a):
+    if not hasattr(a, "dtype"):
+        return type(a).__name__
+    return f"{a.dtype} {type(a).__module__.split('.')[0]} array of shape {a.shape}"

@@ -1,0 +1,165 @@
+"""The whole device story: which array module an array uses, and which kernels compute an op on it.
+
+Nothing else in tinyseg knows about devices. An array's own type decides: NumPy arrays are computed on the CPU,
+CuPy arrays on the GPU. Each op has a maths file that runs on both; a *fast sibling* beside it
+(``<op>_numba.py`` for NumPy arrays, ``<op>_cuda.py`` for CuPy arrays) exports the same names and
+signatures. `kernels` picks between them, `using` switches by hand.
+"""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import os
+import platform
+import sys
+
+import numpy as np
+
+try:
+    import cupy as cp
+except ImportError:
+    cp = None
+
+
+class config:
+    """Options that `using` sets."""
+
+    kernels = "fast"  # "fast": the sibling where there is one; "reference": always the maths file
+
+
+@contextlib.contextmanager
+def using(**options):
+    """Set options for a block, and put the old ones back: ``with using(kernels="reference"): ...``.
+
+    Parameters
+    ----------
+    kernels : {"fast", "reference"}
+        Whether ops use their fast sibling where there is one, or always the maths file.
+    """
+    allowed = {"kernels": ("fast", "reference")}
+    for name, value in options.items():
+        if value not in allowed.get(name, ()):
+            raise ValueError(f"using({name}={value!r}): known options are {allowed}.")
+    old = {name: getattr(config, name) for name in options}
+    try:
+        for name, value in options.items():
+            setattr(config, name, value)
+        yield
+    finally:
+        for name, value in old.items():
+            setattr(config, name, value)
+
+
+def xp_of(*arrays):
+    """Return the array module, `numpy` or `cupy`, that owns these arrays."""
+    return cp.get_array_module(*arrays) if cp is not None else np
+
+
+def kernels(op, *arrays):
+    """Return the module that computes `op` (the `__name__` of its maths file) for these arrays.
+
+    The fast sibling is used where it exists, can be imported and says that it takes these arrays
+    (``supports(*arrays)``, if it has that function); otherwise the maths file itself. An exception
+    inside a kernel is never caught.
+    """
+    if config.kernels == "fast":
+        sibling = _sibling(op, "numba" if xp_of(*arrays) is np else "cuda")
+        if sibling is not None and getattr(sibling, "supports", _always)(*arrays):
+            return sibling
+    return sys.modules[op]
+
+
+@functools.cache
+def _sibling(op, kind):
+    """Import ``<op>_<kind>`` if the file is there and what it is compiled with (numba, CuPy) is installed."""
+    tool = {"numba": "numba", "cuda": "cupy"}[kind]
+    name = f"{op}_{kind}"
+    if importlib.util.find_spec(tool) is None or importlib.util.find_spec(name) is None:
+        return None
+    return importlib.import_module(name)
+
+
+def _always(*arrays):
+    return True
+
+
+def kernels_in_use(device="cpu"):
+    """Name, in a few words, the kernels that arrays on `device` get: for the line that scripts print."""
+    if config.kernels == "reference":
+        return "reference (maths files)"
+    if device == "gpu":
+        return "CuPy"
+    return "NumPy + numba" if importlib.util.find_spec("numba") else "NumPy (install tinyseg[fast] for numba kernels)"
+
+
+# ----- devices ---------------------------------------------------------------
+def parse_device(name):
+    """Turn what a user asked for into a device that is there.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "gpu"}
+        "auto" is the GPU if CuPy and a CUDA device are there, else the CPU. "cuda" is understood as "gpu".
+
+    Returns
+    -------
+    {"cpu", "gpu"}
+
+    Raises
+    ------
+    RuntimeError
+        If a GPU is asked for and CuPy or the CUDA device is missing; the message says which, and what to do.
+    """
+    if name not in ("auto", "cpu", "gpu", "cuda"):
+        raise ValueError(f"Unknown device {name!r}: choose 'auto', 'cpu' or 'gpu'.")
+    if name == "cpu":
+        return "cpu"
+    missing = _why_no_gpu()
+    if missing is None:
+        return "gpu"
+    if name == "auto":
+        return "cpu"
+    raise RuntimeError(f"Device 'gpu' was asked for, but {missing}")
+
+
+def _why_no_gpu():
+    if cp is None:
+        return (
+            "CuPy is not installed. Install the build for your CUDA driver: pip install 'tinyseg[gpu]' "
+            "(cupy-cuda12x) or pip install 'tinyseg[gpu13]' (cupy-cuda13x). Or use --device cpu."
+        )
+    try:
+        count = cp.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy raises several types for 'no driver', 'driver too old', 'no device'
+        return f"CuPy {cp.__version__} finds no CUDA device ({error}). Check `nvidia-smi`, or use --device cpu."
+    if count == 0:
+        return f"CuPy {cp.__version__} finds no CUDA device. Check `nvidia-smi`, or use --device cpu."
+    return None
+
+
+def device_of(array):
+    """Return "gpu" for a CuPy array, "cpu" for anything else."""
+    return "cpu" if xp_of(array) is np else "gpu"
+
+
+def to_device(array, device):
+    """Return `array` on `device` ("cpu" or "gpu"), copied only if it is elsewhere."""
+    if device == "gpu":
+        if cp is None:
+            parse_device("gpu")  # raises with the reason
+        return cp.asarray(array)
+    return to_numpy(array)
+
+
+def to_numpy(array):
+    """Return `array` as a NumPy array, copied from the GPU if it lives there."""
+    return array if xp_of(array) is np else cp.asnumpy(array)
+
+
+def device_name(device):
+    """Describe a device for reports, e.g. ``"gpu: NVIDIA H100"`` or ``"cpu: x86_64, 2 cores"``."""
+    if device == "gpu":
+        return f"gpu: {cp.cuda.runtime.getDeviceProperties(cp.cuda.Device().id)['name'].decode()}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"cpu: {platform.machine()}, {cores} cores"

@@ -1,0 +1,67 @@
+"""check_grads: is backward() the derivative of forward()?
+
+For a random cotangent u and a random direction v the chain rule says
+
+    < v, Jᵀ u >  =  < u, J v >  ≈  < u, ( f(x + eps v) − f(x − eps v) ) / (2 eps) >
+
+The left side is one backward pass, the right side two forward passes, whatever the size of x. A random u
+matters: with u = 1 everywhere, the gradient through a normalisation is zero whether or not its backward is right.
+"""
+
+import numpy as np
+
+from tinyseg.autograd import Tensor, no_grad
+from tinyseg.backend import device_of, to_device, to_numpy
+
+
+def check_grads(f, *arrays, eps=1e-6, tol=1e-6, seed=0):
+    """Check `backward` of ``f(*tensors)`` against a central difference, in float64, one input at a time.
+
+    Parameters
+    ----------
+    f : callable
+        Takes one Tensor per array and returns one Tensor. Must be deterministic, and smooth within `eps`
+        of `arrays` (keep ReLU and max-pool inputs away from their kinks).
+    *arrays : ndarray
+        Inputs; converted to float64. Must not be changed by `f`.
+    eps : float
+        Step of the central difference, in units of a standard-normal direction.
+    tol : float
+        Largest accepted ``|numeric − backward| / max(1, |numeric|, |backward|)``.
+    seed : int
+        Seed of the random cotangent and directions.
+
+    Raises
+    ------
+    AssertionError
+        If a gradient is wrong (the message names the input and both values), missing, or if `f` changed its input.
+    """
+    rng = np.random.default_rng(seed)
+    arrays = [a.astype(np.float64) for a in arrays]
+    before = [a.copy() for a in arrays]
+    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    y = f(*xs)
+    u = _like(y.data, rng)
+    y.backward(u)
+    for i, (x, old) in enumerate(zip(xs, before, strict=True)):
+        if not (x.data == old).all():
+            raise AssertionError(f"input {i} was changed in place.")
+        if x.grad is None:
+            raise AssertionError(f"input {i} got no gradient: the output does not depend on it through the graph.")
+        v = _like(x.data, rng)
+        with no_grad():
+            plus = f(*[Tensor(t.data + eps * v if t is x else t.data) for t in xs]).data
+            minus = f(*[Tensor(t.data - eps * v if t is x else t.data) for t in xs]).data
+        numeric = float(to_numpy((u * (plus - minus)).sum())) / (2 * eps)
+        analytic = float(to_numpy((v * x.grad).sum()))
+        error = abs(numeric - analytic) / max(1.0, abs(numeric), abs(analytic))
+        if not error < tol:  # written so that NaN fails
+            raise AssertionError(
+                f"input {i} of shape {x.shape}: numeric {numeric:.9g}, backward {analytic:.9g}, "
+                f"relative error {error:.1e}"
+            )
+
+
+def _like(array, rng):
+    """Standard-normal numbers of `array`'s shape, on its device (drawn on the CPU: one sequence everywhere)."""
+    return to_device(np.asarray(rng.standard_normal(array.shape)), device_of(array))

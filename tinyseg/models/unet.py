@@ -1,0 +1,163 @@
+r"""U-Net (Ronneberger et al. 2015) as the paper under study measured it, and the variants of its ablation.
+
+    level   width      encoder                      decoder
+      0       64   x - block ------------------------- concat - block - head - logits
+      1      128       pool - block ------------- concat - block - up
+      2      256           pool - block ----- concat - block - up
+      3      512             pool - block* - concat - block - up
+      4     1024                pool - block* ------ up                 (* ends in dropout)
+
+block = conv3x3 - ReLU - conv3x3 - ReLU (- norm);  up = upsample x2, conv2x2, ReLU.
+
+This is the 'same'-padded Keras U-Net from which all models of Gadosey et al. (2020, Table 1) descend: with
+head="paper" it has their 31,031,685 parameters. `separable=True` puts a depthwise separable convolution in the place
+of every 3x3 and 2x2 convolution but the first: 3,902,085 parameters.
+"""
+
+import numpy as np
+
+from tinyseg import nn, ops
+from tinyseg.autograd import as_array
+
+
+class UNet(nn.Module):
+    """U-Net for images whose height and width are multiples of ``2 ** (levels - 1)``.
+
+    Parameters
+    ----------
+    in_channels, num_classes : int
+    width : int
+        Channels at full resolution; doubled at every level. 64 in the paper.
+    levels : int
+        Resolutions, the bottleneck included. 5 in the paper.
+    separable : bool
+        Depthwise separable convolutions everywhere but in the first layer.
+    norm : {None, "group", "batch"}
+        One normalization at the end of every block. The paper does not say where U-Net's belong; this is
+        where its SD-UNet block (Figure 5) has its own.
+    groups : int
+        Groups of "group"; fewer where that would leave fewer than two channels a group.
+    ws : {None, "layer", "filter"}
+        Weight standardization of the depthwise 3x3 kernels (not of the 2x2 ones: the paper's Section 3.1).
+    ws_gain : bool
+        Multiply standardized kernels by 1/√9, which keeps the scale of the activations.
+    dropout : float
+        Probability at the end of the last two encoder levels. 0.5 in the paper.
+    head : {"direct", "paper"}
+        "direct": 1x1 convolution to the logits. "paper": conv3x3 to 2·num_classes channels, ReLU, 1x1 convolution.
+        The ReLU on two channels often dies in the first steps, after which the output is constant for good.
+    stem_layers, bottleneck_layers : int
+        Convolutions in the first and in the last encoder block.
+    seed : int
+        Of the initial weights and of the dropout masks.
+    """
+
+    def __init__(
+        self, in_channels=1, num_classes=1, width=64, levels=5, separable=False, norm=None, groups=32, ws=None,
+        ws_gain=True, dropout=0.5, head="direct", stem_layers=2, bottleneck_layers=2, seed=0,
+    ):  # fmt: skip
+        _check_choice("norm", norm, (None, "group", "batch"))
+        _check_choice("ws", ws, (None, "layer", "filter"))
+        _check_choice("head", head, ("direct", "paper"))
+        if ws and not separable:
+            raise ValueError(
+                "ws standardizes depthwise kernels, and this U-Net has none: use separable=True or ws=None."
+            )
+        if levels < 2 or min(stem_layers, bottleneck_layers) < 1:
+            raise ValueError("A U-Net needs levels >= 2, stem_layers >= 1 and bottleneck_layers >= 1.")
+        self.in_channels, self.num_classes = in_channels, num_classes
+        rng = np.random.default_rng(seed)
+
+        def conv(c_in, c_out, k, first=False):
+            if separable and not first:
+                return nn.SeparableConv2d(c_in, c_out, k, ws=ws if k == 3 else None, ws_gain=ws_gain, rng=rng)
+            return nn.Conv2d(c_in, c_out, k, rng=rng)
+
+        def block(c_in, c_out, layers=2, first=False):
+            convs = [conv(c_in if i == 0 else c_out, c_out, 3, first and i == 0) for i in range(layers)]
+            return Block(convs, _norm(norm, c_out, groups))
+
+        c = [width * 2**level for level in range(levels)]
+        layers = [stem_layers, *[2] * (levels - 2), bottleneck_layers]
+        self.encoder = [
+            block(c[level - 1] if level else in_channels, c[level], layers[level], first=level == 0)
+            for level in range(levels)
+        ]
+        self.drops = [nn.Dropout(dropout, rng=rng) for _ in range(min(2, levels))]  # of the last two levels
+        self.decoder = [
+            Up(conv(c[level + 1], c[level], 2), block(2 * c[level], c[level])) for level in reversed(range(levels - 1))
+        ]
+        if head == "direct":
+            self.head = nn.PointwiseConv2d(width, num_classes, rng=rng, gain=1.0)
+        else:
+            hidden = 2 * num_classes
+            self.head = nn.Sequential(
+                conv(width, hidden, 3), nn.ReLU(), nn.PointwiseConv2d(hidden, num_classes, rng=rng, gain=1.0)
+            )
+
+    def forward(self, x):
+        """Map images (N, in_channels, H, W) to logits (N, num_classes, H, W)."""
+        self.check_input(as_array(x).shape)
+        skips, levels = [], len(self.encoder)
+        for level, block in enumerate(self.encoder):
+            x = block(x if level == 0 else ops.max_pool2d(x, 2))
+            if level >= levels - len(self.drops):
+                x = self.drops[level - levels](x)
+            skips.append(x)
+        skips.pop()  # the bottleneck has no skip
+        for up in self.decoder:
+            x = up(x, skips.pop())
+        return self.head(x)
+
+    @property
+    def multiple(self):
+        """Height and width of the input must be multiples of this."""
+        return 2 ** (len(self.encoder) - 1)
+
+    def check_input(self, shape):
+        """Raise a ValueError unless images of this shape can go through the network."""
+        if len(shape) != 4 or shape[1] != self.in_channels:
+            raise ValueError(f"The model takes images of shape (N, {self.in_channels}, H, W), but got {tuple(shape)}.")
+        if shape[2] % self.multiple or shape[3] % self.multiple or 0 in shape:
+            raise ValueError(
+                f"The model halves its input {len(self.encoder) - 1} times, so height and width must be multiples of "
+                f"{self.multiple}, but are {shape[2]} x {shape[3]}. Resize or pad the images, or let "
+                "tinyseg.prediction.predict pad them and crop the result."
+            )
+
+
+class Block(nn.Module):
+    """Convolutions, each with a ReLU, then one norm (or none)."""
+
+    def __init__(self, convs, norm):
+        self.convs, self.norm = convs, norm
+
+    def forward(self, x):
+        for conv in self.convs:
+            x = ops.relu(conv(x))
+        return self.norm(x) if self.norm is not None else x
+
+
+class Up(nn.Module):
+    """Upsample, convolve 2x2, join with the encoder's features, and a block."""
+
+    def __init__(self, conv, block):
+        self.conv, self.block = conv, block
+
+    def forward(self, x, skip):
+        x = ops.relu(self.conv(ops.upsample(x, 2)))
+        return self.block(ops.concat([skip, x]))
+
+
+def _norm(kind, channels, groups):
+    if kind == "batch":
+        return nn.BatchNorm2d(channels)
+    if kind == "group":  # narrow levels: at least two channels a group, or each plane would lose its level
+        fitting = (g for g in range(min(groups, max(channels // 2, 1)), 0, -1) if channels % g == 0)
+        return nn.GroupNorm(next(fitting), channels)
+    return None
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, but is {value!r}.")

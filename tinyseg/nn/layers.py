@@ -1,0 +1,252 @@
+"""Layers: parameters, how they start, and a call to one op.
+
+`rng` is a numpy.random.Generator or a seed (None: seed 0). Give the layers of one network the same
+generator, so that each gets its own numbers.
+"""
+
+import numpy as np
+
+from tinyseg import ops
+from tinyseg.nn.init import he_normal
+from tinyseg.nn.module import Module, Parameter
+from tinyseg.ops.window import pair
+
+
+def as_rng(rng):
+    """Return a numpy.random.Generator: `rng` itself, or one seeded with it (None: 0)."""
+    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(0 if rng is None else rng)
+
+
+def _zeros(n):
+    return Parameter(np.zeros(n, np.float32))
+
+
+class Conv2d(Module):
+    """Standard convolution, weight (K, C, KH, KW); see `tinyseg.ops.conv2d`.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        C and K.
+    kernel_size, stride : int or pair of int
+    padding : int, pair, pair of pairs, "valid" or "same"
+    bias : bool
+    rng : numpy.random.Generator or int, optional
+    gain : float
+        Variance of the output at the start; 2 where a ReLU follows.
+    """
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding="same", bias=True, rng=None, gain=2.0):
+        KH, KW = pair(kernel_size, "kernel_size")
+        shape = (out_channels, in_channels, KH, KW)
+        self.stride, self.padding = stride, padding
+        self.weight = Parameter(he_normal(as_rng(rng), shape, in_channels * KH * KW, gain))
+        self.bias = _zeros(out_channels) if bias else None
+
+    def forward(self, x):
+        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def extra_repr(self):
+        K, C, KH, KW = self.weight.shape
+        return f"{C} -> {K}, {KH}x{KW}, stride={self.stride}, padding={self.padding}"
+
+
+class DepthwiseConv2d(Module):
+    """One kernel a channel, weight (C, KH, KW); optionally weight-standardized.
+
+    Parameters
+    ----------
+    channels : int
+    kernel_size, stride : int or pair of int
+    padding : int, pair, pair of pairs, "valid" or "same"
+    bias : bool
+    ws : {None, "layer", "filter"}
+        Weight standardization, see `tinyseg.ops.weight_standardization`.
+    ws_gain : bool
+        Multiply standardized weights by 1/√(KH·KW).
+    rng : numpy.random.Generator or int, optional
+    """
+
+    def __init__(self, channels, kernel_size, stride=1, padding="same", bias=False, ws=None, ws_gain=True, rng=None):
+        KH, KW = pair(kernel_size, "kernel_size")
+        self.stride, self.padding, self.ws, self.ws_gain = stride, padding, ws, ws_gain
+        self.weight = Parameter(he_normal(as_rng(rng), (channels, KH, KW), KH * KW, gain=1.0))
+        self.bias = _zeros(channels) if bias else None
+
+    def forward(self, x):
+        w = ops.weight_standardization(self.weight, self.ws, self.ws_gain) if self.ws else self.weight
+        return ops.depthwise_conv2d(x, w, self.bias, self.stride, self.padding)
+
+    def extra_repr(self):
+        C, KH, KW = self.weight.shape
+        ws = f", ws={self.ws}{' with gain' if self.ws_gain else ''}" if self.ws else ""
+        return f"{C}, {KH}x{KW}, stride={self.stride}, padding={self.padding}{ws}"
+
+
+class PointwiseConv2d(Module):
+    """1 x 1 convolution, weight (K, C); see `tinyseg.ops.pointwise_conv2d`. Parameters as `Conv2d`."""
+
+    def __init__(self, in_channels, out_channels, bias=True, rng=None, gain=2.0):
+        self.weight = Parameter(he_normal(as_rng(rng), (out_channels, in_channels), in_channels, gain))
+        self.bias = _zeros(out_channels) if bias else None
+
+    def forward(self, x):
+        return ops.pointwise_conv2d(x, self.weight, self.bias)
+
+    def extra_repr(self):
+        K, C = self.weight.shape
+        return f"{C} -> {K}"
+
+
+class SeparableConv2d(Module):
+    """Depthwise, then pointwise convolution: what SD-UNet puts in the place of a standard one.
+
+    The depthwise half has no bias (the pointwise one's would absorb it) and nothing stands between the two.
+    Parameters as `Conv2d` and `DepthwiseConv2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels,
+        out_channels,
+        kernel_size,
+        stride=1,
+        padding="same",
+        ws=None,
+        ws_gain=True,
+        rng=None,
+    ):
+        rng = as_rng(rng)
+        self.depthwise = DepthwiseConv2d(in_channels, kernel_size, stride, padding, ws=ws, ws_gain=ws_gain, rng=rng)
+        self.pointwise = PointwiseConv2d(in_channels, out_channels, rng=rng)
+
+    def forward(self, x):
+        return self.pointwise(self.depthwise(x))
+
+
+class ConvTranspose2d(Module):
+    """Transposed convolution, weight (C, K, KH, KW); see `tinyseg.ops.conv_transpose2d`. Parameters as `Conv2d`."""
+
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, gain=2.0):
+        KH, KW = pair(kernel_size, "kernel_size")
+        sh, sw = pair(stride, "stride")
+        self.stride, self.padding = stride, padding
+        fan_in = max(1, in_channels * KH * KW // (sh * sw))  # taps of the kernel that meet one output pixel
+        self.weight = Parameter(he_normal(as_rng(rng), (in_channels, out_channels, KH, KW), fan_in, gain))
+        self.bias = _zeros(out_channels) if bias else None
+
+    def forward(self, x):
+        return ops.conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding)
+
+    def extra_repr(self):
+        C, K, KH, KW = self.weight.shape
+        return f"{C} -> {K}, {KH}x{KW}, stride={self.stride}, padding={self.padding}"
+
+
+class GroupNorm(Module):
+    """Group normalization with weight γ = 1 and bias β = 0 to start; see `tinyseg.ops.group_norm`."""
+
+    def __init__(self, num_groups, channels, eps=1e-5):
+        if num_groups < 1 or channels % num_groups:
+            raise ValueError(f"GroupNorm: {channels} channels cannot be split into {num_groups} equal groups.")
+        self.num_groups, self.eps = num_groups, eps
+        self.weight, self.bias = Parameter(np.ones(channels, np.float32)), _zeros(channels)
+
+    def forward(self, x):
+        return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
+
+    def extra_repr(self):
+        return f"{self.weight.size}, groups={self.num_groups}"
+
+
+class BatchNorm2d(Module):
+    """Batch normalization with running statistics; see `tinyseg.ops.batch_norm`."""
+
+    buffers = ("running_mean", "running_var")
+
+    def __init__(self, channels, momentum=0.1, eps=1e-5):
+        self.momentum, self.eps = momentum, eps
+        self.weight, self.bias = Parameter(np.ones(channels, np.float32)), _zeros(channels)
+        self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
+
+    def forward(self, x):
+        return ops.batch_norm(
+            x,
+            self.running_mean,
+            self.running_var,
+            self.weight,
+            self.bias,
+            self.training,
+            self.momentum,
+            self.eps,
+        )
+
+    def extra_repr(self):
+        return f"{self.weight.size}, momentum={self.momentum}"
+
+
+class Dropout(Module):
+    """Dropout with a mask of its own every call; see `tinyseg.ops.dropout`.
+
+    The mask depends on `counter` = (seed, number of calls so far) alone. It is saved with the weights, so that a
+    resumed run draws the masks that the uninterrupted one would have drawn.
+
+    Parameters
+    ----------
+    p : float
+        Probability of zeroing, in [0, 1).
+    channelwise : bool
+        Drop whole channels (`dropout2d`).
+    rng : numpy.random.Generator or int, optional
+        Where the seed is drawn from.
+    """
+
+    buffers = ("counter",)
+
+    def __init__(self, p=0.5, channelwise=False, rng=None):
+        self.p, self.channelwise = p, channelwise
+        self.counter = np.array([as_rng(rng).integers(2**32), 0])
+
+    def forward(self, x):
+        if not self.training:
+            return x
+        drop = ops.dropout2d if self.channelwise else ops.dropout
+        y = drop(x, self.p, seed=self.counter.tolist())
+        self.counter[1] += 1
+        return y
+
+    def extra_repr(self):
+        return f"p={self.p}{', channelwise' if self.channelwise else ''}"
+
+
+class ReLU(Module):
+    """max(x, 0) as a layer, for `Sequential`."""
+
+    def forward(self, x):
+        return ops.relu(x)
+
+
+class MaxPool2d(Module):
+    """Max pooling as a layer, for `Sequential`; see `tinyseg.ops.max_pool2d`."""
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
+
+    def forward(self, x):
+        return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
+
+    def extra_repr(self):
+        return f"{self.kernel_size}"
+
+
+class Upsample(Module):
+    """Upsampling as a layer, for `Sequential`; see `tinyseg.ops.upsample`."""
+
+    def __init__(self, scale_factor=2, mode="nearest"):
+        self.scale_factor, self.mode = scale_factor, mode
+
+    def forward(self, x):
+        return ops.upsample(x, self.scale_factor, self.mode)
+
+    def extra_repr(self):
+        return f"x{self.scale_factor}, {self.mode}"

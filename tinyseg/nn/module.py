@@ -1,0 +1,180 @@
+"""Module: a tree of layers. Parameters are found by looking at the attributes; there is no registration."""
+
+import contextlib
+
+import numpy as np
+
+from tinyseg.autograd import FLOATS, Tensor
+from tinyseg.backend import device_of, to_device, to_numpy
+
+
+class Parameter(Tensor):
+    """A Tensor that training changes: a leaf with ``requires_grad=True``."""
+
+    def __init__(self, data):
+        super().__init__(data, requires_grad=True)
+
+
+class Module:
+    """A layer or a network: attributes that are Parameters, Modules or lists of Modules make up its tree.
+
+    A subclass writes ``forward``; it is called through the module itself, ``model(x)``.
+    `buffers` names the attributes that are saved with the weights but not trained (arrays).
+    """
+
+    training = True
+    buffers = ()
+
+    def __call__(self, *inputs):
+        y = self.forward(*inputs)
+        for watcher in _watchers:
+            watcher(self, y)
+        return y
+
+    def forward(self, *inputs):
+        raise NotImplementedError(f"{type(self).__name__} has no forward.")
+
+    # ----- the tree ------------------------------------------------------------
+    def named_children(self):
+        """Yield (name, module) for every module held directly, in order of definition."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+            elif isinstance(value, (list, tuple)):
+                for i, item in enumerate(value):
+                    if isinstance(item, Module):
+                        yield f"{name}.{i}", item
+
+    def named_modules(self, prefix=""):
+        """Yield (dotted name, module) for this module and everything below it."""
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+
+    def named_parameters(self):
+        """Yield (dotted name, Parameter) for every parameter, in order of definition."""
+        for module_name, module in self.named_modules():
+            for name, value in vars(module).items():
+                if isinstance(value, Parameter):
+                    yield f"{module_name}.{name}" if module_name else name, value
+
+    def parameters(self):
+        """Return the list of all parameters."""
+        return [p for _, p in self.named_parameters()]
+
+    def num_parameters(self):
+        """Return the number of trained values."""
+        return sum(p.size for p in self.parameters())
+
+    # ----- state ---------------------------------------------------------------
+    def state_dict(self):
+        """Return {dotted name: NumPy array} of parameters and buffers (on the CPU these are the model's own arrays)."""
+        return {name: to_numpy(getattr(*where)) for name, where in self._slots().items()}
+
+    def load_state_dict(self, state):
+        """Copy a `state_dict` into this module.
+
+        Raises
+        ------
+        ValueError
+            If names or shapes differ; the message lists them, and nothing is changed.
+        """
+        slots = self._slots()
+        problems = [f"missing: {n}" for n in slots if n not in state]
+        problems += [f"unexpected: {n}" for n in state if n not in slots]
+        for name, where in slots.items():
+            if name in state and getattr(*where).shape != state[name].shape:
+                problems.append(f"{name}: the model has {getattr(*where).shape}, the state {state[name].shape}")
+        if problems:
+            more = f" (and {len(problems) - 6} more)" if len(problems) > 6 else ""
+            raise ValueError(
+                "These weights are for another model; build it with the same name and options. "
+                + "; ".join(problems[:6])
+                + more
+            )
+        for name, where in slots.items():
+            array = getattr(*where)
+            array[...] = to_device(np.asarray(state[name], array.dtype), device_of(array))
+
+    def _slots(self):
+        """Map each dotted name to (holder, attribute) of an array that belongs to the state."""
+        slots = {name: (p, "data") for name, p in self.named_parameters()}
+        for module_name, module in self.named_modules():
+            for buffer in module.buffers:
+                slots[f"{module_name}.{buffer}" if module_name else buffer] = (module, buffer)
+        return slots
+
+    # ----- switches --------------------------------------------------------------
+    def train(self, mode=True):
+        """Switch dropout and batch statistics on (`mode` False: off), everywhere below; returns self."""
+        for _, module in self.named_modules():
+            module.training = mode
+        return self
+
+    def eval(self):
+        """Switch to evaluation: no dropout, running statistics; returns self."""
+        return self.train(False)
+
+    def to(self, device):
+        """Move all parameters and floating-point buffers to "cpu" or "gpu"; returns self. Counters stay on the host."""
+        for p in self.parameters():
+            p.data, p.grad = to_device(p.data, device), None
+        for _, module in self.named_modules():
+            for name in module.buffers:
+                array = getattr(module, name)
+                if array.dtype in FLOATS:
+                    setattr(module, name, to_device(array, device))
+        return self
+
+    def astype(self, dtype):
+        """Convert all parameters and floating-point buffers to float32 or float64; returns self."""
+        for p in self.parameters():
+            p.data, p.grad = p.data.astype(dtype), None
+        for _, module in self.named_modules():
+            for name in module.buffers:
+                if getattr(module, name).dtype in FLOATS:
+                    setattr(module, name, getattr(module, name).astype(dtype))
+        return self
+
+    def zero_grad(self):
+        """Forget the gradients of all parameters."""
+        for p in self.parameters():
+            p.grad = None
+
+    # ----- looks -----------------------------------------------------------------
+    def extra_repr(self):
+        """Return what stands in the brackets of repr."""
+        return ""
+
+    def __repr__(self):
+        children = list(self.named_children())
+        if not children:
+            return f"{type(self).__name__}({self.extra_repr()})"
+        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children]
+        head = f"{type(self).__name__}({self.extra_repr()}"
+        return head + "\n  " + "\n  ".join(lines) + "\n)"
+
+
+class Sequential(Module):
+    """Modules applied one after the other."""
+
+    def __init__(self, *layers):
+        self.layers = list(layers)
+
+    def forward(self, x):
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+_watchers = []
+
+
+@contextlib.contextmanager
+def watch(watcher):
+    """Call ``watcher(module, output)`` after every module's forward, inside the block (debugging, profiling)."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)

@@ -1,0 +1,123 @@
+r"""Activations: ReLU, sigmoid, softmax and log-softmax. All four need only their output for backward.
+
+    relu          y = max(x, 0)                 gx = gy where y > 0, else 0
+    sigmoid       y = 1 / (1 + exp(-x))         gx = gy y (1 - y)
+    softmax       y_c = exp(x_c) / Σ exp(x_k)   gx = y (gy - Σ gy y)
+    log_softmax   y_c = x_c - log Σ exp(x_k)    gx = gy - exp(y) Σ gy
+
+Σ runs over `axis` (the channels by default). Exponents are taken of x minus its largest value, and in the sigmoid of
+-|x|, so that nothing overflows. Any shape.
+"""
+
+from tinyseg.autograd import Function
+from tinyseg.backend import kernels, xp_of
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def relu_forward(x):
+    """max(x, 0)."""
+    return xp_of(x).maximum(x, x.dtype.type(0))
+
+
+def relu_grad(gy, y):
+    """Pass gy where the unit was on."""
+    return gy * (y > 0)
+
+
+def sigmoid_forward(x):
+    """1 / (1 + exp(-x)), from e = exp(-|x|) <= 1."""
+    xp = xp_of(x)
+    e = xp.exp(-abs(x))
+    return xp.where(x >= 0, x.dtype.type(1), e) / (1 + e)
+
+
+def sigmoid_grad(gy, y):
+    """Gradient from the output."""
+    return gy * y * (1 - y)
+
+
+def softmax_forward(x, axis):
+    """Probabilities along `axis`."""
+    e = xp_of(x).exp(x - x.max(axis=axis, keepdims=True))
+    e /= e.sum(axis=axis, keepdims=True)
+    return e
+
+
+def softmax_grad(gy, y, axis):
+    """Gradient from the output."""
+    return y * (gy - (gy * y).sum(axis=axis, keepdims=True))
+
+
+def log_softmax_forward(x, axis):
+    """Logarithms of the probabilities along `axis`."""
+    xp = xp_of(x)
+    y = x - x.max(axis=axis, keepdims=True)
+    y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
+    return y
+
+
+def log_softmax_grad(gy, y, axis):
+    """Gradient from the output."""
+    return gy - xp_of(gy).exp(y) * gy.sum(axis=axis, keepdims=True)
+
+
+# ----- the nodes of the graph ------------------------------------------------
+class Relu(Function):
+    def forward(self, x):
+        self.saved = kernels(__name__, x).relu_forward(x)
+        return self.saved
+
+    def backward(self, gy):
+        return kernels(__name__, gy).relu_grad(gy, self.saved)
+
+
+class Sigmoid(Function):
+    def forward(self, x):
+        self.saved = kernels(__name__, x).sigmoid_forward(x)
+        return self.saved
+
+    def backward(self, gy):
+        return kernels(__name__, gy).sigmoid_grad(gy, self.saved)
+
+
+class AlongAxis(Function):
+    def __init__(self, axis):
+        self.axis = axis
+
+
+class Softmax(AlongAxis):
+    def forward(self, x):
+        self.saved = kernels(__name__, x).softmax_forward(x, self.axis)
+        return self.saved
+
+    def backward(self, gy):
+        return kernels(__name__, gy).softmax_grad(gy, self.saved, self.axis)
+
+
+class LogSoftmax(AlongAxis):
+    def forward(self, x):
+        self.saved = kernels(__name__, x).log_softmax_forward(x, self.axis)
+        return self.saved
+
+    def backward(self, gy):
+        return kernels(__name__, gy).log_softmax_grad(gy, self.saved, self.axis)
+
+
+def relu(x):
+    """Rectified linear unit, max(x, 0), of a Tensor or array of any shape. At 0 the gradient is 0."""
+    return Relu()(x)
+
+
+def sigmoid(x):
+    """Logistic function 1 / (1 + exp(-x)) of a Tensor or array of any shape; no overflow for any x."""
+    return Sigmoid()(x)
+
+
+def softmax(x, axis=1):
+    """Probabilities exp(x) / Σ exp(x) along `axis` (the channels of (N, C, H, W) by default)."""
+    return Softmax(axis)(x)
+
+
+def log_softmax(x, axis=1):
+    """Logarithm of `softmax`, accurate where the probability underflows."""
+    return LogSoftmax(axis)(x)

@@ -1,0 +1,192 @@
+r"""Elementwise arithmetic with broadcasting, sums and means; and the operators of Tensor (+, -, *, /, **).
+
+    add       y = a + b      ga = gy            gb = gy
+    subtract  y = a - b      ga = gy            gb = -gy
+    multiply  y = a b        ga = gy b          gb = gy a
+    divide    y = a / b      ga = gy / b        gb = -gy y / b
+    power     y = x^k        gx = gy k x^(k-1)
+    exp, log  y = exp(x)     gx = gy y          y = log(x)   gx = gy / x
+    sum       y = Σ x        gx = gy, repeated along the summed axes; mean: the same / count
+
+Broadcasting repeats an input along an axis, so its gradient is summed along that axis (`unbroadcast`): repeating
+and summing are each other's transpose.
+"""
+
+from tinyseg.autograd import Function, Tensor
+from tinyseg.backend import xp_of
+from tinyseg.ops.shape import reshape, transpose
+
+
+def unbroadcast(g, shape):
+    """Sum `g` over the axes along which an array of `shape` was repeated."""
+    if g.shape == shape:
+        return g
+    extra = tuple(range(g.ndim - len(shape)))  # axes that broadcasting put in front
+    kept = tuple(len(extra) + k for k, n in enumerate(shape) if n == 1)
+    return g.sum(axis=extra + kept, keepdims=True).reshape(shape)
+
+
+class Binary(Function):
+    def __call__(self, a, b):
+        try:
+            return super().__call__(a, b)
+        except ValueError as error:
+            if "broadcast" not in str(error):
+                raise
+            shapes = " and ".join(str(getattr(x, "shape", "()")) for x in (a, b))
+            raise ValueError(f"{type(self).__name__.lower()}: shapes {shapes} do not broadcast together.") from None
+
+    def back(self, ga, gb):
+        shapes = self.input_shapes
+        return tuple(
+            unbroadcast(g, s) if need else None for g, s, need in zip((ga, gb), shapes, self.needs, strict=True)
+        )
+
+
+class Add(Binary):
+    def forward(self, a, b):
+        return a + b
+
+    def backward(self, gy):
+        return self.back(gy, gy)
+
+
+class Subtract(Binary):
+    def forward(self, a, b):
+        return a - b
+
+    def backward(self, gy):
+        return self.back(gy, -gy)
+
+
+class Multiply(Binary):
+    def forward(self, a, b):
+        self.saved = a, b
+        return a * b
+
+    def backward(self, gy):
+        a, b = self.saved
+        return self.back(gy * b, gy * a)
+
+
+class Divide(Binary):
+    def forward(self, a, b):
+        y = a / b
+        self.saved = b, y
+        return y
+
+    def backward(self, gy):
+        b, y = self.saved
+        ga = gy / b
+        return self.back(ga, -ga * y)
+
+
+class Power(Function):
+    def __init__(self, exponent):
+        self.exponent = exponent
+
+    def forward(self, x):
+        self.saved = x
+        return x**self.exponent
+
+    def backward(self, gy):
+        return gy * self.exponent * self.saved ** (self.exponent - 1)
+
+
+class Exp(Function):
+    def forward(self, x):
+        self.saved = xp_of(x).exp(x)
+        return self.saved
+
+    def backward(self, gy):
+        return gy * self.saved
+
+
+class Log(Function):
+    def forward(self, x):
+        self.saved = x
+        return xp_of(x).log(x)
+
+    def backward(self, gy):
+        return gy / self.saved
+
+
+class Sum(Function):
+    def __init__(self, axis=None, keepdims=False):
+        self.axis, self.keepdims = axis, keepdims
+
+    def forward(self, x):
+        self.kept = x.sum(axis=self.axis, keepdims=True).shape
+        return x.sum(axis=self.axis, keepdims=self.keepdims)
+
+    def backward(self, gy):
+        return xp_of(gy).broadcast_to(gy.reshape(self.kept), self.input_shapes[0]).copy()
+
+
+class Mean(Sum):
+    def forward(self, x):
+        y = super().forward(x)
+        self.count = x.size // max(y.size, 1)
+        return y / y.dtype.type(self.count)
+
+    def backward(self, gy):
+        return super().backward(gy) / gy.dtype.type(self.count)
+
+
+def add(a, b):
+    """A + b, with broadcasting."""
+    return Add()(a, b)
+
+
+def subtract(a, b):
+    """A - b, with broadcasting."""
+    return Subtract()(a, b)
+
+
+def multiply(a, b):
+    """A · b elementwise, with broadcasting."""
+    return Multiply()(a, b)
+
+
+def divide(a, b):
+    """A / b elementwise, with broadcasting."""
+    return Divide()(a, b)
+
+
+def power(x, exponent):
+    """`x` to a constant power."""
+    if not isinstance(exponent, (int, float)):
+        raise TypeError(f"power: the exponent must be a number, but is {type(exponent).__name__}.")
+    return Power(exponent)(x)
+
+
+def exp(x):
+    """Exponential function, elementwise."""
+    return Exp()(x)
+
+
+def log(x):
+    """Natural logarithm, elementwise."""
+    return Log()(x)
+
+
+def sum(x, axis=None, keepdims=False):
+    """Sum over `axis` (None: all; an int or a tuple)."""
+    return Sum(axis, keepdims)(x)
+
+
+def mean(x, axis=None, keepdims=False):
+    """Mean over `axis` (None: all; an int or a tuple)."""
+    return Mean(axis, keepdims)(x)
+
+
+# ----- Tensor's operators: here, so that the engine does not have to know any op ---
+Tensor.__add__ = Tensor.__radd__ = add
+Tensor.__mul__ = Tensor.__rmul__ = multiply
+Tensor.__sub__ = subtract
+Tensor.__rsub__ = lambda a, b: subtract(b, a)
+Tensor.__truediv__ = divide
+Tensor.__rtruediv__ = lambda a, b: divide(b, a)
+Tensor.__neg__ = lambda x: multiply(x, -1.0)
+Tensor.__pow__ = power
+Tensor.sum, Tensor.mean, Tensor.reshape, Tensor.transpose = sum, mean, reshape, transpose

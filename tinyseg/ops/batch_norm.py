@@ -1,0 +1,119 @@
+r"""Batch normalization (Ioffe & Szegedy 2015): mean 0 and variance 1 over each channel of the whole batch.
+
+Training, over the m = N·H·W values of one channel:
+
+    μ = mean(x),   r = 1 / √(var(x) + ε),   x̂ = (x - μ) r
+    forward   y  = γ x̂ + β
+    grad_x    gx = γ r ( gy - mean(gy) - x̂ mean(gy x̂) )
+    grad_γ    gγ = sum gy x̂,      grad_β   gβ = sum gy
+
+and the running statistics move a step of `momentum` towards μ and the unbiased variance m/(m-1) var(x).
+In evaluation the running statistics stand in for μ and var(x); they are constants, so gx = γ r gy.
+
+Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 1).
+"""
+
+from tinyseg.autograd import Function, as_array
+from tinyseg.backend import kernels, xp_of
+from tinyseg.ops.window import check_nchw, check_shape
+
+AXES = (0, 2, 3)
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def statistics(x):
+    """Mean and biased variance of each channel, (C, 1, 1)."""
+    mean = x.mean(axis=AXES)[:, None, None]
+    centred = x - mean
+    return mean, (centred * centred).mean(axis=AXES)[:, None, None]
+
+
+def forward(x, gamma, beta, mean, rstd):
+    """Normalize with the statistics given: (N, C, H, W)."""
+    y = (x - mean) * (rstd * gamma[:, None, None])
+    y += beta[:, None, None]
+    return y
+
+
+def backward(gy, x, gamma, mean, rstd, training):
+    """Gradients of x, γ and β."""
+    xhat = (x - mean) * rstd
+    m = x.size // x.shape[1]
+    ggamma, gbeta = (gy * xhat).sum(axis=AXES), gy.sum(axis=AXES)
+    if training:
+        xhat *= ggamma[:, None, None] / m  # x̂ mean(gy x̂)
+        gx = gy - gbeta[:, None, None] / m
+        gx -= xhat
+        gx *= rstd * gamma[:, None, None]
+    else:
+        gx = gy * (rstd * gamma[:, None, None])
+    return gx, ggamma, gbeta
+
+
+# ----- the node of the graph -------------------------------------------------
+class BatchNorm(Function):
+    def __init__(self, running_mean, running_var, training, momentum, eps):
+        self.running = running_mean, running_var
+        self.training, self.momentum, self.eps = training, momentum, eps
+
+    def forward(self, x, gamma, beta):
+        check_nchw("batch_norm", x)
+        C, m = x.shape[1], x.size // x.shape[1]
+        for name, array in (("weight", gamma), ("bias", beta)):
+            check_shape("batch_norm", name, array, (C,))
+        k = kernels(__name__, x)
+        if self.training:
+            if m == 1:
+                raise ValueError(f"batch_norm in training needs more than one value per channel, but x is {x.shape}.")
+            mean, var = k.statistics(x)
+            self._update_running(mean.reshape(C), var.reshape(C) * (m / (m - 1)))
+        else:
+            mean, var = (stat[:, None, None] for stat in self.running)
+        rstd = 1 / xp_of(x).sqrt(var + self.eps)
+        self.saved = x, gamma, mean, rstd
+        return k.forward(x, gamma, beta, mean, rstd)
+
+    def _update_running(self, mean, var):
+        for running, batch in zip(self.running, (mean, var), strict=True):
+            if running is not None:
+                running += self.momentum * (batch - running)
+
+    def backward(self, gy):
+        return kernels(__name__, gy).backward(gy, *self.saved, self.training)
+
+
+def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+    """Normalize each channel over the batch; equations in the module docstring.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray, shape (N, C, H, W)
+    running_mean, running_var : ndarray, shape (C,), or None
+        Running statistics: updated in place in training, used in evaluation. None is allowed in training.
+    weight, bias : Tensor or ndarray, shape (C,), optional
+        γ and β; 1 and 0 if left out.
+    training : bool
+        Use (and record) the batch's own statistics instead of the running ones.
+    momentum : float
+        Weight of the new batch in the running statistics (PyTorch's convention; Keras states 1 - momentum).
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    Tensor, shape (N, C, H, W), x's dtype
+    """
+    if not training and (running_mean is None or running_var is None):
+        raise ValueError("batch_norm in evaluation needs running_mean and running_var; pass them or training=True.")
+    node = BatchNorm(running_mean, running_var, training, momentum, eps)
+    return node(x, *default_affine(x, weight, bias))
+
+
+def default_affine(x, weight, bias):
+    """Return γ and β of a norm over the channels of `x`: as given, or 1 and 0."""
+    data = as_array(x)
+    C, xp = data.shape[1], xp_of(data)
+    return (
+        xp.ones(C, data.dtype) if weight is None else weight,
+        xp.zeros(C, data.dtype) if bias is None else bias,
+    )

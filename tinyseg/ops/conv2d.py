@@ -1,0 +1,102 @@
+r"""Standard 2-D convolution (cross-correlation, as everywhere in deep learning), as a matrix product.
+
+With stride (sh, sw), and X the zero-padded input:
+
+    y[n,k,i,j] = sum_{c,u,v} w[k,c,u,v] * X[n,c,i·sh+u,j·sw+v] + b[k]
+
+Write what the window at output (i, j) sees as one column, cols(X)[cuv, ij] = X[c,i·sh+u,j·sw+v]. Then, per image,
+
+    forward   Y      = W cols(X)             (K, OH·OW) = (K, C·KH·KW) (C·KH·KW, OH·OW)
+    grad_w    gW     = sum_n GY[n] cols(X[n])ᵀ
+    grad_x    gcols  = Wᵀ GY,  gX = colsᵀ(gcols): each column is added back to where it was read
+
+One image at a time, so that only one image's columns exist at once (KH·KW times its size).
+
+Shapes: x (N, C, H, W), w (K, C, KH, KW), b (K,), y (N, K, OH, OW), OH = (H + top + bottom - KH) // sh + 1.
+"""
+
+from tinyseg.autograd import Function
+from tinyseg.backend import kernels, xp_of
+from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, resolve, taps
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def forward(x, w, stride, pads, out):
+    """Convolve: (N, C, H, W) -> (N, K, OH, OW)."""
+    N, K = len(x), len(w)
+    xp, X, Wm = xp_of(x), pad2d(x, pads), w.reshape(K, -1)  # Wm (K, C·KH·KW)
+    y = xp.empty((N, K, *out), x.dtype)
+    for n in range(N):
+        xp.matmul(Wm, im2col(X[n : n + 1], w.shape[2:], out, stride), out=y[n].reshape(K, -1))
+    return y
+
+
+def grad_w(x, gy, w_shape, stride, pads):
+    """Gradient of the weights, (K, C, KH, KW)."""
+    N, K, X = len(x), w_shape[0], pad2d(x, pads)
+    gW = xp_of(x).zeros((K, X.shape[1] * w_shape[2] * w_shape[3]), x.dtype)
+    for n in range(N):
+        gW += gy[n].reshape(K, -1) @ im2col(X[n : n + 1], w_shape[2:], gy.shape[2:], stride).T
+    return gW.reshape(w_shape)
+
+
+def grad_x(gy, w, x_shape, stride, pads):
+    """Gradient of the input, (N, C, H, W)."""
+    (N, C, H, W), ((top, bottom), (left, right)) = x_shape, pads
+    (K, _, KH, KW), out = w.shape, gy.shape[2:]
+    gX = xp_of(gy).zeros((N, C, top + H + bottom, left + W + right), gy.dtype)
+    for n in range(N):
+        gcols = (w.reshape(K, -1).T @ gy[n].reshape(K, -1)).reshape(C, KH, KW, *out)
+        for u, v, window in taps(gX[n : n + 1], (KH, KW), out, stride):
+            window += gcols[:, u, v]  # a view: writes into gX
+    return crop2d(gX, pads)
+
+
+def im2col(X, kernel, out, stride):
+    """Columns of one padded image X (1, C, H, W): (C·KH·KW, OH·OW)."""
+    C = X.shape[1]
+    cols = xp_of(X).empty((C, *kernel, *out), X.dtype)
+    for u, v, window in taps(X, kernel, out, stride):
+        cols[:, u, v] = window[0]
+    return cols.reshape(C * kernel[0] * kernel[1], -1)
+
+
+# ----- the node of the graph -------------------------------------------------
+class Conv2d(Function):
+    def __init__(self, stride=1, padding=0):
+        self.stride, self.padding = stride, padding
+
+    def forward(self, x, w, *b):
+        if w.ndim != 4:
+            raise ValueError(f"conv2d takes w of shape (K, C, KH, KW), but got {w.shape}.")
+        check_nchw("conv2d", x, channels=w.shape[1])
+        self.stride, self.pads, out = resolve(x.shape, w.shape[2:], self.stride, self.padding)
+        self.saved = x, w
+        y = kernels(__name__, x, w).forward(x, w, self.stride, self.pads, out)
+        return add_bias("conv2d", y, *b)
+
+    def backward(self, gy):
+        x, w = self.saved
+        k = kernels(__name__, x, w)
+        gx = k.grad_x(gy, w, x.shape, self.stride, self.pads) if self.needs[0] else None
+        gw = k.grad_w(x, gy, w.shape, self.stride, self.pads) if self.needs[1] else None
+        return gx, gw, *grad_bias(gy, *self.needs[2:])
+
+
+def conv2d(x, w, b=None, stride=1, padding=0):
+    """Convolve `x` with the K kernels `w`; equations in the module docstring.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray, shape (N, C, H, W)
+    w : Tensor or ndarray, shape (K, C, KH, KW)
+    b : Tensor or ndarray, shape (K,), optional
+    stride : int or pair of int
+    padding : int, pair, ((top, bottom), (left, right)), "valid" or "same"
+        See `tinyseg.ops.window.resolve`.
+
+    Returns
+    -------
+    Tensor, shape (N, K, OH, OW), x's dtype
+    """
+    return Conv2d(stride, padding)(x, w, *([] if b is None else [b]))

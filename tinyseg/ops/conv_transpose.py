@@ -1,0 +1,69 @@
+r"""Transposed 2-D convolution: conv2d's grad_x used as a forward pass.
+
+Every input pixel stamps its kernel, scaled, onto the output; stamps that overlap add up. With stride (sh, sw), and
+Y the output before its border of `padding` is cut off:
+
+    forward   Y[n,k,i·sh+u,j·sw+v] += x[n,c,i,j] * w[c,k,u,v]
+    grad_x    gx[n,c,i,j] = sum_{k,u,v} GY[n,k,i·sh+u,j·sw+v] * w[c,k,u,v]         (a convolution)
+    grad_w    gw[c,k,u,v] = sum_{n,i,j} x[n,c,i,j] * GY[n,k,i·sh+u,j·sw+v]
+
+Read with c and k exchanged these are the three lines of conv2d.py in another order, so its functions do the work:
+here y plays the part of conv2d's input and x that of its output.
+
+Shapes: x (N, C, H, W), w (C, K, KH, KW), y (N, K, OH, OW), OH = (H - 1)·sh - 2·ph + KH + output_padding.
+"""
+
+from tinyseg.autograd import Function
+from tinyseg.backend import kernels
+from tinyseg.ops.conv2d import Conv2d
+from tinyseg.ops.window import add_bias, check_nchw, grad_bias, out_size, pair
+
+
+class ConvTranspose2d(Function):
+    def __init__(self, stride=1, padding=0, output_padding=0):
+        self.stride, self.padding = pair(stride, "stride"), pair(padding, "padding")
+        self.extra = pair(output_padding, "output_padding")
+
+    def forward(self, x, w, *b):
+        if w.ndim != 4:
+            raise ValueError(f"conv_transpose2d takes w of shape (C, K, KH, KW), but got {w.shape}.")
+        check_nchw("conv_transpose2d", x, channels=w.shape[0])
+        sizes = zip(x.shape[2:], self.stride, self.padding, w.shape[2:], self.extra, strict=True)
+        out = tuple((n - 1) * s - 2 * p + k + e for n, s, p, k, e in sizes)
+        self.pads = tuple((p, p) for p in self.padding)
+        # Any output size that conv2d would bring back to (H, W) is legal; output_padding says which.
+        back = tuple(out_size(*a) for a in zip(out, w.shape[2:], self.stride, self.pads, strict=True))
+        if min(out) < 1 or back != x.shape[2:]:
+            raise ValueError(
+                f"conv_transpose2d: input {x.shape[2:]}, kernel {w.shape[2:]}, stride {self.stride}, padding "
+                f"{self.padding} and output_padding {self.extra} do not fit; output_padding must be below the stride."
+            )
+        self.saved = x, w
+        y = kernels(Conv2d.__module__, x, w).grad_x(x, w, (len(x), w.shape[1], *out), self.stride, self.pads)
+        return add_bias("conv_transpose2d", y, *b)
+
+    def backward(self, gy):
+        x, w = self.saved
+        k = kernels(Conv2d.__module__, x, w)
+        gx = k.forward(gy, w, self.stride, self.pads, x.shape[2:]) if self.needs[0] else None
+        gw = k.grad_w(gy, x, w.shape, self.stride, self.pads) if self.needs[1] else None
+        return gx, gw, *grad_bias(gy, *self.needs[2:])
+
+
+def conv_transpose2d(x, w, b=None, stride=1, padding=0, output_padding=0):
+    """Transposed convolution ("deconvolution"); equations in the module docstring.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray, shape (N, C, H, W)
+    w : Tensor or ndarray, shape (C, K, KH, KW)
+    b : Tensor or ndarray, shape (K,), optional
+    stride, padding, output_padding : int or pair of int
+        As in PyTorch: `padding` is cut from each side of the output, `output_padding` (smaller than the stride)
+        adds rows and columns at the bottom and right.
+
+    Returns
+    -------
+    Tensor, shape (N, K, OH, OW), x's dtype
+    """
+    return ConvTranspose2d(stride, padding, output_padding)(x, w, *([] if b is None else [b]))

@@ -1,0 +1,81 @@
+r"""Dropout (Srivastava et al. 2014): in training, zero each value with probability p and scale the rest.
+
+    forward   y = x m / (1 - p),   m in {0, 1},  P(m = 1) = 1 - p
+    grad_x    gx = gy m / (1 - p)
+
+m comes from a counter-based generator: element t is kept where hash(t, seed) >= p 2³². There is no
+generator state to carry along. The same seed gives the same mask on the CPU and on the GPU, and in a run that was
+interrupted and resumed. `dropout2d` draws one m for each channel of each image (Tompson et al. 2015).
+
+Shapes: x, y any; for dropout2d (N, C, H, W).
+"""
+
+import numpy as np
+
+from tinyseg.autograd import Function
+from tinyseg.backend import kernels, xp_of
+from tinyseg.ops.window import check_nchw
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def mask(x, shape, p, seed):
+    """Draw 0 or 1/(1-p) for each element of `shape`, an array of x's dtype and device."""
+    xp = xp_of(x)
+    key1, key2 = np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    t = xp.arange(int(np.prod(shape)), dtype=np.uint32)
+    random = _scramble(_scramble(t ^ key1) + key2)  # two rounds: neighbouring seeds must not look alike
+    keep = random >= np.uint32(min(round(p * 2**32), 2**32 - 1))
+    return (keep * x.dtype.type(1 / (1 - p))).reshape(shape)
+
+
+def _scramble(h):
+    """Mix the bits of a uint32 array so that counters become noise: xor-shifts and odd multipliers, one-to-one."""
+    h = h ^ (h >> np.uint32(16))
+    h = h * np.uint32(0x85EBCA6B)
+    h = h ^ (h >> np.uint32(13))
+    h = h * np.uint32(0xC2B2AE35)
+    return h ^ (h >> np.uint32(16))
+
+
+# ----- the node of the graph -------------------------------------------------
+class Dropout(Function):
+    def __init__(self, p, seed, channelwise=False):
+        self.p, self.seed, self.channelwise = p, seed, channelwise
+
+    def forward(self, x):
+        shape = (*x.shape[:2], 1, 1) if self.channelwise else x.shape
+        self.saved = kernels(__name__, x).mask(x, shape, self.p, self.seed)
+        return x * self.saved
+
+    def backward(self, gy):
+        return gy * self.saved
+
+
+def dropout(x, p=0.5, training=True, seed=0):
+    """Zero single values with probability `p` and scale the rest by 1/(1-p); see the module docstring.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray, any shape
+    p : float
+        Probability of being zeroed, in [0, 1).
+    training : bool
+        False returns `x` unchanged.
+    seed : int or sequence of int
+        The mask is a function of the seed and of x's shape alone; use a new seed every step.
+
+    Returns
+    -------
+    Tensor, shape and dtype of x
+    """
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout: p must be in [0, 1), but is {p}.")
+    return Dropout(p, seed)(x) if training and p > 0 else x
+
+
+def dropout2d(x, p=0.5, training=True, seed=0):
+    """Zero whole channels of `x` (N, C, H, W) with probability `p`; otherwise as `dropout`."""
+    check_nchw("dropout2d", x)
+    if not 0 <= p < 1:
+        raise ValueError(f"dropout2d: p must be in [0, 1), but is {p}.")
+    return Dropout(p, seed, channelwise=True)(x) if training and p > 0 else x

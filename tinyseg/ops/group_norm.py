@@ -1,0 +1,88 @@
+r"""Group normalization (Wu & He 2018): mean 0 and variance 1 over each group of channels of each image.
+
+Channels are split into G groups; over the m = (C/G)·H·W values of one group of one image
+
+    μ = mean(x),   r = 1 / √(var(x) + ε),   x̂ = (x - μ) r
+    forward   y  = γ[c] x̂ + β[c]
+    grad_x    gx = r ( gx̂ - mean(gx̂) - x̂ mean(gx̂ x̂) ),   gx̂ = γ[c] gy
+    grad_γ    gγ[c] = sum_{n,i,j} gy x̂,      grad_β   gβ[c] = sum_{n,i,j} gy
+
+The two means in grad_x take out of the gradient what would only shift or scale the group. Kept for backward are x, μ
+and r; x̂ is computed again.
+
+Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
+"""
+
+from tinyseg.autograd import Function
+from tinyseg.backend import kernels, xp_of
+from tinyseg.ops.window import check_nchw, check_shape
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def forward(x, gamma, beta, G, eps):
+    """Normalize: returns y (N, C, H, W), μ and r (N, G, 1)."""
+    xg = x.reshape(len(x), G, -1)  # (N,G,m)
+    mean = xg.mean(axis=2, keepdims=True)
+    xhat = xg - mean
+    rstd = 1 / xp_of(x).sqrt((xhat * xhat).mean(axis=2, keepdims=True) + eps)
+    xhat *= rstd
+    y = xhat.reshape(x.shape) * gamma[:, None, None]
+    y += beta[:, None, None]
+    return y, mean, rstd
+
+
+def backward(gy, x, gamma, mean, rstd):
+    """Gradients of x, γ and β."""
+    G = mean.shape[1]
+    xhat = (x.reshape(len(x), G, -1) - mean) * rstd  # (N,G,m)
+    gy_xhat = gy * xhat.reshape(x.shape)
+    ggamma, gbeta = gy_xhat.sum(axis=(0, 2, 3)), gy.sum(axis=(0, 2, 3))
+    gxhat = (gy * gamma[:, None, None]).reshape(xhat.shape)
+    gy_xhat *= gamma[:, None, None]  # now gx̂ x̂
+    xhat *= gy_xhat.reshape(xhat.shape).mean(axis=2, keepdims=True)
+    gx = gxhat - gxhat.mean(axis=2, keepdims=True)
+    gx -= xhat
+    gx *= rstd
+    return gx.reshape(x.shape), ggamma, gbeta
+
+
+# ----- the node of the graph -------------------------------------------------
+class GroupNorm(Function):
+    def __init__(self, num_groups, eps=1e-5):
+        self.G, self.eps = num_groups, eps
+
+    def forward(self, x, gamma, beta):
+        check_nchw("group_norm", x)
+        C = x.shape[1]
+        if self.G < 1 or C % self.G:
+            raise ValueError(f"group_norm: {C} channels cannot be split into {self.G} equal groups.")
+        check_shape("group_norm", "weight", gamma, (C,))
+        check_shape("group_norm", "bias", beta, (C,))
+        y, mean, rstd = kernels(__name__, x).forward(x, gamma, beta, self.G, self.eps)
+        self.saved = x, gamma, mean, rstd
+        return y
+
+    def backward(self, gy):
+        return kernels(__name__, gy).backward(gy, *self.saved)
+
+
+def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+    """Normalize each group of channels of each image; equations in the module docstring.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray, shape (N, C, H, W)
+    num_groups : int
+        G; must divide C. G = 1 is layer normalization over (C, H, W), G = C instance normalization.
+    weight, bias : Tensor or ndarray, shape (C,), optional
+        γ and β; 1 and 0 if left out.
+    eps : float
+        Added to the variance.
+
+    Returns
+    -------
+    Tensor, shape (N, C, H, W), x's dtype
+    """
+    from tinyseg.ops.batch_norm import default_affine
+
+    return GroupNorm(num_groups, eps)(x, *default_affine(x, weight, bias))

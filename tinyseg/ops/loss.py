@@ -1,0 +1,275 @@
+r"""Losses. All take logits z (before sigmoid or softmax), all return a scalar.
+
+    binary cross-entropy   l = max(z, 0) - z t + log(1 + exp(-|z|))       gz = σ(z) - t
+        (with pos_weight a:  l = (1 - t) z + (1 + (a - 1) t) softplus(-z),  gz = (1 - t) - (1 + (a - 1) t) σ(-z))
+    cross-entropy          l = -log softmax(z)[t]                         gz = softmax(z) - onehot(t)
+    soft Dice              D = (2 Σ p t + s) / (Σ p + Σ t + s)            dD/dp = (2 t - D) / (Σ p + Σ t + s)
+
+averaged over pixels (cross-entropies), or over images and classes (Dice: Σ runs over the pixels of one class of
+one image, or of the whole batch; p = σ(z) or softmax(z)).
+
+Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) where classes exclude each other.
+"""
+
+from tinyseg.autograd import Function, as_array
+from tinyseg.backend import kernels, xp_of
+from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
+from tinyseg.ops.arithmetic import multiply
+from tinyseg.ops.window import check_nchw
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def bce_forward(z, t, weight, pos_weight):
+    """Sum of the weighted binary cross-entropy over all elements."""
+    xp = xp_of(z)
+    softplus = xp.log1p(xp.exp(-abs(z)))  # log(1 + exp(-|z|))
+    softplus += xp.maximum(-z, 0)  # now log(1 + exp(-z))
+    loss = (1 - t) * z + (1 + (pos_weight - 1) * t) * softplus
+    return (loss * weight).sum()
+
+
+def bce_grad(z, t, weight, pos_weight):
+    """Gradient of that sum with respect to z."""
+    return weight * ((1 - t) - (1 + (pos_weight - 1) * t) * sigmoid_forward(-z))
+
+
+def ce_forward(z, t, weight):
+    """Sum over pixels of weight[t] · (-log softmax(z)[t]), and of weight[t]; t (N, H, W), -1 where ignored."""
+    xp = xp_of(z)
+    z = z - z.max(axis=1, keepdims=True)
+    log_sum = xp.log(xp.exp(z).sum(axis=1))  # (N,H,W)
+    of_pixel = weight[t] * (t >= 0)
+    picked = xp.take_along_axis(z, xp.maximum(t, 0)[:, None], axis=1)[:, 0]
+    return (of_pixel * (log_sum - picked)).sum(), of_pixel.sum()
+
+
+def ce_grad(z, t, weight):
+    """Gradient of the first of those sums with respect to z."""
+    classes = xp_of(z).arange(z.shape[1]).reshape(-1, 1, 1)
+    onehot = t[:, None] == classes  # (N,C,H,W); nowhere true where ignored
+    return (softmax_forward(z, 1) - onehot) * (weight[t] * (t >= 0))[:, None]
+
+
+def dice_forward(p, t, smooth, axes):
+    """Soft Dice over `axes`: D, and its denominator."""
+    denominator = p.sum(axis=axes) + t.sum(axis=axes) + smooth
+    return (2 * (p * t).sum(axis=axes) + smooth) / denominator, denominator
+
+
+def dice_grad(gD, p, t, D, denominator):
+    """Gradient of D with respect to p; gD, D and denominator broadcast against p."""
+    return (gD / denominator) * (2 * t - D)
+
+
+# ----- the nodes of the graph ------------------------------------------------
+class BinaryCrossEntropy(Function):
+    """Targets and weights are constants: they come in by the constructor and get no gradient."""
+
+    def __init__(self, t, weight, pos_weight, scale):
+        self.args, self.scale = (t, weight, pos_weight), scale
+
+    def forward(self, z):
+        self.saved = z
+        return kernels(__name__, z).bce_forward(z, *self.args) * z.dtype.type(self.scale)
+
+    def backward(self, gy):
+        return kernels(__name__, gy).bce_grad(self.saved, *self.args) * (gy * gy.dtype.type(self.scale))
+
+
+class CrossEntropy(Function):
+    def __init__(self, t, weight):
+        self.t, self.weight = t, weight
+
+    def forward(self, z):
+        total, count = kernels(__name__, z).ce_forward(z, self.t, self.weight)
+        count = xp_of(z).maximum(count, z.dtype.type(1e-12))  # every pixel ignored: loss 0, not 0/0
+        self.saved = z, count
+        return total / count
+
+    def backward(self, gy):
+        z, count = self.saved
+        return kernels(__name__, gy).ce_grad(z, self.t, self.weight) * (gy / count)
+
+
+class SoftDice(Function):
+    """p (N, C, H, W) -> D, shape (N, C), or (1, C) if pooled over the batch."""
+
+    def __init__(self, t, smooth, pooled):
+        self.t, self.smooth, self.axes = t, smooth, (0, 2, 3) if pooled else (2, 3)
+
+    def forward(self, p):
+        D, denominator = kernels(__name__, p).dice_forward(p, self.t, self.smooth, self.axes)
+        D, denominator = (a.reshape(-1, p.shape[1]) for a in (D, denominator))
+        self.saved = p, D, denominator
+        return D
+
+    def backward(self, gD):
+        p, D, denominator = self.saved
+        spread = (a[:, :, None, None] for a in (gD, D, denominator))
+        gD, D, denominator = spread
+        return kernels(__name__, p).dice_grad(gD, p, self.t, D, denominator)
+
+
+def binary_cross_entropy_with_logits(logits, target, weight=None, reduction="mean", pos_weight=None):
+    """Binary cross-entropy between sigmoid(logits) and `target`, without overflow for any logit.
+
+    Parameters
+    ----------
+    logits : Tensor or ndarray, any shape, usually (N, C, H, W)
+    target : ndarray, shape of logits
+        Probabilities of the positive class in [0, 1]; bool and integer masks are converted.
+    weight : ndarray or sequence, optional
+        Factor of each element: an array that broadcasts against logits (pixel weights), or C numbers, one a class.
+    reduction : {"mean", "sum"}
+        "mean" divides by the number of elements (not by the sum of the weights), as PyTorch does.
+    pos_weight : float or sequence of C floats, optional
+        Factor of the positive part of each class; > 1 trades precision for recall.
+
+    Returns
+    -------
+    Tensor, scalar
+    """
+    z = as_array(logits)
+    t = _target_like(z, target, "binary_cross_entropy_with_logits")
+    if reduction not in ("mean", "sum"):
+        raise ValueError(f"reduction must be 'mean' or 'sum', but is {reduction!r}.")
+    scale = 1 / z.size if reduction == "mean" else 1.0
+    return BinaryCrossEntropy(t, _per_class(z, weight, "weight"), _per_class(z, pos_weight, "pos_weight"), scale)(
+        logits
+    )
+
+
+def cross_entropy(logits, target, weight=None, ignore_index=None):
+    """Cross-entropy between softmax(logits) and class numbers.
+
+    Parameters
+    ----------
+    logits : Tensor or ndarray, shape (N, C, H, W)
+    target : integer ndarray, shape (N, H, W)
+        Class of each pixel, 0 … C-1.
+    weight : sequence of C floats, optional
+        Factor of each class; the mean is weighted: Σ weight[t] l / Σ weight[t], as in PyTorch.
+    ignore_index : int, optional
+        Pixels with this class count neither in the sum nor in the mean. If that is all of them the loss is 0.
+
+    Returns
+    -------
+    Tensor, scalar
+    """
+    z = as_array(logits)
+    t = _class_numbers(z, target, "cross_entropy", ignore_index)
+    w = _per_class(z, [1.0] * z.shape[1] if weight is None else weight, "weight").reshape(-1)
+    return CrossEntropy(t, w)(logits)
+
+
+def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=False, smooth=1.0, empty="smooth"):
+    """1 - D, the soft Dice loss (Milletari et al. 2016, without squares), averaged over images and classes.
+
+    Parameters
+    ----------
+    logits : Tensor or ndarray, shape (N, C, H, W)
+    target : ndarray
+        Shape of logits (bool or 0/1), or class numbers (N, H, W) with activation="softmax".
+    activation : {"sigmoid", "softmax"}
+        How logits become probabilities: independent classes, or classes that exclude each other.
+    weight : sequence of C floats, optional
+        Relative weight of each class in the mean.
+    pooled : bool
+        Sum over the pixels of the whole batch instead of each image by itself.
+    smooth : float
+        s in the equation; keeps the gradient finite where both masks are small.
+    empty : {"smooth", "ignore"}
+        What an image without a single pixel of a class says about it. "smooth": the formula stands, D = s / (Σ p + s),
+        which asks for no false positives. "ignore": that image is left out of that class's mean; where nothing is
+        left the loss is 0.
+
+    Returns
+    -------
+    Tensor, scalar
+    """
+    return 1.0 - _mean_dice(logits, target, activation, weight, pooled, smooth, empty)
+
+
+def dice_bce_with_logits(
+    logits, target, dice_weight=1.0, bce_weight=1.0, weight=None, pooled=False, smooth=1.0, empty="smooth"
+):
+    """Weighted sum of negative soft Dice and binary cross-entropy: bce_weight · BCE - dice_weight · D.
+
+    The loss of Gadosey et al. (2020, Section 3.5) for brain tumours. It can be negative: its lowest value is
+    -dice_weight. Parameters as in `soft_dice_loss` (activation "sigmoid") and `binary_cross_entropy_with_logits`;
+    `weight` holds one factor a class and is used in both parts.
+
+    Returns
+    -------
+    Tensor, scalar
+    """
+    dice = _mean_dice(logits, target, "sigmoid", weight, pooled, smooth, empty)
+    bce = binary_cross_entropy_with_logits(logits, target, weight=weight)
+    return bce * bce_weight - dice * dice_weight
+
+
+def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
+    z = as_array(logits)
+    check_nchw("soft Dice", z)
+    if empty not in ("smooth", "ignore"):
+        raise ValueError(f"empty must be 'smooth' or 'ignore', but is {empty!r}.")
+    if smooth <= 0 and empty == "smooth":
+        raise ValueError("soft Dice of an empty mask is 0/0 without smoothing: use smooth > 0 or empty='ignore'.")
+    if activation == "sigmoid":
+        p, t = sigmoid(logits), _target_like(z, target, "soft Dice")
+    elif activation == "softmax":
+        p, t = softmax(logits, axis=1), _one_hot(z, target)
+    else:
+        raise ValueError(f"activation must be 'sigmoid' or 'softmax', but is {activation!r}.")
+    D = SoftDice(t, z.dtype.type(smooth), pooled)(p)  # (N,C) or (1,C)
+    share = xp_of(z).ones_like(D.data) * _per_class(z, weight, "weight").reshape(1, -1)
+    if empty == "ignore":
+        share *= (t.sum(axis=(0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
+    total = share.sum()
+    # With nothing left to average, D counts as 1 with no gradient.
+    return multiply(D, share / total).sum() if total > 0 else multiply(D, share).sum() + 1.0
+
+
+# ----- arguments ---------------------------------------------------------------
+def _target_like(z, target, op):
+    t = as_array(target)
+    if t.shape != z.shape:
+        raise ValueError(f"{op}: target must have the shape of the logits, {z.shape}, but has {t.shape}.")
+    return t.astype(z.dtype, copy=False)
+
+
+def _class_numbers(z, target, op, ignore_index=None):
+    check_nchw(op, z)
+    xp, t = xp_of(z), as_array(target)
+    if t.shape != (z.shape[0], *z.shape[2:]) or t.dtype.kind not in "iu":
+        raise ValueError(
+            f"{op}: target must hold integer class numbers of shape {(z.shape[0], *z.shape[2:])}, "
+            f"but is {t.dtype} of shape {t.shape}."
+        )
+    t = t.astype("int64")
+    ignored = t == ignore_index if ignore_index is not None else xp.zeros_like(t, dtype=bool)
+    if (((t < 0) | (t >= z.shape[1])) & ~ignored).any():
+        raise ValueError(
+            f"{op}: class numbers must be 0 … {z.shape[1] - 1}, but range from {int(t.min())} to {int(t.max())}."
+        )
+    return xp.where(ignored, -1, t)
+
+
+def _one_hot(z, target):
+    t = as_array(target)
+    if t.ndim == z.ndim:
+        return _target_like(z, t, "soft Dice")
+    t = _class_numbers(z, t, "soft Dice")
+    return (t[:, None] == xp_of(z).arange(z.shape[1]).reshape(-1, 1, 1)).astype(z.dtype)
+
+
+def _per_class(z, weight, name):
+    """`weight` as an array that broadcasts against z: C numbers become (C, 1, 1)."""
+    w = xp_of(z).asarray(1.0 if weight is None else as_array(weight), dtype=z.dtype)
+    if w.ndim == 1:
+        if z.ndim < 2 or len(w) != z.shape[1]:
+            raise ValueError(
+                f"{name}: expected one number for each of {z.shape[1] if z.ndim > 1 else 0} classes, found {len(w)}."
+            )
+        w = w.reshape(-1, *[1] * (z.ndim - 2))
+    return w

@@ -1,0 +1,126 @@
+r"""Max and average pooling.
+
+Over the taps (u, v) of the window at output (i, j), X the padded input (with -∞ for max, 0 for average):
+
+    max       y[n,c,i,j] = max_{u,v} X[n,c,i·sh+u,j·sw+v]
+              gX at the tap that won += gy[n,c,i,j]              (first in row-major order where several tie)
+    average   y[n,c,i,j] = sum_{u,v} X[n,c,i·sh+u,j·sw+v] / (KH·KW)
+              gX[n,c,i·sh+u,j·sw+v] += gy[n,c,i,j] / (KH·KW)    for every tap
+
+Kept for backward: the number of the winning tap, one byte an output (max); nothing (average).
+Padded zeros count in the average, as in PyTorch's default.
+
+Shapes: x (N, C, H, W), y (N, C, OH, OW).
+"""
+
+import numpy as np
+
+from tinyseg.autograd import Function
+from tinyseg.backend import kernels, xp_of
+from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair, resolve, taps
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def max_forward(x, kernel, stride, pads, out):
+    """Largest value of each window, and which tap it was (uint8): two arrays (N, C, OH, OW)."""
+    xp, X = xp_of(x), pad2d(x, pads, value=-np.inf)
+    y, winner = None, xp.zeros((*x.shape[:2], *out), np.uint8)
+    for tap, (_, _, window) in enumerate(taps(X, kernel, out, stride)):
+        if y is None:
+            y = window.copy()
+        else:
+            larger = window > y
+            larger |= window != window  # NaN wins, so that it is seen and not lost
+            xp.copyto(y, window, where=larger)
+            winner[larger] = tap
+    return y, winner
+
+
+def max_grad_x(gy, winner, x_shape, kernel, stride, pads):
+    """Gradient of the input: gy goes to the tap that won."""
+    gX = pad2d(xp_of(gy).zeros(x_shape, gy.dtype), pads)
+    for tap, (_, _, window) in enumerate(taps(gX, kernel, gy.shape[2:], stride)):
+        window += gy * (winner == tap)  # a view: writes into gX
+    return crop2d(gX, pads)
+
+
+def avg_forward(x, kernel, stride, pads, out):
+    """Mean of each window, (N, C, OH, OW)."""
+    y = xp_of(x).zeros((*x.shape[:2], *out), x.dtype)
+    for _, _, window in taps(pad2d(x, pads), kernel, out, stride):
+        y += window
+    y /= kernel[0] * kernel[1]
+    return y
+
+
+def avg_grad_x(gy, x_shape, kernel, stride, pads):
+    """Gradient of the input: every tap gets its share."""
+    gX = pad2d(xp_of(gy).zeros(x_shape, gy.dtype), pads)
+    share = gy / (kernel[0] * kernel[1])
+    for _, _, window in taps(gX, kernel, gy.shape[2:], stride):
+        window += share  # a view: writes into gX
+    return crop2d(gX, pads)
+
+
+# ----- the nodes of the graph ------------------------------------------------
+class Pool2d(Function):
+    def __init__(self, kernel_size, stride=None, padding=0):
+        self.kernel = pair(kernel_size, "kernel_size")
+        self.stride, self.padding = self.kernel if stride is None else stride, padding
+
+    def resolve(self, op, x):
+        check_nchw(op, x)
+        self.stride, pads, out = resolve(x.shape, self.kernel, self.stride, self.padding)
+        if any(2 * max(p) > k for p, k in zip(pads, self.kernel, strict=True)):
+            raise ValueError(f"{op}: padding must be at most half the kernel {self.kernel}, but is {pads}.")
+        self.args = self.kernel, self.stride, pads
+        return out
+
+
+class MaxPool2d(Pool2d):
+    def forward(self, x):
+        out = self.resolve("max_pool2d", x)
+        if self.kernel[0] * self.kernel[1] > 256:
+            raise ValueError(
+                f"max_pool2d remembers the winner in one byte: at most 256 taps, but the kernel is {self.kernel}."
+            )
+        y, winner = kernels(__name__, x).max_forward(x, *self.args, out)
+        self.saved = winner, x.shape
+        return y
+
+    def backward(self, gy):
+        return kernels(__name__, gy).max_grad_x(gy, *self.saved, *self.args)
+
+
+class AvgPool2d(Pool2d):
+    def forward(self, x):
+        out = self.resolve("avg_pool2d", x)
+        self.saved = x.shape
+        return kernels(__name__, x).avg_forward(x, *self.args, out)
+
+    def backward(self, gy):
+        return kernels(__name__, gy).avg_grad_x(gy, self.saved, *self.args)
+
+
+def max_pool2d(x, kernel_size, stride=None, padding=0):
+    """Largest value of each window; equations in the module docstring.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray, shape (N, C, H, W)
+    kernel_size : int or pair of int
+    stride : int or pair of int, optional
+        `kernel_size` if left out.
+    padding : int, pair, ((top, bottom), (left, right)), "valid" or "same"
+        At most half the kernel.
+
+    Returns
+    -------
+    Tensor, shape (N, C, OH, OW), x's dtype
+    """
+    return MaxPool2d(kernel_size, stride, padding)(x)
+
+
+def avg_pool2d(x, kernel_size, stride=None, padding=0):
+    """Mean of each window, padded zeros included; parameters and shapes as `max_pool2d`."""
+    return AvgPool2d(kernel_size, stride, padding)(x)

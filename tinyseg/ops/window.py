@@ -1,0 +1,129 @@
+"""What convolutions and pools share: kernel, stride and padding arguments, and the loop over the taps.
+
+A window operation looks at X, the padded input, through KH·KW *taps* (u, v). Tap (u, v) of output (i, j)
+is X[..., i·sh + u, j·sw + v]; for one tap and all outputs that is a strided view of X. Reading the views gives
+the forward pass; adding into the same views gives its transpose, the gradient with respect to x.
+"""
+
+from tinyseg.backend import xp_of
+
+
+def pair(value, name):
+    """Return `value`, an int or a pair of ints, as (height, width)."""
+    values = (value, value) if isinstance(value, int) else tuple(value)
+    if len(values) != 2 or not all(isinstance(v, int) for v in values):
+        raise ValueError(f"{name} must be an integer or a pair (height, width), but is {value!r}.")
+    return values
+
+
+def resolve(x_shape, kernel, stride, padding):
+    """Turn the arguments of a window operation into numbers.
+
+    Parameters
+    ----------
+    x_shape : tuple of int
+        (N, C, H, W) of the input.
+    kernel : tuple of int
+        (KH, KW).
+    stride : int or pair of int
+    padding : int, pair, pair of pairs, "valid" or "same"
+        An int or pair (ph, pw) pads both sides alike; ((top, bottom), (left, right)) states each side; "same" gives
+        OH = ceil(H / sh), and where the total is odd (even kernels) the extra row and column go to the bottom
+        and right, as in Keras.
+
+    Returns
+    -------
+    stride : (sh, sw)
+    pads : ((top, bottom), (left, right))
+    out : (OH, OW)
+
+    Raises
+    ------
+    ValueError
+        If the arguments make no sense or the kernel does not fit into the padded input.
+    """
+    size, stride = x_shape[2:], pair(stride, "stride")
+    if min(stride) < 1 or min(kernel) < 1:
+        raise ValueError(f"Kernel and stride must be at least 1, but are {kernel} and {stride}.")
+    if padding == "same":
+        pads = tuple(_same(n, k, s) for n, k, s in zip(size, kernel, stride, strict=True))
+    elif padding == "valid":
+        pads = ((0, 0), (0, 0))
+    elif isinstance(padding, str):
+        raise ValueError(f"padding must be 'same', 'valid' or numbers, but is {padding!r}.")
+    elif isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
+        pads = tuple(pair(p, "each side of padding") for p in padding)
+        if len(pads) != 2:
+            raise ValueError(f"padding by sides is ((top, bottom), (left, right)), but is {padding!r}.")
+    else:
+        pads = tuple((p, p) for p in pair(padding, "padding"))
+    if min(min(p) for p in pads) < 0:
+        raise ValueError(f"padding must not be negative, but is {padding!r}.")
+    out = tuple(out_size(n, k, s, p) for n, k, s, p in zip(size, kernel, stride, pads, strict=True))
+    if min(out) < 1:
+        raise ValueError(f"A kernel of {kernel} does not fit into an input of {size} padded by {pads}.")
+    return stride, pads, out
+
+
+def out_size(size, k, s, pad):
+    """Number of window positions along one axis: (size + before + after − k) // s + 1."""
+    return (size + sum(pad) - k) // s + 1
+
+
+def _same(size, k, s):
+    total = max((-(-size // s) - 1) * s + k - size, 0)
+    return total // 2, total - total // 2
+
+
+def pad2d(x, pads, value=0):
+    """Return `x` (N, C, H, W) with a border of `value`; `x` itself where there is nothing to add."""
+    (top, bottom), (left, right) = pads
+    if not (top or bottom or left or right):
+        return x
+    N, C, H, W = x.shape
+    X = xp_of(x).full((N, C, top + H + bottom, left + W + right), value, dtype=x.dtype)
+    X[:, :, top : top + H, left : left + W] = x
+    return X
+
+
+def crop2d(X, pads):
+    """Undo `pad2d`: the view of `X` without its border."""
+    (top, bottom), (left, right) = pads
+    return X[:, :, top : X.shape[2] - bottom, left : X.shape[3] - right]
+
+
+def taps(X, kernel, out, stride):
+    """Yield (u, v, view): what tap (u, v) of every window sees, a view of X of shape (N, C, OH, OW)."""
+    (KH, KW), (OH, OW), (sh, sw) = kernel, out, stride
+    for u in range(KH):
+        for v in range(KW):
+            yield u, v, X[:, :, u : u + sh * OH : sh, v : v + sw * OW : sw]
+
+
+def check_nchw(op, x, channels=None):
+    """Raise unless `x` is (N, C, H, W), with C = `channels` if that is given."""
+    if x.ndim != 4:
+        raise ValueError(
+            f"{op} takes x of shape (N, C, H, W), but got {x.shape}; add the missing axes, e.g. x[None, None]."
+        )
+    if channels is not None and x.shape[1] != channels:
+        raise ValueError(f"{op}: the weights are for {channels} channels, but x has {x.shape[1]} (shape {x.shape}).")
+
+
+def add_bias(op, y, b=None):
+    """Add b[k] to channel k of `y` (N, K, H, W), in place, if there is a bias."""
+    if b is not None:
+        check_shape(op, "b", b, (y.shape[1],))
+        y += b[:, None, None]
+    return y
+
+
+def grad_bias(gy, *needed):
+    """Return the gradient of the bias, gb[k] = sum_{n,i,j} gy[n,k,i,j], in a tuple: empty if there is no bias."""
+    return tuple(gy.sum(axis=(0, 2, 3)) if need else None for need in needed)
+
+
+def check_shape(op, name, array, shape):
+    """Raise unless `array` has this shape."""
+    if array.shape != shape:
+        raise ValueError(f"{op}: {name} must have shape {shape}, but has {array.shape}.")

@@ -1,0 +1,352 @@
+"""The training loop that the examples share: `fit`, `evaluate`, and the run directory.
+
+One step is forward, loss, backward, Adam, as in any textbook. What surrounds it makes a run trustworthy: everything that
+decides the next step (weights, optimizer, schedule, dropout counters, position in the epoch) is in the checkpoint, so that
+an interrupted run continues to the very weights that it would have had; the order and augmentation of the
+samples depend on the seed and the epoch alone (`tinyseg.data.Loader`).
+"""
+
+import contextlib
+import csv
+import io
+import json
+import math
+import pathlib
+import signal
+import statistics
+import threading
+import time
+import warnings
+
+import numpy as np
+from tqdm import tqdm
+
+from tinyseg import checkpoint, nn, ops, optim, plots
+from tinyseg.autograd import no_grad
+from tinyseg.backend import device_of, to_device
+from tinyseg.files import write_atomically
+from tinyseg.metrics import BinaryScores
+from tinyseg.prediction import predict_logits
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or a gradient is not finite. The checkpoint on disk is from before."""
+
+
+class ConstantOutputWarning(UserWarning):
+    """The network gives the same answer everywhere: it has died or collapsed."""
+
+
+class RunDirectory:
+    """The folder of one training run, and the names of the files in it.
+
+    Parameters
+    ----------
+    path : path-like
+    overwrite : bool
+        Start a new run in a folder that holds one already; its files are replaced as the new run writes its own.
+    resume : bool
+        The folder's run is continued.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds a run, and neither `overwrite` nor `resume` is given.
+    """
+
+    def __init__(self, path, overwrite=False, resume=False):
+        self.path = pathlib.Path(path)
+        self.latest, self.best = self.path / "checkpoint.safetensors", self.path / "best.safetensors"
+        held = [name for name in ("config.json", self.latest.name, self.best.name) if (self.path / name).exists()]
+        if held and not (overwrite or resume):
+            raise FileExistsError(
+                f"{self.path} already holds a training run ({', '.join(held)}). Continue it with --resume {self.path}, "
+                "choose another --out, or replace it with --overwrite."
+            )
+        self.path.mkdir(parents=True, exist_ok=True)
+        if held and not resume:  # a stale checkpoint or picture must not be taken for one of the new run
+            for name in (*held, "log.csv", "summary.json", "curves.png", "predictions.png"):
+                (self.path / name).unlink(missing_ok=True)
+
+    def write_json(self, name, content):
+        """Write a dict as JSON; NaN and infinities, which JSON does not have, become null."""
+        write_atomically(self.path / name, json.dumps(_finite(content), indent=2) + "\n")
+
+    def write_log(self, history):
+        """Write log.csv: one row an epoch."""
+        text = io.StringIO()
+        rows = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+        rows.writeheader()
+        rows.writerows(history)
+        write_atomically(self.path / "log.csv", text.getvalue())
+
+
+def evaluate(model, images, labels, batch_size=1):
+    """Score a one-class model on images that it was not trained on.
+
+    Parameters
+    ----------
+    model : UNet
+        With one output class; it runs in evaluation mode.
+    images : float32 ndarray, shape (S, H, W)
+        Preprocessed as for training; any size.
+    labels : bool ndarray, shape (S, H, W)
+        True = foreground (white, the inside of a cell).
+    batch_size : int
+
+    Returns
+    -------
+    scores : dict
+        ``loss`` (mean binary cross-entropy) and the scores of `tinyseg.metrics.BinaryScores` at threshold 0.5, pooled
+        over all pixels of all images.
+    probabilities : float32 ndarray, shape (S, H, W)
+
+    Warns
+    -----
+    ConstantOutputWarning
+        If all probabilities are the same to within 0.001.
+    """
+    logits = predict_logits(model, images, batch_size)
+    probabilities = ops.sigmoid(logits).data[:, 0]
+    scores = BinaryScores()
+    scores.update(probabilities, labels)
+    loss = ops.binary_cross_entropy_with_logits(logits, labels[:, None]).item()
+    if np.ptp(probabilities) < 1e-3:
+        warnings.warn(
+            f"The network's output is constant ({probabilities.mean():.3f} everywhere). "
+            "With head='paper' the ReLU before the last layer has probably died: use head='direct'. Otherwise try a "
+            "lower learning rate or another seed.",
+            ConstantOutputWarning,
+            stacklevel=2,
+        )
+    return {"loss": loss, **scores.compute()}, probabilities
+
+
+def fit(
+    model, optimizer, schedule, loader, validate, *, epochs, run, loss=ops.binary_cross_entropy_with_logits, meta=None,
+    clip=None, resume=False, best="mean_iou", progress=True,
+):  # fmt: skip
+    """Train a model, keeping log, checkpoints and curves in a run directory.
+
+    Parameters
+    ----------
+    model : UNet
+        On the device to train on.
+    optimizer : Optimizer
+    schedule : Schedule
+        Advanced every step (`ReduceLROnPlateau`: every epoch, with the validation loss).
+    loader : Loader
+        ``loader.epoch(e, start)`` yields batches x (N, C, H, W), y as `loss` takes it.
+    validate : callable
+        ``validate(model) -> dict`` of scores, called after every epoch; ``"loss"`` and `best` among them.
+    epochs : int
+    run : RunDirectory
+    loss : callable
+        ``loss(logits, y) -> Tensor``, a scalar.
+    meta : dict, optional
+        Stored in the checkpoints: preprocessing, class names, configuration.
+    clip : float, optional
+        Largest norm of all gradients together.
+    resume : bool
+        Continue from `run.latest`.
+    best : str
+        The score whose largest value decides which epoch `run.best` holds.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    dict
+        ``history`` (a dict an epoch), ``best`` (that of the best epoch), ``steps``, ``seconds_per_step`` (median, None
+        if no step was made) and ``interrupted`` (a signal number, or None).
+
+    Raises
+    ------
+    TrainingDiverged
+        If the loss or a gradient is not finite; the message has step, learning rate and the layer.
+    """
+    meta, device = meta or {}, device_of(model.parameters()[0].data)
+    state = {"epoch": 0, "batch": 0, "step": 0, "history": [], "best": None, **_NOTHING_YET}
+    if resume:
+        saved = checkpoint.restore(run.latest, model, optimizer)["training"]
+        state = saved["state"]
+        schedule.load_state_dict(saved["schedule"])
+    seconds = []
+
+    def save(path, optimizer=None):
+        training = {"state": state, "schedule": schedule.state_dict()}
+        checkpoint.save(path, model, optimizer, training=training, **meta)
+
+    total, drawn = epochs * len(loader), 0.0
+    with _Interruption() as interruption, _Bar(total, state["step"], disable=not progress) as bar:
+        while state["epoch"] < epochs and not interruption.signal:
+            model.train()
+            for x, y in loader.epoch(state["epoch"], state["batch"]):
+                start = time.perf_counter()
+                x, y = to_device(x, device), to_device(y, device)
+                logits = model(x)
+                value = loss(logits, y)
+                figure = value.item()
+                if not math.isfinite(figure):
+                    raise _diverged("loss", figure, model, x, optimizer, state, run)
+                optimizer.zero_grad()
+                value.backward()
+                norm = optim.clip_grad_norm(optimizer.parameters, clip or math.inf)
+                if not math.isfinite(norm):
+                    raise _diverged("gradient norm", norm, model, x, optimizer, state, run)
+                optimizer.step()
+                if not isinstance(schedule, optim.ReduceLROnPlateau):
+                    schedule.step()
+                _count(state, figure, logits.data, y)
+                seconds.append(time.perf_counter() - start)
+                bar.advance(state, epochs, figure)
+                if interruption.signal and state["batch"] < len(loader):
+                    break
+            else:
+                scores = validate(model)
+                if isinstance(schedule, optim.ReduceLROnPlateau):
+                    schedule.step(scores["loss"])
+                state["history"].append(_row(state, optimizer.lr, scores, seconds))
+                state.update(_NOTHING_YET, epoch=state["epoch"] + 1, batch=0)
+                run.write_log(state["history"])
+                if state["best"] is None or scores[best] > state["history"][state["best"]][f"val_{best}"]:
+                    state["best"] = state["epoch"] - 1
+                    save(run.best)  # before the latest, which knows of it
+                save(run.latest, optimizer)
+                bar.scores(scores)
+                if time.monotonic() - drawn > 30:  # a look while it runs; short epochs must not wait for pictures
+                    plots.curves(state["history"], run.path / "curves.png", best=f"val_{best}")
+                    drawn = time.monotonic()
+        if state["batch"]:
+            save(run.latest, optimizer)
+    if state["history"]:
+        plots.curves(state["history"], run.path / "curves.png", best=f"val_{best}")
+    return {
+        "history": state["history"],
+        "best": state["history"][state["best"]] if state["best"] is not None else None,
+        "steps": state["step"],
+        "seconds_per_step": statistics.median(seconds) if seconds else None,
+        "interrupted": interruption.signal,
+    }
+
+
+_NOTHING_YET = {"loss_sum": 0.0, "overlap": 0, "area": 0}  # of the epoch under way
+
+
+def _count(state, loss, logits, y):
+    """Advance by one batch: the sums from which the epoch's training loss and foreground Dice are made."""
+    predicted, true = (logits > 0, y > 0.5) if logits.shape == y.shape else (logits.argmax(axis=1) > 0, y > 0)
+    state["step"] += 1
+    state["batch"] += 1
+    state["loss_sum"] += loss
+    state["overlap"] += int((predicted & true).sum())
+    state["area"] += int(predicted.sum()) + int(true.sum())
+
+
+def _dice(state):
+    return 2 * state["overlap"] / state["area"] if state["area"] else math.nan
+
+
+def _row(state, lr, scores, seconds):
+    return {
+        "epoch": state["epoch"] + 1,
+        "step": state["step"],
+        "lr": lr,
+        "train_loss": state["loss_sum"] / state["batch"],
+        "train_dice": _dice(state),
+        **{f"val_{name}": value for name, value in scores.items()},
+        "seconds_per_step": statistics.median(seconds[-state["batch"] :]) if seconds else math.nan,
+    }
+
+
+def _diverged(what, figure, model, x, optimizer, state, run):
+    """Build the error for a loss or gradient that is not finite; says which layer it comes from."""
+    kept = (
+        f"The last good checkpoint is {run.latest}." if run.latest.exists() else "No checkpoint had been written yet."
+    )
+    return TrainingDiverged(
+        f"The {what} is {figure} at step {state['step'] + 1} (epoch {state['epoch'] + 1}), learning rate "
+        f"{optimizer.lr:.3g}: {_first_nonfinite(model, x)}. {kept} Lower --lr, clip the gradients, or check the images."
+    )
+
+
+def _first_nonfinite(model, x):
+    """Say where the first NaN or infinity is: the input, a parameter, a layer's output or a gradient."""
+
+    def bad(a):
+        return not bool(abs(a).sum() < math.inf)  # NaN compares false
+
+    if bad(x):
+        return "the input batch itself is not finite"
+    for name, p in model.named_parameters():
+        if bad(p.data):
+            return f"parameter {name} is not finite"
+    names, found = {id(module): name or "the model" for name, module in model.named_modules()}, []
+    with no_grad(), nn.watch(lambda module, y: found.append(names[id(module)]) if bad(y.data) else None):
+        model(x)
+    if found:
+        return f"layer {found[0]} is the first whose output is not finite"
+    for name, p in model.named_parameters():
+        if p.grad is not None and bad(p.grad):
+            return f"the gradient of {name} is not finite"
+    return "all layers are finite, so it arises in the loss"
+
+
+class _Interruption:
+    """Notes Ctrl-C and SIGTERM instead of dying, so that the step can finish; a second Ctrl-C is obeyed at once."""
+
+    signal = None
+
+    def __enter__(self):
+        self.old = {}
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not allow handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.old[number] = signal.signal(number, self.note)
+        return self
+
+    def note(self, number, frame):
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __exit__(self, *exc):
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+
+class _Bar(contextlib.AbstractContextManager):
+    """Progress over all steps of the run, with loss, Dice, seconds a step and the time left."""
+
+    def __init__(self, total, done, disable):
+        layout = "{desc} {bar} {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_inv_fmt}{postfix}]"
+        self.bar = tqdm(
+            total=total,
+            initial=done,
+            disable=disable,
+            unit="step",
+            bar_format=layout,
+            dynamic_ncols=True,
+            smoothing=0.1,
+        )
+        self.bar.set_description("first step (compiles kernels)")
+        self.shown = {}
+
+    def advance(self, state, epochs, loss):
+        self.bar.set_description(f"epoch {state['epoch'] + 1}/{epochs}", refresh=False)
+        self.shown |= {"loss": f"{loss:.3f}", "dice": f"{_dice(state):.3f}"}
+        self.bar.set_postfix(self.shown, refresh=False)
+        self.bar.update()
+
+    def scores(self, scores):
+        self.shown |= {f"val_{k}": f"{v:.3f}" for k, v in scores.items() if k in ("dice", "accuracy")}
+
+    def __exit__(self, *exc):
+        self.bar.close()
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
