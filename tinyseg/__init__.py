@@ -4,6 +4,13 @@ A small autograd engine (`autograd`), ops with hand-written backward passes (`op
 Gadosey et al. 2020 (`models`), optimizers (`optim`), data (`data`) and a training loop (`training`).
 """
 
+import os
+
+# Before NumPy loads its BLAS: threads of OpenBLAS that have nothing to do sleep, instead of spinning on the cores that
+# numba's threads need.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+
+# ruff: noqa: E402
 from tinyseg import backend, checkpoint, data, metrics, models, nn, ops, optim, plots, prediction, training
 from tinyseg.autograd import Function, Tensor, no_grad
 from tinyseg.backend import using

@@ -204,15 +204,19 @@ def as_tensors(name, inputs):
     """
     arrays = [t.data if isinstance(t, Tensor) else t for t in inputs]
     arrays = [np.asarray(a) if isinstance(a, (list, tuple)) else a for a in arrays]
-    first = next((a for a in arrays if getattr(a, "ndim", 0) > 0), None)
-    if first is None:
-        first = next((a for a in arrays if hasattr(a, "dtype")), np.float64(0))
+    # What numbers become like: arrays go before NumPy's scalars, and arrays with axes before 0-d ones.
+    first = max(
+        (a for a in arrays if hasattr(a, "dtype")),
+        key=lambda a: (not isinstance(a, np.generic), a.ndim > 0),
+        default=np.zeros(()),
+    )
     tensors = []
     for original, a in zip(inputs, arrays, strict=True):
         if isinstance(original, Tensor):
             tensors.append(original)
         elif isinstance(a, (int, float, np.number)) and not isinstance(a, bool):
-            tensors.append(Tensor(np.full_like(first, a, shape=(), dtype=first.dtype)))
+            one = np.full_like(first, a, shape=(1,), dtype=first.dtype)  # CuPy reads shape=() as "first's shape"
+            tensors.append(Tensor(one.reshape(())))
         elif hasattr(a, "dtype"):
             tensors.append(Tensor(a))
         else:

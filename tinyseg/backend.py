@@ -7,6 +7,7 @@ signatures. `kernels` picks between them, `using` switches by hand.
 """
 
 import contextlib
+import ctypes
 import functools
 import importlib
 import importlib.util
@@ -163,3 +164,25 @@ def device_name(device):
         return f"gpu: {cp.cuda.runtime.getDeviceProperties(cp.cuda.Device().id)['name'].decode()}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return f"cpu: {platform.machine()}, {cores} cores"
+
+
+# ----- memory ------------------------------------------------------------------
+@functools.cache
+def reuse_memory():
+    """Let the C library keep the memory of freed arrays for the next ones, for the rest of the process.
+
+    By default glibc returns every large array to the operating system and asks for it again, and each new array
+    is paid for page by page: about a third of a training step. Peak memory stays as it is. Does nothing where the C
+    library is not glibc.
+
+    Returns
+    -------
+    bool
+        Whether it could be arranged.
+    """
+    M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return False
+    return bool(mallopt(M_MMAP_MAX, 0) and mallopt(M_TRIM_THRESHOLD, 2**31 - 1) and mallopt(M_TOP_PAD, 2**26))

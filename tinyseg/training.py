@@ -1,9 +1,9 @@
 """The training loop that the examples share: `fit`, `evaluate`, and the run directory.
 
-One step is forward, loss, backward, Adam, as in any textbook. What surrounds it makes a run trustworthy: everything that
-decides the next step (weights, optimizer, schedule, dropout counters, position in the epoch) is in the checkpoint, so that
-an interrupted run continues to the very weights that it would have had; the order and augmentation of the
-samples depend on the seed and the epoch alone (`tinyseg.data.Loader`).
+One step is forward, loss, backward, Adam, as in any textbook. What surrounds it makes a run trustworthy:
+everything that decides the next step (weights, optimizer, schedule, dropout counters, position in the epoch) is in the
+checkpoint, so that an interrupted run continues to the very weights that it would have had; the order and
+augmentation of the samples depend on the seed and the epoch alone (`tinyseg.data.Loader`).
 """
 
 import contextlib
@@ -14,6 +14,7 @@ import math
 import pathlib
 import signal
 import statistics
+import sys
 import threading
 import time
 import warnings
@@ -23,7 +24,7 @@ from tqdm import tqdm
 
 from tinyseg import checkpoint, nn, ops, optim, plots
 from tinyseg.autograd import no_grad
-from tinyseg.backend import device_of, to_device
+from tinyseg.backend import device_of, reuse_memory, to_device
 from tinyseg.files import write_atomically
 from tinyseg.metrics import BinaryScores
 from tinyseg.prediction import predict_logits
@@ -165,6 +166,7 @@ def fit(
     TrainingDiverged
         If the loss or a gradient is not finite; the message has step, learning rate and the layer.
     """
+    reuse_memory()
     meta, device = meta or {}, device_of(model.parameters()[0].data)
     state = {"epoch": 0, "batch": 0, "step": 0, "history": [], "best": None, **_NOTHING_YET}
     if resume:
@@ -274,7 +276,7 @@ def _first_nonfinite(model, x):
     """Say where the first NaN or infinity is: the input, a parameter, a layer's output or a gradient."""
 
     def bad(a):
-        return not bool(abs(a).sum() < math.inf)  # NaN compares false
+        return not bool(np.isfinite(a).all())
 
     if bad(x):
         return "the input batch itself is not finite"
@@ -319,16 +321,12 @@ class _Bar(contextlib.AbstractContextManager):
 
     def __init__(self, total, done, disable):
         layout = "{desc} {bar} {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_inv_fmt}{postfix}]"
+        wait = 0.1 if sys.stderr.isatty() else 30  # a log file wants a line now and then
         self.bar = tqdm(
-            total=total,
-            initial=done,
-            disable=disable,
-            unit="step",
-            bar_format=layout,
-            dynamic_ncols=True,
-            smoothing=0.1,
-        )
-        self.bar.set_description("first step (compiles kernels)")
+            total=total, initial=done, disable=disable, unit="step", bar_format=layout, dynamic_ncols=True,
+            smoothing=0.1, mininterval=wait,
+        )  # fmt: skip
+        self.bar.set_description("first step (compiling kernels)")
         self.shown = {}
 
     def advance(self, state, epochs, loss):

@@ -31,7 +31,7 @@ def build(name, in_channels=1, num_classes=1, **options):
     Returns
     -------
     UNet
-        With a `config` attribute, a dict from which `build(**config)` makes the same model again.
+        With a `config` attribute, a dict of every option from which `build(**config)` makes the same model again.
 
     Raises
     ------
@@ -41,13 +41,21 @@ def build(name, in_channels=1, num_classes=1, **options):
     if name not in MODELS:
         raise ValueError(f"There is no model {name!r}; choose one of {', '.join(MODELS)}.")
     cls, defaults = MODELS[name]
-    known = [p for p in inspect.signature(UNet.__init__).parameters if p not in ("self", "in_channels", "num_classes")]
+    known = _defaults(UNet) | _defaults(cls) | defaults
     unknown = [option for option in options if option not in known]
     if unknown:
         raise ValueError(f"{name} has no option {', '.join(unknown)}; its options are {', '.join(known)}.")
-    model = cls(in_channels, num_classes, **{**defaults, **options})
+    options = known | options
+    model = cls(in_channels, num_classes, **options)
     model.config = {"name": name, "in_channels": in_channels, "num_classes": num_classes, **options}
     return model
+
+
+def _defaults(cls):
+    """Options of a model class and their defaults."""
+    parameters = inspect.signature(cls).parameters.values()
+    given = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return {name: value for name, value in given.items() if name not in ("in_channels", "num_classes")}
 
 
 __all__ = ["MODELS", "SDUNet", "UNet", "build"]

@@ -12,6 +12,8 @@ Broadcasting repeats an input along an axis, so its gradient is summed along tha
 and summing are each other's transpose.
 """
 
+import numbers
+
 from tinyseg.autograd import Function, Tensor
 from tinyseg.backend import xp_of
 from tinyseg.ops.shape import reshape, transpose
@@ -90,7 +92,8 @@ class Power(Function):
         return x**self.exponent
 
     def backward(self, gy):
-        return gy * self.exponent * self.saved ** (self.exponent - 1)
+        k = self.exponent
+        return gy * k * self.saved ** (k - 1) if k else 0 * gy  # x^0 is constant, at x = 0 too
 
 
 class Exp(Function):
@@ -155,9 +158,9 @@ def divide(a, b):
 
 def power(x, exponent):
     """`x` to a constant power."""
-    if not isinstance(exponent, (int, float)):
+    if not isinstance(exponent, numbers.Real):
         raise TypeError(f"power: the exponent must be a number, but is {type(exponent).__name__}.")
-    return Power(exponent)(x)
+    return Power(float(exponent))(x)
 
 
 def exp(x):

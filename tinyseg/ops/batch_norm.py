@@ -57,10 +57,11 @@ class BatchNorm(Function):
         self.training, self.momentum, self.eps = training, momentum, eps
 
     def forward(self, x, gamma, beta):
-        check_nchw("batch_norm", x)
         C, m = x.shape[1], x.size // x.shape[1]
-        for name, array in (("weight", gamma), ("bias", beta)):
-            check_shape("batch_norm", name, array, (C,))
+        names = ("weight", "bias", "running_mean", "running_var")
+        for name, array in zip(names, (gamma, beta, *self.running), strict=True):
+            if array is not None:
+                check_shape("batch_norm", name, array, (C,))
         k = kernels(__name__, x)
         if self.training:
             if m == 1:
@@ -68,7 +69,7 @@ class BatchNorm(Function):
             mean, var = k.statistics(x)
             self._update_running(mean.reshape(C), var.reshape(C) * (m / (m - 1)))
         else:
-            mean, var = (stat[:, None, None] for stat in self.running)
+            mean, var = (stat.astype(x.dtype, copy=False)[:, None, None] for stat in self.running)
         rstd = 1 / xp_of(x).sqrt(var + self.eps)
         self.saved = x, gamma, mean, rstd
         return k.forward(x, gamma, beta, mean, rstd)
@@ -106,12 +107,13 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm in evaluation needs running_mean and running_var; pass them or training=True.")
     node = BatchNorm(running_mean, running_var, training, momentum, eps)
-    return node(x, *default_affine(x, weight, bias))
+    return node(x, *default_affine("batch_norm", x, weight, bias))
 
 
-def default_affine(x, weight, bias):
-    """Return γ and β of a norm over the channels of `x`: as given, or 1 and 0."""
+def default_affine(op, x, weight, bias):
+    """Return γ and β of a norm over the channels of `x` (N, C, H, W): as given, or 1 and 0."""
     data = as_array(x)
+    check_nchw(op, data)
     C, xp = data.shape[1], xp_of(data)
     return (
         xp.ones(C, data.dtype) if weight is None else weight,

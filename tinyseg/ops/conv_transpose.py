@@ -28,6 +28,11 @@ class ConvTranspose2d(Function):
         if w.ndim != 4:
             raise ValueError(f"conv_transpose2d takes w of shape (C, K, KH, KW), but got {w.shape}.")
         check_nchw("conv_transpose2d", x, channels=w.shape[0])
+        if min(self.stride) < 1 or min(self.padding) < 0:
+            raise ValueError(
+                f"conv_transpose2d: stride must be at least 1 and padding must not be negative, but are {self.stride} "
+                f"and {self.padding}."
+            )
         sizes = zip(x.shape[2:], self.stride, self.padding, w.shape[2:], self.extra, strict=True)
         out = tuple((n - 1) * s - 2 * p + k + e for n, s, p, k, e in sizes)
         self.pads = tuple((p, p) for p in self.padding)

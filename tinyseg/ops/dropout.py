@@ -12,7 +12,7 @@ Shapes: x, y any; for dropout2d (N, C, H, W).
 
 import numpy as np
 
-from tinyseg.autograd import Function
+from tinyseg.autograd import Function, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.window import check_nchw
 
@@ -68,14 +68,18 @@ def dropout(x, p=0.5, training=True, seed=0):
     -------
     Tensor, shape and dtype of x
     """
-    if not 0 <= p < 1:
-        raise ValueError(f"dropout: p must be in [0, 1), but is {p}.")
-    return Dropout(p, seed)(x) if training and p > 0 else x
+    return _apply("dropout", Dropout(p, seed), x, training)
 
 
 def dropout2d(x, p=0.5, training=True, seed=0):
     """Zero whole channels of `x` (N, C, H, W) with probability `p`; otherwise as `dropout`."""
     check_nchw("dropout2d", x)
-    if not 0 <= p < 1:
-        raise ValueError(f"dropout2d: p must be in [0, 1), but is {p}.")
-    return Dropout(p, seed, channelwise=True)(x) if training and p > 0 else x
+    return _apply("dropout2d", Dropout(p, seed, channelwise=True), x, training)
+
+
+def _apply(op, node, x, training):
+    if not 0 <= node.p < 1:
+        raise ValueError(f"{op}: p must be in [0, 1), but is {node.p}.")
+    if training and node.p > 0:
+        return node(x)
+    return x if isinstance(x, Tensor) else Tensor(x)

@@ -15,7 +15,8 @@ Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
 
 from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
-from tinyseg.ops.window import check_nchw, check_shape
+from tinyseg.ops.batch_norm import default_affine
+from tinyseg.ops.window import check_shape
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -52,7 +53,6 @@ class GroupNorm(Function):
         self.G, self.eps = num_groups, eps
 
     def forward(self, x, gamma, beta):
-        check_nchw("group_norm", x)
         C = x.shape[1]
         if self.G < 1 or C % self.G:
             raise ValueError(f"group_norm: {C} channels cannot be split into {self.G} equal groups.")
@@ -83,6 +83,4 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
     -------
     Tensor, shape (N, C, H, W), x's dtype
     """
-    from tinyseg.ops.batch_norm import default_affine
-
-    return GroupNorm(num_groups, eps)(x, *default_affine(x, weight, bias))
+    return GroupNorm(num_groups, eps)(x, *default_affine("group_norm", x, weight, bias))

@@ -32,7 +32,7 @@ def max_forward(x, kernel, stride, pads, out):
             larger = window > y
             larger |= window != window  # NaN wins, so that it is seen and not lost
             xp.copyto(y, window, where=larger)
-            winner[larger] = tap
+            xp.copyto(winner, np.uint8(tap), where=larger)
     return y, winner
 
 

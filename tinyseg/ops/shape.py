@@ -19,6 +19,8 @@ class Concat(Function):
         self.axis = axis
 
     def forward(self, *xs):
+        if not -xs[0].ndim <= self.axis < xs[0].ndim:
+            raise ValueError(f"concat: there is no axis {self.axis} in an array of shape {xs[0].shape}.")
         axis = self.axis % xs[0].ndim
         for x in xs[1:]:
             if x.ndim != xs[0].ndim or any(
@@ -73,8 +75,9 @@ class Transpose(Function):
         self.axes = axes
 
     def forward(self, x):
+        y = x.transpose(self.axes or None)
         self.axes = tuple(a % x.ndim for a in self.axes or reversed(range(x.ndim)))
-        return x.transpose(self.axes)
+        return y
 
     def backward(self, gy):
         return gy.transpose(np.argsort(self.axes).tolist())
@@ -101,9 +104,8 @@ def pad(x, padding):
     Tensor, shape (N, C, top + H + bottom, left + W + right)
     """
     check_nchw("pad", x)
-    sides = padding if isinstance(padding, int) else tuple(padding)
-    by_sides = not isinstance(sides, int) and any(isinstance(s, (tuple, list)) for s in sides)
-    pads = tuple(pair(s, "each side of padding") for s in (sides if by_sides else pair(sides, "padding")))
+    by_sides = isinstance(padding, (tuple, list)) and any(isinstance(s, (tuple, list)) for s in padding)
+    pads = tuple(pair(s, "each side of padding") for s in (padding if by_sides else pair(padding, "padding")))
     if len(pads) != 2 or min(map(min, pads)) < 0:
         raise ValueError(
             f"padding must be a number, a pair or ((top, bottom), (left, right)), none negative: got {padding!r}."

@@ -5,15 +5,17 @@ is X[..., i·sh + u, j·sw + v]; for one tap and all outputs that is a strided v
 the forward pass; adding into the same views gives its transpose, the gradient with respect to x.
 """
 
+import numbers
+
 from tinyseg.backend import xp_of
 
 
 def pair(value, name):
-    """Return `value`, an int or a pair of ints, as (height, width)."""
-    values = (value, value) if isinstance(value, int) else tuple(value)
-    if len(values) != 2 or not all(isinstance(v, int) for v in values):
+    """Return `value`, an integer or a pair of integers, as (height, width), two Python ints."""
+    values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
+    if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
         raise ValueError(f"{name} must be an integer or a pair (height, width), but is {value!r}.")
-    return values
+    return int(values[0]), int(values[1])
 
 
 def resolve(x_shape, kernel, stride, padding):

@@ -1,0 +1,159 @@
+"""Train U-Net or SD-UNet to find cell membranes in electron micrographs.
+
+    python examples/train_isbi.py                                  # synthetic sections
+    python examples/train_isbi.py --data path/to/isbi2012          # train-volume.tif and train-labels.tif
+    python examples/train_isbi.py --data DIR --download            # fetch the public files into DIR first
+    python examples/train_isbi.py --resume runs/isbi               # go on where it stopped
+
+Reads top to bottom: options, data, model, training, report.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import tinyseg as ts
+from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
+from tinyseg.training import RunDirectory, evaluate, fit
+
+# What is measured to learn well (docs/results.md) ...
+DEFAULTS = {
+    "data": None, "foreground": "white", "size": 256, "val_sections": "4", "standardize": "section",
+    "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "epochs": 70,
+    "batch_size": 2, "lr": 2e-3, "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
+}  # fmt: skip
+# ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
+# [0, 1] is what the Keras code it builds on does.
+PAPER = {
+    "size": 256, "augment": "paper", "lr": 1e-4, "schedule": "constant", "warmup": 0, "clip": 0, "standardize": "unit",
+}  # fmt: skip
+
+
+def main():
+    args = parse_arguments()
+    device = ts.backend.parse_device(args.device)
+    run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
+
+    # ----- data ------------------------------------------------------------------
+    sections = load_sections(args)
+    train, val = (part.resized(args.size) for part in sections.split(args.val_sections))
+    train_x, val_x = standardize(train.images, args.standardize), standardize(val.images, args.standardize)
+    dataset = SegmentationDataset(train_x, train.labels, Augment.parse(args.augment), seed=args.seed)
+    loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers)
+    print(f"{len(train)} sections to train on, {len(val)} held out, {args.size} x {args.size} pixels")
+
+    # ----- model -----------------------------------------------------------------
+    options = {"width": args.width, "head": args.head, "seed": args.seed}
+    if args.ws != "default":
+        options["ws"] = None if args.ws == "none" else args.ws
+    model = ts.models.build(args.model, in_channels=1, num_classes=1, **options).to(device)
+    optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
+    schedule = build_schedule(args, optimizer, steps=args.epochs * len(loader))
+    print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
+    print(f"kernels: {ts.backend.kernels_in_use(device)}")
+
+    # ----- training --------------------------------------------------------------
+    config = {name: getattr(args, name) for name in DEFAULTS}
+    run.write_json("config.json", config | {"tinyseg": ts.__version__})
+    meta = {"config": config, "preprocessing": {"size": args.size, "standardize": args.standardize}}
+    meta["classes"] = ["inside of a cell"]
+    result = fit(
+        model, optimizer, schedule, loader, lambda model: evaluate(model, val_x, val.labels)[0],
+        epochs=args.epochs, run=run, meta=meta, clip=args.clip, resume=args.resume is not None,
+    )  # fmt: skip
+    if result["interrupted"]:
+        print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
+        sys.exit(128 + result["interrupted"])
+
+    # ----- report ----------------------------------------------------------------
+    best = ts.checkpoint.load(run.best, device)
+    scores, probabilities = evaluate(best, val_x, val.labels)
+    ts.plots.predictions(val.images, val.labels, probabilities, run.path / "predictions.png", names=val.names)
+    summary = {
+        "model": args.model, "parameters": model.num_parameters(), "device": ts.backend.device_name(device),
+        "kernels": ts.backend.kernels_in_use(device), "data": args.data or "synthetic", "steps": result["steps"],
+        "seconds_per_step": result["seconds_per_step"], "best_epoch": result["best"]["epoch"], "val": scores,
+        "last": {k.removeprefix("val_"): v for k, v in result["history"][-1].items() if k.startswith("val_")},
+    }  # fmt: skip
+    run.write_json("summary.json", summary)
+    print(f"Held-out sections, epoch {result['best']['epoch']} (highest mean IoU of {len(result['history'])} epochs):")
+    print("  " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
+
+
+def load_sections(args):
+    if args.data is None:
+        print("No --data given: training on a SYNTHETIC stack of sections, a stand-in for real data.")
+        images, labels = em_sections(num_sections=24, size=args.size, seed=args.seed)
+        return Sections(images, labels, [f"synthetic[{k}]" for k in range(len(images))])
+    if args.download:
+        fetch_isbi(args.data)
+    sections = isbi.load(args.data, labels="required", foreground=args.foreground)
+    print(f"{args.data}: {len(sections)} sections of {sections.images.shape[1]} x {sections.images.shape[2]}")
+    return sections
+
+
+def build_schedule(args, optimizer, steps):
+    if args.schedule == "cosine":
+        return ts.optim.CosineAnnealingLR(optimizer, T_max=steps, warmup=args.warmup)
+    if args.schedule == "step":
+        return ts.optim.StepLR(optimizer, step_size=max(1, steps // 3))
+    if args.schedule == "plateau":
+        return ts.optim.ReduceLROnPlateau(optimizer, patience=5, factor=0.5)
+    return ts.optim.ConstantLR(optimizer, warmup=args.warmup)
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    def add(flag, help="", **options):
+        name = flag[2:].replace("-", "_")
+        default = f" (default: {DEFAULTS[name]})" if DEFAULTS.get(name) is not None else ""
+        parser.add_argument(flag, help=(help + default).strip(), **options)
+
+    add("--data", "folder with train-volume.tif and train-labels.tif, or with images/ and labels/")
+    add("--download", "fetch the public ISBI 2012 files into --data first", action="store_true", default=None)
+    add("--foreground", "which mask value is the inside of a cell", choices=["white", "black"])
+    add("--size", "side of the square that sections are resized to, in pixels", type=int)
+    add("--val-sections", "sections held out: a number (the last ones) or a:b")
+    add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
+    add("--augment", "none, paper or default, and/or hflip,vflip,turns,rotation=…,zoom=…,shift=…,elastic=…")
+    add("--model", choices=list(ts.models.MODELS))
+    add("--width", "channels of the first level", type=int)
+    add("--head", "the last layers; the paper's often dies", choices=["direct", "paper"])
+    add("--ws", "weight standardization of the depthwise kernels", choices=["default", "layer", "filter", "none"])
+    add("--protocol", f"what the paper states: {PAPER}", choices=["paper"])
+    add("--epochs", type=int)
+    add("--batch-size", type=int)
+    add("--lr", "learning rate of Adam", type=float)
+    add("--schedule", "of the learning rate", choices=["cosine", "constant", "step", "plateau"])
+    add("--warmup", "steps of rising learning rate", type=int)
+    add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
+    add("--seed", type=int)
+    add("--device", "(default: auto)", choices=["auto", "cpu", "gpu"])
+    add("--workers", "threads that prepare batches (default: 2)", type=int)
+    add("--out", "run directory (default: runs/isbi)")
+    add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
+    add("--resume", "continue the run in DIR, with its own options", metavar="DIR")
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+
+    settings = DEFAULTS | (PAPER if given.get("protocol") == "paper" else {})
+    if "resume" in given:
+        run = pathlib.Path(given["resume"])
+        settings = ts.checkpoint.read(run / "checkpoint.safetensors")[1]["config"]
+        changed = {name for name in settings if given.get(name, settings[name]) != settings[name]} - {"data", "epochs"}
+        changed |= given.keys() & {"protocol", "out", "overwrite"}
+        if changed:
+            parser.error(f"--resume goes on with the options of {run}: leave out {', '.join(sorted(changed))}")
+        given["out"] = given["resume"]
+    if given.get("download") and "data" not in given:
+        parser.error("--download needs --data DIR, the folder to put the files in")
+    rest = {"device": "auto", "workers": 2, "out": "runs/isbi", "overwrite": False, "resume": None, "download": False}
+    return argparse.Namespace(**(rest | settings | given))
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")

@@ -1,0 +1,175 @@
+import numpy as np
+import pytest
+
+import tinyseg as ts
+from tinyseg import models, ops
+from tinyseg.models import MODELS
+
+
+def image(shape, seed=0, dtype=np.float64):
+    return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
+
+
+# ----- counts (Gadosey et al. 2020, Table 1) ---------------------------------------
+def test_unet_has_exactly_the_papers_parameters():
+    assert models.build("unet", head="paper").num_parameters() == 31_031_685
+
+
+@pytest.mark.parametrize("name", ["unet_dw_gn", "unet_dw_bn"])
+def test_separable_unet_without_norms_has_exactly_the_papers_parameters(name):
+    assert models.build(name, norm=None, head="paper").num_parameters() == 3_902_085
+
+
+@pytest.mark.parametrize(
+    "name, millions", [("unet_gn", 31.0), ("unet_dw_bn", 3.9), ("unet_dw_gn", 3.9), ("sdunet_bn", 3.9), ("sdunet", 3.9)]
+)
+def test_the_other_models_have_the_reported_millions(name, millions):
+    for head in ("paper", "direct"):
+        assert round(models.build(name, head=head).num_parameters() / 1e6, 1) == millions
+
+
+def test_one_separable_layer_in_the_bottleneck_gives_the_count_of_the_text_not_of_the_table():
+    assert round(models.build("sdunet", bottleneck_layers=1, head="paper").num_parameters() / 1e6, 2) == 2.84
+
+
+# ----- structure -------------------------------------------------------------------
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("head", ["direct", "paper"])
+def test_shapes_for_any_channels_and_uneven_sizes(name, head):
+    model = models.build(name, in_channels=2, num_classes=3, width=4, levels=3, head=head)
+    assert model(image((2, 2, 12, 20), dtype=np.float32)).shape == (2, 3, 12, 20)
+
+
+def test_a_model_is_rebuilt_from_its_config():
+    model = models.build("sdunet_bn", in_channels=3, width=4, levels=2, seed=5)
+    again = models.build(**model.config)
+    for (name, p), (other, q) in zip(model.named_parameters(), again.named_parameters(), strict=True):
+        assert name == other
+        np.testing.assert_array_equal(p.data, q.data)
+
+
+def test_seeds_make_different_models():
+    a, b = (models.build("sdunet", width=4, levels=2, seed=s).encoder[0].convs[0].weight.data for s in (0, 1))
+    assert not np.array_equal(a, b)
+
+
+def test_ws_acts_on_the_depthwise_3x3_kernels_only():
+    model = models.build("sdunet", width=4, levels=3, head="paper")
+    layers = [m for _, m in model.named_modules() if isinstance(m, ts.nn.DepthwiseConv2d)]
+    assert {m.weight.shape[1:]: m.ws for m in layers} == {(3, 3): "layer", (2, 2): None}
+    assert all(m.ws is None for _, m in models.build("unet_dw_gn", width=4).named_modules() if hasattr(m, "ws"))
+
+
+def test_norms_keep_two_channels_a_group_in_narrow_models():
+    groups = [
+        m.num_groups for _, m in models.build("sdunet", width=16).named_modules() if isinstance(m, ts.nn.GroupNorm)
+    ]
+    assert groups == [8, 16, 32, 32, 32, 32, 32, 16, 8]
+    assert models.build("sdunet").encoder[0].norm.num_groups == 32
+
+
+def test_dropout_is_in_the_last_two_encoder_levels():
+    model = models.build("sdunet", width=4)
+    x = image((1, 1, 16, 32), dtype=np.float32)
+    model.eval()
+    with ts.nn.watch(lambda m, y: seen.append(y.shape[1]) if isinstance(m, ts.nn.Dropout) else None):
+        seen = []
+        model(x)
+    assert seen == [32, 64]
+
+
+def test_skips_join_the_matching_levels():
+    """Decoder block k gets its encoder level's output first, then the upsampled features."""
+    model = models.build("unet", width=4, levels=3).eval()
+    outputs = {}
+    names = {id(m): n for n, m in model.named_modules()}
+    original, joined = ops.concat, []
+    try:
+        ops.concat = lambda xs: joined.append([x.data for x in xs]) or original(xs)
+        with ts.nn.watch(lambda m, y: outputs.__setitem__(names[id(m)], y.data)):
+            model(image((1, 1, 8, 12), dtype=np.float32))
+    finally:
+        ops.concat = original
+    for (skip, _), level in zip(joined, (1, 0), strict=True):
+        np.testing.assert_array_equal(skip, outputs[f"encoder.{level}"])
+
+
+# ----- learning ----------------------------------------------------------------------
+@pytest.mark.parametrize("name", ["unet", "sdunet", "sdunet_bn"])
+@pytest.mark.parametrize("head", ["direct", "paper"])
+def test_whole_network_gradient(name, head):
+    """check_grads through a tiny network, with respect to the image and a parameter of every level.
+
+    ReLU and max-pool have kinks; in float64 with a step of 1e-7 a random direction meets none of them.
+    """
+    model = models.build(name, width=2, levels=3, head=head, dropout=0.0).astype("float64").train()
+    for p in model.parameters():  # away from the special values that biases and norms start with
+        p.data += 0.1 * image(p.shape, seed=p.size)
+    for _, m in model.named_modules():
+        if isinstance(m, ts.nn.BatchNorm2d):
+            m.momentum = 0.0
+    places = dict(model.named_modules())
+    picked = [n for n, _ in model.named_parameters() if not n.endswith("bias")]
+
+    def f(x, *weights):
+        for name, w in zip(picked, weights, strict=True):
+            module, attribute = name.rsplit(".", 1)
+            vars(places[module])[attribute] = w
+        return model(x)
+
+    values = [p.data.copy() for n, p in model.named_parameters() if n in picked]
+    ts.check_grads(f, image((2, 1, 8, 12)), *values, eps=1e-7, tol=2e-6)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_small_model_learns_to_overfit_two_images(name):
+    x = image((2, 1, 16, 24), dtype=np.float32)
+    y = (x > 0.3).astype(np.float32)
+    model = models.build(name, width=8, levels=3, dropout=0.0)
+    optimizer = ts.optim.Adam(model.parameters(), lr=1e-2)
+    losses = []
+    for _ in range(40):
+        loss = ops.binary_cross_entropy_with_logits(model(x), y)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[0] < 1.5 and losses[-1] < 0.25
+
+
+@pytest.mark.parametrize("name", ["sdunet", "unet_dw_gn", "unet_gn"])
+def test_activations_start_at_a_sane_scale(name):
+    model = models.build(name, width=16).eval()
+    seen = {}
+    names = {id(m): n for n, m in model.named_modules()}
+    with ts.nn.watch(lambda m, y: seen.__setitem__(names[id(m)], float(y.data.std()))):
+        logits = model(image((1, 1, 64, 64), dtype=np.float32))
+    assert all(0.05 < std < 20 for std in seen.values()), seen
+    assert 0.2 < seen[""] < 3 and abs(logits.data.mean()) < 3
+
+
+# ----- errors ------------------------------------------------------------------------
+def test_sizes_that_do_not_fit_get_a_sentence():
+    model = models.build("sdunet", width=4)
+    with pytest.raises(ValueError, match=r"multiples of 16, but are 20 x 32.*prediction\.predict"):
+        model(image((1, 1, 20, 32), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"takes images of shape \(N, 1, H, W\), but got \(1, 3, 32, 32\)"):
+        model(image((1, 3, 32, 32), dtype=np.float32))
+    with pytest.raises(ValueError, match=r"\(N, 1, H, W\), but got \(32, 32\)"):
+        model(image((32, 32), dtype=np.float32))
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"name": "vnet"}, "no model 'vnet'; choose one of unet, unet_gn"),
+        ({"name": "unet", "heads": 1}, "unet has no option heads; its options are width"),
+        ({"name": "unet", "head": "both"}, "head must be one of .*'direct', 'paper'.* but is 'both'"),
+        ({"name": "unet", "norm": "layer"}, "norm must be one of"),
+        ({"name": "unet", "ws": "layer"}, "standardizes depthwise kernels"),
+        ({"name": "unet", "levels": 1}, "levels >= 2"),
+    ],
+)
+def test_wrong_arguments_get_a_sentence(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        models.build(**arguments)

@@ -1,0 +1,195 @@
+import csv
+import json
+import warnings
+
+import numpy as np
+import pytest
+
+import tinyseg as ts
+from tinyseg import models, ops, optim
+from tinyseg.data import Loader, SegmentationDataset
+from tinyseg.training import ConstantOutputWarning, RunDirectory, TrainingDiverged, evaluate, fit
+
+
+@pytest.fixture
+def data():
+    rng = np.random.default_rng(0)
+    images = rng.standard_normal((6, 16, 24)).astype(np.float32)
+    return SegmentationDataset(images, images > 0.2, seed=1)
+
+
+def pieces(data, lr=5e-3, steps=12, **options):
+    model = models.build("sdunet", **({"width": 4, "levels": 3, "seed": 1} | options))
+    optimizer = optim.Adam(model.parameters(), lr=lr)
+    schedule = optim.CosineAnnealingLR(optimizer, T_max=steps, warmup=2)
+    loader = Loader(data, 2, seed=1, workers=1)
+    return model, optimizer, schedule, loader, lambda m: evaluate(m, data.images[:, 0], data.labels)[0]
+
+
+def run_fit(data, path, epochs=4, resume=False, **options):
+    run = RunDirectory(path, resume=resume)
+    fit_options = {k: options.pop(k) for k in list(options) if k in ("clip", "loss", "meta", "best")}
+    return fit(*pieces(data, **options), epochs=epochs, run=run, resume=resume, progress=False, **fit_options), run
+
+
+def test_a_run_leaves_what_the_design_promises(data, tmp_path):
+    result, run = run_fit(data, tmp_path / "run", meta={"classes": ["inside"]})
+    assert {p.name for p in run.path.iterdir()} == {
+        "checkpoint.safetensors", "best.safetensors", "log.csv", "curves.png"
+    }  # fmt: skip
+    with open(run.path / "log.csv") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["3", "6", "9", "12"]
+    assert float(rows[-1]["train_loss"]) < float(rows[0]["train_loss"])
+    assert float(rows[2]["val_dice"]) == result["history"][2]["val_dice"]
+    assert result["steps"] == 12 and result["interrupted"] is None and result["seconds_per_step"] > 0
+    best = max(result["history"], key=lambda row: row["val_mean_iou"])
+    assert result["best"] == best
+    model = ts.checkpoint.load(run.best)
+    assert model.meta["classes"] == ["inside"]
+    assert evaluate(model, data.images[:, 0], data.labels)[0]["mean_iou"] == best["val_mean_iou"]
+
+
+def test_resuming_a_finished_run_with_more_epochs_equals_the_longer_run(data, tmp_path):
+    whole, run = run_fit(data, tmp_path / "whole", epochs=4)
+    run_fit(data, tmp_path / "parts", epochs=2)
+    parts, other = run_fit(data, tmp_path / "parts", epochs=4, resume=True)
+    assert_same_weights(run.latest, other.latest)
+    assert [r["train_loss"] for r in whole["history"]] == [r["train_loss"] for r in parts["history"]]
+
+
+def test_batch_norm_and_plateau_resume_too(data, tmp_path):
+    def part(path, epochs, resume=False):
+        run = RunDirectory(path, resume=resume)
+        model, optimizer, _, loader, validate = pieces(data, norm="batch")
+        plateau = optim.ReduceLROnPlateau(optimizer, patience=0, threshold=1e9)  # falls every other epoch
+        fit(model, optimizer, plateau, loader, validate, epochs=epochs, run=run, resume=resume, progress=False)
+        return run
+
+    whole = part(tmp_path / "a", 4)
+    part(tmp_path / "b", 3)
+    assert_same_weights(whole.latest, part(tmp_path / "b", 4, resume=True).latest)
+
+
+def assert_same_weights(a, b):
+    (left, _), (right, _) = ts.checkpoint.read(a), ts.checkpoint.read(b)
+    assert left.keys() == right.keys()
+    for name in left:
+        np.testing.assert_array_equal(left[name], right[name], err_msg=name)
+
+
+def test_interruption_in_mid_epoch_is_continued_to_the_same_bits(data, tmp_path):
+    """The handler is called by hand here; a real process is killed in test_train_isbi.py."""
+    import signal
+
+    calls = []
+
+    def loss(logits, y):
+        calls.append(1)
+        if len(calls) == 5:  # the second step of the second epoch
+            signal.raise_signal(signal.SIGTERM)
+        return ops.binary_cross_entropy_with_logits(logits, y)
+
+    _, whole = run_fit(data, tmp_path / "whole")
+    stopped, run = run_fit(data, tmp_path / "run", loss=loss)
+    assert stopped["interrupted"] == signal.SIGTERM and stopped["steps"] == 5 and len(stopped["history"]) == 1
+    finished, run = run_fit(data, tmp_path / "run", resume=True)
+    assert finished["steps"] == 12 and len(finished["history"]) == 4
+    assert_same_weights(whole.latest, run.latest)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("what", ["parameter", "layer", "input", "gradient", "loss"])
+def test_divergence_stops_with_step_rate_and_place_and_keeps_the_checkpoint(data, tmp_path, what):
+    _, run = run_fit(data, tmp_path / "run", epochs=1)
+    kept = run.latest.read_bytes()
+    model, optimizer, schedule, loader, validate = pieces(data)
+    if what == "input":
+        data.images[...] = np.inf
+    message = {
+        "parameter": "parameter decoder.0.conv.pointwise.weight is not finite",
+        "layer": "layer encoder.1.convs.0.pointwise is the first whose output is not finite",
+        "input": "the input batch itself is not finite",
+        "gradient": "gradient norm is (inf|nan).*the gradient of encoder.0.convs.0.weight is not finite",
+        "loss": "all layers are finite, so it arises in the loss",
+    }[what]
+
+    class Steep(ts.Function):
+        def forward(self, x):
+            return x
+
+        def backward(self, gy):
+            return gy * np.float32(1e38) * np.float32(1e38)
+
+    def losing(logits, y):
+        sabotage()
+        value = ops.binary_cross_entropy_with_logits(logits, y)
+        return value * float("nan") if what == "loss" else Steep()(value) if what == "gradient" else value
+
+    def sabotage():
+        if optimizer.steps == 4:
+            if what == "parameter":
+                model.decoder[0].conv.pointwise.weight.data[0, 0] = np.nan
+            if what == "layer":
+                model.encoder[1].convs[0].pointwise.weight.data[...] = 3e38
+
+    run = RunDirectory(run.path, resume=True)
+    with pytest.raises(TrainingDiverged, match=message) as caught, np.errstate(all="ignore"):
+        fit(
+            model, optimizer, schedule, loader, validate, epochs=4, run=run, resume=True, progress=False, loss=losing
+        )  # fmt: skip
+    assert (
+        "learning rate" in str(caught.value) and "step " in str(caught.value) and str(run.latest) in str(caught.value)
+    )
+    assert kept == run.latest.read_bytes()
+
+
+def test_clipping_is_applied(data, tmp_path):
+    _, free = run_fit(data, tmp_path / "free", epochs=1)
+    _, clipped = run_fit(data, tmp_path / "clipped", epochs=1, clip=1e-3)
+    (a, _), (b, _) = ts.checkpoint.read(free.latest), ts.checkpoint.read(clipped.latest)
+    assert abs(b["optimizer.m.0"]).max() < 1e-3 < abs(a["optimizer.m.0"]).max()
+
+
+# ----- evaluation ------------------------------------------------------------------
+def test_a_constant_output_is_warned_about(data):
+    model = models.build("unet", width=4, levels=3, head="paper")
+    conv = model.head.layers[0]
+    conv.bias.data[...] = -1000.0  # the ReLU behind it is dead
+    with pytest.warns(ConstantOutputWarning, match="constant .* use head='direct'"):
+        scores, probabilities = evaluate(model, data.images[:, 0], data.labels)
+    assert np.ptp(probabilities) < 1e-3
+
+
+def test_a_live_network_is_not(data):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        evaluate(pieces(data)[0], data.images[:, 0], data.labels)
+
+
+def test_scores_do_not_depend_on_batch_size_and_fit_any_size(data):
+    model = pieces(data)[0]
+    images, labels = data.images[:, 0, :13, :18], data.labels[:, :13, :18]
+    one, _ = evaluate(model, images, labels, batch_size=1)
+    four, probabilities = evaluate(model, images, labels, batch_size=4)
+    assert one["accuracy"] == four["accuracy"] and one["loss"] == pytest.approx(four["loss"], rel=1e-5)
+    assert probabilities.shape == (6, 13, 18)
+    assert one["accuracy"] == ((probabilities > 0.5) == labels).mean()
+
+
+# ----- run directory ---------------------------------------------------------------
+def test_a_run_is_not_overwritten_unless_asked(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "log.csv").write_text("old")
+    with pytest.raises(FileExistsError, match=r"already holds a training run \(config.json\).*--resume .*--overwrite"):
+        RunDirectory(tmp_path)
+    RunDirectory(tmp_path, resume=True)
+    assert (tmp_path / "log.csv").read_text() == "old"
+    (tmp_path / "notes.txt").write_text("mine")
+    RunDirectory(tmp_path, overwrite=True)
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_json_has_null_for_what_is_not_a_number(tmp_path):
+    RunDirectory(tmp_path).write_json("a.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
+    assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [None, 1.5]}

@@ -1,0 +1,28 @@
+"""Data: reading stacks of sections, augmentation, and batches prepared in the background.
+
+- `isbi`: images and masks of electron-microscopy sections; `stacks`: the files they are read from
+- `synthetic`: a stack of sections that looks like the real one, for when there is none
+- `augment`: one random transform for an image and its mask
+- `loader`: a data set of arrays, and a loader of reproducible batches
+- `download`: the public ISBI 2012 files
+"""
+
+from tinyseg.data import isbi
+from tinyseg.data.augment import Augment
+from tinyseg.data.download import fetch_isbi
+from tinyseg.data.isbi import Sections, standardize
+from tinyseg.data.loader import Loader, SegmentationDataset
+from tinyseg.data.stacks import load_stack
+from tinyseg.data.synthetic import em_sections
+
+__all__ = [
+    "Augment",
+    "Loader",
+    "Sections",
+    "SegmentationDataset",
+    "em_sections",
+    "fetch_isbi",
+    "isbi",
+    "load_stack",
+    "standardize",
+]

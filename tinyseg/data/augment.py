@@ -1,0 +1,280 @@
+"""Augmentation: one random transform, drawn anew for each sample, of an image and its mask together.
+
+Flips and quarter turns rearrange pixels and are exact. Everything else that moves pixels is one map from
+an output pixel p = (row, column) to the point q of the input that it shows, about the centre
+c = ((H-1)/2, (W-1)/2),
+
+    q(p) = c + R(-θ) (p - c - t) / z + u(p)
+
+    θ  ~ U[-rotation, rotation]     the content turns by θ, counter-clockwise as seen
+    z  ~ U[1 - zoom, 1 + zoom]      and grows by z
+    t  ~ U[-shift, shift]² (H, W)   and then moves by t
+    u(p)                            smooth random displacement, standard deviation `elastic` pixels
+
+sampled once: the image linearly, the mask by its nearest pixel. Beyond the border both are mirrored
+(d c b a | a b c d | d c b a). Each component of u is a sum of Gaussians with random weights on a grid of
+knots k, separable in rows and columns,
+
+    u(i, j) = elastic · Σ_kl A(i, k) n(k, l) A(j, l),   n ~ N(0, 1),   A(i, k) ∝ exp(-(i - x_k)² / 2σ²)
+
+with A's rows scaled to Σ_k A(i, k)² = 1, so that u has standard deviation `elastic` at every pixel.
+"""
+
+import math
+from dataclasses import asdict, dataclass, fields, replace
+
+import numpy as np
+from scipy.ndimage import map_coordinates
+
+_COMMAND_NAMES = {"hflip": "horizontal_flip", "vflip": "vertical_flip", "turns": "quarter_turns"}
+
+
+@dataclass(frozen=True)
+class Augment:
+    """A random transform of an image and its mask; the module's docstring has the formulas.
+
+    Parameters
+    ----------
+    horizontal_flip, vertical_flip : bool
+        Mirror left-right, up-down, each with probability 1/2.
+    quarter_turns : bool
+        Turn by 0, 90, 180 or 270 degrees. An image that is not square is turned by 0 or 180 only, to
+        keep its shape.
+    rotation : float
+        Largest angle, in degrees, from 0 to 180.
+    zoom : float
+        The content grows by a factor drawn from [1 - zoom, 1 + zoom]; below 1.
+    shift : float
+        Largest shift, as a fraction of the height and of the width; below 1.
+    elastic : float
+        Standard deviation of the elastic displacement, in pixels; 0 is off.
+    elastic_sigma : float
+        Smoothness of the elastic displacement, in pixels. Below about twice `elastic` it folds the image.
+    brightness : float
+        Largest grey value added to or taken from an image.
+    contrast : float
+        An image's distance from its mean is scaled by a factor drawn from [1 - contrast, 1 + contrast].
+
+    Raises
+    ------
+    ValueError
+        A value is out of its range.
+    """
+
+    horizontal_flip: bool = False
+    vertical_flip: bool = False
+    quarter_turns: bool = False
+    rotation: float = 0.0
+    zoom: float = 0.0
+    shift: float = 0.0
+    elastic: float = 0.0
+    elastic_sigma: float = 24.0
+    brightness: float = 0.0
+    contrast: float = 0.0
+
+    def __post_init__(self):
+        below_one = math.nextafter(1, 0)
+        ranges = {
+            "rotation": (0, 180),
+            "zoom": (0, below_one),
+            "shift": (0, below_one),
+            "elastic": (0, math.inf),
+            "elastic_sigma": (1, math.inf),
+            "brightness": (0, math.inf),
+            "contrast": (0, below_one),
+        }
+        for name, (low, high) in ranges.items():
+            value = getattr(self, name)
+            if not (low <= value <= high and math.isfinite(value)):
+                bounds = {below_one: "and below 1", math.inf: "and finite"}.get(high, f"and at most {high}")
+                raise ValueError(f"augmentation {name}={value:g}: expected at least {low} {bounds}.")
+
+    @classmethod
+    def none(cls):
+        """Nothing is changed."""
+        return cls()
+
+    @classmethod
+    def paper(cls):
+        """The SD-UNet paper's kinds: horizontal flip, zoom range, height and width shift.
+
+        The paper gives no values; these are those of the well-known Keras U-Net code for the same data.
+        """
+        return cls(horizontal_flip=True, zoom=0.05, shift=0.05)
+
+    @classmethod
+    def default(cls):
+        """For images without a preferred direction: flips, turns, and a little of each affine kind."""
+        return cls(True, True, True, rotation=10.0, zoom=0.1, shift=0.05)
+
+    @classmethod
+    def parse(cls, text):
+        """Build from a command line: ``"hflip,vflip,rotation=15,zoom=0.1"``, or ``"paper,elastic=8"``.
+
+        Parameters
+        ----------
+        text : str
+            Separated by commas: perhaps a preset (none, paper, default), then flags (hflip, vflip, turns)
+            and name=number for the other fields.
+
+        Returns
+        -------
+        Augment
+
+        Raises
+        ------
+        ValueError
+            A name is not known or a number is missing; the message lists the known names.
+        """
+        presets = {"none": cls.none, "paper": cls.paper, "default": cls.default}
+        numbers = [f.name for f in fields(cls) if f.name not in _COMMAND_NAMES.values()]
+        known = (
+            f"Known: a preset ({', '.join(presets)}), then flags ({', '.join(_COMMAND_NAMES)}) "
+            f"and numbers ({', '.join(f'{name}=...' for name in numbers)}), separated by commas."
+        )
+        augment = cls.none()
+        for position, item in enumerate(part.strip() for part in text.split(",")):
+            name, equals, value = (part.strip() for part in item.partition("="))
+            if not equals and name in _COMMAND_NAMES:
+                change = {_COMMAND_NAMES[name]: True}
+            elif not equals and name in presets and position == 0:
+                change = asdict(presets[name]())
+            elif equals and name in numbers:
+                try:
+                    change = {name: float(value)}
+                except ValueError:
+                    raise ValueError(f"augmentation {item!r}: {value!r} is not a number. {known}") from None
+            elif name in numbers:
+                raise ValueError(f"augmentation {item!r} needs a number, as in {name}=... {known}")
+            elif name in presets:
+                raise ValueError(f"augmentation {item!r} is a preset, and goes first and alone. {known}")
+            elif name in _COMMAND_NAMES:
+                raise ValueError(f"augmentation {item!r}: {name} takes no value. {known}")
+            else:
+                raise ValueError(f"augmentation {item!r} is not known. {known}")
+            augment = replace(augment, **change)
+        return augment
+
+    def to_dict(self):
+        """Plain values by field, for a JSON file."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values):
+        """Build from what `to_dict` returned; ValueError for a field that is not one."""
+        names = [f.name for f in fields(cls)]
+        unknown = sorted(set(values) - set(names))
+        if unknown:
+            raise ValueError(f"unknown augmentation {', '.join(unknown)}: expected {', '.join(names)}.")
+        return cls(**values)
+
+    def __call__(self, image, label, rng):
+        """Transform one image and its mask alike.
+
+        Parameters
+        ----------
+        image : ndarray of float, (C, H, W)
+        label : ndarray of bool or int, (H, W)
+        rng : numpy.random.Generator
+
+        Returns
+        -------
+        image, label
+            New C-contiguous arrays of the same shapes and types; the mask has no new values.
+
+        Raises
+        ------
+        ValueError
+            The image is not floating point, or the shapes do not match.
+        """
+        if image.ndim != 3 or image.dtype.kind != "f" or label.shape != image.shape[1:]:
+            raise ValueError(
+                "augmentation expects a float image (C, H, W) and its mask (H, W): "
+                f"found {image.dtype} {image.shape} and {label.dtype} {label.shape}."
+            )
+        height, width = label.shape
+        # All are drawn, used or not: switching one kind on leaves the draws of the others as they were.
+        mirrored_h, mirrored_v = rng.random(2) < 0.5
+        turns = int(rng.integers(4))
+        angle, zoom, down, right, brightness, contrast = rng.uniform(-1, 1, 6).tolist()
+
+        if self.horizontal_flip and mirrored_h:
+            image, label = image[:, :, ::-1], label[:, ::-1]
+        if self.vertical_flip and mirrored_v:
+            image, label = image[:, ::-1], label[::-1]
+        if self.quarter_turns:
+            turns -= turns % 2 if height != width else 0
+            image, label = np.rot90(image, turns, axes=(1, 2)), np.rot90(label, turns)
+
+        if self.rotation or self.zoom or self.shift or self.elastic:
+            q = source_points(
+                (height, width),
+                angle=self.rotation * angle,
+                zoom=1 + self.zoom * zoom,
+                shift=(self.shift * height * down, self.shift * width * right),
+            )
+            if self.elastic:
+                q += self.elastic * smooth_noise((height, width), self.elastic_sigma, rng)
+            image = np.stack([map_coordinates(channel, q, order=1, mode="reflect") for channel in image])
+            label = map_coordinates(label, q, order=0, mode="reflect")
+
+        if self.brightness or self.contrast:
+            mean = image.mean(axis=(1, 2), keepdims=True)
+            image = mean + (1 + self.contrast * contrast) * (image - mean) + self.brightness * brightness
+        # astype copies: a view of the caller's data set must not leave here
+        return image.astype(image.dtype, order="C"), label.astype(label.dtype, order="C")
+
+
+def source_points(shape, angle=0.0, zoom=1.0, shift=(0.0, 0.0)):
+    """The points q(p) of the input that the output's pixels show, without the elastic part.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        H and W.
+    angle : float
+        Degrees, counter-clockwise as seen with row 0 at the top.
+    zoom : float
+        Above 1 enlarges the content.
+    shift : (float, float)
+        Pixels down and to the right.
+
+    Returns
+    -------
+    ndarray of float64, (2, H, W)
+        Row and column, in pixels.
+    """
+    centre_i, centre_j = (shape[0] - 1) / 2, (shape[1] - 1) / 2
+    di = (np.arange(shape[0]) - centre_i - shift[0])[:, None] / zoom  # (H, 1)
+    dj = (np.arange(shape[1]) - centre_j - shift[1])[None, :] / zoom  # (1, W)
+    cos, sin = math.cos(math.radians(angle)), math.sin(math.radians(angle))
+    # Rows grow downwards: turning the content by +θ as seen looks up the input at -θ.
+    return np.stack([centre_i + cos * di + sin * dj, centre_j - sin * di + cos * dj])
+
+
+def smooth_noise(shape, sigma, rng):
+    """Two smooth Gaussian random fields, mean 0 and standard deviation 1 at every pixel.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        H and W.
+    sigma : float
+        Width of the Gaussians that make them up, in pixels.
+    rng : numpy.random.Generator
+
+    Returns
+    -------
+    ndarray of float64, (2, H, W)
+    """
+    rows, columns = _gaussians(shape[0], sigma), _gaussians(shape[1], sigma)
+    weights = rng.standard_normal((2, rows.shape[1], columns.shape[1]))
+    # Without `optimize`, einsum never calls BLAS: its threads would get in the way of the loader's.
+    return np.einsum("nil,jl->nij", np.einsum("ik,nkl->nil", rows, weights), columns)
+
+
+def _gaussians(size, sigma):
+    """A (size, knots): Gaussians at knots σ/2 apart, from 3σ before the first pixel to 3σ after the last."""
+    knots = np.arange(-3 * sigma, size - 1 + 3.5 * sigma, sigma / 2)
+    a = np.exp(-0.5 * ((np.arange(size)[:, None] - knots) / sigma) ** 2)
+    return a / np.linalg.norm(a, axis=1, keepdims=True)

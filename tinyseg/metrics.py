@@ -1,0 +1,277 @@
+r"""Scores of a binary segmentation: pixel accuracy, Dice and IoU, of one image or pooled over many.
+
+White, 1, foreground is the inside of a cell; black, 0, background is membrane.  Over all pixels let
+
+.. math::
+    TP = \sum p\,t, \quad FP = \sum p\,(1-t), \quad FN = \sum (1-p)\,t, \quad TN = \sum (1-p)(1-t)
+
+for a prediction :math:`p` and a target :math:`t`.  Then
+
+.. math::
+    \text{accuracy} = \frac{TP + TN}{TP + FP + FN + TN}, \quad
+    \text{Dice} = \frac{2\,TP}{2\,TP + FP + FN}, \quad
+    \text{IoU} = \frac{TP}{TP + FP + FN}
+
+and Dice = 2 IoU / (1 + IoU).  The membrane's Dice and IoU are those of the complements, so that TN takes the
+place of TP.  `mean_iou` is the mean of the two classes' IoU.
+
+With four pixels in five white, an all-white prediction already has accuracy 0.8, Dice 0.89 and IoU 0.8: the
+membrane's scores (0 for it) are the ones that tell networks apart.  A published "mean IoU" may be something
+else: Gadosey et al. (Diagnostics 2020) report 87.35 beside a Dice of 98.51, which as foreground IoU would be
+97.1; theirs is averaged over classes or thresholds, and compares with `mean_iou`, if with anything here.
+
+Each score may be 0/0, such as the Dice of an empty prediction with an empty target.  What it is then is
+the caller's choice: ``empty="nan"`` (undefined, the default), ``"one"`` (nothing to find, none found)
+or ``"zero"``.
+
+Everything here takes NumPy arrays of any shape; bring CuPy arrays over with ``cupy.asnumpy`` first.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+_EMPTY = {"nan": float("nan"), "one": 1.0, "zero": 0.0}
+
+
+def confusion_counts(prediction, target):
+    """Count the four outcomes.
+
+    Parameters
+    ----------
+    prediction, target : array_like of bool, or of 0 and 1, equal shapes
+        True inside of a cell.
+
+    Returns
+    -------
+    tp, fp, fn, tn : int
+        Numbers of pixels; see the module's equations.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, or an array holds anything but 0 and 1.
+    """
+    prediction, target = _mask(prediction, "prediction"), _mask(target, "target")
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction and target must have one shape, but prediction is {prediction.shape} and target is "
+            f"{target.shape}. Crop, resize or add the channel axis to one of them first."
+        )
+    tp = int(np.count_nonzero(prediction & target))
+    fp = int(np.count_nonzero(prediction)) - tp
+    fn = int(np.count_nonzero(target)) - tp
+    return tp, fp, fn, target.size - tp - fp - fn
+
+
+def accuracy(prediction, target, empty="nan"):
+    """Fraction of the pixels that are right, (TP + TN) / (TP + FP + FN + TN).
+
+    Parameters
+    ----------
+    prediction, target : array_like of bool, or of 0 and 1, equal shapes
+        True inside of a cell.
+    empty : {"nan", "one", "zero"}
+        The score of arrays without pixels.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, an array is not binary or ``empty`` is none of the three.
+    """
+    return _accuracy(*confusion_counts(prediction, target), empty)
+
+
+def dice(prediction, target, empty="nan"):
+    """Dice coefficient of the foreground, 2 TP / (2 TP + FP + FN); ``dice(~p, ~t)`` is the membrane's.
+
+    Parameters
+    ----------
+    prediction, target : array_like of bool, or of 0 and 1, equal shapes
+        True inside of a cell.
+    empty : {"nan", "one", "zero"}
+        The score when neither has foreground.
+
+    Returns
+    -------
+    float
+        In [0, 1]; also known as the F1 score.
+
+    Raises
+    ------
+    ValueError
+        As `accuracy`.
+    """
+    tp, fp, fn, _ = confusion_counts(prediction, target)
+    return _dice(tp, fp, fn, empty)
+
+
+def iou(prediction, target, empty="nan"):
+    """Intersection over union of the foreground, TP / (TP + FP + FN); ``iou(~p, ~t)`` is the membrane's.
+
+    Parameters
+    ----------
+    prediction, target : array_like of bool, or of 0 and 1, equal shapes
+        True inside of a cell.
+    empty : {"nan", "one", "zero"}
+        The score when neither has foreground.
+
+    Returns
+    -------
+    float
+        In [0, 1]; also known as the Jaccard index.
+
+    Raises
+    ------
+    ValueError
+        As `accuracy`.
+    """
+    tp, fp, fn, _ = confusion_counts(prediction, target)
+    return _iou(tp, fp, fn, empty)
+
+
+def mean_iou(prediction, target, empty="nan"):
+    """Mean of the IoU of the two classes, (TP / (TP + FP + FN) + TN / (TN + FP + FN)) / 2.
+
+    Parameters
+    ----------
+    prediction, target : array_like of bool, or of 0 and 1, equal shapes
+        True inside of a cell.
+    empty : {"nan", "one", "zero"}
+        The IoU of a class that neither has; "nan" makes the mean NaN.
+
+    Returns
+    -------
+    float
+        In [0, 1].
+
+    Raises
+    ------
+    ValueError
+        As `accuracy`.
+    """
+    tp, fp, fn, tn = confusion_counts(prediction, target)
+    return (_iou(tp, fp, fn, empty) + _iou(tn, fp, fn, empty)) / 2
+
+
+class BinaryScores:
+    """All scores, pooled: counts are summed over the calls, so how images are batched does not matter.
+
+    A mean of each batch's scores would weigh a last, smaller batch as much as a full one.
+
+    Parameters
+    ----------
+    empty : {"nan", "one", "zero"}
+        The score of a class that neither prediction nor target has, see the module.
+
+    Attributes
+    ----------
+    tp, fp, fn, tn : int
+        Pixels counted so far.
+
+    Examples
+    --------
+    >>> scores = BinaryScores()
+    >>> scores.update([[0.9, 0.2, 0.6]], [[True, True, False]])
+    >>> scores.compute()["dice"]
+    0.5
+    """
+
+    def __init__(self, empty="nan"):
+        _ratio(0, 0, empty)  # complain about a wrong policy now, not after an epoch
+        self.empty = empty
+        self.tp = self.fp = self.fn = self.tn = 0
+
+    def update(self, probability_or_mask, target, threshold=0.5):
+        """Count the pixels of a batch.
+
+        Parameters
+        ----------
+        probability_or_mask : array_like of float in [0, 1], or of bool, or of integer 0 and 1, any shape
+            Probability of foreground: foreground where it is above ``threshold``; or a mask.
+        target : array_like of bool, or of 0 and 1, same shape
+            True inside of a cell.
+        threshold : float
+            In [0, 1]. A pixel at the threshold is background, as in the ISBI-2012 score.
+
+        Raises
+        ------
+        ValueError
+            If the shapes differ, the target is not binary, or a probability is NaN or outside of [0, 1].
+        """
+        prediction = np.asarray(probability_or_mask)
+        if prediction.dtype.kind == "f":
+            prediction = _binarize(prediction, threshold)
+        counts = confusion_counts(prediction, target)
+        self.tp, self.fp, self.fn, self.tn = (
+            a + b for a, b in zip((self.tp, self.fp, self.fn, self.tn), counts, strict=True)
+        )
+
+    def compute(self):
+        """Scores of all the pixels so far.
+
+        Returns
+        -------
+        dict of str to float
+            ``accuracy, dice, iou, mean_iou, membrane_dice, membrane_iou``, each in [0, 1], or what
+            ``empty`` says where it is 0/0.
+        """
+        tp, fp, fn, tn, empty = self.tp, self.fp, self.fn, self.tn, self.empty
+        foreground, membrane = _iou(tp, fp, fn, empty), _iou(tn, fp, fn, empty)
+        return {
+            "accuracy": _accuracy(tp, fp, fn, tn, empty),
+            "dice": _dice(tp, fp, fn, empty),
+            "iou": foreground,
+            "mean_iou": (foreground + membrane) / 2,
+            "membrane_dice": _dice(tn, fp, fn, empty),
+            "membrane_iou": membrane,
+        }
+
+
+def _accuracy(tp, fp, fn, tn, empty):
+    return _ratio(tp + tn, tp + fp + fn + tn, empty)
+
+
+def _dice(hit, fp, fn, empty):
+    return _ratio(2 * hit, 2 * hit + fp + fn, empty)
+
+
+def _iou(hit, fp, fn, empty):
+    return _ratio(hit, hit + fp + fn, empty)
+
+
+def _ratio(numerator, denominator, empty):
+    if empty not in _EMPTY:
+        raise ValueError(f"empty says what 0/0 is and must be 'nan', 'one' or 'zero', but is {empty!r}.")
+    return numerator / denominator if denominator else _EMPTY[empty]
+
+
+def _mask(array, name):
+    """Boolean array, if the values are 0 and 1."""
+    array = np.asarray(array)
+    if array.dtype == bool:
+        return array
+    mask = array == 1
+    if not np.all(mask | (array == 0)):
+        raise ValueError(
+            f"{name} must be a mask of True and False, or of 1 and 0, but holds values from {array.min()} to "
+            f"{array.max()} (dtype {array.dtype}). Compare it with a threshold first, as in labels > 127."
+        )
+    return mask
+
+
+def _binarize(probability, threshold):
+    """Mask of the probabilities above threshold; NaN fails each comparison, and so is refused, too."""
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold is a probability and must be in [0, 1], but is {threshold}.")
+    if not np.all((probability >= 0) & (probability <= 1)):
+        raise ValueError(
+            f"Probabilities must be in [0, 1], but run from {probability.min()} to {probability.max()}. "
+            "If these are logits, apply the sigmoid first; if they are NaN, the training has diverged."
+        )
+    return probability > threshold
