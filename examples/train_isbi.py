@@ -19,7 +19,7 @@ from tinyseg.training import RunDirectory, evaluate, fit
 # What is measured to learn well (docs/results.md) ...
 DEFAULTS = {
     "data": None, "foreground": "white", "size": 256, "val_sections": "4", "standardize": "section",
-    "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "epochs": 70,
+    "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5, "epochs": 100,
     "batch_size": 2, "lr": 2e-3, "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
 }  # fmt: skip
 # ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
@@ -43,7 +43,7 @@ def main():
     print(f"{len(train)} sections to train on, {len(val)} held out, {args.size} x {args.size} pixels")
 
     # ----- model -----------------------------------------------------------------
-    options = {"width": args.width, "head": args.head, "seed": args.seed}
+    options = {"width": args.width, "head": args.head, "dropout": args.dropout, "seed": args.seed}
     if args.ws != "default":
         options["ws"] = None if args.ws == "none" else args.ws
     model = ts.models.build(args.model, in_channels=1, num_classes=1, **options).to(device)
@@ -122,6 +122,7 @@ def parse_arguments():
     add("--width", "channels of the first level", type=int)
     add("--head", "the last layers; the paper's often dies", choices=["direct", "paper"])
     add("--ws", "weight standardization of the depthwise kernels", choices=["default", "layer", "filter", "none"])
+    add("--dropout", "probability at the end of the last two encoder levels", type=float)
     add("--protocol", f"what the paper states: {PAPER}", choices=["paper"])
     add("--epochs", type=int)
     add("--batch-size", type=int)

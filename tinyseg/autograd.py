@@ -138,7 +138,7 @@ class Tensor:
             If no gradient can reach anything, if this graph was already used (its saved arrays are freed), or
             if `gy` is missing for a tensor with more than one element.
         ValueError
-            If `gy` does not have this tensor's shape.
+            If `gy` does not have this tensor's shape, dtype and device.
         """
         if not self.requires_grad:
             raise RuntimeError(
@@ -152,10 +152,10 @@ class Tensor:
                     f"{self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
                 )
             gy = np.ones_like(self.data)  # NumPy hands the call on to CuPy for a CuPy array
-        gy = gy.data if isinstance(gy, Tensor) else gy
+        gy = gy.data if isinstance(gy, Tensor) else np.asarray(gy) if isinstance(gy, np.generic) else gy
         if getattr(gy, "shape", None) != self.shape or gy.dtype != self.dtype or type(gy) is not type(self.data):
             raise ValueError(
-                f"backward(gy) needs a {_describe(self.data)} array like the tensor itself, but gy is {_describe(gy)}."
+                f"backward(gy) needs a {_describe(self.data)}, like the tensor itself, but gy is {_describe(gy)}."
             )
         _backward(self, gy)
 
@@ -177,6 +177,8 @@ class Function:
     retained = None
 
     def __call__(self, *inputs):
+        if any(self.needs):
+            raise RuntimeError(f"{type(self).__name__}: a node of the graph stands for one call; make a new one.")
         inputs = as_tensors(type(self).__name__, inputs)
         record = is_grad_enabled()
         self.needs = tuple(record and t.requires_grad for t in inputs)
@@ -258,13 +260,17 @@ def _backward(root, gy):
             _accumulate(node.retained, gy, shared=True)
         gxs = node.backward(gy)
         gxs = gxs if isinstance(gxs, tuple) else (gxs,)
+        if len(gxs) != len(node.parents):
+            raise RuntimeError(
+                f"{type(node).__name__}.backward: expected {len(node.parents)} gradients, found {len(gxs)}."
+            )
         for parent, gx, shape in zip(node.parents, gxs, node.input_shapes, strict=True):
             if parent is None:
                 continue
-            if gx is None or gx.shape != shape:
-                found = "none" if gx is None else f"shape {gx.shape}"
+            if gx is None or gx.shape != shape or gx.dtype != gy.dtype:
+                found = "none" if gx is None else _describe(gx)
                 raise RuntimeError(
-                    f"{type(node).__name__}.backward: expected a gradient of shape {shape}, found {found}."
+                    f"{type(node).__name__}.backward: expected a {gy.dtype} gradient of shape {shape}, found {found}."
                 )
             if isinstance(parent, Function):
                 grads[parent] = gx if parent not in grads else grads[parent] + gx

@@ -146,6 +146,8 @@ def device_of(array):
 
 def to_device(array, device):
     """Return `array` on `device` ("cpu" or "gpu"), copied only if it is elsewhere."""
+    if device not in ("cpu", "gpu"):
+        raise ValueError(f"Unknown device {device!r}: choose 'cpu' or 'gpu' (parse_device finds out which for 'auto').")
     if device == "gpu":
         if cp is None:
             parse_device("gpu")  # raises with the reason

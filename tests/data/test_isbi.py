@@ -441,6 +441,24 @@ def test_resize_keeps_types_and_places():
     assert whole.resized((40, 60)) is whole
 
 
+@pytest.mark.parametrize("size", [(20, 30), (13, 25), (7, 60), (40, 41)])
+def test_shrinking_reads_image_and_mask_at_the_same_place(size):
+    """Of two ramps the resized image says where it was read. The mask must come from there: flips turn any offset round."""
+    for axis, n in ((0, 40), (1, 60)):
+        ramp = np.moveaxis(np.broadcast_to(np.arange(n, dtype=np.float32), (1, 100 - n, n)), 2, 1 + axis)
+        for threshold in (0.35 * n, 0.5 * n, 0.8 * n):
+            small = Sections(np.ascontiguousarray(ramp), ramp > threshold, ["a"]).resized(size)
+            inner = (slice(None), slice(2, -2), slice(2, -2))  # at the border the Gaussian bends the ramp
+            np.testing.assert_array_equal(small.images[inner] > threshold, small.labels[inner])
+
+
+def test_enlarging_interpolates_images_and_repeats_masks():
+    ramp = np.tile(np.arange(6, dtype=np.float32), (1, 4, 1))
+    large = Sections(ramp, ramp > 2, ["a"]).resized((4, 12))
+    np.testing.assert_allclose(large.images[0, 0], [0, 0.25, 0.75, 1.25, 1.75, 2.25, 2.75, 3.25, 3.75, 4.25, 4.75, 5])
+    np.testing.assert_array_equal(large.labels[0, 0], np.repeat(np.arange(6) > 2, 2))
+
+
 def test_resize_smooths_before_it_samples():
     noise = 255 * np.random.default_rng(0).integers(0, 2, (1, 33, 64)).astype(np.uint8)
     small = Sections(noise, None, ["a"]).resized((33, 16))

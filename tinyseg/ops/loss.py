@@ -12,7 +12,7 @@ Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) where classes exclu
 """
 
 from tinyseg.autograd import Function, as_array
-from tinyseg.backend import kernels, xp_of
+from tinyseg.backend import device_of, kernels, xp_of
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
 from tinyseg.ops.arithmetic import multiply
 from tinyseg.ops.window import check_nchw
@@ -52,7 +52,9 @@ def ce_grad(z, t, weight):
 
 def dice_forward(p, t, smooth, axes):
     """Soft Dice over `axes`: D, and its denominator."""
+    xp = xp_of(p)
     denominator = p.sum(axis=axes) + t.sum(axis=axes) + smooth
+    denominator = xp.maximum(denominator, xp.finfo(p.dtype).tiny)  # all 0 and s = 0: D = 0, not 0/0
     return (2 * (p * t).sum(axis=axes) + smooth) / denominator, denominator
 
 
@@ -180,8 +182,8 @@ def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=Fal
         s in the equation; keeps the gradient finite where both masks are small.
     empty : {"smooth", "ignore"}
         What an image without a single pixel of a class says about it. "smooth": the formula stands, D = s / (Σ p + s),
-        which asks for no false positives. "ignore": that image is left out of that class's mean; where nothing is
-        left the loss is 0.
+        which asks for no false positives. "ignore": that pair of image and class is left out of the mean; where
+        nothing is left the loss is 0.
 
     Returns
     -------
@@ -221,8 +223,11 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
         p, t = softmax(logits, axis=1), _one_hot(z, target)
     else:
         raise ValueError(f"activation must be 'sigmoid' or 'softmax', but is {activation!r}.")
+    w = _per_class(z, weight, "weight")
+    if w.shape not in ((), (z.shape[1], 1, 1)):
+        raise ValueError(f"soft Dice: weight must be one number for each of {z.shape[1]} classes, not {w.shape}.")
     D = SoftDice(t, z.dtype.type(smooth), pooled)(p)  # (N,C) or (1,C)
-    share = xp_of(z).ones_like(D.data) * _per_class(z, weight, "weight").reshape(1, -1)
+    share = xp_of(z).ones_like(D.data) * w.reshape(1, -1)
     if empty == "ignore":
         share *= (t.sum(axis=(0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
     total = share.sum()
@@ -232,7 +237,7 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
 
 # ----- arguments ---------------------------------------------------------------
 def _target_like(z, target, op):
-    t = as_array(target)
+    t = _on_one_device(z, target, op)
     if t.shape != z.shape:
         raise ValueError(f"{op}: target must have the shape of the logits, {z.shape}, but has {t.shape}.")
     return t.astype(z.dtype, copy=False)
@@ -240,7 +245,7 @@ def _target_like(z, target, op):
 
 def _class_numbers(z, target, op, ignore_index=None):
     check_nchw(op, z)
-    xp, t = xp_of(z), as_array(target)
+    xp, t = xp_of(z), _on_one_device(z, target, op)
     if t.shape != (z.shape[0], *z.shape[2:]) or t.dtype.kind not in "iu":
         raise ValueError(
             f"{op}: target must hold integer class numbers of shape {(z.shape[0], *z.shape[2:])}, "
@@ -263,6 +268,16 @@ def _one_hot(z, target):
     return (t[:, None] == xp_of(z).arange(z.shape[1]).reshape(-1, 1, 1)).astype(z.dtype)
 
 
+def _on_one_device(z, target, op):
+    t, device = as_array(target), device_of(z)
+    if device_of(t) != device:
+        raise TypeError(
+            f"{op}: the logits are on the {device}, the target is not; move it with "
+            f"backend.to_device(target, {device!r})."
+        )
+    return t
+
+
 def _per_class(z, weight, name):
     """`weight` as an array that broadcasts against z: C numbers become (C, 1, 1)."""
     w = xp_of(z).asarray(1.0 if weight is None else as_array(weight), dtype=z.dtype)
@@ -272,4 +287,6 @@ def _per_class(z, weight, name):
                 f"{name}: expected one number for each of {z.shape[1] if z.ndim > 1 else 0} classes, found {len(w)}."
             )
         w = w.reshape(-1, *[1] * (z.ndim - 2))
+    if w.ndim > z.ndim or any(n not in (1, m) for n, m in zip(w.shape[::-1], z.shape[::-1], strict=False)):
+        raise ValueError(f"{name}: shape {w.shape} does not broadcast against logits of shape {z.shape}.")
     return w
