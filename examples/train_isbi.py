@@ -19,8 +19,8 @@ from tinyseg.training import RunDirectory, evaluate, fit
 # What is measured to learn well (docs/results.md) ...
 DEFAULTS = {
     "data": None, "foreground": "white", "size": 256, "val_sections": "4", "standardize": "section",
-    "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5, "epochs": 100,
-    "batch_size": 2, "lr": 2e-3, "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
+    "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
+    "epochs": 100, "batch_size": 2, "lr": 2e-3, "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
 }  # fmt: skip
 # ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
 # [0, 1] is what the Keras code it builds on does.

@@ -6,9 +6,10 @@ Gadosey et al. 2020 (`models`), optimizers (`optim`), data (`data`) and a traini
 
 import os
 
-# Before NumPy loads its BLAS: threads of OpenBLAS that have nothing to do sleep, instead of spinning on the cores that
-# numba's threads need.
+# Before NumPy and numba load their thread pools: threads that have nothing to do sleep, instead of spinning on the
+# cores that the other pool, or another program, needs.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # ruff: noqa: E402
 from tinyseg import backend, checkpoint, data, metrics, models, nn, ops, optim, plots, prediction, training

@@ -98,6 +98,9 @@ class Tensor:
     def __len__(self):
         return len(self.data)
 
+    def __bool__(self):
+        return bool(self.data)  # of more than one element: an error, not the truth of len()
+
     def __repr__(self):
         made_by = f", creator={type(self.creator).__name__}" if self.creator is not None else ""
         wants = ", requires_grad=True" if self.requires_grad and self.creator is None else ""

@@ -443,7 +443,7 @@ def test_resize_keeps_types_and_places():
 
 @pytest.mark.parametrize("size", [(20, 30), (13, 25), (7, 60), (40, 41)])
 def test_shrinking_reads_image_and_mask_at_the_same_place(size):
-    """Of two ramps the resized image says where it was read. The mask must come from there: flips turn any offset round."""
+    """A resized ramp says where it was read. The mask must come from there: flips turn any offset round."""
     for axis, n in ((0, 40), (1, 60)):
         ramp = np.moveaxis(np.broadcast_to(np.arange(n, dtype=np.float32), (1, 100 - n, n)), 2, 1 + axis)
         for threshold in (0.35 * n, 0.5 * n, 0.8 * n):

@@ -1,6 +1,7 @@
 """Data: reading stacks of sections, augmentation, and batches prepared in the background.
 
-- `isbi`: images and masks of electron-microscopy sections; `stacks`: the files they are read from
+- `isbi`: images and masks of electron-microscopy sections, read from folders and stacks (`stacks`)
+- `sections`: such sections in memory, split and resampled
 - `synthetic`: a stack of sections that looks like the real one, for when there is none
 - `augment`: one random transform for an image and its mask
 - `loader`: a data set of arrays, and a loader of reproducible batches
@@ -10,8 +11,9 @@
 from tinyseg.data import isbi
 from tinyseg.data.augment import Augment
 from tinyseg.data.download import fetch_isbi
-from tinyseg.data.isbi import Sections, standardize
+from tinyseg.data.isbi import standardize
 from tinyseg.data.loader import Loader, SegmentationDataset
+from tinyseg.data.sections import Sections
 from tinyseg.data.stacks import load_stack
 from tinyseg.data.synthetic import em_sections
 

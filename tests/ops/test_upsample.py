@@ -1,0 +1,71 @@
+"""upsample against np.kron, scikit-image's resize and PyTorch's interpolate."""
+
+import numpy as np
+import pytest
+from arrays import equal, equals_torch, rand
+from skimage.transform import resize
+
+from tinyseg import check_grads
+from tinyseg.ops import avg_pool2d, upsample
+
+SHAPES = [((2, 3, 5, 4), 2), ((1, 2, 3, 7), (3, 2)), ((2, 1, 1, 6), (2, 5)), ((1, 1, 4, 1), (1, 4)), ((1, 2, 1, 1), 3)]
+shapes = pytest.mark.parametrize(("shape", "factor"), SHAPES)
+modes = pytest.mark.parametrize("mode", ["nearest", "bilinear"])
+
+
+def pair(n):
+    return (n, n) if isinstance(n, int) else n
+
+
+@shapes
+def test_nearest_repeats_pixels(shape, factor, kernels):
+    x = rand(*shape)
+    equal(upsample(x, factor).data, np.kron(x, np.ones((1, 1, *pair(factor)))))
+
+
+@shapes
+def test_bilinear_is_resize(shape, factor, kernels):
+    x = rand(*shape)
+    size = tuple(n * f for n, f in zip(shape[2:], pair(factor), strict=True))
+    expected = [[resize(p, size, order=1, mode="edge", anti_aliasing=False) for p in image] for image in x]
+    equal(upsample(x, factor, "bilinear").data, np.array(expected))
+
+
+@modes
+@shapes
+def test_gradients(shape, factor, mode, kernels):
+    check_grads(lambda x: upsample(x, factor, mode), rand(*shape))
+
+
+@modes
+@shapes
+def test_equals_torch(shape, factor, mode, kernels):
+    def theirs(torch, x):
+        size = [n * f for n, f in zip(shape[2:], pair(factor), strict=True)]
+        return torch.nn.functional.interpolate(x, size, mode=mode)
+
+    equals_torch(lambda x: upsample(x, factor, mode), theirs, rand(*shape))
+
+
+def test_bilinear_keeps_a_ramp_away_from_the_border():
+    x = np.tile(np.arange(6.0), (1, 1, 4, 1))
+    np.testing.assert_allclose(upsample(x, (1, 2), "bilinear").data[0, 0, 0, 1:-1], np.arange(0.25, 5, 0.5))
+
+
+def test_average_pooling_undoes_nearest():
+    x = rand(2, 3, 4, 5)
+    equal(avg_pool2d(upsample(x, (3, 2)), (3, 2)).data, x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "arguments", "sentence"),
+    [
+        ((4, 5), (2,), r"takes x of shape \(N, C, H, W\)"),
+        ((1, 1, 4, 5), (0,), "scale_factor must be at least 1, but is 0"),
+        ((1, 1, 4, 5), (1.5,), "scale_factor must be an integer or a pair"),
+        ((1, 1, 4, 5), (2, "cubic"), "mode must be 'nearest' or 'bilinear', but is 'cubic'"),
+    ],
+)
+def test_refuses(shape, arguments, sentence):
+    with pytest.raises(ValueError, match=sentence):
+        upsample(rand(*shape), *arguments)
