@@ -20,8 +20,9 @@ from tinyseg.training import RunDirectory, evaluate, fit
 DEFAULTS = {
     "data": None, "foreground": "white", "size": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
-    "epochs": 100, "batch_size": 2, "lr": 2e-3, "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
+    "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
 }  # fmt: skip
+LEARNING_RATES = {"unet": 2e-4}  # plain U-Net has no norm to tame its gradients; the others take 2e-3
 # ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
 # [0, 1] is what the Keras code it builds on does.
 PAPER = {
@@ -126,7 +127,7 @@ def parse_arguments():
     add("--protocol", f"what the paper states: {PAPER}", choices=["paper"])
     add("--epochs", type=int)
     add("--batch-size", type=int)
-    add("--lr", "learning rate of Adam", type=float)
+    add("--lr", "learning rate of Adam (default: 2e-4 for unet, 2e-3 for the others)", type=float)
     add("--schedule", "of the learning rate", choices=["cosine", "constant", "step", "plateau"])
     add("--warmup", "steps of rising learning rate", type=int)
     add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
@@ -149,8 +150,10 @@ def parse_arguments():
         given["out"] = given["resume"]
     if given.get("download") and "data" not in given:
         parser.error("--download needs --data DIR, the folder to put the files in")
+    settings |= given
+    settings["lr"] = settings["lr"] or LEARNING_RATES.get(settings["model"], 2e-3)
     rest = {"device": "auto", "workers": 2, "out": "runs/isbi", "overwrite": False, "resume": None, "download": False}
-    return argparse.Namespace(**(rest | settings | given))
+    return argparse.Namespace(**(rest | settings))
 
 
 if __name__ == "__main__":
