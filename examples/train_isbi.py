@@ -5,18 +5,20 @@
     python examples/train_isbi.py --data DIR --download            # fetch the public files into DIR first
     python examples/train_isbi.py --resume runs/isbi               # go on where it stopped
 
-Reads top to bottom: options, data, model, training, report.
+Reads top to bottom: data, model, training, report, options.
 """
 
 import argparse
 import pathlib
 import sys
+import warnings
+import zlib
 
 import tinyseg as ts
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
 from tinyseg.training import RunDirectory, evaluate, fit
 
-# What is measured to learn well (docs/results.md) ...
+# What is measured to learn well for sdunet and unet (docs/results.md) ...
 DEFAULTS = {
     "data": None, "foreground": "white", "size": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
@@ -48,19 +50,22 @@ def main():
     if args.ws != "default":
         options["ws"] = None if args.ws == "none" else args.ws
     model = ts.models.build(args.model, in_channels=1, num_classes=1, **options).to(device)
+    model.check_input((1, 1, args.size, args.size))
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
     schedule = build_schedule(args, optimizer, steps=args.epochs * len(loader))
     print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
     print(f"kernels: {ts.backend.kernels_in_use(device)}")
 
     # ----- training --------------------------------------------------------------
-    config = {name: getattr(args, name) for name in DEFAULTS}
-    run.write_json("config.json", config | {"tinyseg": ts.__version__})
+    config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
+    config["data_crc32"] = zlib.crc32(train_x.tobytes() + train.labels.tobytes())
+    if args.data_crc32 not in (None, config["data_crc32"]):
+        raise ValueError(f"{args.data or 'the synthetic stack'} is not the data that {args.resume} was begun with.")
     meta = {"config": config, "preprocessing": {"size": args.size, "standardize": args.standardize}}
     meta["classes"] = ["inside of a cell"]
     result = fit(
         model, optimizer, schedule, loader, lambda model: evaluate(model, val_x, val.labels)[0],
-        epochs=args.epochs, run=run, meta=meta, clip=args.clip, resume=args.resume is not None,
+        epochs=args.epochs, run=run, meta=meta, clip=args.clip,
     )  # fmt: skip
     if result["interrupted"]:
         print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
@@ -70,15 +75,17 @@ def main():
     best = ts.checkpoint.load(run.best, device)
     scores, probabilities = evaluate(best, val_x, val.labels)
     ts.plots.predictions(val.images, val.labels, probabilities, run.path / "predictions.png", names=val.names)
+    last = {k.removeprefix("val_"): v for k, v in result["history"][-1].items() if k.startswith("val_")}
     summary = {
         "model": args.model, "parameters": model.num_parameters(), "device": ts.backend.device_name(device),
         "kernels": ts.backend.kernels_in_use(device), "data": args.data or "synthetic", "steps": result["steps"],
         "seconds_per_step": result["seconds_per_step"], "best_epoch": result["best"]["epoch"], "val": scores,
-        "last": {k.removeprefix("val_"): v for k, v in result["history"][-1].items() if k.startswith("val_")},
+        "val_last_epoch": last,
     }  # fmt: skip
     run.write_json("summary.json", summary)
-    print(f"Held-out sections, epoch {result['best']['epoch']} (highest mean IoU of {len(result['history'])} epochs):")
-    print("  " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
+    print("Held-out sections (the best epoch is the one with the highest mean IoU on these very sections):")
+    for name, figures in ((f"best, epoch {result['best']['epoch']}", scores), ("last", last)):
+        print(f"  {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()))
     print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
 
 
@@ -101,7 +108,7 @@ def build_schedule(args, optimizer, steps):
         return ts.optim.StepLR(optimizer, step_size=max(1, steps // 3))
     if args.schedule == "plateau":
         return ts.optim.ReduceLROnPlateau(optimizer, patience=5, factor=0.5)
-    return ts.optim.ConstantLR(optimizer, warmup=args.warmup)
+    return ts.optim.WarmupLR(optimizer, warmup=args.warmup)
 
 
 def parse_arguments():
@@ -129,35 +136,49 @@ def parse_arguments():
     add("--batch-size", type=int)
     add("--lr", "learning rate of Adam (default: 2e-4 for unet, 2e-3 for the others)", type=float)
     add("--schedule", "of the learning rate", choices=["cosine", "constant", "step", "plateau"])
-    add("--warmup", "steps of rising learning rate", type=int)
+    add("--warmup", "steps of rising learning rate (cosine and constant)", type=int)
     add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
     add("--seed", type=int)
     add("--device", "(default: auto)", choices=["auto", "cpu", "gpu"])
     add("--workers", "threads that prepare batches (default: 2)", type=int)
     add("--out", "run directory (default: runs/isbi)")
     add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
-    add("--resume", "continue the run in DIR, with its own options", metavar="DIR")
+    add("--resume", "continue the run in this folder, with its own options", metavar="PATH")
     given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    if "data" in given:
+        given["data"] = str(pathlib.Path(given["data"]).resolve())  # a run is resumed from anywhere
 
     settings = DEFAULTS | (PAPER if given.get("protocol") == "paper" else {})
     if "resume" in given:
-        run = pathlib.Path(given["resume"])
-        settings = ts.checkpoint.read(run / "checkpoint.safetensors")[1]["config"]
+        path = pathlib.Path(given["resume"])
+        path = path.parent if path.is_file() else path
+        meta = ts.checkpoint.read(path / "checkpoint.safetensors")[1]
+        if "config" not in meta or "training" not in meta:
+            parser.error(f"{path}/checkpoint.safetensors was not written by this script: there is no run to go on with")
+        settings |= meta["config"]
         changed = {name for name in settings if given.get(name, settings[name]) != settings[name]} - {"data", "epochs"}
         changed |= given.keys() & {"protocol", "out", "overwrite"}
         if changed:
-            parser.error(f"--resume goes on with the options of {run}: leave out {', '.join(sorted(changed))}")
-        given["out"] = given["resume"]
+            parser.error(f"--resume goes on with the options of {path}: leave out {', '.join(sorted(changed))}")
+        if given.get("epochs", settings["epochs"]) != settings["epochs"] and settings["schedule"] in ("cosine", "step"):
+            print("Another number of epochs stretches the schedule: the learning rate jumps to where it now would be.")
+        given["out"] = given["resume"] = str(path)
     if given.get("download") and "data" not in given:
         parser.error("--download needs --data DIR, the folder to put the files in")
     settings |= given
-    settings["lr"] = settings["lr"] or LEARNING_RATES.get(settings["model"], 2e-3)
+    if settings["lr"] is None:
+        settings["lr"] = LEARNING_RATES.get(settings["model"], 2e-3)
     rest = {"device": "auto", "workers": 2, "out": "runs/isbi", "overwrite": False, "resume": None, "download": False}
-    return argparse.Namespace(**(rest | settings))
+    return argparse.Namespace(**(rest | {"data_crc32": None} | settings))
 
 
 if __name__ == "__main__":
+    warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     try:
         main()
     except (ValueError, OSError, RuntimeError) as error:
         sys.exit(f"{type(error).__name__}: {error}")
+    except MemoryError as error:
+        sys.exit(f"Out of memory ({error}): try a smaller --batch-size, --size or --width.")
+    except KeyboardInterrupt:
+        sys.exit(130)

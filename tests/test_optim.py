@@ -140,7 +140,7 @@ def test_cosine_rises_then_falls_to_its_floor_and_stays():
 
 
 def test_constant_with_warmup():
-    np.testing.assert_allclose(rates(optim.ConstantLR(optim.SGD(parameters(), lr=1.0), warmup=1), 3), [0.5, 1, 1])
+    np.testing.assert_allclose(rates(optim.WarmupLR(optim.SGD(parameters(), lr=1.0), warmup=1), 3), [0.5, 1, 1])
 
 
 @pytest.mark.parametrize("mode, sign", [("min", 1), ("max", -1)])

@@ -29,13 +29,13 @@ def pieces(data, lr=5e-3, steps=12, **options):
 def run_fit(data, path, epochs=4, resume=False, **options):
     run = RunDirectory(path, resume=resume)
     fit_options = {k: options.pop(k) for k in list(options) if k in ("clip", "loss", "meta", "best")}
-    return fit(*pieces(data, **options), epochs=epochs, run=run, resume=resume, progress=False, **fit_options), run
+    return fit(*pieces(data, **options), epochs=epochs, run=run, progress=False, **fit_options), run
 
 
 def test_a_run_leaves_what_the_design_promises(data, tmp_path):
     result, run = run_fit(data, tmp_path / "run", meta={"classes": ["inside"]})
     assert {p.name for p in run.path.iterdir()} == {
-        "checkpoint.safetensors", "best.safetensors", "log.csv", "curves.png"
+        "config.json", "checkpoint.safetensors", "best.safetensors", "log.csv", "curves.png"
     }  # fmt: skip
     with open(run.path / "log.csv") as file:
         rows = list(csv.DictReader(file))
@@ -50,7 +50,7 @@ def test_a_run_leaves_what_the_design_promises(data, tmp_path):
     assert evaluate(model, data.images[:, 0], data.labels)[0]["mean_iou"] == best["val_mean_iou"]
 
 
-def test_resuming_a_finished_run_with_more_epochs_equals_the_longer_run(data, tmp_path):
+def test_a_run_stopped_between_epochs_goes_on_to_the_same_bits(data, tmp_path):
     whole, run = run_fit(data, tmp_path / "whole", epochs=4)
     run_fit(data, tmp_path / "parts", epochs=2)
     parts, other = run_fit(data, tmp_path / "parts", epochs=4, resume=True)
@@ -63,7 +63,7 @@ def test_batch_norm_and_plateau_resume_too(data, tmp_path):
         run = RunDirectory(path, resume=resume)
         model, optimizer, _, loader, validate = pieces(data, norm="batch")
         plateau = optim.ReduceLROnPlateau(optimizer, patience=0, threshold=1e9)  # falls every other epoch
-        fit(model, optimizer, plateau, loader, validate, epochs=epochs, run=run, resume=resume, progress=False)
+        fit(model, optimizer, plateau, loader, validate, epochs=epochs, run=run, progress=False)
         return run
 
     whole = part(tmp_path / "a", 4)
@@ -136,7 +136,7 @@ def test_divergence_stops_with_step_rate_and_place_and_keeps_the_checkpoint(data
     run = RunDirectory(run.path, resume=True)
     with pytest.raises(TrainingDiverged, match=message) as caught, np.errstate(all="ignore"):
         fit(
-            model, optimizer, schedule, loader, validate, epochs=4, run=run, resume=True, progress=False, loss=losing
+            model, optimizer, schedule, loader, validate, epochs=4, run=run, progress=False, loss=losing
         )  # fmt: skip
     assert (
         "learning rate" in str(caught.value) and "step " in str(caught.value) and str(run.latest) in str(caught.value)
@@ -177,19 +177,56 @@ def test_scores_do_not_depend_on_batch_size_and_fit_any_size(data):
     assert one["accuracy"] == ((probabilities > 0.5) == labels).mean()
 
 
+def test_validation_that_is_not_finite_stops_the_run_too(data, tmp_path):
+    model, optimizer, schedule, loader, validate = pieces(data)
+
+    def spoiled(m):
+        m.head.weight.data[...] = np.nan
+        return validate(m)
+
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(TrainingDiverged, match="validation loss is nan at step .* parameter head.weight is not finite"):
+        fit(model, optimizer, schedule, loader, spoiled, epochs=2, run=run, progress=False)
+
+
+def test_a_score_that_is_no_number_does_not_stay_the_best(data, tmp_path):
+    figures = iter([float("nan"), 0.5, 0.9, 0.7])
+
+    def validate(model):
+        return {"loss": np.float32(1), "score": next(figures)}
+
+    run = RunDirectory(tmp_path / "run")
+    result = fit(*pieces(data)[:4], validate, epochs=4, run=run, best="score", progress=False)
+    assert result["best"]["epoch"] == 3
+
+
+def test_the_log_has_the_rate_that_was_used(data, tmp_path):
+    result, _ = run_fit(data, tmp_path / "run")
+    assert result["history"][-1]["lr"] > 0
+
+
+@pytest.mark.parametrize("epochs", [0, -1])
+def test_no_epochs_are_refused_before_anything_is_written(data, tmp_path, epochs):
+    with pytest.raises(ValueError, match="epochs must be at least 1"):
+        run_fit(data, tmp_path / "run", epochs=epochs)
+    assert not (tmp_path / "run").exists()
+
+
 # ----- run directory ---------------------------------------------------------------
-def test_a_run_is_not_overwritten_unless_asked(tmp_path):
-    (tmp_path / "config.json").write_text("{}")
-    (tmp_path / "log.csv").write_text("old")
-    with pytest.raises(FileExistsError, match=r"already holds a training run \(config.json\).*--resume .*--overwrite"):
+def test_a_run_is_not_overwritten_unless_asked_and_not_before_it_begins(tmp_path):
+    for name in ("checkpoint.safetensors", "log.csv", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(FileExistsError, match=r"already holds a training run.*--resume .*--overwrite"):
         RunDirectory(tmp_path)
-    RunDirectory(tmp_path, resume=True)
-    assert (tmp_path / "log.csv").read_text() == "old"
-    (tmp_path / "notes.txt").write_text("mine")
-    RunDirectory(tmp_path, overwrite=True)
+    RunDirectory(tmp_path, resume=True).begin()
+    run = RunDirectory(tmp_path, overwrite=True)
+    assert len(list(tmp_path.iterdir())) == 3
+    run.begin()
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
 def test_json_has_null_for_what_is_not_a_number(tmp_path):
-    RunDirectory(tmp_path).write_json("a.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
-    assert json.loads((tmp_path / "a.json").read_text()) == {"a": None, "b": [None, 1.5]}
+    run = RunDirectory(tmp_path / "deep" / "run")
+    run.begin()
+    run.write_json("a.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
+    assert json.loads((run.path / "a.json").read_text()) == {"a": None, "b": [None, 1.5]}

@@ -63,7 +63,9 @@ class Tensor:
 
     def __init__(self, data, requires_grad=False, *, creator=None):
         if isinstance(data, Tensor):
-            raise TypeError("Tensor(data) takes an array, not a Tensor; use tensor.detach() for a copy without graph.")
+            raise TypeError(
+                "Tensor(data) takes an array, not a Tensor; use tensor.detach() for the same array without graph."
+            )
         is_array = hasattr(data, "dtype") and not isinstance(data, np.generic)
         self.data = data if is_array else np.asarray(data)  # NumPy's 0-d results are scalars, not arrays
         if requires_grad and self.data.dtype not in FLOATS:
@@ -101,6 +103,12 @@ class Tensor:
     def __bool__(self):
         return bool(self.data)  # of more than one element: an error, not the truth of len()
 
+    def __float__(self):
+        return float(self.data)
+
+    def __array__(self, dtype=None, copy=None):
+        raise TypeError("A Tensor is not an array: use tensor.data, or pass it to the functions of tinyseg.ops.")
+
     def __repr__(self):
         made_by = f", creator={type(self.creator).__name__}" if self.creator is not None else ""
         wants = ", requires_grad=True" if self.requires_grad and self.creator is None else ""
@@ -122,10 +130,6 @@ class Tensor:
             )
         if self.creator is not None:
             self.creator.retained = self
-
-    def zero_grad(self):
-        """Forget the accumulated gradient."""
-        self.grad = None
 
     def backward(self, gy=None):
         """Add d(self)/d(leaf), contracted with the cotangent `gy`, to `.grad` of every leaf that requires it.

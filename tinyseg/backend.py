@@ -19,8 +19,8 @@ import numpy as np
 
 try:
     import cupy as cp
-except ImportError:
-    cp = None
+except ImportError as error:  # also raised where CuPy is installed but cannot load, e.g. for want of its CUDA libraries
+    cp, _cupy_error = None, error
 
 
 class config:
@@ -31,7 +31,7 @@ class config:
 
 @contextlib.contextmanager
 def using(**options):
-    """Set options for a block, and put the old ones back: ``with using(kernels="reference"): ...``.
+    """Set options for a block, in all threads, and put the old ones back: ``with using(kernels="reference"): ...``.
 
     Parameters
     ----------
@@ -125,6 +125,8 @@ def parse_device(name):
 
 
 def _why_no_gpu():
+    if cp is None and importlib.util.find_spec("cupy") is not None:
+        return f"CuPy is installed but cannot be loaded ({_cupy_error}). Mend that installation, or use --device cpu."
     if cp is None:
         return (
             "CuPy is not installed. Install the build for your CUDA driver: pip install 'tinyseg[gpu]' "
@@ -146,13 +148,13 @@ def device_of(array):
 
 def to_device(array, device):
     """Return `array` on `device` ("cpu" or "gpu"), copied only if it is elsewhere."""
-    if device not in ("cpu", "gpu"):
+    if device not in ("cpu", "gpu", "cuda"):
         raise ValueError(f"Unknown device {device!r}: choose 'cpu' or 'gpu' (parse_device finds out which for 'auto').")
-    if device == "gpu":
-        if cp is None:
-            parse_device("gpu")  # raises with the reason
-        return cp.asarray(array)
-    return to_numpy(array)
+    if device == "cpu":
+        return to_numpy(array)
+    if device_of(array) == "cpu":
+        parse_device("gpu")  # raises with the reason if there is none
+    return cp.asarray(array)
 
 
 def to_numpy(array):
@@ -168,14 +170,21 @@ def device_name(device):
     return f"cpu: {platform.machine()}, {cores} cores"
 
 
+def versions():
+    """Return the versions that identical bits depend on: tinyseg, Python, NumPy, and numba or CuPy where installed."""
+    names = ("tinyseg", "numpy", "numba", "cupy")
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
+    return {"python": platform.python_version()} | {name: v for name, v in found.items() if v is not None}
+
+
 # ----- memory ------------------------------------------------------------------
 @functools.cache
 def reuse_memory():
     """Let the C library keep the memory of freed arrays for the next ones, for the rest of the process.
 
     By default glibc returns every large array to the operating system and asks for it again, and each new array
-    is paid for page by page: about a third of a training step. Peak memory stays as it is. Does nothing where the C
-    library is not glibc.
+    is paid for page by page. Measured on a training step of SD-UNet (256 x 256, batch 2, two cores): 1.65 s with this,
+    2.75 s without; peak memory 1.4 GiB both times. Does nothing where the C library is not glibc.
 
     Returns
     -------

@@ -27,7 +27,8 @@ def check_grads(f, *arrays, eps=1e-6, tol=1e-6, seed=0):
     eps : float
         Step of the central difference, in units of a standard-normal direction.
     tol : float
-        Largest accepted ``|numeric − backward| / max(1, |numeric|, |backward|)``.
+        Largest accepted ``|numeric − backward| / max(1, |numeric|, |backward|)``: relative for gradients above 1,
+        absolute below. Scale up an `f` whose gradients are tiny, such as a mean over many pixels.
     seed : int
         Seed of the random cotangent and directions.
 

@@ -1,4 +1,4 @@
-r"""Optimizers, learning-rate schedules and gradient clipping, with PyTorch's names and argument orders.
+r"""Optimizers, learning-rate schedules and gradient clipping, with PyTorch's names.
 
 With g the gradient, η the learning rate:
 
@@ -124,8 +124,11 @@ class AdamW(Adam):
 
 def grad_norm(parameters):
     """Return the Euclidean norm of all gradients together, a Python float; inf or nan if one is not finite."""
-    squares = [float((p.grad * p.grad).sum()) for p in parameters if p.grad is not None]
-    return math.sqrt(sum(squares))  # summed in double precision
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    norm = math.sqrt(sum(float((g * g).sum()) for g in gradients))
+    if not math.isfinite(norm):  # squares of float32 overflow above 1.8e19
+        norm = math.sqrt(sum(float((g.astype("float64") ** 2).sum()) for g in gradients))
+    return norm
 
 
 def clip_grad_norm(parameters, max_norm):
@@ -180,7 +183,7 @@ class Schedule:
         self._apply()
 
 
-class ConstantLR(Schedule):
+class WarmupLR(Schedule):
     """The learning rate stays as it is, after `warmup` steps of linear rise."""
 
     def __init__(self, optimizer, warmup=0):
@@ -237,7 +240,7 @@ class ReduceLROnPlateau(Schedule):
     def step(self, figure):
         """Advance by one, with the figure of this epoch. A NaN counts as no improvement."""
         sign = 1 if self.mode == "min" else -1
-        if self.best is None or sign * (self.best - figure) > self.threshold:
+        if not math.isnan(figure) and (self.best is None or sign * (self.best - figure) > self.threshold):
             self.best, self.bad = figure, 0
         else:
             self.bad += 1

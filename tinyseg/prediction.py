@@ -10,8 +10,8 @@ from tinyseg.backend import device_of, to_device, to_numpy
 def predict_logits(model, images, batch_size=1):
     """Run a model over images of any size: pad to what the network takes, and crop its output back.
 
-    Padding mirrors the image about its border pixels at the bottom and right. The model runs in evaluation mode and is
-    left in the mode it was in.
+    Padding mirrors the image about its border pixels at the bottom and right. The model runs in evaluation mode; all
+    its modules are left in the mode they were in.
 
     Parameters
     ----------
@@ -29,17 +29,18 @@ def predict_logits(model, images, batch_size=1):
     weights = model.parameters()[0].data
     H, W = images.shape[2:]
     bottom, right = -H % model.multiple, -W % model.multiple
-    was_training, logits = model.training, []
+    modes, logits = [(module, module.training) for _, module in model.named_modules()], []
     model.eval()
     try:
         with no_grad():
             for start in range(0, len(images), batch_size):
-                x = np.asarray(images[start : start + batch_size], weights.dtype)
+                x = np.asarray(to_numpy(images[start : start + batch_size]), weights.dtype)
                 x = np.pad(x, ((0, 0), (0, 0), (0, bottom), (0, right)), mode="reflect" if min(H, W) > 1 else "edge")
                 y = model(to_device(x, device_of(weights))).data
                 logits.append(to_numpy(y)[:, :, :H, :W])
     finally:
-        model.train(was_training)
+        for module, mode in modes:
+            module.training = mode
     return np.concatenate(logits)
 
 

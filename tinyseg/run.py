@@ -22,9 +22,11 @@ class RunDirectory:
     ----------
     path : path-like
     overwrite : bool
-        Start a new run in a folder that holds one already; its files are replaced as the new run writes its own.
+        Start a new run in a folder that holds one already.
     resume : bool
         The folder's run is continued.
+
+    Nothing is made or deleted before `begin`.
 
     Raises
     ------
@@ -35,15 +37,19 @@ class RunDirectory:
     def __init__(self, path, overwrite=False, resume=False):
         self.path = pathlib.Path(path)
         self.latest, self.best = self.path / "checkpoint.safetensors", self.path / "best.safetensors"
-        held = [name for name in ("config.json", self.latest.name, self.best.name) if (self.path / name).exists()]
-        if held and not (overwrite or resume):
+        self.resume = resume
+        if not (overwrite or resume) and any(file.exists() for file in (self.latest, self.best)):
             raise FileExistsError(
-                f"{self.path} already holds a training run ({', '.join(held)}). Continue it with --resume {self.path}, "
+                f"{self.path} already holds a training run. Continue it with --resume {self.path}, "
                 "choose another --out, or replace it with --overwrite."
             )
+
+    def begin(self):
+        """Make the folder; for a new run, delete what an old one left, lest it be taken for the new one's."""
         self.path.mkdir(parents=True, exist_ok=True)
-        if held and not resume:  # a stale checkpoint or picture must not be taken for one of the new run
-            for name in (*held, "log.csv", "summary.json", "curves.png", "predictions.png"):
+        if not self.resume:
+            others = ("config.json", "log.csv", "summary.json", "curves.png", "predictions.png")
+            for name in (self.latest.name, self.best.name, *others):
                 (self.path / name).unlink(missing_ok=True)
 
     def write_json(self, name, content):
@@ -72,7 +78,7 @@ class Interruption:
         return self
 
     def note(self, number, frame):
-        if self.signal is not None:
+        if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
 
@@ -84,14 +90,14 @@ class Interruption:
 class Bar(contextlib.AbstractContextManager):
     """Progress over all steps of the run, with loss, Dice, seconds a step and the time left."""
 
-    def __init__(self, total, done, disable):
+    def __init__(self, total, done, disable, first="first step"):
         layout = "{desc} {bar} {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_inv_fmt}{postfix}]"
         wait = 0.1 if sys.stderr.isatty() else 30  # a log file wants a line now and then
         self.bar = tqdm(
             total=total, initial=done, disable=disable, unit="step", bar_format=layout, dynamic_ncols=True,
             smoothing=0.1, mininterval=wait,
         )  # fmt: skip
-        self.bar.set_description("first step (compiling kernels)")
+        self.bar.set_description(first)
         self.shown = {}
 
     def advance(self, state, epochs, loss):

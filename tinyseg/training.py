@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyseg import checkpoint, nn, ops, optim, plots
 from tinyseg.autograd import no_grad
-from tinyseg.backend import device_of, reuse_memory, to_device
+from tinyseg.backend import device_of, kernels_in_use, reuse_memory, to_device
 from tinyseg.metrics import BinaryScores
 from tinyseg.prediction import predict_logits
 from tinyseg.run import Bar, Interruption, RunDirectory, running_dice
@@ -48,7 +48,7 @@ def evaluate(model, images, labels, batch_size=1):
     -------
     scores : dict
         ``loss`` (mean binary cross-entropy) and the scores of `tinyseg.metrics.BinaryScores` at threshold 0.5, pooled
-        over all pixels of all images.
+        over all pixels of all images. All NaN if the network's output is not finite.
     probabilities : float32 ndarray, shape (S, H, W)
 
     Warns
@@ -58,9 +58,10 @@ def evaluate(model, images, labels, batch_size=1):
     """
     logits = predict_logits(model, images, batch_size)
     probabilities = ops.sigmoid(logits).data[:, 0]
-    scores = BinaryScores()
-    scores.update(probabilities, labels)
-    loss = ops.binary_cross_entropy_with_logits(logits, labels[:, None]).item()
+    scores, loss = BinaryScores(), math.nan  # all NaN as long as nothing is counted
+    if np.isfinite(logits).all():
+        scores.update(probabilities, labels)
+        loss = ops.binary_cross_entropy_with_logits(logits, labels[:, None]).item()
     if np.ptp(probabilities) < 1e-3:
         warnings.warn(
             f"The network's output is constant ({probabilities.mean():.3f} everywhere). "
@@ -74,14 +75,14 @@ def evaluate(model, images, labels, batch_size=1):
 
 def fit(
     model, optimizer, schedule, loader, validate, *, epochs, run, loss=ops.binary_cross_entropy_with_logits, meta=None,
-    clip=None, resume=False, best="mean_iou", progress=True,
+    clip=None, best="mean_iou", progress=True,
 ):  # fmt: skip
     """Train a model, keeping log, checkpoints and curves in a run directory.
 
     Parameters
     ----------
     model : UNet
-        On the device to train on.
+        On the device to train on. If `run` resumes, model, optimizer and schedule take up its latest checkpoint.
     optimizer : Optimizer
     schedule : Schedule
         Advanced every step (`ReduceLROnPlateau`: every epoch, with the validation loss).
@@ -90,15 +91,14 @@ def fit(
     validate : callable
         ``validate(model) -> dict`` of scores, called after every epoch; ``"loss"`` and `best` among them.
     epochs : int
+        At least 1. A resumed run may be given more than it was begun with.
     run : RunDirectory
     loss : callable
         ``loss(logits, y) -> Tensor``, a scalar.
     meta : dict, optional
-        Stored in the checkpoints: preprocessing, class names, configuration.
+        Stored in the checkpoints: preprocessing, class names; ``meta["config"]`` is written to config.json too.
     clip : float, optional
         Largest norm of all gradients together.
-    resume : bool
-        Continue from `run.latest`.
     best : str
         The score whose largest value decides which epoch `run.best` holds.
     progress : bool
@@ -107,29 +107,34 @@ def fit(
     Returns
     -------
     dict
-        ``history`` (a dict an epoch), ``best`` (that of the best epoch), ``steps``, ``seconds_per_step`` (median, None
-        if no step was made) and ``interrupted`` (a signal number, or None).
+        ``history`` (a dict an epoch), ``best`` (that of the best epoch), ``steps``, ``seconds_per_step`` (the median of
+        the epochs) and ``interrupted`` (a signal number, or None).
 
     Raises
     ------
     TrainingDiverged
         If the loss or a gradient is not finite; the message has step, learning rate and the layer.
     """
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, but is {epochs}.")
     reuse_memory()
     meta, device = meta or {}, device_of(model.parameters()[0].data)
     state = {"epoch": 0, "batch": 0, "step": 0, "history": [], "best": None, **_NOTHING_YET}
-    if resume:
+    if run.resume:
         saved = checkpoint.restore(run.latest, model, optimizer)["training"]
         state = saved["state"]
         schedule.load_state_dict(saved["schedule"])
-    seconds = []
+    run.begin()
+    run.write_json("config.json", meta.get("config", {}))
+    seconds, lr = [], optimizer.lr
 
     def save(path, optimizer=None):
         training = {"state": state, "schedule": schedule.state_dict()}
         checkpoint.save(path, model, optimizer, training=training, **meta)
 
-    total, drawn = epochs * len(loader), 0.0
-    with Interruption() as interruption, Bar(total, state["step"], disable=not progress) as bar:
+    x, total, drawn = None, epochs * len(loader), 0.0
+    first = "first step (compiling kernels)" if "numba" in kernels_in_use(device) else "first step"
+    with Interruption() as interruption, Bar(total, state["step"], not progress, first) as bar:
         while state["epoch"] < epochs and not interruption.signal:
             model.train()
             for x, y in loader.epoch(state["epoch"], state["batch"]):
@@ -146,21 +151,26 @@ def fit(
                 if not math.isfinite(norm):
                     raise _diverged("gradient norm", norm, model, x, optimizer, state, run)
                 optimizer.step()
+                lr = optimizer.lr
                 if not isinstance(schedule, optim.ReduceLROnPlateau):
                     schedule.step()
                 _count(state, figure, logits.data, y)
                 seconds.append(time.perf_counter() - start)
                 bar.advance(state, epochs, figure)
-                if interruption.signal and state["batch"] < len(loader):
+                if (
+                    interruption.signal
+                ):  # the position is saved below; after a whole epoch, validation comes on resuming
                     break
             else:
-                scores = validate(model)
+                scores = {name: float(value) for name, value in validate(model).items()}
+                if not math.isfinite(scores["loss"]):
+                    raise _diverged("validation loss", scores["loss"], model, x, optimizer, state, run)
                 if isinstance(schedule, optim.ReduceLROnPlateau):
                     schedule.step(scores["loss"])
-                state["history"].append(_row(state, optimizer.lr, scores, seconds))
+                state["history"].append(_row(state, lr, scores, seconds))
                 state.update(_NOTHING_YET, epoch=state["epoch"] + 1, batch=0)
                 run.write_log(state["history"])
-                if state["best"] is None or scores[best] > state["history"][state["best"]][f"val_{best}"]:
+                if _improved(state, scores[best], f"val_{best}"):
                     state["best"] = state["epoch"] - 1
                     save(run.best)  # before the latest, which knows of it
                 save(run.latest, optimizer)
@@ -176,7 +186,9 @@ def fit(
         "history": state["history"],
         "best": state["history"][state["best"]] if state["best"] is not None else None,
         "steps": state["step"],
-        "seconds_per_step": statistics.median(seconds) if seconds else None,
+        "seconds_per_step": statistics.median(r["seconds_per_step"] for r in state["history"])
+        if state["history"]
+        else None,
         "interrupted": interruption.signal,
     }
 
@@ -206,6 +218,14 @@ def _row(state, lr, scores, seconds):
     }
 
 
+def _improved(state, score, name):
+    """Whether `score` is the best so far; a NaN never is, unless there is nothing else."""
+    if state["best"] is None:
+        return True
+    before = state["history"][state["best"]][name]
+    return score > before or (math.isnan(before) and not math.isnan(score))
+
+
 def _diverged(what, figure, model, x, optimizer, state, run):
     """Build the error for a loss or gradient that is not finite; says which layer it comes from."""
     kept = (
@@ -223,14 +243,18 @@ def _first_nonfinite(model, x):
     def bad(a):
         return not bool(np.isfinite(a).all())
 
-    if bad(x):
+    if x is not None and bad(x):
         return "the input batch itself is not finite"
     for name, p in model.named_parameters():
         if bad(p.data):
             return f"parameter {name} is not finite"
+    for _, module in model.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.counter[1] -= 1  # the same masks again
     names, found = {id(module): name or "the model" for name, module in model.named_modules()}, []
     with no_grad(), nn.watch(lambda module, y: found.append(names[id(module)]) if bad(y.data) else None):
-        model(x)
+        if x is not None:
+            model(x)
     if found:
         return f"layer {found[0]} is the first whose output is not finite"
     for name, p in model.named_parameters():

@@ -88,13 +88,13 @@ def test_watch_sees_every_module_once_and_only_inside_the_block():
     assert [name for name, _ in seen] == [
         "Conv2d", "BatchNorm2d", "ReLU", "Dropout", "PointwiseConv2d", "Sequential", "Net"
     ]  # fmt: skip
-    assert seen[-1][1] == (2, 4, 5, 6)
+    assert seen[-1][1] == (2, 4, 3, 6)
 
 
 @pytest.mark.parametrize(
     "layer",
     [
-        nn.Conv2d(3, 5, (3, 2), stride=2, rng=0),
+        nn.Conv2d(3, 5, (3, 2), stride=2, padding="same", rng=0),
         nn.DepthwiseConv2d(3, 3, ws="filter", bias=True, rng=0),
         nn.DepthwiseConv2d(3, (2, 3), ws="layer", ws_gain=False, rng=0),
         nn.SeparableConv2d(3, 5, 2, ws="layer", rng=0),
@@ -154,3 +154,20 @@ def test_dropout_layers_of_one_generator_draw_different_masks_and_never_repeat()
 def test_group_norm_layer_refuses_uneven_groups():
     with pytest.raises(ValueError, match="6 channels cannot be split into 4"):
         nn.GroupNorm(4, 6)
+
+
+def test_shared_modules_and_parameters_count_once():
+    net = Net()
+    net.again, net.twin = net.first, net.scale
+    assert net.num_parameters() == Net().num_parameters()
+    assert len(net.state_dict()) == len(Net().state_dict())
+
+
+def test_layers_have_pytorchs_defaults():
+    x = batch(shape=(1, 2, 7, 9))
+    assert nn.Conv2d(2, 3, 3)(x).shape == (1, 3, 5, 7)
+    assert nn.DepthwiseConv2d(2, 3)(x).shape == nn.SeparableConv2d(2, 2, 3)(x).shape == (1, 2, 5, 7)
+    assert nn.BatchNorm2d(2, 1e-3).eps == 1e-3
+    with pytest.raises(ValueError, match=r"p must be in \[0, 1\), but is 1.5"):
+        nn.Dropout(1.5)
+    assert len(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))) == 2

@@ -70,8 +70,9 @@ class UNet(nn.Module):
 
         def conv(c_in, c_out, k, first=False):
             if separable and not first:
-                return nn.SeparableConv2d(c_in, c_out, k, ws=ws if k == 3 else None, ws_gain=ws_gain, rng=rng)
-            return nn.Conv2d(c_in, c_out, k, rng=rng)
+                ws_here = ws if k == 3 else None
+                return nn.SeparableConv2d(c_in, c_out, k, padding="same", ws=ws_here, ws_gain=ws_gain, rng=rng)
+            return nn.Conv2d(c_in, c_out, k, padding="same", rng=rng)
 
         def block(c_in, c_out, layers=2, first=False):
             convs = [conv(c_in if i == 0 else c_out, c_out, 3, first and i == 0) for i in range(layers)]

@@ -36,7 +36,7 @@ class Conv2d(Module):
         Variance of the output at the start; 2 where a ReLU follows.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding="same", bias=True, rng=None, gain=2.0):
+    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, gain=2.0):
         KH, KW = pair(kernel_size, "kernel_size")
         shape = (out_channels, in_channels, KH, KW)
         self.stride, self.padding = stride, padding
@@ -67,7 +67,7 @@ class DepthwiseConv2d(Module):
     rng : numpy.random.Generator or int, optional
     """
 
-    def __init__(self, channels, kernel_size, stride=1, padding="same", bias=False, ws=None, ws_gain=True, rng=None):
+    def __init__(self, channels, kernel_size, stride=1, padding=0, bias=False, ws=None, ws_gain=True, rng=None):
         KH, KW = pair(kernel_size, "kernel_size")
         self.stride, self.padding, self.ws, self.ws_gain = stride, padding, ws, ws_gain
         self.weight = Parameter(he_normal(as_rng(rng), (channels, KH, KW), KH * KW, gain=1.0))
@@ -111,7 +111,7 @@ class SeparableConv2d(Module):
         out_channels,
         kernel_size,
         stride=1,
-        padding="same",
+        padding=0,
         ws=None,
         ws_gain=True,
         rng=None,
@@ -164,7 +164,7 @@ class BatchNorm2d(Module):
 
     buffers = ("running_mean", "running_var")
 
-    def __init__(self, channels, momentum=0.1, eps=1e-5):
+    def __init__(self, channels, eps=1e-5, momentum=0.1):
         self.momentum, self.eps = momentum, eps
         self.weight, self.bias = Parameter(np.ones(channels, np.float32)), _zeros(channels)
         self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
@@ -204,6 +204,8 @@ class Dropout(Module):
     buffers = ("counter",)
 
     def __init__(self, p=0.5, channelwise=False, rng=None):
+        if not 0 <= p < 1:
+            raise ValueError(f"Dropout: p must be in [0, 1), but is {p}.")
         self.p, self.channelwise = p, channelwise
         self.counter = np.array([as_rng(rng).integers(2**32), 0])
 

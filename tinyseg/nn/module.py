@@ -45,17 +45,23 @@ class Module:
                     if isinstance(item, Module):
                         yield f"{name}.{i}", item
 
-    def named_modules(self, prefix=""):
-        """Yield (dotted name, module) for this module and everything below it."""
+    def named_modules(self, prefix="", seen=None):
+        """Yield (dotted name, module) for this module and everything below it; a shared module once."""
+        seen = set() if seen is None else seen
+        if id(self) in seen:
+            return
+        seen.add(id(self))
         yield prefix, self
         for name, child in self.named_children():
-            yield from child.named_modules(f"{prefix}.{name}" if prefix else name)
+            yield from child.named_modules(f"{prefix}.{name}" if prefix else name, seen)
 
     def named_parameters(self):
-        """Yield (dotted name, Parameter) for every parameter, in order of definition."""
+        """Yield (dotted name, Parameter) for every parameter, in order of definition; a shared one once."""
+        seen = set()
         for module_name, module in self.named_modules():
             for name, value in vars(module).items():
-                if isinstance(value, Parameter):
+                if isinstance(value, Parameter) and id(value) not in seen:
+                    seen.add(id(value))
                     yield f"{module_name}.{name}" if module_name else name, value
 
     def parameters(self):
@@ -116,7 +122,7 @@ class Module:
         return self.train(False)
 
     def to(self, device):
-        """Move all parameters and floating-point buffers to "cpu" or "gpu"; returns self. Counters stay on the host."""
+        """Move parameters and floating-point buffers to "cpu" or "gpu"; returns self. Counters stay on the host."""
         for p in self.parameters():
             p.data, p.grad = to_device(p.data, device), None
         for _, module in self.named_modules():
@@ -165,6 +171,12 @@ class Sequential(Module):
         for layer in self.layers:
             x = layer(x)
         return x
+
+    def __getitem__(self, index):
+        return self.layers[index]
+
+    def __len__(self):
+        return len(self.layers)
 
 
 _watchers = []

@@ -68,7 +68,7 @@ class Multiply(Binary):
 
     def backward(self, gy):
         a, b = self.saved
-        return self.back(gy * b, gy * a)
+        return self.back(gy * b if self.needs[0] else None, gy * a if self.needs[1] else None)
 
 
 class Divide(Binary):

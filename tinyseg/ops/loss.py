@@ -270,6 +270,7 @@ def _one_hot(z, target):
 
 def _on_one_device(z, target, op):
     t, device = as_array(target), device_of(z)
+    t = t if hasattr(t, "dtype") else xp_of(z).asarray(t)
     if device_of(t) != device:
         raise TypeError(
             f"{op}: the logits are on the {device}, the target is not; move it with "
