@@ -97,7 +97,8 @@ def load_sections(args):
     if args.download:
         fetch_isbi(args.data)
     sections = isbi.load(args.data, labels="required", foreground=args.foreground)
-    print(f"{args.data}: {len(sections)} sections of {sections.images.shape[1]} x {sections.images.shape[2]}")
+    H, W = sections.images.shape[1:]
+    print(f"{args.data}: {len(sections)} sections of {H} x {W}" + ", not square: resizing distorts them" * (H != W))
     return sections
 
 

@@ -427,3 +427,12 @@ def test_looks():
     assert repr(x.detach()) == "Tensor(array([[1., 2.]]))"
     assert x.detach().data is x.data and not x.detach().requires_grad
     assert Tensor(np.array([3.5])).item() == 3.5
+
+
+def test_a_tensor_is_not_silently_an_array_or_a_truth():
+    x = Tensor(np.ones((2, 3)))
+    with pytest.raises(TypeError, match=r"use tensor\.data"):
+        np.asarray(x)
+    with pytest.raises(ValueError, match="ambiguous"):
+        bool(x)
+    assert float(x.sum()) == 6.0 and not Tensor(np.zeros(()))

@@ -108,6 +108,13 @@ def test_no_parameters_are_refused():
         optim.Adam([])
 
 
+def test_the_norm_of_huge_float32_gradients_does_not_overflow():
+    p = nn.Parameter(np.zeros(3, np.float32))
+    p.grad = np.full(3, 1e25, np.float32)
+    with np.errstate(over="ignore"):
+        assert optim.grad_norm([p]) == pytest.approx(1e25 * math.sqrt(3))
+
+
 # ----- schedules -------------------------------------------------------------------
 def rates(schedule, steps):
     values = []

@@ -51,3 +51,10 @@ def test_the_mode_is_left_as_it_was_even_after_an_error(model, mode):
 def test_several_classes_add_up_to_one():
     model = ts.models.build("sdunet", width=4, levels=2, num_classes=3)
     np.testing.assert_allclose(predict(model, images((1, 5, 6))).sum(axis=1), 1, rtol=1e-5)
+
+
+def test_a_frozen_part_stays_frozen(model):
+    model.train()
+    model.encoder[0].eval()
+    predict(model, images((1, 8, 8)))
+    assert model.decoder[0].training and not model.encoder[0].training

@@ -103,3 +103,12 @@ def test_refuses(op):
             op(rand(2, 3, 4, 5), p)
     with pytest.raises(ValueError, match=r"dropout2d takes x of shape \(N, C, H, W\)"):
         ops.dropout2d(rand(3, 4))
+
+
+@pytest.mark.parametrize("op", [ops.dropout, ops.dropout2d])
+def test_training_without_a_seed_is_refused(op):
+    x = np.ones((1, 2, 3, 4))
+    with pytest.raises(ValueError, match="needs a seed, a new one every step"):
+        op(x)
+    np.testing.assert_array_equal(op(x, training=False).data, x)
+    np.testing.assert_array_equal(op(x, p=0.0).data, x)

@@ -51,7 +51,7 @@ class Dropout(Function):
         return gy * self.saved
 
 
-def dropout(x, p=0.5, training=True, seed=0):
+def dropout(x, p=0.5, training=True, *, seed=None):
     """Zero single values with probability `p` and scale the rest by 1/(1-p); see the module docstring.
 
     Parameters
@@ -62,7 +62,8 @@ def dropout(x, p=0.5, training=True, seed=0):
     training : bool
         False returns `x` unchanged.
     seed : int or sequence of int
-        The mask is a function of the seed and of x's shape alone; use a new seed every step.
+        Needed in training. The mask is a function of the seed and of x's size alone: give a new one every step, as
+        `tinyseg.nn.Dropout` does.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def dropout(x, p=0.5, training=True, seed=0):
     return _apply("dropout", Dropout(p, seed), x, training)
 
 
-def dropout2d(x, p=0.5, training=True, seed=0):
+def dropout2d(x, p=0.5, training=True, *, seed=None):
     """Zero whole channels of `x` (N, C, H, W) with probability `p`; otherwise as `dropout`."""
     check_nchw("dropout2d", x)
     return _apply("dropout2d", Dropout(p, seed, channelwise=True), x, training)
@@ -81,5 +82,7 @@ def _apply(op, node, x, training):
     if not 0 <= node.p < 1:
         raise ValueError(f"{op}: p must be in [0, 1), but is {node.p}.")
     if training and node.p > 0:
+        if node.seed is None:
+            raise ValueError(f"{op} in training needs a seed, a new one every step (nn.Dropout keeps count by itself).")
         return node(x)
     return x if isinstance(x, Tensor) else Tensor(x)

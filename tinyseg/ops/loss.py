@@ -268,20 +268,20 @@ def _one_hot(z, target):
     return (t[:, None] == xp_of(z).arange(z.shape[1]).reshape(-1, 1, 1)).astype(z.dtype)
 
 
-def _on_one_device(z, target, op):
-    t, device = as_array(target), device_of(z)
+def _on_one_device(z, array, op, what="target"):
+    t, device = as_array(array), device_of(z)
     t = t if hasattr(t, "dtype") else xp_of(z).asarray(t)
     if device_of(t) != device:
         raise TypeError(
-            f"{op}: the logits are on the {device}, the target is not; move it with "
-            f"backend.to_device(target, {device!r})."
+            f"{op}: the logits are on the {device}, the {what} is not; move it with "
+            f"backend.to_device({what}, {device!r})."
         )
     return t
 
 
 def _per_class(z, weight, name):
     """`weight` as an array that broadcasts against z: C numbers become (C, 1, 1)."""
-    w = xp_of(z).asarray(1.0 if weight is None else as_array(weight), dtype=z.dtype)
+    w = xp_of(z).asarray(1.0 if weight is None else _on_one_device(z, weight, name, "weight"), dtype=z.dtype)
     if w.ndim == 1:
         if z.ndim < 2 or len(w) != z.shape[1]:
             raise ValueError(

@@ -76,6 +76,10 @@ class Transpose(Function):
         self.axes = axes
 
     def forward(self, x):
+        if self.axes and sorted(a % x.ndim for a in self.axes if -x.ndim <= a < x.ndim) != list(range(x.ndim)):
+            raise ValueError(
+                f"transpose takes the new order of all {x.ndim} axes (PyTorch's permute), but got {self.axes}."
+            )
         y = x.transpose(self.axes or None)
         self.axes = tuple(a % x.ndim for a in self.axes or reversed(range(x.ndim)))
         return y
