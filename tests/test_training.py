@@ -1,5 +1,6 @@
 import csv
 import json
+import signal
 import warnings
 
 import numpy as np
@@ -80,8 +81,6 @@ def assert_same_weights(a, b):
 
 def test_interruption_in_mid_epoch_is_continued_to_the_same_bits(data, tmp_path):
     """The handler is called by hand here; a real process is killed in test_train_isbi.py."""
-    import signal
-
     calls = []
 
     def loss(logits, y):
@@ -97,6 +96,24 @@ def test_interruption_in_mid_epoch_is_continued_to_the_same_bits(data, tmp_path)
     assert finished["steps"] == 12 and len(finished["history"]) == 4
     assert_same_weights(whole.latest, run.latest)
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_a_signal_in_the_last_step_of_an_epoch_leaves_validation_to_the_resumed_run(data, tmp_path):
+    calls = []
+
+    def loss(logits, y):
+        calls.append(1)
+        if len(calls) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return ops.binary_cross_entropy_with_logits(logits, y)
+
+    whole, _ = run_fit(data, tmp_path / "whole")
+    stopped, run = run_fit(data, tmp_path / "run", loss=loss)
+    assert stopped["steps"] == 3 and stopped["history"] == [] and stopped["best"] is None and run.latest.exists()
+    finished, other = run_fit(data, tmp_path / "run", resume=True)
+    assert_same_weights(RunDirectory(tmp_path / "whole", resume=True).latest, other.latest)
+    for a, b in zip(whole["history"], finished["history"], strict=True):
+        assert {k: v for k, v in a.items() if "seconds" not in k} == {k: v for k, v in b.items() if "seconds" not in k}
 
 
 @pytest.mark.parametrize("what", ["parameter", "layer", "input", "gradient", "loss"])

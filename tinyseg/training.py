@@ -119,14 +119,14 @@ def fit(
         raise ValueError(f"epochs must be at least 1, but is {epochs}.")
     reuse_memory()
     meta, device = meta or {}, device_of(model.parameters()[0].data)
-    state = {"epoch": 0, "batch": 0, "step": 0, "history": [], "best": None, **_NOTHING_YET}
+    state = {"epoch": 0, "batch": 0, "step": 0, "lr": 0.0, "history": [], "best": None, **_NOTHING_YET}
     if run.resume:
         saved = checkpoint.restore(run.latest, model, optimizer)["training"]
         state = saved["state"]
         schedule.load_state_dict(saved["schedule"])
     run.begin()
     run.write_json("config.json", meta.get("config", {}))
-    seconds, lr = [], optimizer.lr
+    seconds = []
 
     def save(path, optimizer=None):
         training = {"state": state, "schedule": schedule.state_dict()}
@@ -151,15 +151,13 @@ def fit(
                 if not math.isfinite(norm):
                     raise _diverged("gradient norm", norm, model, x, optimizer, state, run)
                 optimizer.step()
-                lr = optimizer.lr
+                state["lr"] = optimizer.lr
                 if not isinstance(schedule, optim.ReduceLROnPlateau):
                     schedule.step()
                 _count(state, figure, logits.data, y)
                 seconds.append(time.perf_counter() - start)
                 bar.advance(state, epochs, figure)
-                if (
-                    interruption.signal
-                ):  # the position is saved below; after a whole epoch, validation comes on resuming
+                if interruption.signal:  # saved below; if that was the epoch's last step, validation comes on resuming
                     break
             else:
                 scores = {name: float(value) for name, value in validate(model).items()}
@@ -167,7 +165,7 @@ def fit(
                     raise _diverged("validation loss", scores["loss"], model, x, optimizer, state, run)
                 if isinstance(schedule, optim.ReduceLROnPlateau):
                     schedule.step(scores["loss"])
-                state["history"].append(_row(state, lr, scores, seconds))
+                state["history"].append(_row(state, scores, seconds))
                 state.update(_NOTHING_YET, epoch=state["epoch"] + 1, batch=0)
                 run.write_log(state["history"])
                 if _improved(state, scores[best], f"val_{best}"):
@@ -182,13 +180,12 @@ def fit(
             save(run.latest, optimizer)
     if state["history"]:
         plots.curves(state["history"], run.path / "curves.png", best=f"val_{best}")
+    timed = [r["seconds_per_step"] for r in state["history"] if math.isfinite(r["seconds_per_step"])]
     return {
         "history": state["history"],
         "best": state["history"][state["best"]] if state["best"] is not None else None,
         "steps": state["step"],
-        "seconds_per_step": statistics.median(r["seconds_per_step"] for r in state["history"])
-        if state["history"]
-        else None,
+        "seconds_per_step": statistics.median(timed) if timed else None,
         "interrupted": interruption.signal,
     }
 
@@ -206,11 +203,11 @@ def _count(state, loss, logits, y):
     state["area"] += int(predicted.sum()) + int(true.sum())
 
 
-def _row(state, lr, scores, seconds):
+def _row(state, scores, seconds):
     return {
         "epoch": state["epoch"] + 1,
         "step": state["step"],
-        "lr": lr,
+        "lr": state["lr"],
         "train_loss": state["loss_sum"] / state["batch"],
         "train_dice": running_dice(state),
         **{f"val_{name}": value for name, value in scores.items()},
