@@ -129,7 +129,7 @@ def parse_arguments():
     add("--augment", "none, paper or default, and/or hflip,vflip,turns,rotation=…,zoom=…,shift=…,elastic=…")
     add("--model", choices=list(ts.models.MODELS))
     add("--width", "channels of the first level", type=int)
-    add("--head", "the last layers; the paper's often dies", choices=["direct", "paper"])
+    add("--head", "the last layers; the paper's can die", choices=["direct", "paper"])
     add("--ws", "weight standardization of the depthwise kernels", choices=["default", "layer", "filter", "none"])
     add("--dropout", "probability at the end of the last two encoder levels", type=float)
     add("--protocol", f"what the paper states: {PAPER}", choices=["paper"])

@@ -45,7 +45,7 @@ class UNet(nn.Module):
         Probability at the end of the last two encoder levels. 0.5 in the paper.
     head : {"direct", "paper"}
         "direct": 1x1 convolution to the logits. "paper": conv3x3 to 2·num_classes channels, ReLU, 1x1 convolution.
-        The ReLU on two channels often dies in the first steps, after which the output is constant for good.
+        The ReLU on so few channels can die, after which the output is constant for good.
     stem_layers, bottleneck_layers : int
         Convolutions in the first and in the last encoder block.
     seed : int
