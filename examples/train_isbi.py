@@ -170,7 +170,8 @@ def parse_arguments():
     if settings["lr"] is None:
         settings["lr"] = LEARNING_RATES.get(settings["model"], 2e-3)
     rest = {"device": "auto", "workers": 2, "out": "runs/isbi", "overwrite": False, "resume": None, "download": False}
-    return argparse.Namespace(**(rest | {"data_crc32": None} | settings))
+    rest["data_crc32"] = None  # known only to a resumed run
+    return argparse.Namespace(**(rest | settings))
 
 
 if __name__ == "__main__":

@@ -17,10 +17,11 @@ import sys
 
 import numpy as np
 
+_cupy_error = None  # why CuPy, though installed, cannot be loaded, e.g. for want of its CUDA libraries
 try:
     import cupy as cp
-except ImportError as error:  # also raised where CuPy is installed but cannot load, e.g. for want of its CUDA libraries
-    cp, _cupy_error = None, error
+except ImportError as error:
+    cp, _cupy_error = None, None if error.name == "cupy" else error
 
 
 class config:
@@ -125,7 +126,7 @@ def parse_device(name):
 
 
 def _why_no_gpu():
-    if cp is None and importlib.util.find_spec("cupy") is not None:
+    if cp is None and _cupy_error is not None:
         return f"CuPy is installed but cannot be loaded ({_cupy_error}). Mend that installation, or use --device cpu."
     if cp is None:
         return (

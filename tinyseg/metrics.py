@@ -84,7 +84,7 @@ def accuracy(prediction, target, empty="nan"):
     ValueError
         If the shapes differ, an array is not binary or ``empty`` is none of the three.
     """
-    return _accuracy(*confusion_counts(prediction, target), empty)
+    return _scores(*confusion_counts(prediction, target), empty)["accuracy"]
 
 
 def dice(prediction, target, empty="nan"):
@@ -107,8 +107,7 @@ def dice(prediction, target, empty="nan"):
     ValueError
         As `accuracy`.
     """
-    tp, fp, fn, _ = confusion_counts(prediction, target)
-    return _dice(tp, fp, fn, empty)
+    return _scores(*confusion_counts(prediction, target), empty)["dice"]
 
 
 def iou(prediction, target, empty="nan"):
@@ -131,8 +130,7 @@ def iou(prediction, target, empty="nan"):
     ValueError
         As `accuracy`.
     """
-    tp, fp, fn, _ = confusion_counts(prediction, target)
-    return _iou(tp, fp, fn, empty)
+    return _scores(*confusion_counts(prediction, target), empty)["iou"]
 
 
 def mean_iou(prediction, target, empty="nan"):
@@ -155,8 +153,7 @@ def mean_iou(prediction, target, empty="nan"):
     ValueError
         As `accuracy`.
     """
-    tp, fp, fn, tn = confusion_counts(prediction, target)
-    return (_iou(tp, fp, fn, empty) + _iou(tn, fp, fn, empty)) / 2
+    return _scores(*confusion_counts(prediction, target), empty)["mean_iou"]
 
 
 class BinaryScores:
@@ -221,28 +218,21 @@ class BinaryScores:
             ``accuracy, dice, iou, mean_iou, membrane_dice, membrane_iou``, each in [0, 1], or what
             ``empty`` says where it is 0/0.
         """
-        tp, fp, fn, tn, empty = self.tp, self.fp, self.fn, self.tn, self.empty
-        foreground, membrane = _iou(tp, fp, fn, empty), _iou(tn, fp, fn, empty)
-        return {
-            "accuracy": _accuracy(tp, fp, fn, tn, empty),
-            "dice": _dice(tp, fp, fn, empty),
-            "iou": foreground,
-            "mean_iou": (foreground + membrane) / 2,
-            "membrane_dice": _dice(tn, fp, fn, empty),
-            "membrane_iou": membrane,
-        }
+        return _scores(self.tp, self.fp, self.fn, self.tn, self.empty)
 
 
-def _accuracy(tp, fp, fn, tn, empty):
-    return _ratio(tp + tn, tp + fp + fn + tn, empty)
-
-
-def _dice(hit, fp, fn, empty):
-    return _ratio(2 * hit, 2 * hit + fp + fn, empty)
-
-
-def _iou(hit, fp, fn, empty):
-    return _ratio(hit, hit + fp + fn, empty)
+def _scores(tp, fp, fn, tn, empty):
+    """All scores from the four counts: the one place where the module's equations stand as code."""
+    wrong = fp + fn
+    foreground, membrane = _ratio(tp, tp + wrong, empty), _ratio(tn, tn + wrong, empty)
+    return {
+        "accuracy": _ratio(tp + tn, tp + tn + wrong, empty),
+        "dice": _ratio(2 * tp, 2 * tp + wrong, empty),
+        "iou": foreground,
+        "mean_iou": (foreground + membrane) / 2,
+        "membrane_dice": _ratio(2 * tn, 2 * tn + wrong, empty),
+        "membrane_iou": membrane,
+    }
 
 
 def _ratio(numerator, denominator, empty):
