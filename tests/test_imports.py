@@ -11,11 +11,11 @@ import tinyseg
 PACKAGE = pathlib.Path(tinyseg.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = [  # a module may import from its own layer and from those before it
-    {"autograd", "files"},
-    {"backend"},
+    {"autograd", "environment", "files"},
+    {"arena", "backend"},
     {"gradcheck", "ops"},
     {"nn"},
-    {"models", "optim"},
+    {"models", "optim", "optim_numba"},
     {"checkpoint", "prediction", "metrics", "isbi_metrics", "plots", "data", "profile", "run"},
     {"training"},
 ]

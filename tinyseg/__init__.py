@@ -4,12 +4,9 @@ A small autograd engine (`autograd`), ops with hand-written backward passes (`op
 Gadosey et al. 2020 (`models`), optimizers (`optim`), data (`data`) and a training loop (`training`).
 """
 
-import os
+from tinyseg import environment
 
-# Before NumPy and numba load their thread pools: threads that have nothing to do sleep, instead of spinning on the
-# cores that the other pool, or another program, needs.
-os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+environment.arrange()  # before NumPy is loaded
 
 # ruff: noqa: E402
 from tinyseg import backend, checkpoint, data, metrics, models, nn, ops, optim, plots, prediction, training
