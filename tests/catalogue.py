@@ -53,6 +53,26 @@ ENTRIES = [
     ("conv_transpose2d", lambda x, w, b: ops.conv_transpose2d(x, w, b, 2, 1), X, rand(4, 2, 3, 4), rand(2)),
     ("depthwise_conv2d", lambda x, w, b: ops.depthwise_conv2d(x, w, b, 1, "same"), X, rand(4, 3, 2), rand(4)),
     ("pointwise_conv2d", ops.pointwise_conv2d, X, rand(6, 4), rand(6)),
+    (
+        "separable_conv2d",
+        lambda x, x2, wd, wp, b: ops.separable_conv2d([x, x2], wd, wp, b, (2, 1), "same", 2),
+        X, rand(2, 3, 5, 3), rand(7, 3, 2), rand(6, 7), rand(6),
+    ),
+    (
+        "separable_conv2d-relu",
+        lambda x, wd, wp, b: ops.separable_conv2d(x, wd, wp, b, 1, "same", activation="relu"),
+        X, rand(4, 3, 2), rand(3, 4, seed=2), 3 * spaced(3),
+    ),
+    (
+        "fused_conv2d",
+        lambda x, x2, w, b: ops.fused_conv2d([x, x2], w, b, (2, 1), "same", 2),
+        X, rand(2, 3, 5, 3), rand(6, 7, 3, 2), rand(6),
+    ),
+    (
+        "fused_conv2d-relu",
+        lambda x, w, b: ops.fused_conv2d(x, w, b, 1, "same", activation="relu"),
+        X, rand(3, 4, 2, 3), 3 * spaced(3),
+    ),
     ("max_pool2d", lambda x: ops.max_pool2d(x, (3, 2), 1, (1, 0)), spaced(2, 4, 5, 3)),
     ("avg_pool2d", lambda x: ops.avg_pool2d(x, (3, 2), 1, (1, 0)), X),
     ("upsample", lambda x: ops.upsample(x, (2, 3)), X),

@@ -10,6 +10,7 @@ from tinyseg.ops.conv2d import conv2d
 from tinyseg.ops.conv_transpose import conv_transpose2d
 from tinyseg.ops.depthwise_conv import depthwise_conv2d
 from tinyseg.ops.dropout import dropout, dropout2d
+from tinyseg.ops.fused_conv import fused_conv2d
 from tinyseg.ops.group_norm import group_norm
 from tinyseg.ops.loss import (
     binary_cross_entropy_with_logits,
@@ -19,6 +20,7 @@ from tinyseg.ops.loss import (
 )
 from tinyseg.ops.pointwise_conv import pointwise_conv2d
 from tinyseg.ops.pool import avg_pool2d, max_pool2d
+from tinyseg.ops.separable_conv import separable_conv2d
 from tinyseg.ops.shape import center_crop, concat, pad, reshape, transpose
 from tinyseg.ops.upsample import upsample
 from tinyseg.ops.weight_standardization import weight_standardization
@@ -39,6 +41,7 @@ __all__ = [
     "dropout",
     "dropout2d",
     "exp",
+    "fused_conv2d",
     "group_norm",
     "log",
     "log_softmax",
@@ -50,6 +53,7 @@ __all__ = [
     "power",
     "relu",
     "reshape",
+    "separable_conv2d",
     "sigmoid",
     "soft_dice_loss",
     "softmax",

@@ -1,0 +1,88 @@
+r"""Standard convolution with what stands around it in a network, as one op.
+
+With X = concat(x_0, x_1, …), upsampled (nearest) by a factor if asked to, in plain steps:
+
+    Y = conv2d(X, w) + b
+    Y = max(Y, 0)               if the activation is "relu"
+
+and backward the same steps in the other order, with gy = 0 where the ReLU gave 0. The maths below *is* this
+composition. The fast sibling (fused_conv_numba.py) reads the x_k where they lie, writes X nowhere, and adds the bias
+and applies the ReLU while the sums are still in registers.
+
+Shapes: x_k (N, C_k, H, W), C = sum of C_k, w (K, C, KH, KW), b (K,), y (N, K, OH, OW).
+"""
+
+import numpy as np
+
+from tinyseg.autograd import Function
+from tinyseg.backend import kernels
+from tinyseg.ops.activation import relu_grad
+from tinyseg.ops.conv2d import forward as convolve
+from tinyseg.ops.conv2d import grad_w, grad_x
+from tinyseg.ops.joined import as_list, bias_or_zeros, check, join, split
+from tinyseg.ops.window import check_shape, resolve
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def forward(xs, w, b, stride, pads, out, factor, relu):
+    """Return y (N, K, OH, OW)."""
+    y = convolve(join(xs, factor), w, stride, pads, out)
+    y += b[:, None, None]
+    if relu:
+        y *= y > 0
+    return y
+
+
+def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
+    """Gradients of w, b, and a tuple of those of the xs (None if `needs_x` is False)."""
+    if relu:
+        gy = relu_grad(gy, y)
+    X = join(xs, factor)
+    gxs = split(grad_x(gy, w, X.shape, stride, pads), xs, factor) if needs_x else (None,) * len(xs)
+    return grad_w(X, gy, w.shape, stride, pads), gy.sum(axis=(0, 2, 3)), gxs
+
+
+# ----- the node of the graph -------------------------------------------------
+class FusedConv2d(Function):
+    def __init__(self, stride=1, padding=0, upsample=1, activation=None):
+        self.stride, self.padding, self.factor, self.activation = stride, padding, upsample, activation
+
+    def forward(self, w, b, *xs):
+        if w.ndim != 4:
+            raise ValueError(f"fused_conv2d takes w of shape (K, C, KH, KW), but got {w.shape}.")
+        check_shape("fused_conv2d", "b", b, (len(w),))
+        shape = check("fused_conv2d", xs, w.shape[1], self.factor, self.activation)
+        stride, pads, out = resolve(shape, w.shape[2:], self.stride, self.padding)
+        self.args = stride, pads, self.factor, self.activation == "relu"
+        y = kernels(__name__, w, b, *xs).forward(xs, w, b, stride, pads, out, *self.args[2:])
+        self.saved = xs, w, y if self.activation else None
+        return y
+
+    def backward(self, gy):
+        xs, w, _ = self.saved
+        gw, gb, gxs = kernels(__name__, w, gy, *xs).backward(gy, *self.saved, any(self.needs[2:]), *self.args)
+        return gw, gb, *gxs
+
+
+def fused_conv2d(x, w, b=None, stride=1, padding=0, upsample=1, activation=None):
+    """Convolve with the K kernels `w`, after joining and upsampling, before an activation; see the module docstring.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray, shape (N, C, H, W), or a list of them
+        A list is joined along the channels, as by `concat`.
+    w : Tensor or ndarray, shape (K, C, KH, KW)
+    b : Tensor or ndarray, shape (K,), optional
+    stride : int or pair of int
+    padding : int, pair, ((top, bottom), (left, right)), "valid" or "same"
+        See `tinyseg.ops.window.resolve`.
+    upsample : int
+        Repeat every pixel of x that many times along both axes before the convolution.
+    activation : {None, "relu"}
+
+    Returns
+    -------
+    Tensor, shape (N, K, OH, OW), x's dtype
+    """
+    b = bias_or_zeros(b, w, np.shape(getattr(w, "data", w))[0])
+    return FusedConv2d(stride, padding, upsample, activation)(w, b, *as_list(x))

@@ -1,0 +1,48 @@
+"""Weights in the form that a kernel wants them, remembered during inference.
+
+Packing weights, or transforming them for Winograd's method, is work for every step of training, since every step
+changes them. In inference (under `no_grad`) they stay, and so does what was made of them: it is remembered for as long
+as the array of weights lives, and used while a fingerprint of the weights says that nobody changed them in place.
+"""
+
+import weakref
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.autograd import is_grad_enabled
+from tinyseg.ops.channels_last import PARALLEL
+
+_made = {}  # (id of the weights, form): (weak reference to them, fingerprint, what was made)
+
+
+def prepared(w, form, make):
+    """Return `make()`, which depends on the array `w` alone, or what it returned the last time for this `form`."""
+    key = id(w), form
+    if is_grad_enabled():
+        _made.pop(key, None)  # about to be trained: do not keep what will not be used
+        return make()
+    mark = fingerprint(w)
+    of, old_mark, value = _made.get(key, (None, None, None))
+    if of is None or of() is not w or mark != old_mark:
+        value = make()
+        _made[key] = weakref.ref(w, lambda _: _made.pop(key, None)), mark, value
+    return value
+
+
+def fingerprint(w):
+    """A 64-bit number that differs, but for one chance in 2⁶⁴, for arrays of different bits; memory speed."""
+    flat = w.reshape(-1).view(np.uint32)
+    return int(_fingerprints(flat, np.empty(64, np.uint64)).sum(dtype=np.uint64)), w.shape
+
+
+@njit(**PARALLEL)
+def _fingerprints(bits, parts):
+    n = bits.size
+    for part in prange(64):
+        h = np.uint64(part)
+        for i in range(n * part // 64, n * (part + 1) // 64):
+            x = (np.uint64(bits[i]) + np.uint64(i)) * np.uint64(0x9E3779B97F4A7C15)
+            h += (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+        parts[part] = h
+    return parts

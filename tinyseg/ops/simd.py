@@ -1,0 +1,253 @@
+"""Vectors of floats for numba kernels, and the matrix-product tile that all convolutions are made of.
+
+A *vector* is one register of `LANES` float32 values. `load(a, i)`, `store(a, i, v)`, `splat(s)`, `+ - *`, `fma`
+and `maximum` each become one machine instruction, whatever numba's own vectorizer thinks of the loop around
+them. `a` is a flat float32 array and `i` an index into it; nothing checks the bounds.
+
+`tile(MR)` is the inner loop of a matrix product: it holds MR x WIDTH sums in registers while it runs down the
+common axis, so that each loaded value is used many times (Goto & van de Geijn 2008):
+
+    C[i, j] = max(floor, S[i, j] + sum_t sum_k A[t, i, k] B[t, k, j]),     i < MR,  j < WIDTH
+
+Rows of A may lie anywhere (also overlap: the windows of a convolution), so may those of B, and S is what the sum
+starts from: a bias (row stride 0), or C itself to go on with an earlier sum.
+"""
+
+import operator
+
+import llvmlite.binding as llvm
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.datamodel.models import PrimitiveModel
+from numba.extending import intrinsic, overload, register_model
+
+_cpu = llvm.get_host_cpu_features()
+LANES = 16 if _cpu.get("avx512f") else 8 if _cpu.get("avx") else 4
+VECTORS = 2  # vectors in a row of the tile
+WIDTH = VECTORS * LANES
+ROWS = 6 if LANES == 8 else 12  # AVX has 16 registers, AVX-512 and NEON have 32: 12 x 2 sums, 2 of B, 1 of A
+
+FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
+VECTOR = ir.VectorType(FLOAT, LANES)
+CONTRACT = ("contract", "nsz")  # a product and a sum may become one fma
+
+
+class VectorType(types.Type):
+    """numba's type of a vector."""
+
+    def __init__(self):
+        super().__init__("float32_vector")
+
+
+vector = VectorType()
+
+
+@register_model(VectorType)
+class _VectorModel(PrimitiveModel):
+    def __init__(self, manager, fe_type):
+        super().__init__(manager, fe_type, VECTOR)
+
+
+# ----- what the intrinsics emit ------------------------------------------------
+def _at(context, builder, array_type, array, i):
+    """Pointer to element i of a numba array."""
+    return builder.gep(context.make_array(array_type)(context, builder, array).data, [i])
+
+
+def _load(builder, pointer):
+    return builder.load(builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+
+def _store(builder, value, pointer):
+    builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+
+def _splat(builder, scalar):
+    empty = ir.Constant(VECTOR, ir.Undefined)
+    first = builder.insert_element(empty, scalar, ir.Constant(INT32, 0))
+    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
+
+
+def _fma(builder, x, y, z):
+    name, kind = f"llvm.fma.v{LANES}f32", ir.FunctionType(VECTOR, [VECTOR] * 3)
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [x, y, z])
+
+
+def _maximum(builder, floor, x):
+    """The larger one; x if it is NaN, so that NaN goes on through a ReLU."""
+    return builder.select(builder.fcmp_ordered("<", x, floor), floor, x)
+
+
+# ----- vectors -----------------------------------------------------------------
+@intrinsic
+def load(typing, a, i):
+    """The vector at a[i : i + LANES]."""
+    return vector(a, types.intp), lambda context, builder, sig, args: _load(
+        builder, _at(context, builder, sig.args[0], *args)
+    )
+
+
+@intrinsic
+def store(typing, a, i, v):
+    """Write v to a[i : i + LANES]."""
+
+    def emit(context, builder, sig, args):
+        _store(builder, args[2], _at(context, builder, sig.args[0], *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, vector), emit
+
+
+@intrinsic
+def splat(typing, s):
+    """The vector with s in every lane."""
+    return vector(types.float32), lambda context, builder, sig, args: _splat(builder, *args)
+
+
+@intrinsic
+def fma(typing, x, y, z):
+    """x·y + z, rounded once."""
+    return vector(vector, vector, vector), lambda context, builder, sig, args: _fma(builder, *args)
+
+
+@intrinsic
+def maximum(typing, floor, x):
+    """The larger one lane by lane; NaN where x is NaN."""
+    return vector(vector, vector), lambda context, builder, sig, args: _maximum(builder, *args)
+
+
+@intrinsic
+def keep_where_positive(typing, x, y):
+    """Lanes of x where y > 0, else 0: the backward pass of a ReLU with output y."""
+
+    def emit(context, builder, sig, args):
+        positive = builder.fcmp_ordered(">", args[1], ir.Constant(VECTOR, [0.0] * LANES))
+        return builder.select(positive, args[0], ir.Constant(VECTOR, [0.0] * LANES))
+
+    return vector(vector, vector), emit
+
+
+@intrinsic
+def copy(typing, target, i, source, j, n):
+    """target[i : i + n] = source[j : j + n]."""
+
+    def emit(context, builder, sig, args):
+        target, i, source, j, n = args
+        to, of = _at(context, builder, sig.args[0], target, i), _at(context, builder, sig.args[2], source, j)
+        cgutils.raw_memcpy(builder, to, of, n, 4)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp, types.intp), emit
+
+
+@intrinsic
+def clear(typing, target, i, n):
+    """target[i : i + n] = 0."""
+
+    def emit(context, builder, sig, args):
+        target, i, n = args
+        cgutils.memset(builder, _at(context, builder, sig.args[0], target, i), builder.mul(n, ir.Constant(INT64, 4)), 0)
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, types.intp), emit
+
+
+def _arithmetic(symbol, instruction):
+    @intrinsic
+    def compute(typing, x, y):
+        return vector(vector, vector), lambda context, builder, sig, args: getattr(builder, instruction)(
+            *args, flags=CONTRACT
+        )
+
+    @overload(symbol, inline="always")
+    def vectors_only(x, y):
+        if isinstance(x, VectorType) and isinstance(y, VectorType):
+            return lambda x, y: compute(x, y)
+        return None  # not ours: numba goes on looking
+
+
+_arithmetic(operator.add, "fadd")
+_arithmetic(operator.sub, "fsub")
+_arithmetic(operator.mul, "fmul")
+
+
+# ----- the tile ------------------------------------------------------------------
+def tile(MR):
+    """Make the intrinsic that computes MR rows; see the module docstring.
+
+    Its arguments: the number of `taps` t and the length `K` of each; A and the index `ai` of its first element
+    with strides of t, i and k; B and `bi`, element (t, k, j) at bi + (t·K + k)·b_k + j (b_k = WIDTH where it is
+    packed); S and `si` with its row stride; the floor; C and `ci` with its row stride.
+    """
+
+    @intrinsic
+    def compute(typing, taps, K, a, ai, a_t, a_i, a_k, b, bi, b_k, s, si, s_i, floor, c, ci, c_i):
+        I = types.intp  # noqa: E741
+        sig = types.void(I, I, a, I, I, I, I, b, I, I, s, I, I, types.float32, c, I, I)
+
+        def emit(context, builder, sig, args):
+            taps, K, a, ai, a_t, a_i, a_k, b, bi, b_k, s, si, s_i, floor, c, ci, c_i = args
+            A0 = _at(context, builder, sig.args[2], a, ai)
+            B0 = _at(context, builder, sig.args[7], b, bi)
+            S = _at(context, builder, sig.args[10], s, si)
+            C = _at(context, builder, sig.args[14], c, ci)
+
+            def number(n):
+                return ir.Constant(INT64, n)
+
+            def cell(pointer, stride, i, v):
+                return builder.gep(pointer, [builder.add(builder.mul(stride, number(i)), number(v * LANES))])
+
+            cells = [(i, v) for i in range(MR) for v in range(VECTORS)]
+            row = [builder.mul(a_i, number(i)) for i in range(MR)]
+            start = [_load(builder, cell(S, s_i, i, v)) for i, v in cells]
+
+            # two nested counting loops; whatever changes inside is a phi of (from before, from the last round)
+            before = builder.block
+            outer, inner, latch, done = (builder.append_basic_block(name) for name in ("t", "k", "next_t", "done"))
+            builder.branch(outer)
+
+            def phis(values, source):
+                made = [builder.phi(value.type) for value in values]
+                for phi, value in zip(made, values, strict=True):
+                    phi.add_incoming(value, source)
+                return made
+
+            def close(made, values, source):
+                for phi, value in zip(made, values, strict=True):
+                    phi.add_incoming(value, source)
+
+            builder.position_at_end(outer)
+            outer_phis = phis([number(0), A0, B0, *start], before)
+            t, A_t, B_t, *sums_t = outer_phis
+            builder.branch(inner)
+
+            builder.position_at_end(inner)
+            inner_phis = phis([number(0), A_t, B_t, *sums_t], outer)
+            k, A, B, *sums = inner_phis
+            b_row = [_load(builder, builder.gep(B, [number(v * LANES)])) for v in range(VECTORS)]
+            a_column = [_splat(builder, builder.load(builder.gep(A, [row[i]]))) for i in range(MR)]
+            sums = [_fma(builder, a_column[i], b_row[v], x) for (i, v), x in zip(cells, sums, strict=True)]
+            k, A, B = builder.add(k, number(1)), builder.gep(A, [a_k]), builder.gep(B, [b_k])
+            close(inner_phis, [k, A, B, *sums], inner)
+            builder.cbranch(builder.icmp_signed("<", k, K), inner, latch)
+
+            builder.position_at_end(latch)
+            t = builder.add(t, number(1))
+            close(outer_phis, [t, builder.gep(A_t, [a_t]), B, *sums], latch)
+            builder.cbranch(builder.icmp_signed("<", t, taps), outer, done)
+
+            builder.position_at_end(done)
+            floors = _splat(builder, floor)
+            for (i, v), x in zip(cells, sums, strict=True):
+                _store(builder, _maximum(builder, floors, x), cell(C, c_i, i, v))
+            return context.get_dummy_value()
+
+        return sig, emit
+
+    return compute
+
+
+NO_FLOOR = np.float32(-np.inf)
