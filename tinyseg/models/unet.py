@@ -7,7 +7,8 @@ r"""U-Net (Ronneberger et al. 2015) as the paper under study measured it, and th
       3      512             pool - block* - concat - block - up
       4     1024                pool - block* ------ up                 (* ends in dropout)
 
-block = conv3x3 - ReLU - conv3x3 - ReLU (- norm);  up = upsample x2, conv2x2, ReLU.
+block = conv3x3 - ReLU - conv3x3 - ReLU (- norm);  up = upsample x2, conv2x2, ReLU. Each convolution is one op with its
+ReLU, with the upsampling before it and the concatenation it reads.
 
 This is the 'same'-padded Keras U-Net from which all models of Gadosey et al. (2020, Table 1) descend: with
 head="paper" it has their 31,031,685 parameters. `separable=True` puts a depthwise separable convolution in the place
@@ -68,11 +69,11 @@ class UNet(nn.Module):
         self.in_channels, self.num_classes = in_channels, num_classes
         rng = np.random.default_rng(seed)
 
-        def conv(c_in, c_out, k, first=False):
+        def conv(c_in, c_out, k, first=False, upsample=1):
+            options = {"padding": "same", "rng": rng, "upsample": upsample, "activation": "relu"}
             if separable and not first:
-                ws_here = ws if k == 3 else None
-                return nn.SeparableConv2d(c_in, c_out, k, padding="same", ws=ws_here, ws_gain=ws_gain, rng=rng)
-            return nn.Conv2d(c_in, c_out, k, padding="same", rng=rng)
+                return nn.SeparableConv2d(c_in, c_out, k, ws=ws if k == 3 else None, ws_gain=ws_gain, **options)
+            return nn.Conv2d(c_in, c_out, k, **options)
 
         def block(c_in, c_out, layers=2, first=False):
             convs = [conv(c_in if i == 0 else c_out, c_out, 3, first and i == 0) for i in range(layers)]
@@ -86,14 +87,15 @@ class UNet(nn.Module):
         ]
         self.drops = [nn.Dropout(dropout, rng=rng) for _ in range(min(2, levels))]  # of the last two levels
         self.decoder = [
-            Up(conv(c[level + 1], c[level], 2), block(2 * c[level], c[level])) for level in reversed(range(levels - 1))
+            Up(conv(c[level + 1], c[level], 2, upsample=2), block(2 * c[level], c[level]))
+            for level in reversed(range(levels - 1))
         ]
         if head == "direct":
             self.head = nn.PointwiseConv2d(width, num_classes, rng=rng, gain=1.0)
         else:
             hidden = 2 * num_classes
             self.head = nn.Sequential(
-                conv(width, hidden, 3), nn.ReLU(), nn.PointwiseConv2d(hidden, num_classes, rng=rng, gain=1.0)
+                conv(width, hidden, 3), nn.PointwiseConv2d(hidden, num_classes, rng=rng, gain=1.0)
             )
 
     def forward(self, x):
@@ -128,26 +130,26 @@ class UNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Convolutions, each with a ReLU, then one norm (or none)."""
+    """Convolutions, each ending in its ReLU, then one norm (or none). Several inputs are joined by the first."""
 
     def __init__(self, convs, norm):
         self.convs, self.norm = convs, norm
 
-    def forward(self, x):
-        for conv in self.convs:
-            x = ops.relu(conv(x))
+    def forward(self, *xs):
+        x = self.convs[0](*xs)
+        for conv in self.convs[1:]:
+            x = conv(x)
         return self.norm(x) if self.norm is not None else x
 
 
 class Up(nn.Module):
-    """Upsample, convolve 2x2, join with the encoder's features, and a block."""
+    """Upsample and convolve 2x2, join with the encoder's features, and a block."""
 
     def __init__(self, conv, block):
         self.conv, self.block = conv, block
 
     def forward(self, x, skip):
-        x = ops.relu(self.conv(ops.upsample(x, 2)))
-        return self.block(ops.concat([skip, x]))
+        return self.block(skip, self.conv(x))
 
 
 def _norm(kind, channels, groups):

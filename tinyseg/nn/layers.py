@@ -21,8 +21,16 @@ def _zeros(n):
     return Parameter(np.zeros(n, np.float32))
 
 
+def _around(layer):
+    """Say what a convolution does before and after."""
+    upsample = f", upsample={layer.upsample}" if layer.upsample > 1 else ""
+    return upsample + (f", {layer.activation}" if layer.activation else "")
+
+
 class Conv2d(Module):
-    """Standard convolution, weight (K, C, KH, KW); see `tinyseg.ops.conv2d`.
+    """Standard convolution, weight (K, C, KH, KW); see `tinyseg.ops.conv2d` and `tinyseg.ops.fused_conv2d`.
+
+    Called with several inputs, it joins them along the channels.
 
     Parameters
     ----------
@@ -34,21 +42,28 @@ class Conv2d(Module):
     rng : numpy.random.Generator or int, optional
     gain : float
         Variance of the output at the start; 2 where a ReLU follows.
+    upsample : int
+        Factor by which the input is enlarged (nearest) before it is convolved.
+    activation : {None, "relu"}
+        What the output goes through.
     """
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, gain=2.0):
+    def __init__(
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, gain=2.0,
+        upsample=1, activation=None,
+    ):  # fmt: skip
         KH, KW = pair(kernel_size, "kernel_size")
         shape = (out_channels, in_channels, KH, KW)
-        self.stride, self.padding = stride, padding
+        self.stride, self.padding, self.upsample, self.activation = stride, padding, upsample, activation
         self.weight = Parameter(he_normal(as_rng(rng), shape, in_channels * KH * KW, gain))
         self.bias = _zeros(out_channels) if bias else None
 
-    def forward(self, x):
-        return ops.conv2d(x, self.weight, self.bias, self.stride, self.padding)
+    def forward(self, *xs):
+        return ops.fused_conv2d(xs, self.weight, self.bias, self.stride, self.padding, self.upsample, self.activation)
 
     def extra_repr(self):
         K, C, KH, KW = self.weight.shape
-        return f"{C} -> {K}, {KH}x{KW}, stride={self.stride}, padding={self.padding}"
+        return f"{C} -> {K}, {KH}x{KW}, stride={self.stride}, padding={self.padding}{_around(self)}"
 
 
 class DepthwiseConv2d(Module):
@@ -73,9 +88,12 @@ class DepthwiseConv2d(Module):
         self.weight = Parameter(he_normal(as_rng(rng), (channels, KH, KW), KH * KW, gain=1.0))
         self.bias = _zeros(channels) if bias else None
 
+    def kernel(self):
+        """Return the weights that are convolved with: standardized, if they are to be."""
+        return ops.weight_standardization(self.weight, self.ws, self.ws_gain) if self.ws else self.weight
+
     def forward(self, x):
-        w = ops.weight_standardization(self.weight, self.ws, self.ws_gain) if self.ws else self.weight
-        return ops.depthwise_conv2d(x, w, self.bias, self.stride, self.padding)
+        return ops.depthwise_conv2d(x, self.kernel(), self.bias, self.stride, self.padding)
 
     def extra_repr(self):
         C, KH, KW = self.weight.shape
@@ -101,8 +119,8 @@ class PointwiseConv2d(Module):
 class SeparableConv2d(Module):
     """Depthwise, then pointwise convolution: what SD-UNet puts in the place of a standard one.
 
-    The depthwise half has no bias (the pointwise one's would absorb it) and nothing stands between the two.
-    Parameters as `Conv2d` and `DepthwiseConv2d`.
+    The depthwise half has no bias (the pointwise one's would absorb it) and nothing stands between the two; both are
+    computed as one op, `tinyseg.ops.separable_conv2d`. Parameters as `Conv2d` and `DepthwiseConv2d`.
     """
 
     def __init__(
@@ -115,13 +133,23 @@ class SeparableConv2d(Module):
         ws=None,
         ws_gain=True,
         rng=None,
+        upsample=1,
+        activation=None,
     ):
         rng = as_rng(rng)
+        self.upsample, self.activation = upsample, activation
         self.depthwise = DepthwiseConv2d(in_channels, kernel_size, stride, padding, ws=ws, ws_gain=ws_gain, rng=rng)
         self.pointwise = PointwiseConv2d(in_channels, out_channels, rng=rng)
 
-    def forward(self, x):
-        return self.pointwise(self.depthwise(x))
+    def forward(self, *xs):
+        depthwise, pointwise = self.depthwise, self.pointwise
+        return ops.separable_conv2d(
+            xs, depthwise.kernel(), pointwise.weight, pointwise.bias, depthwise.stride, depthwise.padding,
+            self.upsample, self.activation,
+        )  # fmt: skip
+
+    def extra_repr(self):
+        return _around(self).lstrip(", ")
 
 
 class ConvTranspose2d(Module):
