@@ -17,10 +17,13 @@ CuPy) decides where everything runs.
 """
 
 import contextlib
+import operator
+import sys
 import threading
 
 import numpy as np
 
+add = operator.add  # the sum of two gradients; `tinyseg.ops` puts one with fast kernels in its place
 _mode = threading.local()  # per thread: a worker thread's no_grad must not switch the trainer's graph off
 
 
@@ -262,37 +265,38 @@ def _backward(root, gy):
     order = _topological(root.creator)
     while order:  # popping lets go of each node, and of what it saved, as soon as it is done
         node = order.pop()
-        gy = grads.pop(node)
+        gy, name = grads.pop(node), type(node).__name__
         if node.retained is not None:
             _accumulate(node.retained, gy, shared=True)
         gxs = node.backward(gy)
         gxs = gxs if isinstance(gxs, tuple) else (gxs,)
         if len(gxs) != len(node.parents):
-            raise RuntimeError(
-                f"{type(node).__name__}.backward: expected {len(node.parents)} gradients, found {len(gxs)}."
-            )
+            raise RuntimeError(f"{name}.backward: expected {len(node.parents)} gradients, found {len(gxs)}.")
         for parent, gx, shape in zip(node.parents, gxs, node.input_shapes, strict=True):
             if parent is None:
                 continue
             if gx is None or gx.shape != shape or gx.dtype != gy.dtype:
                 found = "none" if gx is None else _describe(gx)
-                raise RuntimeError(
-                    f"{type(node).__name__}.backward: expected a {gy.dtype} gradient of shape {shape}, found {found}."
-                )
+                raise RuntimeError(f"{name}.backward: expected a {gy.dtype} gradient of shape {shape}, found {found}.")
             if isinstance(parent, Function):
-                grads[parent] = gx if parent not in grads else grads[parent] + gx
+                grads[parent] = gx if parent not in grads else add(grads[parent], gx)
             else:
-                _accumulate(parent, gx, shared=gx is gy or gx.base is not None or sum(g is gx for g in gxs) > 1)
+                _accumulate(parent, gx, shared=gx is gy or _is_shared(gx) or sum(g is gx for g in gxs) > 1)
         node.saved = node.parents = node.retained = None
 
 
 def _accumulate(leaf, gx, shared):
     """Add to a leaf's .grad, which must be its own array: one that somebody else also holds is copied."""
     if leaf.grad is not None:
-        gx = leaf.grad + gx
+        gx = add(leaf.grad, gx)
     elif shared:
         gx = gx.copy()
     leaf.grad = np.asarray(gx) if isinstance(gx, np.generic) else gx
+
+
+def _is_shared(a):
+    """Whether somebody else refers to the memory that `a` is a view of (besides `a` itself, and the call)."""
+    return a.base is not None and sys.getrefcount(a.base) > 2
 
 
 def _topological(root):

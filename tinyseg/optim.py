@@ -14,7 +14,26 @@ import math
 
 import numpy as np
 
-from tinyseg.backend import to_device, to_numpy, xp_of
+from tinyseg.backend import kernels, to_device, to_numpy, xp_of
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------------
+def adam(w, g, m, v, b1, b2, eps, rate, shrink):
+    """One step of Adam, in place, after w ← shrink·w.
+
+    m̂ and v̂ are m and v times a number each. In η m̂ / (√v̂ + ε) these numbers are moved out of the arrays,
+    into `eps` = ε √(1-β₂ᵗ) and `rate` = η √(1-β₂ᵗ) / (1-β₁ᵗ).
+    """
+    xp = xp_of(w)
+    m += (1 - b1) * (g - m)
+    v += (1 - b2) * (g * g - v)
+    step = xp.sqrt(v)
+    step += eps
+    xp.divide(m, step, out=step)
+    step *= rate
+    if shrink != 1:
+        w *= shrink
+    w -= step
 
 
 # ----- optimizers ----------------------------------------------------------------
@@ -96,16 +115,11 @@ class Adam(Optimizer):
         super().__init__(parameters, lr, weight_decay)
         self.betas, self.eps = tuple(betas), eps
 
-    def update(self, w, g, m, v):
-        xp, (b1, b2) = xp_of(w), self.betas
-        m += (1 - b1) * (g - m)
-        v += (1 - b2) * (g * g - v)
-        # η m̂ / (√v̂ + ε) with the corrections, two numbers, moved out of the arrays
-        step = xp.sqrt(v)
-        step += self.eps * math.sqrt(1 - b2**self.steps)
-        xp.divide(m, step, out=step)
-        step *= self.lr * math.sqrt(1 - b2**self.steps) / (1 - b1**self.steps)
-        w -= step
+    def update(self, w, g, m, v, shrink=1.0):
+        (b1, b2), t = self.betas, self.steps
+        root = math.sqrt(1 - b2**t)
+        rate = self.lr * root / (1 - b1**t)
+        kernels(__name__, w, g, m, v).adam(w, g, m, v, b1, b2, self.eps * root, rate, shrink)
 
 
 class AdamW(Adam):
@@ -118,8 +132,7 @@ class AdamW(Adam):
         return p.grad
 
     def update(self, w, g, m, v):
-        w *= 1 - self.lr * self.weight_decay
-        super().update(w, g, m, v)
+        super().update(w, g, m, v, shrink=1 - self.lr * self.weight_decay)
 
 
 def grad_norm(parameters):

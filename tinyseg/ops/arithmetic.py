@@ -14,9 +14,21 @@ and summing are each other's transpose.
 
 import numbers
 
+from tinyseg import autograd
 from tinyseg.autograd import Function, Tensor
-from tinyseg.backend import xp_of
+from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.shape import reshape, transpose
+
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def add_forward(a, b):
+    """A + b, with broadcasting."""
+    return a + b
+
+
+def multiply_forward(a, b):
+    """A · b, with broadcasting."""
+    return a * b
 
 
 def unbroadcast(g, shape):
@@ -28,6 +40,15 @@ def unbroadcast(g, shape):
     return g.sum(axis=extra + kept, keepdims=True).reshape(shape)
 
 
+def _sum(a, b):
+    return kernels(__name__, a, b).add_forward(a, b)
+
+
+def _product(a, b):
+    return kernels(__name__, a, b).multiply_forward(a, b)
+
+
+# ----- the nodes of the graph ------------------------------------------------
 class Binary(Function):
     def __call__(self, a, b):
         try:
@@ -47,7 +68,7 @@ class Binary(Function):
 
 class Add(Binary):
     def forward(self, a, b):
-        return a + b
+        return _sum(a, b)
 
     def backward(self, gy):
         return self.back(gy, gy)
@@ -64,11 +85,11 @@ class Subtract(Binary):
 class Multiply(Binary):
     def forward(self, a, b):
         self.saved = a, b
-        return a * b
+        return _product(a, b)
 
     def backward(self, gy):
         a, b = self.saved
-        return self.back(gy * b if self.needs[0] else None, gy * a if self.needs[1] else None)
+        return self.back(*(_product(gy, x) if need else None for x, need in zip((b, a), self.needs, strict=True)))
 
 
 class Divide(Binary):
@@ -183,7 +204,8 @@ def mean(x, axis=None, keepdims=False):
     return Mean(axis, keepdims)(x)
 
 
-# ----- Tensor's operators: here, so that the engine does not have to know any op ---
+# ----- Tensor's operators, and how gradients are summed: here, so that the engine does not have to know any op ---
+autograd.add = _sum
 Tensor.__add__ = Tensor.__radd__ = add
 Tensor.__mul__ = Tensor.__rmul__ = multiply
 Tensor.__sub__ = subtract

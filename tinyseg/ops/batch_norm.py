@@ -15,6 +15,7 @@ Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 
 
 from tinyseg.autograd import Function, as_array
 from tinyseg.backend import kernels, xp_of
+from tinyseg.ops.activation import relu_forward, relu_grad
 from tinyseg.ops.window import check_nchw, check_shape
 
 AXES = (0, 2, 3)
@@ -28,15 +29,17 @@ def statistics(x):
     return mean, (centred * centred).mean(axis=AXES)[:, None, None]
 
 
-def forward(x, gamma, beta, mean, rstd):
-    """Normalize with the statistics given: (N, C, H, W)."""
+def forward(x, gamma, beta, mean, rstd, relu=False):
+    """Normalize with the statistics given, then max(y, 0) if `relu`: (N, C, H, W)."""
     y = (x - mean) * (rstd * gamma[:, None, None])
     y += beta[:, None, None]
-    return y
+    return relu_forward(y) if relu else y
 
 
-def backward(gy, x, gamma, mean, rstd, training):
-    """Gradients of x, γ and β."""
+def backward(gy, x, gamma, mean, rstd, training, beta=None):
+    """Gradients of x, γ and β; with a `beta`, y came through a ReLU."""
+    if beta is not None:
+        gy = relu_grad(gy, forward(x, gamma, beta, mean, rstd))
     xhat = (x - mean) * rstd
     m = x.size // x.shape[1]
     ggamma, gbeta = (gy * xhat).sum(axis=AXES), gy.sum(axis=AXES)
@@ -52,9 +55,10 @@ def backward(gy, x, gamma, mean, rstd, training):
 
 # ----- the node of the graph -------------------------------------------------
 class BatchNorm(Function):
-    def __init__(self, running_mean, running_var, training, momentum, eps):
+    def __init__(self, running_mean, running_var, training, momentum, eps, activation=None):
+        check_activation("batch_norm", activation)
         self.running = running_mean, running_var
-        self.training, self.momentum, self.eps = training, momentum, eps
+        self.training, self.momentum, self.eps, self.activation = training, momentum, eps, activation
 
     def forward(self, x, gamma, beta):
         C, m = x.shape[1], x.size // x.shape[1]
@@ -71,8 +75,8 @@ class BatchNorm(Function):
         else:
             mean, var = (stat.astype(x.dtype, copy=False)[:, None, None] for stat in self.running)
         rstd = 1 / xp_of(x).sqrt(var + self.eps)
-        self.saved = x, gamma, mean, rstd
-        return k.forward(x, gamma, beta, mean, rstd)
+        self.saved = x, gamma, mean, rstd, self.training, *((beta,) if self.activation else ())
+        return k.forward(x, gamma, beta, mean, rstd, self.activation == "relu")
 
     def _update_running(self, mean, var):
         for running, batch in zip(self.running, (mean, var), strict=True):
@@ -80,10 +84,12 @@ class BatchNorm(Function):
                 running += self.momentum * (batch - running)
 
     def backward(self, gy):
-        return kernels(__name__, gy).backward(gy, *self.saved, self.training)
+        return kernels(__name__, gy).backward(gy, *self.saved)
 
 
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+def batch_norm(
+    x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, activation=None
+):
     """Normalize each channel over the batch; equations in the module docstring.
 
     Parameters
@@ -99,6 +105,8 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
         Weight of the new batch in the running statistics (PyTorch's convention; Keras states 1 - momentum).
     eps : float
         Added to the variance.
+    activation : {None, "relu"}
+        What follows: y = max(y, 0) if "relu".
 
     Returns
     -------
@@ -106,8 +114,14 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
     """
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm in evaluation needs running_mean and running_var; pass them or training=True.")
-    node = BatchNorm(running_mean, running_var, training, momentum, eps)
+    node = BatchNorm(running_mean, running_var, training, momentum, eps, activation)
     return node(x, *default_affine("batch_norm", x, weight, bias))
+
+
+def check_activation(op, activation):
+    """Raise unless the activation is None or "relu"."""
+    if activation not in (None, "relu"):
+        raise ValueError(f"{op}: activation must be None or 'relu', but is {activation!r}.")
 
 
 def default_affine(op, x, weight, bias):

@@ -15,13 +15,14 @@ Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
 
 from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
-from tinyseg.ops.batch_norm import default_affine
+from tinyseg.ops.activation import relu_forward, relu_grad
+from tinyseg.ops.batch_norm import check_activation, default_affine
 from tinyseg.ops.window import check_shape
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
-def forward(x, gamma, beta, G, eps):
-    """Normalize: returns y (N, C, H, W), μ and r (N, G, 1)."""
+def forward(x, gamma, beta, G, eps, relu=False):
+    """Normalize, then max(y, 0) if `relu`: returns y (N, C, H, W), μ and r (N, G, 1)."""
     xg = x.reshape(len(x), G, -1)  # (N,G,m)
     mean = xg.mean(axis=2, keepdims=True)
     xhat = xg - mean
@@ -29,13 +30,15 @@ def forward(x, gamma, beta, G, eps):
     xhat *= rstd
     y = xhat.reshape(x.shape) * gamma[:, None, None]
     y += beta[:, None, None]
-    return y, mean, rstd
+    return (relu_forward(y) if relu else y), mean, rstd
 
 
-def backward(gy, x, gamma, mean, rstd):
-    """Gradients of x, γ and β."""
+def backward(gy, x, gamma, mean, rstd, beta=None):
+    """Gradients of x, γ and β; with a `beta`, y came through a ReLU."""
     G = mean.shape[1]
     xhat = (x.reshape(len(x), G, -1) - mean) * rstd  # (N,G,m)
+    if beta is not None:
+        gy = relu_grad(gy, xhat.reshape(x.shape) * gamma[:, None, None] + beta[:, None, None])
     gy_xhat = gy * xhat.reshape(x.shape)
     ggamma, gbeta = gy_xhat.sum(axis=(0, 2, 3)), gy.sum(axis=(0, 2, 3))
     gxhat = (gy * gamma[:, None, None]).reshape(xhat.shape)
@@ -49,8 +52,9 @@ def backward(gy, x, gamma, mean, rstd):
 
 # ----- the node of the graph -------------------------------------------------
 class GroupNorm(Function):
-    def __init__(self, num_groups, eps=1e-5):
-        self.G, self.eps = num_groups, eps
+    def __init__(self, num_groups, eps=1e-5, activation=None):
+        check_activation("group_norm", activation)
+        self.G, self.eps, self.activation = num_groups, eps, activation
 
     def forward(self, x, gamma, beta):
         C = x.shape[1]
@@ -58,15 +62,15 @@ class GroupNorm(Function):
             raise ValueError(f"group_norm: {C} channels cannot be split into {self.G} equal groups.")
         check_shape("group_norm", "weight", gamma, (C,))
         check_shape("group_norm", "bias", beta, (C,))
-        y, mean, rstd = kernels(__name__, x).forward(x, gamma, beta, self.G, self.eps)
-        self.saved = x, gamma, mean, rstd
+        y, mean, rstd = kernels(__name__, x).forward(x, gamma, beta, self.G, self.eps, self.activation == "relu")
+        self.saved = x, gamma, mean, rstd, *((beta,) if self.activation else ())
         return y
 
     def backward(self, gy):
         return kernels(__name__, gy).backward(gy, *self.saved)
 
 
-def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5, activation=None):
     """Normalize each group of channels of each image; equations in the module docstring.
 
     Parameters
@@ -78,9 +82,11 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
         γ and β; 1 and 0 if left out.
     eps : float
         Added to the variance.
+    activation : {None, "relu"}
+        What follows: y = max(y, 0) if "relu".
 
     Returns
     -------
     Tensor, shape (N, C, H, W), x's dtype
     """
-    return GroupNorm(num_groups, eps)(x, *default_affine("group_norm", x, weight, bias))
+    return GroupNorm(num_groups, eps, activation)(x, *default_affine("group_norm", x, weight, bias))

@@ -10,10 +10,22 @@ transpose    y = x with its axes in another order gx = gy with the order undone
 import numpy as np
 
 from tinyseg.autograd import Function
-from tinyseg.backend import xp_of
+from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair
 
 
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+def concat_forward(xs, axis):
+    """Join arrays along `axis`."""
+    return xp_of(*xs).concatenate(xs, axis=axis)
+
+
+def concat_backward(gy, cuts, axis):
+    """Cut gy at the indices `cuts` of `axis`: one array for each input."""
+    return tuple(xp_of(gy).split(gy, cuts, axis=axis))
+
+
+# ----- the nodes of the graph ------------------------------------------------
 class Concat(Function):
     def __init__(self, axis=1):
         self.axis = axis
@@ -30,10 +42,10 @@ class Concat(Function):
                     f"concat along axis {self.axis}: all other sizes must agree, but are {[x.shape for x in xs]}."
                 )
         self.saved = np.cumsum([x.shape[axis] for x in xs])[:-1].tolist()
-        return xp_of(*xs).concatenate(xs, axis=axis)
+        return kernels(__name__, *xs).concat_forward(xs, axis)
 
     def backward(self, gy):
-        return tuple(xp_of(gy).split(gy, self.saved, axis=self.axis))
+        return kernels(__name__, gy).concat_backward(gy, self.saved, self.axis)
 
 
 class Pad(Function):
