@@ -125,7 +125,7 @@ def test_divergence_stops_with_step_rate_and_place_and_keeps_the_checkpoint(data
         data.images[...] = np.inf
     message = {
         "parameter": "parameter decoder.0.conv.pointwise.weight is not finite",
-        "layer": "layer encoder.1.convs.0.pointwise is the first whose output is not finite",
+        "layer": "layer encoder.1.convs.0 is the first whose output is not finite",
         "input": "the input batch itself is not finite",
         "gradient": "gradient norm is (inf|nan).*the gradient of encoder.0.convs.0.weight is not finite",
         "loss": "all layers are finite, so it arises in the loss",

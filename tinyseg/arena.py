@@ -7,6 +7,7 @@ array of that size. A network asks for the same sizes in every step, so that fro
 is asked of the operating system.
 """
 
+import math
 import threading
 
 import numpy as np
@@ -84,9 +85,8 @@ def empty(shape, dtype=np.float32):
     shape : int or tuple of int
     dtype : dtype
     """
-    dtype = np.dtype(dtype)
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    shape, dtype = (shape,) if isinstance(shape, int) else shape, np.dtype(dtype)
+    size = math.prod(shape) * dtype.itemsize
     size = -(-size // ALIGNMENT) * ALIGNMENT
     memory = aligned(size) if size < SMALL else np.asarray(_Loan(arena, size))
-    shape = (shape,) if isinstance(shape, int) else shape
     return np.ndarray(shape, dtype, memory)

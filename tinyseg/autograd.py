@@ -281,7 +281,8 @@ def _backward(root, gy):
             if isinstance(parent, Function):
                 grads[parent] = gx if parent not in grads else add(grads[parent], gx)
             else:
-                _accumulate(parent, gx, shared=gx is gy or _is_shared(gx) or sum(g is gx for g in gxs) > 1)
+                viewed = gx.base is not None and sys.getrefcount(gx.base) > 2  # by others than gx (and this call)
+                _accumulate(parent, gx, shared=viewed or sum(g is gx for g in (gy, *gxs)) > 1)
         node.saved = node.parents = node.retained = None
 
 
@@ -292,11 +293,6 @@ def _accumulate(leaf, gx, shared):
     elif shared:
         gx = gx.copy()
     leaf.grad = np.asarray(gx) if isinstance(gx, np.generic) else gx
-
-
-def _is_shared(a):
-    """Whether somebody else refers to the memory that `a` is a view of (besides `a` itself, and the call)."""
-    return a.base is not None and sys.getrefcount(a.base) > 2
 
 
 def _topological(root):

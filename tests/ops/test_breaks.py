@@ -9,10 +9,11 @@ import importlib
 
 import numpy as np
 import pytest
-from arrays import rand, spaced
+from arrays import EPS32, cotangent, rand, spaced
 from scipy.signal import correlate2d
 
-from tinyseg import check_grads, ops, using
+from tinyseg import Tensor, check_grads, ops, using
+from tinyseg.ops.joined import join
 from tinyseg.ops.window import crop2d, pad2d, taps
 
 BREAKS = []
@@ -111,6 +112,102 @@ def not_transposed(gy, w):
 @breaks("pointwise_conv.grad_w", *POINTWISE)
 def transposed(x, gy):
     return right["pointwise_conv.grad_w"](x, gy).T
+
+
+# ----- convolutions with what stands around them -------------------------------
+HALVES = X, rand(2, 4, 5, 3, seed=1)
+
+
+def fused(x, x2, w, b):
+    return ops.fused_conv2d([x, x2], w, b, (2, 1), "same", 2, "relu")
+
+
+def separable(x, x2, wd, wp, b):
+    return ops.separable_conv2d([x, x2], wd, wp, b, 1, "same", 2, "relu")
+
+
+FUSED = fused, *HALVES, rand(3, 8, 2, 3), rand(3)
+SEPARABLE = separable, *HALVES, rand(8, 2, 3), rand(6, 8), rand(6)
+
+
+@breaks("fused_conv.relu_grad", *FUSED)
+@breaks("separable_conv.relu_grad", *SEPARABLE)
+def mask_forgotten(gy, y):
+    return gy
+
+
+@breaks("fused_conv.relu_grad", *FUSED)
+@breaks("separable_conv.relu_grad", *SEPARABLE)
+def mask_where_it_is_off(gy, y):
+    return gy * (y <= 0)
+
+
+@breaks("fused_conv.split", *FUSED)
+@breaks("separable_conv.split", *SEPARABLE)
+def halves_exchanged(gX, xs, factor):
+    return right["fused_conv.split"](gX, xs, factor)[::-1]
+
+
+@breaks("fused_conv.split", *FUSED)
+@breaks("separable_conv.split", *SEPARABLE)
+def one_pixel_of_each_block(gX, xs, factor):
+    return tuple(np.split(gX[:, :, ::factor, ::factor], [4], axis=1))
+
+
+@breaks("fused_conv.split", *FUSED)
+@breaks("separable_conv.split", *SEPARABLE)
+def mean_of_each_block(gX, xs, factor):
+    return tuple(g / factor**2 for g in right["fused_conv.split"](gX, xs, factor))
+
+
+@breaks("fused_conv.backward", *FUSED)
+def without_the_biass_gradient(*args):
+    gw, gb, gxs = right["fused_conv.backward"](*args)
+    return gw, 0 * gb, gxs
+
+
+@breaks("fused_conv.backward", *FUSED)
+def first_input_for_both(gy, xs, *args):
+    return right["fused_conv.backward"](gy, (xs[0], xs[0]), *args)
+
+
+@breaks("fused_conv.grad_w", *FUSED)
+def joined_in_the_other_order(x, *args):
+    return right["fused_conv.grad_w"](np.roll(x, 4, axis=1), *args)
+
+
+@breaks("fused_conv.backward", *FUSED)
+def bias_and_weights_unmasked(gy, xs, w, y, needs_x, *args):
+    _, _, gxs = right["fused_conv.backward"](gy, xs, w, y, needs_x, *args)
+    return *right["fused_conv.backward"](gy, xs, w, y, needs_x, *args[:-1], False)[:2], gxs
+
+
+@breaks("separable_conv.backward", *SEPARABLE)
+def bias_summed_over_one_image(gy, *args):
+    gwd, gwp, gb, gxs = right["separable_conv.backward"](gy, *args)
+    return gwd, gwp, gb / len(gy), gxs
+
+
+@breaks("separable_conv.backward", *SEPARABLE)
+def pointwise_gradient_from_before_the_depthwise_half(gy, xs, wd, wp, y, d, stride, pads, factor, relu):
+    return right["separable_conv.backward"](gy, xs, wd, wp, y, join(xs, factor), stride, pads, factor, relu)
+
+
+@breaks("separable_conv.backward", *SEPARABLE)
+def depthwise_half_unmasked(*args):
+    _, gwp, gb, _ = right["separable_conv.backward"](*args)
+    gwd, _, _, gxs = right["separable_conv.backward"](*args[:-1], False)
+    return gwd, gwp, gb, gxs
+
+
+@breaks("separable_conv.depthwise_grad_x", *SEPARABLE)
+def taps_not_turned_round(gd, wd, *args):
+    return right["separable_conv.depthwise_grad_x"](gd, wd[:, ::-1, ::-1], *args)
+
+
+@breaks("separable_conv.depthwise_grad_w", *SEPARABLE)
+def taps_turned_round(X, gd, w_shape, stride, pads):
+    return right["separable_conv.depthwise_grad_w"](X, gd, w_shape, stride, pads)[:, ::-1, ::-1]
 
 
 # ----- norms -------------------------------------------------------------------
@@ -397,15 +494,66 @@ def test_a_broken_backward_is_seen(where, wrong, f, arrays, monkeypatch):
             check_grads(f, *arrays)
 
 
-@pytest.mark.parametrize("name", ["grad_x", "grad_w"])
-def test_a_broken_fast_kernel_is_seen(name, monkeypatch):
-    fast = pytest.importorskip("tinyseg.ops.depthwise_conv_numba")
-    f, *arrays = DEPTHWISE
-    correct = getattr(fast, name)
-    check_grads(f, *arrays)
-    monkeypatch.setattr(fast, name, lambda *args: correct(*args) * 1.001)
-    with pytest.raises(AssertionError, match="numeric .* backward"):
-        check_grads(f, *arrays)
+# ----- fast kernels, which take float32 only ---------------------------------------
+def passes(f, arrays, dtype, size=np.asarray):
+    """[y, gx_0, …] of one forward and backward pass, with `size` of all numbers."""
+    xs = [Tensor(size(a.astype(np.float32)).astype(dtype), requires_grad=True) for a in arrays]
+    y = f(*xs)
+    y.backward(size(cotangent(y.data).astype(np.float32)).astype(dtype))
+    return [y.data, *(x.grad for x in xs)]
+
+
+def check_float32(f, *arrays):
+    """Raise unless float32 is within the rounding of its sums, none of which has more terms than there are inputs."""
+    found = passes(f, arrays, np.float32)
+    with using(kernels="reference"):
+        expected, sizes = passes(f, arrays, np.float64), passes(f, arrays, np.float64, abs)
+    terms = sum(a.size for a in arrays)
+    for k, (a, b, size) in enumerate(zip(found, expected, sizes, strict=True)):
+        assert (abs(a - b) <= terms * EPS32 * size).all(), f"array {k} is beyond the rounding of its sums"
+
+
+def joined_separable(x, x2, wd, wp, b):
+    return ops.separable_conv2d([x, x2], wd, wp, b, 1, "same", 2)
+
+
+def joined_fused(x, x2, w, b):
+    return ops.fused_conv2d([x, x2], w, b, (2, 1), "same", 2)
+
+
+FAST = {
+    "depthwise_conv": (DEPTHWISE, [("forward", None), ("grad_x", None), ("grad_w", None)]),
+    "conv2d": (CONV, [("forward", None), ("grad_x", None), ("grad_w", None)]),
+    "pointwise_conv": (POINTWISE, [("forward", None), ("grad_x", None), ("grad_w", None)]),
+    "separable_conv": ((joined_separable, *SEPARABLE[1:]), [("forward", 0), *[("backward", k) for k in range(4)]]),
+    "fused_conv": ((joined_fused, *FUSED[1:]), [("forward", None), *[("backward", k) for k in range(3)]]),
+}
+
+
+@pytest.mark.parametrize(
+    ("op", "name", "part"), [(op, name, part) for op, (_, functions) in FAST.items() for name, part in functions]
+)
+def test_a_fast_kernel_that_is_a_thousandth_off_is_seen(op, name, part, monkeypatch):
+    pytest.importorskip("numba")
+    fast = importlib.import_module(f"tinyseg.ops.{op}_numba")
+    correct, called = getattr(fast, name), []
+
+    def wrong(*args):
+        called.append(name)
+        results = correct(*args)
+        if part is None:
+            return results * 1.001
+        return tuple(scaled(r) if k == part else r for k, r in enumerate(results))
+
+    def scaled(r):
+        return tuple(1.001 * g for g in r) if isinstance(r, tuple) else 1.001 * r
+
+    (f, *arrays), _ = FAST[op]
+    check_float32(f, *arrays)
+    monkeypatch.setattr(fast, name, wrong)
+    with pytest.raises(AssertionError, match="beyond the rounding"):
+        check_float32(f, *arrays)
+    assert called
 
 
 def test_every_op_is_broken_at_least_once():

@@ -1,11 +1,12 @@
-"""pointwise_conv2d against a loop over the pixels and PyTorch's 1x1 convolution."""
+"""pointwise_conv2d against a loop over the pixels and PyTorch's 1x1 convolution, and numba against the maths."""
 
 import numpy as np
 import pytest
-from arrays import equal, equals_torch, rand
+from arrays import EPS32, equal, equals_torch, rand, strided
 
 from tinyseg import check_grads
 from tinyseg.ops import conv2d, depthwise_conv2d, pointwise_conv2d
+from tinyseg.ops import pointwise_conv as maths
 
 shapes = pytest.mark.parametrize(("N", "C", "K", "H", "W"), [(2, 3, 4, 5, 7), (1, 1, 3, 2, 5), (3, 4, 1, 1, 6)])
 
@@ -37,6 +38,51 @@ def test_depthwise_then_pointwise_is_a_convolution_with_the_product_kernel(kerne
     x, d, p = rand(2, 3, 6, 5), rand(3, 3, 2), rand(4, 3)
     y = pointwise_conv2d(depthwise_conv2d(x, d, stride=(1, 2), padding="same"), p)
     equal(y.data, conv2d(x, p[:, :, None, None] * d, stride=(1, 2), padding="same").data)
+
+
+# ----- numba in float32 --------------------------------------------------------------------------
+LAYOUTS = {
+    "planes": np.ascontiguousarray,
+    "pixels": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+    "strided": strided,
+}
+LARGER = [
+    *[(2, 3, 4, 5, 7), (1, 1, 3, 2, 5), (3, 4, 1, 1, 6), (1, 1, 1, 1, 1), (3, 33, 17, 7, 11), (1, 16, 64, 13, 17)],
+    *[(1, 64, 2, 61, 70), (2, 5, 100, 3, 131), (1, 300, 40, 9, 21), (1, 1024, 31, 3, 3)],
+]
+
+
+@pytest.mark.parametrize(("N", "C", "K", "H", "W"), LARGER)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_numba_in_float32_is_within_the_rounding_of_its_sums(N, C, K, H, W, layout):
+    pytest.importorskip("numba")
+    from tinyseg.ops import pointwise_conv_numba as fast
+
+    x, gy = (layout(a.astype(np.float32)) for a in (rand(N, C, H, W), rand(N, K, H, W)))
+    w = rand(K, C).astype(np.float32)
+    for name, args, terms in (
+        ("forward", (x, w), C),
+        ("forward", (x, np.asfortranarray(w)), C),
+        ("grad_x", (gy, w), K),
+        ("grad_w", (x, gy), N * H * W),
+    ):
+        before = [a.copy() for a in args]
+        doubles = [a.astype(np.float64) for a in args]
+        expected, sizes = getattr(maths, name)(*doubles), getattr(maths, name)(*map(abs, doubles))
+        found = getattr(fast, name)(*args)
+        assert found.dtype == np.float32 and found.shape == expected.shape
+        # n roundings at most; beyond some dozen they stay, but for a chance below 1e-6, within 4√n (Higham & Mary 2019).
+        assert (abs(found - expected) <= min(terms + 1, 4 * terms**0.5) * EPS32 * sizes).all(), name
+        for a, old in zip(args, before, strict=True):
+            np.testing.assert_array_equal(a, old)
+
+
+def test_nan_stays_in_its_pixel():
+    pytest.importorskip("numba")
+    x = rand(2, 17, 9, 11).astype(np.float32)
+    x[1, 3, 4, 5] = np.nan
+    seen = np.isnan(pointwise_conv2d(x, rand(40, 17).astype(np.float32)).data)
+    assert seen[1, :, 4, 5].all() and seen.sum() == 40
 
 
 @pytest.mark.parametrize(

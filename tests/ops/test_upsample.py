@@ -1,12 +1,13 @@
-"""upsample against np.kron, scikit-image's resize and PyTorch's interpolate."""
+"""upsample against np.kron, scikit-image's resize and PyTorch's interpolate, and numba against the maths."""
 
 import numpy as np
 import pytest
-from arrays import equal, equals_torch, rand
+from arrays import EPS32, equal, equals_torch, rand, strided
 from skimage.transform import resize
 
 from tinyseg import check_grads
 from tinyseg.ops import avg_pool2d, upsample
+from tinyseg.ops.upsample import nearest_forward, nearest_grad_x
 
 SHAPES = [((2, 3, 5, 4), 2), ((1, 2, 3, 7), (3, 2)), ((2, 1, 1, 6), (2, 5)), ((1, 1, 4, 1), (1, 4)), ((1, 2, 1, 1), 3)]
 shapes = pytest.mark.parametrize(("shape", "factor"), SHAPES)
@@ -55,6 +56,43 @@ def test_bilinear_keeps_a_ramp_away_from_the_border():
 def test_average_pooling_undoes_nearest():
     x = rand(2, 3, 4, 5)
     equal(avg_pool2d(upsample(x, (3, 2)), (3, 2)).data, x)
+
+
+# ----- numba in float32 --------------------------------------------------------------------------
+LAYOUTS = {
+    "planes": np.ascontiguousarray,
+    "pixels": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
+    "strided": strided,
+}
+LARGER = [*SHAPES, ((2, 17, 9, 70), 2), ((1, 64, 8, 12), (3, 1)), ((3, 1, 40, 3), 4), ((1, 33, 1, 131), (1, 2))]
+
+
+@pytest.mark.parametrize(("shape", "factor"), LARGER)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_numba_in_float32_copies_exactly_and_is_within_the_rounding_of_its_sums(shape, factor, layout):
+    pytest.importorskip("numba")
+    from tinyseg.ops import upsample_numba as fast
+
+    factor = pair(factor)
+    x = layout(rand(*shape).astype(np.float32))
+    gy = layout(rand(*shape[:2], shape[2] * factor[0], shape[3] * factor[1]).astype(np.float32))
+    before = x.copy(), gy.copy()
+    y, gx = fast.nearest_forward(x, factor), fast.nearest_grad_x(gy, factor)
+    assert y.dtype == gx.dtype == np.float32
+    np.testing.assert_array_equal(y, nearest_forward(x, factor))
+    double = gy.astype(np.float64)
+    bound = factor[0] * factor[1] * EPS32 * nearest_grad_x(abs(double), factor)
+    assert (abs(gx - nearest_grad_x(double, factor)) <= bound).all() and gx.shape == shape
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(gy, before[1])
+
+
+def test_bilinear_in_float32_takes_the_maths():
+    x = rand(2, 3, 4, 5).astype(np.float32)
+    y = upsample(x, (2, 3), "bilinear").data
+    expected = upsample(x.astype(np.float64), (2, 3), "bilinear").data
+    assert y.dtype == np.float32
+    np.testing.assert_allclose(y, expected, rtol=0, atol=4 * EPS32 * abs(x).max())
 
 
 @pytest.mark.parametrize(

@@ -151,20 +151,22 @@ def _ce_grad(z, of_class, of_pixel, t, weight, gz):
             _exponentials(z[n], of_class, of_pixel, p, m, e, block[0], block[1])
             for j in range(m):
                 k = t[n, p + j]
-                block[0, j] = weight[k] if k >= 0 else np.float32(0)
                 if k >= 0:
                     e[k, j] -= block[1, j]
+                block[1, j] = weight[k] / block[1, j] if k >= 0 else np.float32(0)
             for c in range(C):
+                out = gz[n, c * of_class + p * of_pixel :]
                 for j in range(m):
-                    gz[n, c * of_class + (p + j) * of_pixel] = e[c, j] / block[1, j] * block[0, j]
+                    out[j * of_pixel] = e[c, j] * block[1, j]
 
 
 @njit(**OPTIONS)
 def _exponentials(z, of_class, of_pixel, p, m, e, top, total):
     """Of m pixels from p on: exp(z - top) class by class, with the largest logit `top`, and the sums over classes."""
     for c in range(len(e)):
+        zs = z[c * of_class + p * of_pixel :]
         for j in range(m):
-            e[c, j] = z[c * of_class + (p + j) * of_pixel]
+            e[c, j] = zs[j * of_pixel]
     for j in range(m):
         top[j], total[j] = e[0, j], 0
     for c in range(1, len(e)):
