@@ -10,7 +10,7 @@ import resource, sys
 import numpy as np
 import tinyseg as ts
 
-ts.backend.reuse_memory()  # as training does
+ts.backend.reuse_memory()  # as a network does
 x = np.random.default_rng(0).standard_normal((2, 1, 256, 256)).astype(np.float32)
 model = ts.models.build("sdunet")
 adam = ts.optim.Adam(model.parameters(), lr=1e-3)

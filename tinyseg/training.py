@@ -15,7 +15,7 @@ import numpy as np
 
 from tinyseg import checkpoint, nn, ops, optim, plots
 from tinyseg.autograd import no_grad
-from tinyseg.backend import device_of, kernels_in_use, reuse_memory, to_device
+from tinyseg.backend import device_of, kernels_in_use, to_device
 from tinyseg.metrics import BinaryScores
 from tinyseg.prediction import predict_logits
 from tinyseg.run import Bar, Interruption, RunDirectory, running_dice
@@ -117,7 +117,6 @@ def fit(
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, but is {epochs}.")
-    reuse_memory()
     meta, device = meta or {}, device_of(model.parameters()[0].data)
     state = {"epoch": 0, "batch": 0, "step": 0, "lr": 0.0, "history": [], "best": None, **_NOTHING_YET}
     if run.resume:

@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from arrays import EPS32, equal, equals_torch, rand, strided, value_and_grads
+from arrays import EPS32, cotangent, equal, equals_torch, rand, strided, value_and_grads
 
 from tinyseg import Tensor, backend, check_grads, ops, using
 from tinyseg.ops import fused_conv2d
@@ -34,6 +34,7 @@ CASES = [
     ((16, 16), 16, 1, 3, 5, (3, 3), (1, 2), ((2, 1), (0, 1)), 3),
 ]
 cases = pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c)).replace(" ", ""))
+some = pytest.mark.parametrize("case", [CASES[2], CASES[7], CASES[16]], ids=["joined", "upsampled", "both"])
 activations = pytest.mark.parametrize("activation", [None, "relu"], ids=["plain", "relu"])
 
 
@@ -100,10 +101,27 @@ def test_one_input_needs_no_list_and_no_bias_is_a_bias_of_zero(kernels):
     check_grads(lambda x, w: fused_conv2d(x, w, activation="relu"), rand(2, 3, 5, 4), rand(4, 3, 2, 3))
 
 
-def test_one_array_may_be_joined_with_itself(kernels):
-    x, w = rand(1, 3, 5, 4), rand(2, 6, 3, 3)
-    expected = value_and_grads(lambda x, w: ops.conv2d(ops.concat([x, x]), w), x, w)
-    equal(value_and_grads(lambda x, w: fused_conv2d([x, x], w), x, w), expected)
+@pytest.mark.parametrize(("dtype", "tol"), [(np.float64, 1e-11), (np.float32, 1e-5)])
+def test_one_array_may_be_joined_with_itself(dtype, tol):
+    arrays = [a.astype(dtype) for a in (rand(1, 3, 5, 4), rand(2, 6, 3, 3))]
+    expected = value_and_grads(lambda x, w: ops.conv2d(ops.concat([x, x]), w), *arrays)
+    equal(value_and_grads(lambda x, w: fused_conv2d([x, x], w), *arrays), expected, tol)
+
+
+@some
+@activations
+@pytest.mark.parametrize(("first", "second"), [("fast", "reference"), ("reference", "fast")])
+def test_forward_and_backward_may_be_on_different_kernels(case, activation, first, second):
+    """Whoever leaves a `using` block in between gets the same gradients."""
+    f, arrays = fused(case, activation), [a.astype(np.float32) for a in parts(*case)[:-1]]
+    _, *expected = value_and_grads(f, *arrays)
+    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    with using(kernels=first):
+        y = f(*xs)
+    with using(kernels=second):
+        y.backward(cotangent(y.data))
+    for x, g in zip(xs, expected, strict=True):
+        np.testing.assert_allclose(x.grad, g, rtol=0, atol=1e-5 * abs(g).max())
 
 
 @pytest.mark.parametrize(
@@ -223,7 +241,7 @@ def test_every_layer_of_unet_by_winograds_method(layer, fast, monkeypatch):
 
 
 @pytest.mark.parametrize("layout", [strided, lambda a: np.asfortranarray(a), "pixels"], ids=["strided", "F", "pixels"])
-@pytest.mark.parametrize("case", [CASES[2], CASES[7], CASES[16]], ids=["joined", "upsampled", "both"])
+@some
 def test_any_layout_gives_the_same(case, layout, fast, upsampled):
     if layout == "pixels":
 
@@ -235,7 +253,7 @@ def test_any_layout_gives_the_same(case, layout, fast, upsampled):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("case", [CASES[2], CASES[7], CASES[16]], ids=["joined", "upsampled", "both"])
+@some
 @activations
 def test_inputs_come_back_unchanged(case, activation, fast, upsampled):
     given = []
@@ -249,7 +267,7 @@ def test_inputs_come_back_unchanged(case, activation, fast, upsampled):
         np.testing.assert_array_equal(a, old)
 
 
-@pytest.mark.parametrize("case", [CASES[2], CASES[7], CASES[16]], ids=["joined", "upsampled", "both"])
+@some
 def test_gradients_of_the_inputs_are_left_out_where_nobody_asks(case, fast, upsampled):
     channels, _, N, H, W, kernel, stride, padding, factor = case
     stride, pads, out = resolve((N, sum(channels), H * factor, W * factor), kernel, stride, padding)

@@ -71,7 +71,7 @@ def test_numba_in_float32_is_within_the_rounding_of_its_sums(N, C, K, H, W, layo
         expected, sizes = getattr(maths, name)(*doubles), getattr(maths, name)(*map(abs, doubles))
         found = getattr(fast, name)(*args)
         assert found.dtype == np.float32 and found.shape == expected.shape
-        # n roundings at most; beyond some dozen they stay, but for a chance below 1e-6, within 4√n (Higham & Mary 2019).
+        # n roundings at most; beyond some dozen, but for a chance below 1e-6, those of 4√n (Higham & Mary 2019)
         assert (abs(found - expected) <= min(terms + 1, 4 * terms**0.5) * EPS32 * sizes).all(), name
         for a, old in zip(args, before, strict=True):
             np.testing.assert_array_equal(a, old)

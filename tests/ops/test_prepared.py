@@ -99,7 +99,7 @@ def test_nothing_is_left_of_weights_that_are_gone(made):
 
 
 def test_weights_that_lie_where_others_lay_are_new():
-    """Objects that die leave their id to others; with the same content nothing but the weak reference tells them apart."""
+    """An array may get the id of one that died; where also its content is the same, only the weak reference knows."""
     make, ids = Counted(), set()
     with no_grad():
         for k in range(1, 50):

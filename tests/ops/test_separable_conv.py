@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from arrays import EPS32, equal, equals_torch, rand, strided, value_and_grads
+from arrays import EPS32, cotangent, equal, equals_torch, rand, strided, value_and_grads
 
 from tinyseg import Tensor, backend, check_grads, ops, using
 from tinyseg.ops import separable_conv2d
@@ -105,12 +105,29 @@ def test_one_input_needs_no_list_and_no_bias_is_a_bias_of_zero(kernels):
     check_grads(lambda *t: separable_conv2d(*t, activation="relu"), rand(2, 3, 5, 4), rand(3, 2, 3), rand(4, 3))
 
 
-def test_one_array_may_be_joined_with_itself(kernels):
-    x, wd, wp = rand(1, 3, 5, 4), rand(6, 3, 3), rand(2, 6)
+@pytest.mark.parametrize(("dtype", "tol"), [(np.float64, 1e-11), (np.float32, 1e-5)])
+def test_one_array_may_be_joined_with_itself(dtype, tol):
+    arrays = [a.astype(dtype) for a in (rand(1, 3, 5, 4), rand(6, 3, 3), rand(2, 6))]
     expected = value_and_grads(
-        lambda x, wd, wp: ops.pointwise_conv2d(ops.depthwise_conv2d(ops.concat([x, x]), wd), wp), x, wd, wp
+        lambda x, wd, wp: ops.pointwise_conv2d(ops.depthwise_conv2d(ops.concat([x, x]), wd), wp), *arrays
     )
-    equal(value_and_grads(lambda x, wd, wp: separable_conv2d([x, x], wd, wp), x, wd, wp), expected)
+    equal(value_and_grads(lambda x, wd, wp: separable_conv2d([x, x], wd, wp), *arrays), expected, tol)
+
+
+@some
+@activations
+@pytest.mark.parametrize(("first", "second"), [("fast", "reference"), ("reference", "fast")])
+def test_forward_and_backward_may_be_on_different_kernels(case, activation, first, second):
+    """Whoever leaves a `using` block in between gets the same gradients."""
+    f, arrays = fused(case, activation), [a.astype(np.float32) for a in parts(*case)[:-1]]
+    _, *expected = value_and_grads(f, *arrays)
+    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    with using(kernels=first):
+        y = f(*xs)
+    with using(kernels=second):
+        y.backward(cotangent(y.data))
+    for x, g in zip(xs, expected, strict=True):
+        np.testing.assert_allclose(x.grad, g, rtol=0, atol=1e-5 * abs(g).max())
 
 
 FITTING = {"shapes": [(2, 3, 5, 4)], "wd": (3, 2, 2), "wp": (4, 3), "b": None}

@@ -1,9 +1,9 @@
 """Winograd's F(4x4, 3x3): its identity in fractions, the numba kernels against the maths, and when they are used.
 
-Tolerances are measured, since bounds from the norms of the transforms are a thousand times too wide. On standard-normal
+TOLERANCE is measured, since bounds from the norms of the transforms are a thousand times too wide. On standard-normal
 data the largest error, over the largest output, was 2e-6 … 2e-5 forward and for x (growing with the channels), and
-1e-6 … 2e-5 for the weights (growing with the image; 4e-5 at 8 x 128 x 128), whatever the shape. TOLERANCE is the smallest
-round number above all of these; a lost tap, channel, pixel or tile is an error of 1e-2 and more.
+1e-6 … 2e-5 for the weights (growing with the image; 4e-5 at 8 x 128 x 128), whatever the shape. A lost tap, channel,
+pixel or tile is an error of 1e-2 and more.
 """
 
 import importlib
@@ -262,7 +262,7 @@ def test_ops_use_it_where_it_pays_and_only_there(op, monkeypatch):
     assert not called
 
 
-def test_without_it_other_bits_and_errors_below_1e_6():
+def test_without_it_other_bits_and_smaller_errors():
     x, w, gy = single(1, 32, 28, 30), single(32, 32, 3, 3, seed=1), single(1, 32, 28, 30, seed=2)
     calls = {
         "forward": (x, w, (1, 1), SAME, (28, 30)),
@@ -275,5 +275,6 @@ def test_without_it_other_bits_and_errors_below_1e_6():
             without = getattr(fast, name)(*args)
         exact = getattr(maths, name)(*(a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in args))
         assert (with_it != without).any(), name
-        assert abs(without - exact).max() < 1e-6 * abs(exact).max(), name
+        tolerance = 4e-6 if name == "grad_w" else 1e-6  # grad_w adds 840 pixels one after the other
+        assert abs(without - exact).max() < tolerance * abs(exact).max(), name
         close(with_it, exact)

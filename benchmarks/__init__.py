@@ -1,0 +1,1 @@
+"""How fast tinyseg is beside PyTorch, on a CPU: ``python -m benchmarks --help``."""
