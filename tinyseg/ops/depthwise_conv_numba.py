@@ -191,22 +191,23 @@ def window_gradient(band, start, width, pitch, gy, source, gy_pitch, KH, KW, sw,
             for v in range(KW):
                 p, k = start + (u * width + v) * pitch, (u * KW + v) * pitch
                 for c in range(0, C, LANES):
-                    s = load(gw, k + c)
+                    s = splat(np.float32(0))  # row by row keeps float32 sums short
                     for j in range(OW):
                         s = s + load(gy, source + j * gy_pitch + c) * load(band, p + j * sw * pitch + c)
-                    store(gw, k + c, s)
+                    store(gw, k + c, load(gw, k + c) + s)
 
 
 @njit(inline="always")
 def _three_taps(band, p, pitch, gy, source, gy_pitch, OW, C, gw, k):
     for c in range(0, C, LANES):
-        s0, s1, s2 = load(gw, k + c), load(gw, k + pitch + c), load(gw, k + 2 * pitch + c)
+        zero = splat(np.float32(0))
+        s0, s1, s2 = zero, zero, zero  # row by row keeps float32 sums short
         x0, x1 = load(band, p + c), load(band, p + pitch + c)
         for j in range(OW):
             g = load(gy, source + j * gy_pitch + c)
             x2 = load(band, p + (j + 2) * pitch + c)
             s0, s1, s2 = s0 + g * x0, s1 + g * x1, s2 + g * x2
             x0, x1 = x1, x2
-        store(gw, k + c, s0)
-        store(gw, k + pitch + c, s1)
-        store(gw, k + 2 * pitch + c, s2)
+        store(gw, k + c, load(gw, k + c) + s0)
+        store(gw, k + pitch + c, load(gw, k + pitch + c) + s1)
+        store(gw, k + 2 * pitch + c, load(gw, k + 2 * pitch + c) + s2)

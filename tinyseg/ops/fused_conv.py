@@ -15,7 +15,7 @@ Shapes: x_k (N, C_k, H, W), C = sum of C_k, w (K, C, KH, KW), b (K,), y (N, K, O
 import numpy as np
 
 from tinyseg.autograd import Function
-from tinyseg.backend import kernels
+from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.activation import relu_grad
 from tinyseg.ops.conv2d import forward as convolve
 from tinyseg.ops.conv2d import grad_w, grad_x
@@ -29,7 +29,7 @@ def forward(xs, w, b, stride, pads, out, factor, relu):
     y = convolve(join(xs, factor), w, stride, pads, out)
     y += b[:, None, None]
     if relu:
-        y *= y > 0
+        xp_of(y).maximum(y, 0, out=y)
     return y
 
 

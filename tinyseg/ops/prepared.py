@@ -13,36 +13,38 @@ from numba import njit, prange
 from tinyseg.autograd import is_grad_enabled
 from tinyseg.ops.channels_last import PARALLEL
 
-_made = {}  # (id of the weights, form): (weak reference to them, fingerprint, what was made)
+_made = {}  # id of the weights: {form: (weak reference to the weights, fingerprint, what was made)}
 
 
 def prepared(w, form, make):
     """Return `make()`, which depends on the array `w` alone, or what it returned the last time for this `form`."""
-    key = id(w), form
+    key = id(w)
     if is_grad_enabled():
         _made.pop(key, None)  # about to be trained: do not keep what will not be used
         return make()
     mark = fingerprint(w)
-    of, old_mark, value = _made.get(key, (None, None, None))
+    of, old_mark, value = _made.get(key, {}).get(form, (None, None, None))
     if of is None or of() is not w or mark != old_mark:
         value = make()
-        _made[key] = weakref.ref(w, lambda _: _made.pop(key, None)), mark, value
+        _made.setdefault(key, {})[form] = weakref.ref(w, lambda _, made=_made: made.pop(key, None)), mark, value
     return value
 
 
 def fingerprint(w):
-    """A 64-bit number that differs, but for one chance in 2⁶⁴, for arrays of different bits; memory speed."""
-    flat = w.reshape(-1).view(np.uint32)
-    return int(_fingerprints(flat, np.empty(64, np.uint64)).sum(dtype=np.uint64)), w.shape
+    """A 64-bit number that differs, but for one chance in 2⁶⁴, for arrays of different bits; and the shape."""
+    bits = np.ascontiguousarray(w).reshape(-1).view(np.uint32)
+    return int(_fingerprints(bits, np.empty(64, np.uint64)).sum(dtype=np.uint64)), w.shape
 
 
 @njit(**PARALLEL)
 def _fingerprints(bits, parts):
+    """Sums over the words of 64 pieces, each word mixed with its place."""
     n = bits.size
     for part in prange(64):
-        h = np.uint64(part)
-        for i in range(n * part // 64, n * (part + 1) // 64):
-            x = (np.uint64(bits[i]) + np.uint64(i)) * np.uint64(0x9E3779B97F4A7C15)
+        start = n * part // 64
+        piece, h = bits[start : n * (part + 1) // 64], np.uint64(part)
+        for i in range(piece.size):
+            x = (np.uint64(piece[i]) + np.uint64(start + i)) * np.uint64(0x9E3779B97F4A7C15)
             h += (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
         parts[part] = h
     return parts

@@ -16,7 +16,7 @@ Shapes: x_k (N, C_k, H, W), C = sum of C_k, wd (C, KH, KW), wp (K, C), b (K,), y
 import numpy as np
 
 from tinyseg.autograd import Function
-from tinyseg.backend import kernels
+from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.activation import relu_grad
 from tinyseg.ops.depthwise_conv import forward as depthwise
 from tinyseg.ops.depthwise_conv import grad_w as depthwise_grad_w
@@ -35,7 +35,7 @@ def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
     y = pointwise(d, wp)
     y += b[:, None, None]
     if relu:
-        y *= y > 0
+        xp_of(y).maximum(y, 0, out=y)
     return y, d
 
 
@@ -43,6 +43,8 @@ def backward(gy, xs, wd, wp, y, d, stride, pads, factor, relu):
     """Gradients of wd, wp, b, and a tuple of those of the xs."""
     if relu:
         gy = relu_grad(gy, y)
+    if d is None:  # the forward pass ran on a fast sibling, which does not keep it
+        d = depthwise(join(xs, factor), wd, stride, pads, gy.shape[2:])
     gd, X = pointwise_grad_x(gy, wp), join(xs, factor)
     gX = depthwise_grad_x(gd, wd, X.shape, stride, pads)
     gwd = depthwise_grad_w(X, gd, wd.shape, stride, pads)

@@ -121,14 +121,16 @@ def _backward(gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, 
     panel = G + rows * OW * g_pitch
     gys, ys, ws, gDs = gy.reshape(-1), y.reshape(-1), w.reshape(-1), gD.reshape(-1)
     for t in prange(T):
-        band, gwt, gbt = scratch[t], gw[t].reshape(-1), gb[t]
+        band, gwt, gbt, piece = scratch[t], gw[t].reshape(-1), gb[t], np.empty(g_pitch, np.float32)
         clear(gwt, 0, gwt.size)
         clear(gbt, 0, gbt.size)
         for task in range(N * bands * t // T, N * bands * (t + 1) // T):
             n, i0 = task // bands, task % bands * rows
             m = min(rows, OH - i0)
             pixel = (n * OH + i0) * OW
-            masked(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, gbt)
+            masked(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece)
+            for k in range(g_pitch):
+                gbt[k] += piece[k]
             load_band(x, x2, n, i0 * sh - top, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch)
             for i in range(m):
                 windows(
@@ -155,8 +157,9 @@ def _backward(gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, 
 
 @njit(**{k: v for k, v in PARALLEL.items() if k != "parallel"})
 def masked(m, K, gy, y, start, relu, out, oi, pitch, gb):
-    """Copy m pixels of gy, 0 where y is not positive if `relu`, to out[oi:], and add their sum to gb."""
+    """Copy m pixels of gy, 0 where y is not positive if `relu`, to out[oi:]; gb is their sum."""
     whole = K - K % LANES
+    clear(gb, 0, pitch)
     for i in range(m):
         p, q = start + i * K, oi + i * pitch
         for c in range(0, whole, LANES):

@@ -9,8 +9,8 @@ common axis, so that each loaded value is used many times (Goto & van de Geijn 2
 
     C[i, j] = max(floor, S[i, j] + sum_t sum_k A[t, i, k] B[t, k, j]),     i < MR,  j < WIDTH
 
-Rows of A may lie anywhere (also overlap: the windows of a convolution), so may those of B, and S is what the sum
-starts from: a bias (row stride 0), or C itself to go on with an earlier sum.
+Rows of A may lie anywhere (also overlap: the windows of a convolution), so may those of B, and S is what is added at
+the end: a bias (row stride 0), or C itself, so that a long sum becomes a sum of shorter ones and rounds less.
 """
 
 import operator
@@ -202,7 +202,7 @@ def tile(MR):
 
             cells = [(i, v) for i in range(MR) for v in range(VECTORS)]
             row = [builder.mul(a_i, number(i)) for i in range(MR)]
-            start = [_load(builder, cell(S, s_i, i, v)) for i, v in cells]
+            start = [ir.Constant(VECTOR, [0.0] * LANES)] * len(cells)
 
             # two nested counting loops; whatever changes inside is a phi of (from before, from the last round)
             before = builder.block
@@ -242,6 +242,7 @@ def tile(MR):
             builder.position_at_end(done)
             floors = _splat(builder, floor)
             for (i, v), x in zip(cells, sums, strict=True):
+                x = builder.fadd(x, _load(builder, cell(S, s_i, i, v)))
                 _store(builder, _maximum(builder, floors, x), cell(C, c_i, i, v))
             return context.get_dummy_value()
 

@@ -10,14 +10,13 @@ The gradient of the input is the forward pass with w turned round. V is kept as 
 the same array is the left side of one product and the packed right side of the other. From one k to the next it is an
 odd number of rows: were it a power of two, all 36 elements of a tile would share one set of the cache.
 
-Float32 rounding grows from about 3e-7 of the largest output to about 1e-5, which is why `using(winograd=False)` exists.
+Float32 rounding grows from about 1e-6 of the largest output to about 1e-5, which is why `using(winograd=False)` exists.
 """
 
 import numpy as np
 from numba import njit, prange
 
 from tinyseg.arena import empty
-from tinyseg.autograd import is_grad_enabled
 from tinyseg.backend import config
 from tinyseg.ops.bands import load_band, pitch_of
 from tinyseg.ops.channels_last import OPTIONS, PARALLEL, threads
@@ -35,6 +34,7 @@ from tinyseg.ops.winograd_tiles import (
 STRIP = 16  # tiles that are transformed at a time
 CHUNK = 256  # tiles whose V exists at a time
 BLOCK = 64  # tiles whose M, for one panel of output channels, exists at a time
+CHANNELS = 48  # input channels whose weights are transformed at a time
 SOME = 48  # tiles below which the transformed weights, four times as many, cost more than they save
 LARGE = 1 << 24  # floats of transformed weights (64 MiB) that no cache holds: then twice as many
 ZEROS = np.zeros(WIDTH, np.float32)
@@ -47,10 +47,7 @@ def pays(w, stride, y, spread):
         return False
     N, OH, OW, _ = y.shape
     tiles = N * -(-OH // 4) * -(-OW // 4)
-    if not is_grad_enabled():
-        enough = SOME // 2  # the transformed weights are there already
-    else:
-        enough = SOME if 36 * K * C < LARGE else 2 * SOME
+    enough = SOME if 36 * K * C < LARGE else 2 * SOME
     return tiles >= enough and 16 * tiles <= 2 * N * OH * OW  # not where most of a tile lies outside of a small image
 
 
@@ -192,11 +189,11 @@ def _transform_weights(w, U):
     """U[panel of K][k][c][WIDTH] = (G w Gᵀ)_k; zero where there is no such filter or channel."""
     K, C = w.shape[0], w.shape[1]
     K_panels, _, length, _ = U.shape
-    Us, step, pieces = U.reshape(-1), length * WIDTH, -(-length // SOME)
+    Us, step, pieces = U.reshape(-1), length * WIDTH, -(-length // CHANNELS)
     for task in prange(K_panels * pieces):
-        p, c0 = task // pieces, task % pieces * SOME
-        n, c1 = min(WIDTH, K - p * WIDTH), min(length, c0 + SOME)
-        g = np.zeros((SOME, 9, WIDTH), np.float32)
+        p, c0 = task // pieces, task % pieces * CHANNELS
+        n, c1 = min(WIDTH, K - p * WIDTH), min(length, c0 + CHANNELS)
+        g = np.zeros((CHANNELS, 9, WIDTH), np.float32)
         rows, columns = (n, min(c1, C) - c0) if w.strides[0] > w.strides[1] else (min(c1, C) - c0, n)
         for i in range(rows):  # reads what lies side by side one after the other
             for q in range(columns):
