@@ -12,8 +12,6 @@ and applies the ReLU while the sums are still in registers.
 Shapes: x_k (N, C_k, H, W), C = sum of C_k, w (K, C, KH, KW), b (K,), y (N, K, OH, OW).
 """
 
-import numpy as np
-
 from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.activation import relu_grad
@@ -84,5 +82,4 @@ def fused_conv2d(x, w, b=None, stride=1, padding=0, upsample=1, activation=None)
     -------
     Tensor, shape (N, K, OH, OW), x's dtype
     """
-    b = bias_or_zeros(b, w, np.shape(getattr(w, "data", w))[0])
-    return FusedConv2d(stride, padding, upsample, activation)(w, b, *as_list(x))
+    return FusedConv2d(stride, padding, upsample, activation)(w, bias_or_zeros(b, w), *as_list(x))

@@ -7,7 +7,7 @@ Fast siblings read the x_k where they lie; nobody writes X.
 
 import numpy as np
 
-from tinyseg.autograd import Tensor
+from tinyseg.autograd import as_array
 from tinyseg.backend import xp_of
 from tinyseg.ops.upsample import nearest_forward, nearest_grad_x
 from tinyseg.ops.window import check_nchw
@@ -47,9 +47,7 @@ def check(op, xs, channels, factor, activation):
     return N, C, factor * H, factor * W
 
 
-def bias_or_zeros(b, like, K):
-    """Return `b`, or K zeros beside the array or Tensor `like`."""
-    if b is not None:
-        return b
-    like = like.data if isinstance(like, Tensor) else like
-    return xp_of(like).zeros(K, like.dtype)
+def bias_or_zeros(b, w):
+    """Return `b`, or a zero for each output channel of the weights `w`, an array or Tensor."""
+    w = as_array(w)
+    return b if b is not None else xp_of(w).zeros(w.shape[:1], w.dtype)

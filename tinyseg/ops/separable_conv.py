@@ -13,8 +13,6 @@ in cache, writes neither X nor D to memory and computes D again in the backward 
 Shapes: x_k (N, C_k, H, W), C = sum of C_k, wd (C, KH, KW), wp (K, C), b (K,), y (N, K, OH, OW).
 """
 
-import numpy as np
-
 from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.activation import relu_grad
@@ -99,5 +97,5 @@ def separable_conv2d(x, w_depthwise, w_pointwise, b=None, stride=1, padding=0, u
     Tensor, shape (N, K, OH, OW), x's dtype
     """
     xs = as_list(x)
-    b = bias_or_zeros(b, w_pointwise, np.shape(getattr(w_pointwise, "data", w_pointwise))[0])
+    b = bias_or_zeros(b, w_pointwise)
     return SeparableConv2d(stride, padding, upsample, activation)(w_depthwise, w_pointwise, b, *xs)
