@@ -3,15 +3,15 @@
 import numpy as np
 from numba import njit, prange
 
+from tinyseg.ops.channels_last import OPTIONS, PARALLEL, float32
+
 LARGE = 1 << 15  # elements from which on a second thread is worth its start
 BLOCK = 1 << 12  # elements to a task
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 
 
 def supports(w, g, *state):
     """Parameters and state as they are made; gradients in any layout."""
-    floats = all(a.dtype == np.float32 for a in (w, g, *state))
-    return floats and w.ndim <= 4 and all(a.flags.c_contiguous for a in (w, *state))
+    return float32(w, g, *state) and w.ndim <= 4 and all(a.flags.c_contiguous for a in (w, *state))
 
 
 def adam(w, g, m, v, b1, b2, eps, rate, shrink):
@@ -35,14 +35,14 @@ def _adam(w, g, m, v, gain1, gain2, eps, rate, shrink):
         w[k] = shrink * w[k] - mean / (np.sqrt(square) + eps) * rate
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(**PARALLEL)
 def _adam_in_blocks(w, g, m, v, gain1, gain2, eps, rate, shrink):
     for block in prange(-(-w.size // BLOCK)):
         i, j = block * BLOCK, min(w.size, (block + 1) * BLOCK)
         _adam(w[i:j], g[i:j], m[i:j], v[i:j], gain1, gain2, eps, rate, shrink)
 
 
-@njit(parallel=True, **OPTIONS)
+@njit(**PARALLEL)
 def _adam_in_rows(w, g, m, v, gain1, gain2, eps, rate, shrink):
     K, A, B, C = g.shape
     for k in prange(K):

@@ -61,6 +61,12 @@ def log_softmax_grad(gy, y, axis):
     return gy - xp_of(gy).exp(y) * gy.sum(axis=axis, keepdims=True)
 
 
+def check_activation(op, activation):
+    """Raise unless the activation is None or "relu"."""
+    if activation not in (None, "relu"):
+        raise ValueError(f"{op}: activation must be None or 'relu', but is {activation!r}.")
+
+
 # ----- the nodes of the graph ------------------------------------------------
 class Relu(Function):
     def forward(self, x):

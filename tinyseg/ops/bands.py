@@ -23,6 +23,11 @@ def pitch_of(C):
     return pitch + LANES if pitch % 1024 == 0 else pitch
 
 
+def transposed(pads, kernel):
+    """Padding of the convolution that is the gradient of one with padding `pads`: k - 1 less what came before."""
+    return tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(kernel, pads, strict=True))
+
+
 @njit(**OPTIONS)
 def load_band(x, x2, n, first, rows, left, width, repeat, sh, sw, band, start, pitch):
     """Write rows `first` … `first + rows` of image n to band[start:], each `width` pixels.

@@ -15,7 +15,7 @@ Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 
 
 from tinyseg.autograd import Function, as_array
 from tinyseg.backend import kernels, xp_of
-from tinyseg.ops.activation import relu_forward, relu_grad
+from tinyseg.ops.activation import check_activation, relu_forward, relu_grad
 from tinyseg.ops.window import check_nchw, check_shape
 
 AXES = (0, 2, 3)
@@ -116,12 +116,6 @@ def batch_norm(
         raise ValueError("batch_norm in evaluation needs running_mean and running_var; pass them or training=True.")
     node = BatchNorm(running_mean, running_var, training, momentum, eps, activation)
     return node(x, *default_affine("batch_norm", x, weight, bias))
-
-
-def check_activation(op, activation):
-    """Raise unless the activation is None or "relu"."""
-    if activation not in (None, "relu"):
-        raise ValueError(f"{op}: activation must be None or 'relu', but is {activation!r}.")
 
 
 def default_affine(op, x, weight, bias):

@@ -11,7 +11,7 @@ from numba import njit, prange
 
 from tinyseg.arena import empty
 from tinyseg.ops import winograd_numba as winograd
-from tinyseg.ops.bands import NOTHING, load_band
+from tinyseg.ops.bands import NOTHING, load_band, transposed
 from tinyseg.ops.channels_last import PARALLEL, channels_first, float32, pixels, threads
 from tinyseg.ops.gemm import outer_panel, padded, rows_of_panel
 from tinyseg.ops.prepared import prepared
@@ -68,7 +68,7 @@ def convolve(x, x2, w, b, floor, stride, pads, y, repeat=1, spread=(1, 1), every
 
 def convolve_transposed(gy, w, stride, pads, gx):
     """gx = the gradient of the input of a convolution with weights w (K, C, KH, KW)."""
-    pads = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(w.shape[2:], pads, strict=True))
+    pads = transposed(pads, w.shape[2:])
     flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
     convolve(gy, NOTHING, flipped, padded(np.zeros(len(flipped))), NO_FLOOR, (1, 1), pads, gx, spread=stride)
 

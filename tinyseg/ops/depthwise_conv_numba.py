@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit, prange
 
 from tinyseg.arena import empty
-from tinyseg.ops.bands import NOTHING, load_band, pitch_of
+from tinyseg.ops.bands import NOTHING, load_band, pitch_of, transposed
 from tinyseg.ops.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels, threads
 from tinyseg.ops.simd import LANES, clear, copy, load, splat, store
 
@@ -45,11 +45,6 @@ def taps_of(w):
     return taps
 
 
-def transposed(pads, kernel):
-    """Padding of the convolution that is the gradient of one with padding `pads`: k - 1 less what came before."""
-    return tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(kernel, pads, strict=True))
-
-
 def correlate(x, x2, w, stride, pads, y, y2=NOTHING, repeat=1, spread=(1, 1)):
     """y, y2 = the halves of the correlation of (x, x2), loaded by `load_band`, with taps w (KH, KW, pitch)."""
     (sh, sw), KH, pitch, (N, OH, OW, _) = stride, len(w), w.shape[2], y.shape
@@ -60,7 +55,7 @@ def correlate(x, x2, w, stride, pads, y, y2=NOTHING, repeat=1, spread=(1, 1)):
 
 def correlate_transposed(gy, w, stride, pads, gx, gx2=NOTHING):
     """gx, gx2 = the halves of the gradient of the input of a correlation with weights w (C, KH, KW)."""
-    pads = tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(w.shape[1:], pads, strict=True))
+    pads = transposed(pads, w.shape[1:])
     correlate(gy, NOTHING, taps_of(w[:, ::-1, ::-1]), (1, 1), pads, gx, gx2, spread=stride)
 
 

@@ -15,8 +15,8 @@ Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
 
 from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
-from tinyseg.ops.activation import relu_forward, relu_grad
-from tinyseg.ops.batch_norm import check_activation, default_affine
+from tinyseg.ops.activation import check_activation, relu_forward, relu_grad
+from tinyseg.ops.batch_norm import default_affine
 from tinyseg.ops.window import check_shape
 
 

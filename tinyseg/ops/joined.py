@@ -9,20 +9,22 @@ import numpy as np
 
 from tinyseg.autograd import as_array
 from tinyseg.backend import xp_of
+from tinyseg.ops.activation import check_activation
+from tinyseg.ops.shape import concat_backward, concat_forward
 from tinyseg.ops.upsample import nearest_forward, nearest_grad_x
 from tinyseg.ops.window import check_nchw
 
 
 def join(xs, factor):
     """Return X, (N, sum of C_k, factor·H, factor·W); the array itself where nothing is to be done."""
-    x = xs[0] if len(xs) == 1 else xp_of(*xs).concatenate(xs, axis=1)
+    x = xs[0] if len(xs) == 1 else concat_forward(xs, 1)
     return x if factor == 1 else nearest_forward(x, (factor, factor))
 
 
 def split(gX, xs, factor):
     """Return the gradients of the x_k from that of X, a tuple."""
     gx = gX if factor == 1 else nearest_grad_x(gX, (factor, factor))
-    return tuple(xp_of(gx).split(gx, np.cumsum([x.shape[1] for x in xs])[:-1].tolist(), axis=1))
+    return concat_backward(gx, np.cumsum([x.shape[1] for x in xs])[:-1].tolist(), 1)
 
 
 def as_list(x):
@@ -34,8 +36,7 @@ def check(op, xs, channels, factor, activation):
     """Raise unless the xs can be joined to `channels` channels; return X's shape."""
     if not isinstance(factor, int) or factor < 1:
         raise ValueError(f"{op}: upsample must be a whole number of at least 1, but is {factor!r}.")
-    if activation not in (None, "relu"):
-        raise ValueError(f"{op}: activation must be None or 'relu', but is {activation!r}.")
+    check_activation(op, activation)
     for x in xs:
         check_nchw(op, x)
         if (x.shape[0], *x.shape[2:]) != (xs[0].shape[0], *xs[0].shape[2:]):

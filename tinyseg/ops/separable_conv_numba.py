@@ -12,7 +12,7 @@ from numba import njit, prange
 
 from tinyseg.arena import empty
 from tinyseg.ops.bands import load_band
-from tinyseg.ops.channels_last import PARALLEL, channels_first, pixels, threads, whole_vectors
+from tinyseg.ops.channels_last import OPTIONS, PARALLEL, channels_first, pixels, threads, whole_vectors
 from tinyseg.ops.channels_last import float32 as all_float32
 from tinyseg.ops.depthwise_conv_numba import (
     band_rows,
@@ -78,48 +78,31 @@ def _scratch(y, w, stride, pixel):
 @njit(**PARALLEL)
 def _forward(x, x2, w, B, b, stride, top, left, factor, rows, width, floor, scratch, y):
     N, OH, OW, K = y.shape
-    KH, KW, pitch = w.shape
+    KH, _, pitch = w.shape
     sh, sw = stride
     C, bands, T = x.shape[3] + x2.shape[3], -(-OH // rows), scratch.shape[0]
     D = ((rows - 1) * sh + KH) * width * pitch  # where D begins in the scratch
-    ys, ws = y.reshape(-1), w.reshape(-1)
+    ys = y.reshape(-1)
     for t in prange(T):
         band = scratch[t]
         for task in range(N * bands * t // T, N * bands * (t + 1) // T):
             n, i0 = task // bands, task % bands * rows
             m = min(rows, OH - i0)
-            load_band(x, x2, n, i0 * sh - top, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch)
-            for i in range(m):
-                windows(
-                    band,
-                    i * sh * width * pitch,
-                    width,
-                    pitch,
-                    ws,
-                    KH,
-                    KW,
-                    sw,
-                    OW,
-                    0,
-                    C,
-                    band,
-                    D + i * OW * pitch,
-                    pitch,
-                )
+            _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
             product(m * OW, K, 1, C, band, D, 0, pitch, 1, B, 0, b, 0, 0, floor, ys, (n * OH + i0) * OW * K, K)
 
 
 @njit(**PARALLEL)
 def _backward(gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, gw, gb, gD):
     N, OH, OW, K = gy.shape
-    KH, KW, pitch = w.shape
+    KH, _, pitch = w.shape
     sh, sw = stride
     C, bands, T = x.shape[3] + x2.shape[3], -(-OH // rows), scratch.shape[0]
     g_pitch = gb.shape[1]
     D = ((rows - 1) * sh + KH) * width * pitch
     G = D + rows * OW * pitch
     panel = G + rows * OW * g_pitch
-    gys, ys, ws, gDs = gy.reshape(-1), y.reshape(-1), w.reshape(-1), gD.reshape(-1)
+    gys, ys, gDs = gy.reshape(-1), y.reshape(-1), gD.reshape(-1)
     for t in prange(T):
         band, gwt, gbt, piece = scratch[t], gw[t].reshape(-1), gb[t], np.empty(g_pitch, np.float32)
         clear(gwt, 0, gwt.size)
@@ -131,31 +114,25 @@ def _backward(gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, 
             masked(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece)
             for k in range(g_pitch):
                 gbt[k] += piece[k]
-            load_band(x, x2, n, i0 * sh - top, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch)
-            for i in range(m):
-                windows(
-                    band,
-                    i * sh * width * pitch,
-                    width,
-                    pitch,
-                    ws,
-                    KH,
-                    KW,
-                    sw,
-                    OW,
-                    0,
-                    C,
-                    band,
-                    D + i * OW * pitch,
-                    pitch,
-                )
+            _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
             for j in range(0, m * OW, LONGEST):
                 k = min(LONGEST, m * OW - j)
                 outer(K, C, k, band, G + j * g_pitch, g_pitch, band, D + j * pitch, pitch, band[panel:], gwt, 0, C)
             product(m * OW, C, 1, K, band, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
 
 
-@njit(**{k: v for k, v in PARALLEL.items() if k != "parallel"})
+@njit(**OPTIONS)
+def _depthwise(x, x2, n, first, left, factor, w, sh, sw, m, OW, width, band, D):
+    """m rows of D, to band[D:], from the rows of image n that begin at `first`, loaded to band[0:]."""
+    KH, KW, pitch = w.shape
+    C, ws = x.shape[3] + x2.shape[3], w.reshape(-1)
+    load_band(x, x2, n, first, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch)
+    for i in range(m):
+        start, target = i * sh * width * pitch, D + i * OW * pitch
+        windows(band, start, width, pitch, ws, KH, KW, sw, OW, 0, C, band, target, pitch)
+
+
+@njit(**OPTIONS)
 def masked(m, K, gy, y, start, relu, out, oi, pitch, gb):
     """Copy m pixels of gy, 0 where y is not positive if `relu`, to out[oi:]; gb is their sum."""
     whole = K - K % LANES
