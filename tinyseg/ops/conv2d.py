@@ -10,7 +10,7 @@ Write what the window at output (i, j) sees as one column, cols(X)[cuv, ij] = X[
     grad_w    gW     = sum_n GY[n] cols(X[n])ᵀ
     grad_x    gcols  = Wᵀ GY,  gX = colsᵀ(gcols): each column is added back to where it was read
 
-One image at a time, so that only one image's columns exist at once (KH·KW times its size).
+A few rows of one image at a time, so that no more than their columns exist at once (KH·KW times their size).
 
 Shapes: x (N, C, H, W), w (K, C, KH, KW), b (K,), y (N, K, OH, OW), OH = (H + top + bottom - KH) // sh + 1.
 """
@@ -19,41 +19,52 @@ from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, resolve, taps
 
+STRIP = 1 << 22  # values in the columns of one strip: 16 MiB in float32, about what a processor's last cache holds
+
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def forward(x, w, stride, pads, out):
     """Convolve: (N, C, H, W) -> (N, K, OH, OW)."""
-    N, K = len(x), len(w)
-    xp, X, Wm = xp_of(x), pad2d(x, pads), w.reshape(K, -1)  # Wm (K, C·KH·KW)
-    y = xp.empty((N, K, *out), x.dtype)
-    for n in range(N):
-        xp.matmul(Wm, im2col(X[n : n + 1], w.shape[2:], out, stride), out=y[n].reshape(K, -1))
+    xp, X, Wm = xp_of(x), pad2d(x, pads), w.reshape(len(w), -1)  # Wm (K, C·KH·KW)
+    y = xp.empty((len(x), len(w), *out), x.dtype)
+    for Xs, ys in strips(X, y, w.shape[2:], stride):
+        ys[...] = (Wm @ im2col(Xs, w.shape[2:], ys.shape[1:], stride)).reshape(ys.shape)
     return y
 
 
 def grad_w(x, gy, w_shape, stride, pads):
     """Gradient of the weights, (K, C, KH, KW)."""
-    N, K, X = len(x), w_shape[0], pad2d(x, pads)
-    gW = xp_of(x).zeros((K, X.shape[1] * w_shape[2] * w_shape[3]), x.dtype)
-    for n in range(N):
-        gW += gy[n].reshape(K, -1) @ im2col(X[n : n + 1], w_shape[2:], gy.shape[2:], stride).T
+    K, C, KH, KW = w_shape
+    gW = xp_of(x).zeros((K, C * KH * KW), x.dtype)
+    for Xs, gys in strips(pad2d(x, pads), gy, (KH, KW), stride):
+        gW += gys.reshape(K, -1) @ im2col(Xs, (KH, KW), gys.shape[1:], stride).T
     return gW.reshape(w_shape)
 
 
 def grad_x(gy, w, x_shape, stride, pads):
     """Gradient of the input, (N, C, H, W)."""
     (N, C, H, W), ((top, bottom), (left, right)) = x_shape, pads
-    (K, _, KH, KW), out = w.shape, gy.shape[2:]
+    K, _, KH, KW = w.shape
     gX = xp_of(gy).zeros((N, C, top + H + bottom, left + W + right), gy.dtype)
-    for n in range(N):
-        gcols = (w.reshape(K, -1).T @ gy[n].reshape(K, -1)).reshape(C, KH, KW, *out)
-        for u, v, window in taps(gX[n : n + 1], (KH, KW), out, stride):
+    for gXs, gys in strips(gX, gy, (KH, KW), stride):
+        gcols = (w.reshape(K, -1).T @ gys.reshape(K, -1)).reshape(C, KH, KW, *gys.shape[1:])
+        for u, v, window in taps(gXs, (KH, KW), gys.shape[1:], stride):
             window += gcols[:, u, v]  # a view: writes into gX
     return crop2d(gX, pads)
 
 
+def strips(X, y, kernel, stride):
+    """Yield views of a few rows of y[n], (K, rows, OW), with the rows of X that they come from, (1, C, ·, W)."""
+    (N, _, OH, OW), (KH, KW), sh = y.shape, kernel, stride[0]
+    rows = max(1, STRIP // max(X.shape[1] * KH * KW * OW, 1))
+    for n in range(N):
+        for i in range(0, OH, rows):
+            ys = y[n, :, i : i + rows]
+            yield X[n : n + 1, :, i * sh : (i + ys.shape[1] - 1) * sh + KH], ys
+
+
 def im2col(X, kernel, out, stride):
-    """Columns of one padded image X (1, C, H, W): (C·KH·KW, OH·OW)."""
+    """Columns of some rows of one padded image X (1, C, ·, W): (C·KH·KW, OH·OW)."""
     C = X.shape[1]
     cols = xp_of(X).empty((C, *kernel, *out), X.dtype)
     for u, v, window in taps(X, kernel, out, stride):

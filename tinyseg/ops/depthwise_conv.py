@@ -15,10 +15,12 @@ Fast version of the same three functions: depthwise_conv_numba.py (CPU).
 
 from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
+from tinyseg.ops.by_channels import by_channels
 from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, resolve, taps
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
+@by_channels
 def forward(x, w, stride, pads, out):
     """Filter each channel with its kernel: (N, C, H, W) -> (N, C, OH, OW)."""
     X = pad2d(x, pads)
@@ -28,18 +30,20 @@ def forward(x, w, stride, pads, out):
     return y
 
 
+@by_channels
 def grad_w(x, gy, w_shape, stride, pads):
     """Gradient of the kernels, (C, KH, KW)."""
     X = pad2d(x, pads)
-    gw = xp_of(x).zeros(w_shape, x.dtype)
+    gw = xp_of(x).zeros((x.shape[1], *w_shape[1:]), x.dtype)
     for u, v, window in taps(X, w_shape[1:], gy.shape[2:], stride):
         gw[:, u, v] = (window * gy).sum(axis=(0, 2, 3))  # (N,C,OH,OW) -> (C,)
     return gw
 
 
+@by_channels
 def grad_x(gy, w, x_shape, stride, pads):
     """Gradient of the input, (N, C, H, W)."""
-    (N, C, H, W), ((top, bottom), (left, right)) = x_shape, pads
+    (N, C), (H, W), ((top, bottom), (left, right)) = gy.shape[:2], x_shape[2:], pads
     gX = xp_of(gy).zeros((N, C, top + H + bottom, left + W + right), gy.dtype)
     for u, v, window in taps(gX, w.shape[1:], gy.shape[2:], stride):
         window += gy * w[:, u, v, None, None]  # a view: writes into gX

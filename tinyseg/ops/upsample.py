@@ -16,18 +16,23 @@ import numpy as np
 
 from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
+from tinyseg.ops.by_channels import by_channels
 from tinyseg.ops.window import check_nchw, pair
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
+@by_channels
 def nearest_forward(x, factor):
     """Repeat every pixel fh x fw times."""
     (N, C, H, W), (fh, fw) = x.shape, factor
-    y = xp_of(x).empty((N, C, H, fh, W, fw), x.dtype)
-    y[...] = x[:, :, :, None, :, None]
-    return y.reshape(N, C, H * fh, W * fw)
+    y = xp_of(x).empty((N, C, H * fh, W * fw), x.dtype)
+    for u in range(fh):
+        for v in range(fw):
+            y[:, :, u::fh, v::fw] = x
+    return y
 
 
+@by_channels
 def nearest_grad_x(gy, factor):
     """Sum the gradient over every fh x fw block."""
     fh, fw = factor
