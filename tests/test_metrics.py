@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.spatial import distance
 
-from tinyseg.metrics import BinaryScores, accuracy, confusion_counts, dice, iou, mean_iou
+from tinyseg.metrics import BinaryScores, accuracy, confusion_counts, dice, iou, mean_iou, sensitivity, specificity
 
 # By hand: TP = 3, FP = 2, FN = 1, TN = 4.
 PREDICTION = np.array([[1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], bool)
@@ -45,6 +45,8 @@ def test_scores_worked_out_by_hand():
     assert mean_iou(PREDICTION, TARGET) == pytest.approx(BY_HAND["mean_iou"], rel=1e-15)
     assert dice(~PREDICTION, ~TARGET) == pytest.approx(BY_HAND["membrane_dice"], rel=1e-15)
     assert iou(~PREDICTION, ~TARGET) == pytest.approx(BY_HAND["membrane_iou"], rel=1e-15)
+    assert sensitivity(PREDICTION, TARGET) == 3 / 4
+    assert specificity(PREDICTION, TARGET) == 4 / 6
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -57,6 +59,8 @@ def test_against_a_loop_and_scipy(seed):
     assert accuracy(prediction, target) == pytest.approx(1 - distance.hamming(p, t), rel=1e-14)
     both = (1 - distance.jaccard(p, t)) / 2 + (1 - distance.jaccard(~p, ~t)) / 2
     assert mean_iou(prediction, target) == pytest.approx(both, rel=1e-14)
+    assert sensitivity(prediction, target) == pytest.approx(p[t].mean(), rel=1e-14)
+    assert specificity(prediction, target) == pytest.approx((~p)[~t].mean(), rel=1e-14)
 
 
 def test_dice_is_a_function_of_iou():
@@ -111,6 +115,10 @@ def test_zero_over_zero_is_what_the_caller_says(empty, value):
     assert accuracy(nothing[:0], nothing[:0], empty) == pytest.approx(value, nan_ok=True)
     assert BinaryScores(empty).compute() == pytest.approx(dict.fromkeys(KEYS, value), nan_ok=True)
     assert dice(~nothing, nothing, empty) == 0.0  # wrong everywhere is 0, not 0/0
+    for prediction in (nothing, ~nothing):  # only the target decides what there was to find
+        assert sensitivity(prediction, nothing, empty) == pytest.approx(value, nan_ok=True)
+        assert specificity(prediction, ~nothing, empty) == pytest.approx(value, nan_ok=True)
+    assert (sensitivity(nothing, ~nothing, empty), specificity(~nothing, nothing, empty)) == (0.0, 0.0)
 
 
 def test_the_default_for_zero_over_zero_is_nan():
@@ -146,5 +154,7 @@ def test_values_that_are_no_probability_are_refused(bad):
 def test_wrong_options_are_refused():
     with pytest.raises(ValueError, match="'nan', 'one' or 'zero'"):
         BinaryScores(empty="skip")
+    with pytest.raises(ValueError, match="'nan', 'one' or 'zero'.*'skip'"):
+        sensitivity(PREDICTION, TARGET, empty="skip")
     with pytest.raises(ValueError, match="threshold"):
         BinaryScores().update(np.array([0.5]), np.array([True]), threshold=127)

@@ -1,18 +1,12 @@
-r"""Scores of a binary segmentation: pixel accuracy, Dice and IoU, of one image or pooled over many.
+r"""Scores of a binary segmentation: accuracy, Dice, IoU, sensitivity and specificity, of one image or pooled over many.
 
 White, 1, foreground is the inside of a cell; black, 0, background is membrane.  Over all pixels let
 
 .. math::
     TP = \sum p\,t, \quad FP = \sum p\,(1-t), \quad FN = \sum (1-p)\,t, \quad TN = \sum (1-p)(1-t)
 
-for a prediction :math:`p` and a target :math:`t`.  Then
-
-.. math::
-    \text{accuracy} = \frac{TP + TN}{TP + FP + FN + TN}, \quad
-    \text{Dice} = \frac{2\,TP}{2\,TP + FP + FN}, \quad
-    \text{IoU} = \frac{TP}{TP + FP + FN}
-
-and Dice = 2 IoU / (1 + IoU).  The membrane's Dice and IoU are those of the complements, so that TN takes the
+for a prediction :math:`p` and a target :math:`t`.  The scores are ratios of these counts, see
+`tinyseg.metrics.ratios`.  The membrane's Dice and IoU are those of the complements, so that TN takes the
 place of TP.  `mean_iou` is the mean of the two classes' IoU.
 
 With four pixels in five white, an all-white prediction already has accuracy 0.8, Dice 0.89 and IoU 0.8: the
@@ -20,18 +14,17 @@ membrane's scores (0 for it) are the ones that tell networks apart.  A published
 else: Gadosey et al. (Diagnostics 2020) report 87.35 beside a Dice of 98.51, which as foreground IoU would be
 97.1; theirs is averaged over classes or thresholds, and compares with `mean_iou`, if with anything here.
 
-Each score may be 0/0, such as the Dice of an empty prediction with an empty target.  What it is then is
-the caller's choice: ``empty="nan"`` (undefined, the default), ``"one"`` (nothing to find, none found)
-or ``"zero"``.
-
-Everything here takes NumPy arrays of any shape; bring CuPy arrays over with ``cupy.asnumpy`` first.
+Each score may be 0/0, such as the Dice of an empty prediction with an empty target; ``empty`` says what it is
+then, see `tinyseg.metrics`.  Arrays may have any shape.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-_EMPTY = {"nan": float("nan"), "one": 1.0, "zero": 0.0}
+from tinyseg.metrics.ratios import fractions, value_of_empty
+
+_REPORTED = ("accuracy", "dice", "iou", "mean_iou", "membrane_dice", "membrane_iou")
 
 
 def confusion_counts(prediction, target):
@@ -156,6 +149,52 @@ def mean_iou(prediction, target, empty="nan"):
     return _scores(*confusion_counts(prediction, target), empty)["mean_iou"]
 
 
+def sensitivity(prediction, target, empty="nan"):
+    """Fraction of the foreground that was found, TP / (TP + FN); ``sensitivity(~p, ~t)`` is the specificity.
+
+    Parameters
+    ----------
+    prediction, target : array_like of bool, or of 0 and 1, equal shapes
+        True inside of a cell.
+    empty : {"nan", "one", "zero"}
+        The score when the target has no foreground, whether or not the prediction has any.
+
+    Returns
+    -------
+    float
+        In [0, 1]; also known as recall, or true positive rate.
+
+    Raises
+    ------
+    ValueError
+        As `accuracy`.
+    """
+    return _scores(*confusion_counts(prediction, target), empty)["sensitivity"]
+
+
+def specificity(prediction, target, empty="nan"):
+    """Fraction of the background that was left alone, TN / (TN + FP).
+
+    Parameters
+    ----------
+    prediction, target : array_like of bool, or of 0 and 1, equal shapes
+        True inside of a cell.
+    empty : {"nan", "one", "zero"}
+        The score when the target is all foreground, whatever the prediction.
+
+    Returns
+    -------
+    float
+        In [0, 1]; also known as true negative rate.
+
+    Raises
+    ------
+    ValueError
+        As `accuracy`.
+    """
+    return _scores(*confusion_counts(prediction, target), empty)["specificity"]
+
+
 class BinaryScores:
     """All scores, pooled: counts are summed over the calls, so how images are batched does not matter.
 
@@ -164,7 +203,7 @@ class BinaryScores:
     Parameters
     ----------
     empty : {"nan", "one", "zero"}
-        The score of a class that neither prediction nor target has, see the module.
+        The score of a class that neither prediction nor target has, see `tinyseg.metrics`.
 
     Attributes
     ----------
@@ -180,7 +219,7 @@ class BinaryScores:
     """
 
     def __init__(self, empty="nan"):
-        _ratio(0, 0, empty)  # complain about a wrong policy now, not after an epoch
+        value_of_empty(empty)  # complain about a wrong policy now, not after an epoch
         self.empty = empty
         self.tp = self.fp = self.fn = self.tn = 0
 
@@ -218,27 +257,21 @@ class BinaryScores:
             ``accuracy, dice, iou, mean_iou, membrane_dice, membrane_iou``, each in [0, 1], or what
             ``empty`` says where it is 0/0.
         """
-        return _scores(self.tp, self.fp, self.fn, self.tn, self.empty)
+        scores = _scores(self.tp, self.fp, self.fn, self.tn, self.empty)
+        return {name: scores[name] for name in _REPORTED}
 
 
 def _scores(tp, fp, fn, tn, empty):
-    """All scores from the four counts: the one place where the module's equations stand as code."""
-    wrong = fp + fn
-    foreground, membrane = _ratio(tp, tp + wrong, empty), _ratio(tn, tn + wrong, empty)
+    """All scores from the four counts, as floats."""
+    undefined = value_of_empty(empty)
+    inside = {name: a / b if b else undefined for name, (a, b) in fractions(tp, fp, fn, tn).items()}
+    membrane = {name: a / b if b else undefined for name, (a, b) in fractions(tn, fn, fp, tp).items()}
     return {
-        "accuracy": _ratio(tp + tn, tp + tn + wrong, empty),
-        "dice": _ratio(2 * tp, 2 * tp + wrong, empty),
-        "iou": foreground,
-        "mean_iou": (foreground + membrane) / 2,
-        "membrane_dice": _ratio(2 * tn, 2 * tn + wrong, empty),
-        "membrane_iou": membrane,
+        **inside,
+        "mean_iou": (inside["iou"] + membrane["iou"]) / 2,
+        "membrane_dice": membrane["dice"],
+        "membrane_iou": membrane["iou"],
     }
-
-
-def _ratio(numerator, denominator, empty):
-    if empty not in _EMPTY:
-        raise ValueError(f"empty says what 0/0 is and must be 'nan', 'one' or 'zero', but is {empty!r}.")
-    return numerator / denominator if denominator else _EMPTY[empty]
 
 
 def _mask(array, name):

@@ -1,0 +1,46 @@
+"""Scores of a segmentation: how much of a prediction is right, in several ways.
+
+- `binary`: foreground and background. `accuracy`, `dice`, `iou`, `mean_iou`, `sensitivity`, `specificity` of two
+  masks, and `BinaryScores`, pooled over many
+- `multiclass`: K classes. `confusion_matrix`, and `SegmentationScores`: scores of each class and of regions (unions
+  of classes), of each image, averaged over images, and pooled
+- `ratios`: the equations that both share
+
+A score may be 0/0, such as the Dice of a class that neither prediction nor target has.  That case is called
+empty, and what the score is then is the caller's choice:
+
+- ``empty="nan"``, the default: undefined.  A mean over images leaves the image out.
+- ``empty="one"``: nothing to find, none missed.  It counts as 1.
+- ``empty="zero"``: it counts as 0.
+
+The choice matters: of images without a tumour, "one" makes a mean Dice look better, "zero" worse.  So the running
+scores report how many cases were empty, whatever the choice.  A score that is a plain 0, such as the Dice of an
+empty target with a prediction that is not, is not empty and always counts.
+
+Everything here takes NumPy arrays; bring CuPy arrays over with ``cupy.asnumpy`` first.
+"""
+
+from tinyseg.metrics.binary import (
+    BinaryScores,
+    accuracy,
+    confusion_counts,
+    dice,
+    iou,
+    mean_iou,
+    sensitivity,
+    specificity,
+)
+from tinyseg.metrics.multiclass import SegmentationScores, confusion_matrix
+
+__all__ = [
+    "BinaryScores",
+    "SegmentationScores",
+    "accuracy",
+    "confusion_counts",
+    "confusion_matrix",
+    "dice",
+    "iou",
+    "mean_iou",
+    "sensitivity",
+    "specificity",
+]

@@ -1,0 +1,318 @@
+r"""Scores of a segmentation into K classes, of each image and pooled, all from one confusion matrix an image.
+
+Let :math:`M_{ab}` be the number of pixels of true class :math:`a` that were predicted as class :math:`b`.  A region
+:math:`R` is a set of classes, seen as foreground against all others; class :math:`k` by itself is
+:math:`R = \{k\}`.  Then
+
+.. math::
+    TP_R = \sum_{a \in R} \sum_{b \in R} M_{ab}, \quad
+    FP_R = \sum_{a \notin R} \sum_{b \in R} M_{ab}, \quad
+    FN_R = \sum_{a \in R} \sum_{b \notin R} M_{ab}, \quad
+    TN_R = \sum_{a \notin R} \sum_{b \notin R} M_{ab}
+
+and its Dice, IoU, sensitivity and specificity are the ratios of `tinyseg.metrics.ratios`.  Taking one class of a region
+for another is no error of the region.  Over the classes :math:`C` (all K, or all but the background 0)
+
+.. math::
+    \text{accuracy} = \frac{\sum_k M_{kk}}{\sum_{ab} M_{ab}}, \quad
+    \text{mean Dice} = \frac{1}{|C|} \sum_{k \in C} \text{Dice}_k, \quad
+    \text{mean IoU} = \frac{1}{|C|} \sum_{k \in C} \text{IoU}_k
+
+With ``empty="nan"`` :math:`C` holds only the classes whose score is defined, as elsewhere (MONAI, torchmetrics): most
+slices lack some class.  The binary `mean_iou`, with its two classes, is NaN there instead.
+
+Pooled scores come from the sum of the images' matrices: large images and large objects weigh more.  Means over
+images weigh each image alike.  Neither knows in what batches the images came.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Iterable
+
+import numpy as np
+
+from tinyseg.metrics.ratios import fractions, value_of_empty
+
+_OF_A_CLASS = ("dice", "iou", "sensitivity", "specificity")
+
+
+def confusion_matrix(prediction, target, num_classes):
+    """Count the pixels of each true class that were predicted as each class.
+
+    Rows are the truth and columns the prediction, as in scikit-learn; the order of the arguments is this
+    library's, prediction first (scikit-learn has the truth first).
+
+    Parameters
+    ----------
+    prediction, target : array_like of integer in [0, K), equal shapes; or of bool, if K = 2
+        Class of each pixel.
+    num_classes : int
+        K, at least 2.
+
+    Returns
+    -------
+    int64 ndarray, shape (K, K)
+        Entry [a, b]: pixels of true class a predicted as class b.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, an array is not of integers, a class is outside of [0, K) or K is below 2.
+
+    Examples
+    --------
+    >>> confusion_matrix([0, 1, 2, 2], [0, 0, 2, 2], num_classes=3).tolist()
+    [[1, 1, 0], [0, 0, 0], [0, 0, 2]]
+    """
+    size = _number_of_classes(num_classes)
+    prediction, target = _labels(prediction, "prediction", size), _labels(target, "target", size)
+    _need_equal_shapes(prediction, target)
+    cell = target.astype(np.int64).ravel()  # wide enough for K² - 1, which uint8 is not
+    cell *= size
+    cell += prediction.astype(np.int64, copy=False).ravel()
+    return np.bincount(cell, minlength=size * size).astype(np.int64, copy=False).reshape(size, size)
+
+
+class SegmentationScores:
+    """Scores of each class and region, one confusion matrix an image, so that batches and their order do not matter.
+
+    Parameters
+    ----------
+    num_classes : int
+        K, at least 2. Class 0 is the background.
+    class_names : sequence of K different str, optional
+        Keys of the results; ``"0"``, ``"1"``, … if not given.
+    empty : {"nan", "one", "zero"}
+        What a score is that is 0/0, see `tinyseg.metrics`.
+    include_background : bool
+        Whether ``mean_dice`` and ``mean_iou`` average over class 0, too. Its own scores are reported in any case.
+    regions : mapping of str to (collection of int, or int), optional
+        Unions of classes that are scored like a class, such as
+        ``{"whole tumour": (1, 2, 3), "tumour core": (2, 3)}``. They take no part in ``mean_dice`` and ``mean_iou``.
+
+    Raises
+    ------
+    ValueError
+        If ``num_classes`` is below 2, the names are not K different strings, ``empty`` is none of the three, or a
+        region is empty, names a class twice or names one outside of [0, K).
+
+    Examples
+    --------
+    >>> scores = SegmentationScores(3, regions={"cell": (1, 2)})
+    >>> scores.update([[[0, 1, 2]]], [[[0, 1, 1]]])
+    >>> scores.pooled()["classes"]["1"]["sensitivity"], scores.pooled()["regions"]["cell"]["sensitivity"]
+    (0.5, 1.0)
+    """
+
+    def __init__(self, num_classes, class_names=None, empty="nan", include_background=True, regions=None):
+        self.num_classes = _number_of_classes(num_classes)
+        self.class_names = _names(class_names, self.num_classes)
+        self.empty = empty
+        self.include_background = include_background
+        self.regions = {name: _members(name, classes, self.num_classes) for name, classes in (regions or {}).items()}
+        self._undefined = value_of_empty(empty)
+        self._matrices = []
+
+    def update(self, prediction, target):
+        """Count the pixels of a batch.
+
+        Parameters
+        ----------
+        prediction, target : array_like of integer in [0, K), shape (N, H, W) or (N, D, H, W); or of bool, if K = 2
+            Class of each pixel. Each entry of the first axis is one image.
+
+        Raises
+        ------
+        ValueError
+            As `confusion_matrix`, or if there are fewer than three axes. Nothing of the batch is counted then.
+        """
+        prediction, target = np.asarray(prediction), np.asarray(target)
+        _need_equal_shapes(prediction, target)
+        if target.ndim < 3:
+            raise ValueError(
+                "prediction and target must be batches of images, (N, H, W) or (N, D, H, W), but have shape "
+                f"{target.shape}. Give a single image a first axis of length 1, as in image[None]."
+            )
+        self._matrices += [confusion_matrix(p, t, self.num_classes) for p, t in zip(prediction, target, strict=True)]
+
+    @property
+    def matrices(self):
+        """Confusion matrices of the S images so far, in the order they came: int64 ndarray, shape (S, K, K), a copy."""
+        return np.array(self._matrices, np.int64).reshape(-1, self.num_classes, self.num_classes)
+
+    def pooled(self):
+        """Scores of all pixels together.
+
+        Returns
+        -------
+        dict
+            ``accuracy``, ``mean_dice``, ``mean_iou``: float in [0, 1], or what ``empty`` says.
+            ``classes``: for each name a dict with ``dice``, ``iou``, ``sensitivity``, ``specificity``.
+            ``regions``: the same for each region.
+            ``empty``: int, how many of all these scores are 0/0.
+        """
+        return _of_one(self._columns(self.matrices.sum(axis=0, keepdims=True)), 0)
+
+    def per_image(self):
+        """Scores of each image by itself.
+
+        Returns
+        -------
+        list of dict
+            One for each image, in the order they came, with the keys of `pooled`.
+        """
+        columns = self._columns(self.matrices)
+        return [_of_one(columns, i) for i in range(len(self._matrices))]
+
+    def mean(self):
+        """Mean over the images of each score of `per_image`.
+
+        Returns
+        -------
+        dict
+            ``accuracy``, ``mean_dice``, ``mean_iou``, ``classes`` and ``regions`` as in `pooled`, but in the place of
+            each score a dict with
+
+            ``mean``, ``std`` : float
+                Over the images used; NaN if there are none. The deviation is divided by their number, as
+                in ``numpy.std``.
+            ``images`` : int
+                How many images were used. With ``empty="nan"`` the empty ones are not among them.
+            ``empty`` : int
+                In how many images the score is 0/0, whatever is done with them. For ``mean_dice`` and ``mean_iou``:
+                in how many it is so for every class averaged.
+        """
+        return _each(self._columns(self.matrices), _summary)
+
+    def _columns(self, m):
+        """Tree of scores, each leaf a (value, is it 0/0) pair of arrays of shape (S,); m: (S, K, K)."""
+        classes = {name: self._of_region(m, [k]) for k, name in enumerate(self.class_names)}
+        averaged = self.class_names if self.include_background else self.class_names[1:]
+        return {
+            "accuracy": self._divide(np.trace(m, axis1=1, axis2=2), m.sum(axis=(1, 2))),
+            "mean_dice": _over_classes([classes[name]["dice"] for name in averaged]),
+            "mean_iou": _over_classes([classes[name]["iou"] for name in averaged]),
+            "classes": classes,
+            "regions": {name: self._of_region(m, members) for name, members in self.regions.items()},
+        }
+
+    def _of_region(self, m, members):
+        rows, columns = m[:, members].sum(axis=(1, 2)), m[:, :, members].sum(axis=(1, 2))  # truth, prediction: (S,)
+        tp = m[:, members][:, :, members].sum(axis=(1, 2))
+        fp, fn = columns - tp, rows - tp
+        ratios = fractions(tp, fp, fn, m.sum(axis=(1, 2)) - tp - fp - fn)
+        return {name: self._divide(*ratios[name]) for name in _OF_A_CLASS}
+
+    def _divide(self, numerator, denominator):
+        value = np.full(denominator.shape, self._undefined)
+        np.divide(numerator, denominator, out=value, where=denominator > 0)
+        return value, denominator == 0
+
+
+def _over_classes(columns):
+    """Mean over the classes of what is not NaN, and whether all of them are 0/0.
+
+    Added class by class: NumPy's sum rounds differently for different numbers of images.
+    """
+    total = sum(np.where(np.isnan(value), 0.0, value) for value, _ in columns)
+    used = sum((~np.isnan(value)).astype(int) for value, _ in columns)
+    mean = np.full(total.shape, np.nan)
+    np.divide(total, used, out=mean, where=used > 0)
+    return mean, np.all([empty for _, empty in columns], axis=0)
+
+
+def _each(tree, of_leaf):
+    """Same tree of dicts, with ``of_leaf(value, empty)`` for each leaf."""
+    return {
+        name: _each(branch, of_leaf) if isinstance(branch, dict) else of_leaf(*branch) for name, branch in tree.items()
+    }
+
+
+def _of_one(columns, i):
+    """Scores of image i, and how many of them are 0/0."""
+    empties = []
+
+    def score(value, empty):
+        empties.append(bool(empty[i]))
+        return float(value[i])
+
+    scores = _each(columns, score)
+    return {**scores, "empty": sum(empties)}
+
+
+def _summary(value, empty):
+    """Mean and deviation over the images that have a value. By fsum: rounding must not depend on their order."""
+    used = value[~np.isnan(value)].tolist()
+    mean = math.fsum(used) / len(used) if used else math.nan
+    variance = math.fsum((v - mean) ** 2 for v in used) / len(used) if used else math.nan
+    return {"mean": mean, "std": math.sqrt(variance), "images": len(used), "empty": int(empty.sum())}
+
+
+def _labels(array, name, size):
+    """Array, if it holds class indices."""
+    array = np.asarray(array)
+    if array.dtype == bool and size > 2:
+        raise ValueError(
+            f"{name} must hold class indices from 0 to {size - 1}, but is a mask of True and False. "
+            "Take the argmax over the classes if it is one-hot, or use num_classes=2."
+        )
+    if array.dtype.kind not in "biu":
+        raise ValueError(
+            f"{name} must hold class indices as integers, but its dtype is {array.dtype}. "
+            "Take the argmax over the class axis of probabilities or logits; convert labels with .astype(np.uint8)."
+        )
+    if array.size and not 0 <= array.min() <= array.max() < size:
+        raise ValueError(
+            f"{name} must hold class indices from 0 to {size - 1} (num_classes={size}), but holds values from "
+            f"{array.min()} to {array.max()}. Renumber its labels, as in labels[labels == 4] = 3 for BraTS files "
+            "that skip 3, or raise num_classes."
+        )
+    return array
+
+
+def _need_equal_shapes(prediction, target):
+    if prediction.shape != target.shape:
+        raise ValueError(
+            f"prediction and target must have one shape, but prediction is {prediction.shape} and target is "
+            f"{target.shape}. Take the argmax over the prediction's class axis, or crop or resize one of them first."
+        )
+
+
+def _number_of_classes(number):
+    size = _index(number)
+    if size is None or size < 2:
+        raise ValueError(
+            f"num_classes must be an integer of at least 2, but is {number!r}. The background is a class, too: "
+            "foreground against background is num_classes=2."
+        )
+    return size
+
+
+def _names(names, size):
+    names = [str(k) for k in range(size)] if names is None else list(names)
+    if len(names) != size or len(set(names)) != size or not all(isinstance(name, str) for name in names):
+        raise ValueError(
+            f"class_names must be {size} different strings, one for each class from 0, but is {names}. "
+            "Name the background, too."
+        )
+    return names
+
+
+def _members(name, classes, size):
+    members = [_index(k) for k in (classes if isinstance(classes, Iterable) else [classes])]
+    if not members or len(set(members)) != len(members) or not all(k is not None and 0 <= k < size for k in members):
+        raise ValueError(
+            f"Region {name!r} must list different classes from 0 to {size - 1}, but is {classes!r}. Write it as in "
+            "regions={'whole tumour': (1, 2, 3)}."
+        )
+    return sorted(members)
+
+
+def _index(number):
+    """The number as int, or None if it is no integer."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        return None
