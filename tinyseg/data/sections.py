@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+
+from tinyseg.data.resample import nearest, resample
 
 
 @dataclass
@@ -85,9 +86,7 @@ class Sections:
     def resized(self, size):
         """Resample every section: images smoothed, labels nearest neighbour.
 
-        When shrinking, both are read at the same source pixels (the image after a Gaussian that keeps finer detail
-        from aliasing). Reading the image between the pixels, as resizing usually does, would put the labels a
-        quarter of a pixel to one side at 512 -> 256, and to the other side once a sample is flipped.
+        Both are read at the same source pixels, see `tinyseg.data.resample`.
 
         Parameters
         ----------
@@ -107,28 +106,7 @@ class Sections:
         height, width = (size, size) if np.isscalar(size) else size
         if not (height > 0 and width > 0):
             raise ValueError(f"size must be a positive number of pixels, or (height, width): found {size!r}.")
-        H, W = self.images.shape[1:]
-        if (height, width) == (H, W):
+        if (height, width) == self.images.shape[1:]:
             return self
-        rows, columns = _positions(H, height), _positions(W, width)
-        grid = np.meshgrid(rows, columns, indexing="ij")
-        sigma = _antialiasing(H, height), _antialiasing(W, width)
-
-        def image(x):
-            y = map_coordinates(gaussian_filter(x.astype(np.float64), sigma), grid, order=1, mode="nearest")
-            return (y if x.dtype.kind == "f" else np.rint(y)).astype(x.dtype)
-
-        nearest = np.ix_(*(np.floor(c + 0.5).astype(int) for c in (rows, columns)))
-        labels = None if self.labels is None else np.stack([x[nearest] for x in self.labels])
-        return Sections(np.stack([image(x) for x in self.images]), labels, list(self.names))
-
-
-def _positions(source, target):
-    """Where each of `target` pixels lies among `source` pixels: at the nearest one when shrinking."""
-    centres = (np.arange(target) + 0.5) * source / target - 0.5
-    return np.floor(centres + 0.5) if target < source else np.clip(centres, 0, source - 1)
-
-
-def _antialiasing(source, target):
-    """Deviation of the Gaussian that takes a pixel's blur, 0.5, to that of a pixel source/target times as large."""
-    return 0.5 * np.sqrt(max((source / target) ** 2 - 1, 0))
+        labels = None if self.labels is None else np.stack([nearest(x, (height, width)) for x in self.labels])
+        return Sections(np.stack([resample(x, (height, width)) for x in self.images]), labels, list(self.names))

@@ -1,19 +1,21 @@
-"""Stacks of grey sections from files: TIFF with one or more pages, PNG, folders of them.
+"""Grey sections from TIFF stacks and pictures (PNG, JPEG, BMP): one by one, or whole stacks in memory.
 
 A stack has shape (S, H, W): S sections of H rows and W columns. Everything that is not that (colour, damaged or
 truncated files, sections of different shapes, NaN) is refused with a sentence that names the file.
 """
 
+import contextlib
+import math
 import re
 import struct
 from pathlib import Path
 
 import numpy as np
 import tifffile
-from PIL import Image
+from PIL import Image, ImageMode
 
 TIFF_SUFFIXES = (".tif", ".tiff")
-SUFFIXES = (*TIFF_SUFFIXES, ".png", ".jpg", ".jpeg", ".bmp")
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
 
 
 def load_stack(path):
@@ -41,28 +43,35 @@ def load_stack(path):
         shape or type.
     """
     path = Path(path)
-    folder = path if path.is_dir() else path.parent
+    files = find_files(path, (*TIFF_SUFFIXES, *PICTURE_SUFFIXES), "sections")
+    if path.is_dir() and {"train-volume", "train-labels"} <= {p.stem.casefold() for p in files}:
+        raise ValueError(f"{path} holds images and labels: give one file of it, such as train-volume.tif.")
     sections, names = [], []
-    for file in _section_files(path):
-        pages = _read(file)
-        sections += pages
-        names += [file.name] if len(pages) == 1 else [f"{file.name}[{i}]" for i in range(len(pages))]
-    sections = [_grey(section, f"{name} in {folder}") for section, name in zip(sections, names, strict=True)]
-    for section, name in zip(sections, names, strict=True):
-        if (section.shape, section.dtype) != (sections[0].shape, sections[0].dtype):
-            raise ValueError(
-                f"all sections must have one shape and type: in {folder}, {names[0]} is "
-                f"{shape_in_words(sections[0])} {sections[0].dtype} and {name} is "
-                f"{shape_in_words(section)} {section.dtype}. "
-                "Crop, resize or convert them alike, or move the odd ones to another folder."
-            )
-        if section.dtype.kind == "f" and not np.isfinite(section).all():
-            raise ValueError(
-                f"{name} in {folder} holds NaN or infinity: expected finite grey values. "
-                "Replace them or leave the section out."
-            )
-    dtype = np.float32 if sections[0].dtype.kind == "f" else sections[0].dtype
-    return np.stack(sections, dtype=dtype, casting="same_kind"), names
+    for file in files:
+        with (TiffImage if file.suffix.lower() in TIFF_SUFFIXES else PictureImage)(file) as image:
+            sections += [section[0] for section in image]
+            names += map(image.name, range(len(image)))
+    _all_alike(files[0].parent, names, [(section.shape, section.dtype) for section in sections])
+    return np.stack(sections), names
+
+
+def find_files(path, suffixes, what):
+    """List the files of a folder whose names end in one of `suffixes`, in natural order; or `path` if it is a file.
+
+    Hidden files are left out: archives made on a Mac hold a "._name" beside each name. If there is nothing, a
+    FileNotFoundError says so; `what` is what its message calls the files.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: expected a file or a folder of {what}.")
+    if not path.is_dir():
+        return [path]
+    files = [p for p in path.iterdir() if p.name.lower().endswith(suffixes) and p.name[0] != "." and p.is_file()]
+    if not files:
+        raise FileNotFoundError(
+            f"no {what} in {path}: looked for files ending in {', '.join(suffixes)}. There is: {listing(path)}."
+        )
+    return sorted(files, key=_natural)
 
 
 def listing(folder):
@@ -71,59 +80,212 @@ def listing(folder):
     return ", ".join(names[:12]) + (f", and {len(names) - 12} more" if len(names) > 12 else "") or "nothing"
 
 
-def _section_files(path):
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: expected a TIFF stack or a folder of sections.")
-    # Hidden files are left out: archives made on a Mac hold a "._name" beside each name.
-    files = [p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not p.name.startswith(".")]
-    if not files:
-        raise FileNotFoundError(
-            f"no sections in {path}: looked for files ending in {', '.join(SUFFIXES)}. There is: {listing(path)}."
-        )
-    if {"train-volume", "train-labels"} <= {p.stem.casefold() for p in files}:
-        raise ValueError(f"{path} holds images and labels: give one file of it, such as train-volume.tif.")
-    return sorted(files, key=_natural)
+def shape_in_words(x):
+    """Say a shape in words: '24 sections of 512×512' or '512×512'."""
+    size = f"{x.shape[-2]}×{x.shape[-1]}"
+    return size if x.ndim == 2 else f"{len(x)} section{'s' * (len(x) != 1)} of {size}"
 
 
-def _natural(path):
-    parts = re.split(r"(\d+)", path.name)  # text and digits take turns, text first
-    return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)]
+def returned_type(stored):
+    """Type in which sections are returned: floats as float32, all others as they are stored."""
+    stored = np.dtype(stored)
+    return np.dtype(np.float32) if stored.kind == "f" else stored.newbyteorder("=")
 
 
-def _read(path):
-    """The sections of one file: a list of (H, W) or (H, W, channels) arrays."""
-    try:
-        if path.suffix.lower() not in TIFF_SUFFIXES:
-            with Image.open(path) as image:
-                return [np.asarray(image.convert("RGBA") if image.mode == "P" else image)]
-        with tifffile.TiffFile(path) as tif:
-            if _is_cut_short(tif):
-                raise EOFError("the file ends before its last page")
-            if len(tif.series) == 1:
-                return _upright(tif.series[0])
-            return [section for page in tif.pages for section in _upright(page)]  # written one by one
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:  # decoders raise whatever they meet: struct.error, zlib.error, KeyError, ...
-        if "imagecodecs" in str(error):
+class ImageFile:
+    """An open file of sections, each kind with its decoder; `tinyseg.data.images.open_image` says what it has."""
+
+    kind = None
+    expected = "an image"
+    channels = 1
+
+    def __init__(self, path):
+        self.path = Path(path)
+        self._closing = contextlib.ExitStack()
+        try:
+            with self._decoding():
+                if self.path.stat().st_size == 0:
+                    raise EOFError("it is empty, 0 bytes")
+                self._read_header()  # sets shape, dtype and _count
+            self._check()
+        except BaseException:
+            self.close()
+            raise
+
+    def _check(self):
+        """Raise what is wrong with headers that can be read."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        """Close the file."""
+        self._closing.close()
+
+    def __len__(self):
+        return self._count
+
+    def __iter__(self):
+        return map(self.section, range(len(self)))
+
+    def name(self, k):
+        """Name a section: ``"name.tif[k]"``, or the file's name if it holds only one."""
+        return self.path.name if len(self) == 1 else f"{self.path.name}[{k}]"
+
+    def section(self, k):
+        """Read section k, counted from 0: (channels, H, W)."""
+        if not 0 <= k < len(self):
+            raise IndexError(f"{self.path} has sections 0 to {len(self) - 1}: there is no section {k}.")
+        name = f"{self.name(k)} in {self.path.parent}"
+        with self._decoding():
+            section = self._read(k)
+        section = self._in_grey(section, name)
+        with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinity, and is refused
+            section = section.astype(returned_type(section.dtype), copy=False)
+        if section.dtype.kind == "f" and not np.isfinite(section).all():
             raise ValueError(
-                f"{path} is compressed in a way that needs one more package: pip install imagecodecs, or "
-                f"save it without compression. ({error})"
+                f"{name} holds NaN or infinity: expected finite grey values. Replace them or leave the section out."
+            )
+        return section
+
+    def _in_grey(self, section, name):
+        """(1, H, W) of a section that may be grey saved as RGB(A), channels last."""
+        if section.dtype.kind not in "biuf":
+            raise ValueError(f"{name} has values of type {section.dtype}: expected grey integers or floats.")
+        if section.ndim == 3 and section.shape[-1] in (2, 4):
+            opacity = section[..., -1]
+            section = section[..., :-1] if opacity.min() == opacity.max() else section
+        if section.ndim == 3 and (section == section[..., :1]).all():
+            section = section[..., 0]
+        if section.ndim != 2:
+            raise ValueError(
+                f"{name} is in colour or has several channels (shape {section.shape}): expected grey. "
+                "Convert it to grey (in Fiji: Image > Type > 8-bit), or save the one channel to use."
+            )
+        return section[None]
+
+    @contextlib.contextmanager
+    def _decoding(self):
+        try:
+            yield
+        except (MemoryError, PermissionError, FileNotFoundError):
+            raise
+        except Exception as error:  # decoders raise whatever they meet: struct.error, zlib.error, KeyError, ...
+            if "imagecodecs" in str(error):
+                raise ValueError(
+                    f"{self.path} is compressed in a way that needs one more package: pip install imagecodecs, or "
+                    f"save it without compression. ({error})"
+                ) from error
+            raise ValueError(
+                f"{self.path} cannot be read: expected {self.expected}, found a damaged file, one cut short or of "
+                f"another kind ({type(error).__name__}: {error}). Copy or export it again."
             ) from error
-        raise ValueError(
-            f"{path} cannot be read: expected an image ({', '.join(SUFFIXES)}), found a damaged file, one "
-            f"cut short or of another kind ({type(error).__name__}: {error}). Copy or export it again."
-        ) from error
+
+
+class PictureImage(ImageFile):
+    """One section. `dpi` is (x, y), or None where the file does not say."""
+
+    kind = "picture"
+    expected = f"a picture ({', '.join(PICTURE_SUFFIXES)})"
+    _count = 1
+
+    def _read_header(self):
+        with Image.open(self.path) as picture:
+            mode = "RGBA" if picture.mode == "P" else picture.mode
+            self.shape, self.dpi = picture.size[::-1], picture.info.get("dpi")
+        self.dtype = returned_type(ImageMode.getmode(mode).typestr)
+
+    def _read(self, k):
+        with Image.open(self.path) as picture:
+            return np.array(picture.convert("RGBA") if picture.mode == "P" else picture)
+
+
+class TiffImage(ImageFile):
+    """The pages of a TIFF. `tags` are those of its first page that say how large a pixel is; `description` its text."""
+
+    kind = "tiff"
+    expected = f"a TIFF ({', '.join(TIFF_SUFFIXES)})"
+
+    def _read_header(self):
+        tif = self._closing.enter_context(tifffile.TiffFile(self.path))
+        if _is_cut_short(tif):
+            raise EOFError("the file ends before its last page")
+        first, sizes = tif.pages[0], ("XResolution", "YResolution", "ResolutionUnit")
+        self.tags = {name: first.tags[name].value for name in sizes if name in first.tags}
+        self.description = first.description
+        # Pages that belong together are a series. Otherwise they were written one by one.
+        parts = [_TiffPart(source) for source in (tif.series if len(tif.series) == 1 else tif.pages)]
+        ends = [part.end for part in parts] + [_end(page) for page in tif.pages]
+        images = re.match(r"(?s)ImageJ=.*?\nimages=(\d+)", first.description)
+        if images and len(tif.pages) == 1 and first.is_contiguous:  # tifffile would make one section of what is left
+            ends.append(first.dataoffsets[0] + int(images[1]) * first.nbytes)
+        if max(ends) > tif.filehandle.size:
+            raise EOFError("the file ends before its last section")
+        self._sections = [(part, k) for part in parts for k in range(part.count)]
+        self._count = len(self._sections)
+        self.shape, self.dtype = parts[0].shape, parts[0].dtype
+
+    def _check(self):
+        found = [(part.shape, part.dtype) for part, _ in self._sections]
+        _all_alike(self.path.parent, list(map(self.name, range(len(self)))), found)
+
+    def _read(self, k):
+        part, k = self._sections[k]
+        return part.section(k)
+
+
+class _TiffPart:
+    """The sections of a TIFF series or page, read from the file one at a time."""
+
+    def __init__(self, source):
+        axes, shape, page = source.axes, source.shape, source.keyframe
+        if len(axes) == 3 and "C" in axes and shape[axes.index("C")] > 4:
+            axes = axes.replace("C", "I")  # what tifffile's ImageJ format makes of a bare (S, H, W) array
+        rank = ["YXSC".find(axis) for axis in axes]  # -1: an axis of sections (I, Z, T, ...)
+        self.counts = [size for size, r in zip(shape, rank, strict=True) if r == -1]
+        self.count = math.prod(self.counts)
+        self.shape, self.dtype = tuple(shape[axes.index(axis)] for axis in "YX"), returned_type(source.dtype)
+        self.source, self.rank, self.whole = source, rank, None
+        is_series = isinstance(source, tifffile.TiffPageSeries)
+        plain = not (is_series and source.transform)
+        # One block of the file, maybe with a single page, as ImageJ writes stacks of more than 4 GB.
+        self.in_one_block = is_series and plain and source.dataoffset is not None
+        self.end = source.dataoffset + math.prod(shape) * source.dtype.itemsize if self.in_one_block else 0
+        # Or pages: the first axes number them, the others are their own. Not so in volumes cut into bricks.
+        self.pages, n = source if is_series else [source], len(shape) - len(page.shape)
+        by_page = plain and shape[n:] == page.shape and min(rank[n:]) >= 0 and set(rank[:n]) <= {-1, 2, 3}
+        by_page = by_page and math.prod(shape[:n]) == len(self.pages)
+        self.numbers = np.arange(len(self.pages)).reshape(shape[:n]) if by_page else None
+
+    def section(self, k):
+        """(H, W) or (H, W, channels), white being the larger value."""
+        along = iter(np.unravel_index(k, self.counts))
+        index = tuple(next(along) if r == -1 else slice(None) for r in self.rank)
+        if self.in_one_block:  # mapped anew each time, or memory would seem to fill up with what was read
+            pixels = np.array(self.source.asarray(out="memmap")[index])
+        elif self.numbers is not None:
+            numbers = np.asarray(self.numbers[index[: self.numbers.ndim]])
+            pages = [self.pages[int(i)] for i in numbers.flat]
+            if None in pages:
+                raise EOFError(f"a page of section {k} is missing")
+            pixels = np.stack([page.asarray() for page in pages])
+            pixels = pixels.reshape(*numbers.shape, *pixels.shape[1:])
+        else:
+            if self.whole is None:
+                self.whole = self.source.asarray()
+            pixels = self.whole[index]
+        # ImageJ stores masks with an inverting lookup table like this; tifffile does not apply it.
+        if self.source.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
+            pixels = ~pixels
+        return pixels.transpose(np.argsort([r for r in self.rank if r >= 0], kind="stable"))
 
 
 def _is_cut_short(tif):
-    """Whether the last page that tifffile found names a further one, beyond the end of the file.
-
-    The end of a chain of pages is an offset of 0. tifffile only logs an offset that leads nowhere, and
-    returns the pages before it.
-    """
+    """Whether the last page that tifffile found names a further one, beyond the end of the file."""
+    # A chain of pages ends with an offset of 0. tifffile only logs one that leads nowhere, and goes on.
     file, layout = tif.filehandle, tif.tiff
     start = tif.pages[-1].offset
     file.seek(start)
@@ -132,38 +294,24 @@ def _is_cut_short(tif):
     return file.read(layout.offsetsize) != bytes(layout.offsetsize)
 
 
-def _upright(source):
-    """The sections of a TIFF page or series, channels last, white being the larger value."""
-    pixels = source.asarray()
-    # ImageJ stores masks with an inverting lookup table like this; tifffile does not apply it.
-    if source.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
-        pixels = ~pixels
-    axes = source.axes
-    if pixels.ndim == 3 and "C" in axes and pixels.shape[axes.index("C")] > 4:
-        axes = axes.replace("C", "I")  # what tifffile's ImageJ format makes of a bare (S, H, W) array
-    rank = ["YXSC".find(axis) for axis in axes]  # -1: an axis of sections (I, Z, T, ...)
-    pixels = pixels.transpose(np.argsort(rank, kind="stable"))
-    return list(pixels.reshape(-1, *pixels.shape[rank.count(-1) :]))
+def _end(page):
+    """Where the pixels of a page end in the file."""
+    if page.is_contiguous:  # its byte counts may be rounded up
+        return page.dataoffsets[0] + page.nbytes
+    return max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
 
 
-def _grey(section, name):
-    """(H, W) of a section that may be grey saved as RGB(A)."""
-    if section.dtype.kind not in "biuf":
-        raise ValueError(f"{name} has values of type {section.dtype}: expected grey integers or floats.")
-    if section.ndim == 3 and section.shape[-1] in (2, 4):
-        opacity = section[..., -1]
-        section = section[..., :-1] if opacity.min() == opacity.max() else section
-    if section.ndim == 3 and (section == section[..., :1]).all():
-        section = section[..., 0]
-    if section.ndim != 2:
-        raise ValueError(
-            f"{name} is in colour or has several channels (shape {section.shape}): expected grey. "
-            "Convert it to grey (in Fiji: Image > Type > 8-bit), or save the one channel to use."
-        )
-    return section
+def _all_alike(folder, names, found):
+    """Refuse sections that differ in what was `found`: (shape, type) of each."""
+    for name, (shape, dtype) in zip(names, found, strict=True):
+        if (shape, dtype) != found[0]:
+            (H, W), first = found[0]
+            raise ValueError(
+                f"all sections must have one shape and type: in {folder}, {names[0]} is {H}×{W} {first} and {name} is "
+                f"{shape[0]}×{shape[1]} {dtype}. Crop, resize or convert them alike, or move the odd ones elsewhere."
+            )
 
 
-def shape_in_words(x):
-    """Say a shape in words: '24 sections of 512×512' or '512×512'."""
-    size = f"{x.shape[-2]}×{x.shape[-1]}"
-    return size if x.ndim == 2 else f"{len(x)} section{'s' * (len(x) != 1)} of {size}"
+def _natural(path):
+    parts = re.split(r"(\d+)", path.name)  # text and digits take turns, text first
+    return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)]

@@ -1,0 +1,82 @@
+"""Resampling images and labels to another size, and predictions back, so that all three stay in register.
+
+When shrinking, image and label are read at the same source pixels, the image after a Gaussian that keeps finer detail
+from aliasing. Reading the image between the pixels, as resizing usually does, would put the labels a quarter of a
+pixel to one side at 512 -> 256, and to the other side once a sample is flipped. What a network says about the small
+image belongs to those source pixels, and `restore` interpolates it from there.
+"""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+
+def resample(image, size):
+    """Read an image at the pixels of another size.
+
+    Parameters
+    ----------
+    image : ndarray, (H, W)
+        Grey values of any type.
+    size : (int, int)
+        New height and width.
+
+    Returns
+    -------
+    ndarray of `image`'s type, (height, width)
+        Rounded for integer types; `image` itself where the size is that already.
+    """
+    if image.shape == tuple(size):
+        return image
+    sigma = [_antialiasing(n, m) for n, m in zip(image.shape, size, strict=True)]
+    grid = np.meshgrid(*(positions(n, m) for n, m in zip(image.shape, size, strict=True)), indexing="ij")
+    dtype = np.float32 if image.dtype == np.float32 else np.float64
+    y = map_coordinates(gaussian_filter(image.astype(dtype), sigma), grid, order=1, mode="nearest")
+    return (y if image.dtype.kind == "f" else np.rint(y)).astype(image.dtype)
+
+
+def nearest(labels, size):
+    """Read labels (H, W) at the pixels of another size, without mixing them."""
+    index = (np.floor(positions(n, m) + 0.5).astype(int) for n, m in zip(labels.shape, size, strict=True))
+    return labels[np.ix_(*index)]
+
+
+def restore(prediction, size):
+    """Interpolate linearly what belongs to a resampled image, such as probabilities, back to the size it came from.
+
+    Parameters
+    ----------
+    prediction : ndarray of float, (..., height, width)
+    size : (int, int)
+        H and W of the image that was resampled to (height, width).
+
+    Returns
+    -------
+    ndarray of `prediction`'s type, (..., H, W)
+    """
+    if prediction.shape[-2:] == tuple(size):
+        return prediction
+    A, B = (_interpolation(n, m) for n, m in zip(size, prediction.shape[-2:], strict=True))
+    rows = prediction[..., A[0], :] * A[2][:, None] + prediction[..., A[1], :] * (1 - A[2])[:, None]
+    y = rows[..., B[0]] * B[2] + rows[..., B[1]] * (1 - B[2])
+    return y.astype(prediction.dtype, copy=False)
+
+
+def positions(source, target):
+    """Where each of `target` pixels lies among `source` pixels: at the nearest one when shrinking."""
+    centres = (np.arange(target) + 0.5) * source / target - 0.5
+    return np.floor(centres + 0.5) if target < source else np.clip(centres, 0, source - 1)
+
+
+def _interpolation(source, target):
+    """For each source pixel its two neighbours among the target's pixels, and the weight of the first."""
+    at = positions(source, target)
+    right = np.clip(np.searchsorted(at, np.arange(source)), 1 if target > 1 else 0, target - 1)
+    left = np.maximum(right - 1, 0)
+    gap = at[right] - at[left]
+    weight = np.clip((at[right] - np.arange(source)) / np.where(gap > 0, gap, 1), 0, 1)
+    return left, right, weight.astype(np.float32)
+
+
+def _antialiasing(source, target):
+    """Deviation of the Gaussian that takes a pixel's blur, 0.5, to that of a pixel source/target times as large."""
+    return 0.5 * np.sqrt(max((source / target) ** 2 - 1, 0))
