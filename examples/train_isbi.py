@@ -61,7 +61,8 @@ def main():
     config["data_crc32"] = zlib.crc32(train_x.tobytes() + train.labels.tobytes())
     if args.data_crc32 not in (None, config["data_crc32"]):
         raise ValueError(f"{args.data or 'the synthetic stack'} is not the data that {args.resume} was begun with.")
-    meta = {"config": config, "preprocessing": {"size": args.size, "standardize": args.standardize}}
+    scale = [args.size / n for n in sections.images.shape[1:]]
+    meta = {"config": config, "preprocessing": {"scale": scale, "standardize": args.standardize}}
     meta["classes"] = ["inside of a cell"]
     result = fit(
         model, optimizer, schedule, loader, lambda model: evaluate(model, val_x, val.labels)[0],

@@ -55,7 +55,10 @@ def test_a_run_says_what_it_does_and_leaves_its_files(whole):
     assert {"accuracy", "dice", "iou", "mean_iou", "membrane_iou"} <= summary["val"].keys()
     assert summary["seconds_per_step"] > 0 and "cpu" in summary["device"] and summary["kernels"]
     assert len((path / "log.csv").read_text().splitlines()) == 1 + 8
-    assert ts.checkpoint.load(path / "best.safetensors").meta["preprocessing"] == {"size": 32, "standardize": "section"}
+    assert ts.checkpoint.load(path / "best.safetensors").meta["preprocessing"] == {
+        "scale": [1, 1],
+        "standardize": "section",
+    }
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])

@@ -119,6 +119,18 @@ class UNet(nn.Module):
         """Height and width of the input must be multiples of this."""
         return 2 ** (len(self.encoder) - 1)
 
+    @property
+    def receptive_radius(self):
+        """No output depends on an input more than this many rows or columns away, but through a GroupNorm."""
+        reach, skips = 0, []
+        for level, block in enumerate(self.encoder):
+            reach += 2 ** (level - 1) if level else 0  # pooling reads one pixel further
+            reach += len(block.convs) * 2**level
+            skips.append(reach)
+        for level in reversed(range(len(self.decoder))):
+            reach = max(reach + 2**level, skips[level]) + 2 * 2**level  # upsampling with its 2x2, and the block
+        return reach + 1 * isinstance(self.head, nn.Sequential)
+
     def check_input(self, shape):
         """Raise a ValueError unless images of this shape can go through the network."""
         if len(shape) != 4 or shape[1] != self.in_channels:

@@ -1,0 +1,117 @@
+"""A checkpoint's network with what stands before and after it: images as they are stored in, probabilities out.
+
+resample to the size of the training's pixels - standardize - network - probabilities - back to the image's pixels
+"""
+
+import numpy as np
+
+from tinyseg import checkpoint
+from tinyseg.data.isbi import standardize
+from tinyseg.data.resample import resample, restore
+from tinyseg.prediction import predict, tile_within
+
+
+class Predictor:
+    """Probabilities for images as they are stored, at their own resolution.
+
+    Parameters
+    ----------
+    model : UNet
+        With a `meta` attribute, as `checkpoint.load` returns it: ``meta["preprocessing"]`` holds ``scale``, the size of
+        the image that the network saw over that of the image as stored, (rows, columns), and ``standardize``, see
+        `tinyseg.data.standardize`; ``meta["classes"]`` the names of the classes.
+    memory : int
+        Bytes of activations; images that would take more go through the network in tiles.
+    transforms : {"none", "flips", "all"}
+        See `tinyseg.prediction.predict`.
+    scale : float or (float, float), optional
+        Instead of the checkpoint's, for images whose pixels are of another size than those of the training.
+
+    Attributes
+    ----------
+    classes : list of str
+        One name a channel of the probabilities.
+    tile : int
+        Largest height and width, in the network's pixels, that go through it at once.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint does not say how images were prepared.
+    """
+
+    def __init__(self, model, memory=2 << 30, transforms="none", scale=None):
+        how = getattr(model, "meta", {}).get("preprocessing", {})
+        if not {"scale", "standardize"} <= how.keys():
+            raise ValueError(
+                'The checkpoint does not say how images were prepared for it ("preprocessing" with scale and '
+                f"standardize, found {sorted(how)}). Train it with examples/train_isbi.py, or save it with "
+                'checkpoint.save(path, model, preprocessing={"scale": [1, 1], "standardize": "section"}).'
+            )
+        self.model, self.transforms, self.standardize = model, transforms, how["standardize"]
+        self.scale = np.broadcast_to(how["scale"] if scale is None else scale, 2)
+        if not (self.scale > 0).all():
+            raise ValueError(f"scale must be positive, but is {scale}.")
+        self.classes = model.meta.get("classes") or [f"class {k}" for k in range(model.num_classes)]
+        self.tile = tile_within(model, memory)
+        self._statistics = None
+
+    @classmethod
+    def load(cls, path, device="cpu", **options):
+        """Read a checkpoint; raises as `checkpoint.load`."""
+        return cls(checkpoint.load(path, device), **options)
+
+    def look_at(self, image):
+        """Take what preprocessing needs from the whole of an image: its mean and deviation, if they are the stack's.
+
+        Parameters
+        ----------
+        image : ImageFile
+            From `tinyseg.data.images.open_image`. Every section is read once if ``standardize`` is "stack", else none.
+
+        Raises
+        ------
+        ValueError
+            If its channels are not those of the network, or a section cannot be read.
+        """
+        if image.channels != self.model.in_channels:
+            raise ValueError(
+                f"{image.path} has {image.channels} channel{'s' * (image.channels != 1)}, and the network takes "
+                f"{self.model.in_channels}: give it the images it was trained for, or another checkpoint."
+            )
+        self._statistics = None
+        if self.standardize == "stack":
+            count, mean, squares = 0, 0.0, 0.0  # Chan et al. 1983: means and sums of squares of parts, joined
+            for k in range(len(image)):
+                x = self._resampled(image.section(k)).astype(np.float64)
+                gap, n = x.mean() - mean, count + x.size
+                squares += ((x - x.mean()) ** 2).sum() + gap**2 * count * x.size / n
+                mean, count = mean + gap * x.size / n, n
+            self._statistics = mean, (squares / count) ** 0.5
+
+    def __call__(self, section):
+        """Return the probability of each class at each pixel of one section.
+
+        Parameters
+        ----------
+        section : ndarray, shape (C, H, W) or (H, W)
+            As stored: any integer type, or float.
+
+        Returns
+        -------
+        float32 ndarray, shape (classes, H, W), in [0, 1]
+            One channel, the probability of foreground, for a network of one class; else they sum to 1.
+        """
+        section = section[None] if section.ndim == 2 else section
+        x = self._resampled(section)
+        if self._statistics is not None:
+            mean, deviation = self._statistics
+            x = ((x - mean) / (deviation or 1)).astype(np.float32)
+        else:
+            x = standardize(x, self.standardize)
+        p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms)[0]
+        return restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
+
+    def _resampled(self, section):
+        size = tuple(max(1, round(n * s)) for n, s in zip(section.shape[1:], self.scale, strict=True))
+        return np.stack([resample(channel, size) for channel in section])
