@@ -132,6 +132,53 @@ def test_cross_entropy_at_extreme_logits():
         np.testing.assert_array_equal(fast.ce_grad(*args), maths.ce_grad(*args))
 
 
+@layouts
+@pytest.mark.parametrize("pixels", [1, fast.BLOCK - 1, fast.BLOCK, fast.BLOCK * fast.BLOCKS + 1])
+@pytest.mark.parametrize("C", [1, 2, 7])
+def test_cross_entropy_of_any_number_of_pixels(C, pixels, layout):
+    rng = np.random.default_rng([C, pixels])
+    z = layout(rng.choice([-100, 100, 0, 3.7, -0.1], (2, C, 1, pixels)).astype(np.float32))
+    k, weight = rng.integers(-1, C, (2, 1, pixels)), np.linspace(0.5, 2, C, dtype=np.float32)
+    exact_total, exact_count = maths.ce_forward(*doubles(z, k, weight))
+    total, count = fast.ce_forward(z, k, weight)
+    # Of a pixel: logits 200 apart, the logarithm of at most C, each of the operations with its rounding.
+    within(total, exact_total, (C + UNITS) * EPS32 * weight.max() * (201 + np.log(C)) * k.size)
+    within(count, exact_count, EPS32 * exact_count)
+    within(fast.ce_grad(z, k, weight), maths.ce_grad(*doubles(z, k, weight)), (C + UNITS) * EPS32 * weight.max())
+
+
+def test_logarithm():
+    x = np.concatenate([1 + np.logspace(-7, 0, 999), np.logspace(0, 30, 999), 2.0 ** np.arange(30)]).astype(np.float32)
+    exact = np.log(x.astype(np.float64))
+    found = np.array([fast._log(a) for a in x])
+    assert (abs(found - exact) <= 3 * EPS32 * np.maximum(exact, np.finfo(np.float32).tiny)).all()
+    assert np.isnan(fast._log(np.float32(np.nan))) and fast._log(np.float32(1)) == 0
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.uint8, np.uint64])
+@pytest.mark.parametrize("ignore", [None, 4, np.int16(0), 255, -1, 2**70, 2.0])
+def test_class_numbers(dtype, ignore):
+    for t in ([[0, 1, 2]], [[0, 3, 2]], [[4, 1, 255]], [[0, 2, 4]], [[-1, 1, 2]], [[2**63 - 1, 0, 1]]):
+        t = np.array(t).astype(dtype)[:, ::-1]
+        before = t.copy()
+        numbers, valid = fast.class_numbers(t, 4, ignore)
+        expected, expected_valid = maths.class_numbers(t, 4, ignore)
+        assert valid == expected_valid and numbers.dtype == np.int64
+        if valid:
+            np.testing.assert_array_equal(numbers, expected)
+        np.testing.assert_array_equal(t, before)
+
+
+@pytest.mark.parametrize(("wrong", "ignore"), [(3, None), (-1, None), (3, 255), (-1, 0), (2**40, 1)])
+@pytest.mark.parametrize("at", [0, 500, -1])
+def test_cross_entropy_refuses_wrong_class_numbers(wrong, ignore, at):
+    z, k = np.zeros((2, 3, 33, 31), np.float32), np.ones((2, 33, 31), np.int64)
+    k.reshape(-1)[at] = wrong
+    low, high = min(wrong, 1), max(wrong, 1)
+    with pytest.raises(ValueError, match=f"class numbers must be 0 … 2, but range from {low} to {high}"):
+        ops.cross_entropy(z, k, ignore_index=ignore)
+
+
 # ----- soft Dice -----------------------------------------------------------------
 @shapes
 @layouts

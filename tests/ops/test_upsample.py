@@ -5,9 +5,9 @@ import pytest
 from arrays import EPS32, equal, equals_torch, rand, strided
 from skimage.transform import resize
 
-from tinyseg import check_grads
+from tinyseg import Tensor, check_grads
 from tinyseg.ops import avg_pool2d, upsample
-from tinyseg.ops.upsample import nearest_forward, nearest_grad_x
+from tinyseg.ops.upsample import bilinear_forward, bilinear_grad_x, nearest_forward, nearest_grad_x
 
 SHAPES = [((2, 3, 5, 4), 2), ((1, 2, 3, 7), (3, 2)), ((2, 1, 1, 6), (2, 5)), ((1, 1, 4, 1), (1, 4)), ((1, 2, 1, 1), 3)]
 shapes = pytest.mark.parametrize(("shape", "factor"), SHAPES)
@@ -87,12 +87,50 @@ def test_numba_in_float32_copies_exactly_and_is_within_the_rounding_of_its_sums(
     np.testing.assert_array_equal(gy, before[1])
 
 
-def test_bilinear_in_float32_takes_the_maths():
-    x = rand(2, 3, 4, 5).astype(np.float32)
-    y = upsample(x, (2, 3), "bilinear").data
-    expected = upsample(x.astype(np.float64), (2, 3), "bilinear").data
-    assert y.dtype == np.float32
-    np.testing.assert_allclose(y, expected, rtol=0, atol=4 * EPS32 * abs(x).max())
+WIDER = [
+    *LARGER,
+    ((1, 64, 7, 5), (1, 3)),
+    ((2, 33, 5, 6), (3, 2)),
+    ((3, 16, 2, 9), (2, 1)),
+    ((2, 40, 1, 1), (2, 2)),
+    ((1, 19, 1, 4), (3, 3)),
+    ((1, 16, 6, 1), (1, 1)),
+]
+
+
+@pytest.mark.parametrize(("shape", "factor"), WIDER)
+@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+def test_numba_bilinear_in_float32_is_within_the_rounding_of_its_sums(shape, factor, layout):
+    pytest.importorskip("numba")
+    from tinyseg.ops import upsample_numba as fast
+
+    fh, fw = factor = pair(factor)
+    x = layout(rand(*shape).astype(np.float32))
+    gy = layout(rand(*shape[:2], shape[2] * fh, shape[3] * fw).astype(np.float32))
+    before = x.copy(), gy.copy()
+    for a, compute, maths, terms in (
+        (x, fast.bilinear_forward, bilinear_forward, 4),
+        (gy, fast.bilinear_grad_x, bilinear_grad_x, 4 * fh * fw),
+    ):
+        found, double = compute(a, factor), a.astype(np.float64)
+        bound = (terms + 3) * EPS32 * maths(abs(double), factor)  # two weights and their product are rounded too
+        assert found.dtype == np.float32 and found.shape == maths(double, factor).shape
+        assert (abs(found - maths(double, factor)) <= bound).all()
+        np.testing.assert_array_equal(found, compute(a, factor))
+    np.testing.assert_array_equal(x, before[0])
+    np.testing.assert_array_equal(gy, before[1])
+
+
+@pytest.mark.parametrize("channels", [3, 70])
+def test_numba_bilinear_hands_float32_on_pixel_by_pixel(channels):
+    pytest.importorskip("numba")
+    x = Tensor(rand(2, channels, 4, 5).astype(np.float32), requires_grad=True)
+    y = upsample(x, (2, 3), "bilinear")
+    y.backward(rand(*y.shape).astype(np.float32))
+    assert y.dtype == x.grad.dtype == np.float32
+    if channels >= 16:  # fewer than a vector may have take the maths path
+        assert y.data.transpose(0, 2, 3, 1).flags.c_contiguous
+        assert x.grad.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 @pytest.mark.parametrize(

@@ -86,6 +86,8 @@ def _correlate(x, x2, w, sh, sw, top, left, repeat, dh, dw, rows, width, scratch
     bands = -(-OH // rows)
     T = scratch.shape[0]
     ys, y2s, ws = y.reshape(-1), y2.reshape(-1), w.reshape(-1)
+    whole = C % LANES == 0 and C2 % LANES == 0
+    halves = 2 if whole and C2 else 1
     for t in prange(T):
         band = scratch[t].reshape(-1)
         line = band.size - OW * pitch  # a row of output, where its channels are no whole vectors
@@ -95,16 +97,16 @@ def _correlate(x, x2, w, sh, sw, top, left, repeat, dh, dw, rows, width, scratch
             load_band(x, x2, n, i0 * sh - top, (m - 1) * sh + KH, left, width, repeat, dh, dw, band, 0, pitch)
             for i in range(m):
                 start, pixel = i * sh * width * pitch, (n * OH + i0 + i) * OW
-                if C % LANES == 0 and C2 % LANES == 0:
-                    windows(band, start, width, pitch, ws, KH, KW, sw, OW, 0, C, ys, pixel * C, C)
-                    if C2:
-                        windows(band, start, width, pitch, ws, KH, KW, sw, OW, C, C2, y2s, pixel * C2, C2)
-                else:
-                    windows(band, start, width, pitch, ws, KH, KW, sw, OW, 0, C + C2, band, line, pitch)
+                for half in range(halves):  # one call, not three: `windows` is what takes long to compile
+                    c0, count, out, target, out_pitch = 0, C + C2, band, line, pitch
+                    if whole:
+                        c0, count = (C, C2) if half else (0, C)
+                        out, target, out_pitch = y2s if half else ys, pixel * count, count
+                    windows(band, start, width, pitch, ws, KH, KW, sw, OW, c0, count, out, target, out_pitch)
+                if not whole:
                     for j in range(OW):
                         copy(ys, (pixel + j) * C, band, line + j * pitch, C)
-                        if C2:
-                            copy(y2s, (pixel + j) * C2, band, line + j * pitch + C, C2)
+                        copy(y2s, (pixel + j) * C2, band, line + j * pitch + C, C2)
 
 
 @njit(**OPTIONS)

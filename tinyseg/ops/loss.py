@@ -14,7 +14,6 @@ Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) where classes exclu
 from tinyseg.autograd import Function, as_array
 from tinyseg.backend import device_of, kernels, xp_of
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
-from tinyseg.ops.arithmetic import multiply
 from tinyseg.ops.window import check_nchw
 
 
@@ -31,6 +30,13 @@ def bce_forward(z, t, weight, pos_weight):
 def bce_grad(z, t, weight, pos_weight):
     """Gradient of that sum with respect to z."""
     return weight * ((1 - t) - (1 + (pos_weight - 1) * t) * sigmoid_forward(-z))
+
+
+def class_numbers(t, C, ignore_index):
+    """Class numbers as int64, with -1 where they are to be ignored, and whether all others are 0 … C-1."""
+    t = t.astype("int64")
+    ignored = t == ignore_index if ignore_index is not None else xp_of(t).zeros_like(t, dtype=bool)
+    return xp_of(t).where(ignored, -1, t), not (((t < 0) | (t >= C)) & ~ignored).any()
 
 
 def ce_forward(z, t, weight):
@@ -90,25 +96,25 @@ class CrossEntropy(Function):
 
     def backward(self, gy):
         z, count = self.saved
-        return kernels(__name__, gy).ce_grad(z, self.t, self.weight) * (gy / count)
+        return kernels(__name__, gy).ce_grad(z, self.t, self.weight * (gy / count))
 
 
 class SoftDice(Function):
-    """p (N, C, H, W) -> D, shape (N, C), or (1, C) if pooled over the batch."""
+    """p (N, C, H, W) -> offset + Σ share · D; D and share are (N, C), or (1, C) if pooled over the batch."""
 
-    def __init__(self, t, smooth, pooled):
+    def __init__(self, t, smooth, pooled, share, offset):
         self.t, self.smooth, self.axes = t, smooth, (0, 2, 3) if pooled else (2, 3)
+        self.share, self.offset = share, offset
 
     def forward(self, p):
         D, denominator = kernels(__name__, p).dice_forward(p, self.t, self.smooth, self.axes)
         D, denominator = (a.reshape(-1, p.shape[1]) for a in (D, denominator))
         self.saved = p, D, denominator
-        return D
+        return self.offset + (D * self.share).sum()
 
-    def backward(self, gD):
+    def backward(self, gy):
         p, D, denominator = self.saved
-        spread = (a[:, :, None, None] for a in (gD, D, denominator))
-        gD, D, denominator = spread
+        gD, D, denominator = (a[:, :, None, None] for a in (gy * self.share, D, denominator))
         return kernels(__name__, p).dice_grad(gD, p, self.t, D, denominator)
 
 
@@ -189,7 +195,7 @@ def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=Fal
     -------
     Tensor, scalar
     """
-    return 1.0 - _mean_dice(logits, target, activation, weight, pooled, smooth, empty)
+    return _mean_dice(logits, target, activation, weight, pooled, smooth, empty, offset=1, factor=-1)
 
 
 def dice_bce_with_logits(
@@ -210,7 +216,8 @@ def dice_bce_with_logits(
     return bce * bce_weight - dice * dice_weight
 
 
-def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
+def _mean_dice(logits, target, activation, weight, pooled, smooth, empty, offset=0, factor=1):
+    """Return offset + factor · (mean of D)."""
     z = as_array(logits)
     check_nchw("soft Dice", z)
     if empty not in ("smooth", "ignore"):
@@ -226,13 +233,15 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
     w = _per_class(z, weight, "weight")
     if w.shape not in ((), (z.shape[1], 1, 1)):
         raise ValueError(f"soft Dice: weight must be one number for each of {z.shape[1]} classes, not {w.shape}.")
-    D = SoftDice(t, z.dtype.type(smooth), pooled)(p)  # (N,C) or (1,C)
-    share = xp_of(z).ones_like(D.data) * w.reshape(1, -1)
+    share = xp_of(z).broadcast_to(w.reshape(1, -1), (1 if pooled else z.shape[0], z.shape[1]))
     if empty == "ignore":
-        share *= (t.sum(axis=(0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
+        share = share * (t.sum(axis=(0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
     total = share.sum()
-    # With nothing left to average, D counts as 1 with no gradient.
-    return multiply(D, share / total).sum() if total > 0 else multiply(D, share).sum() + 1.0
+    if total > 0:
+        share = share / (factor * total)
+    else:
+        offset += factor  # with nothing left to average, D counts as 1 with no gradient
+    return SoftDice(t, z.dtype.type(smooth), pooled, share, z.dtype.type(offset))(p)
 
 
 # ----- arguments ---------------------------------------------------------------
@@ -245,19 +254,18 @@ def _target_like(z, target, op):
 
 def _class_numbers(z, target, op, ignore_index=None):
     check_nchw(op, z)
-    xp, t = xp_of(z), _on_one_device(z, target, op)
+    t = _on_one_device(z, target, op)
     if t.shape != (z.shape[0], *z.shape[2:]) or t.dtype.kind not in "iu":
         raise ValueError(
             f"{op}: target must hold integer class numbers of shape {(z.shape[0], *z.shape[2:])}, "
             f"but is {t.dtype} of shape {t.shape}."
         )
-    t = t.astype("int64")
-    ignored = t == ignore_index if ignore_index is not None else xp.zeros_like(t, dtype=bool)
-    if (((t < 0) | (t >= z.shape[1])) & ~ignored).any():
+    numbers, valid = kernels(__name__, z).class_numbers(t, z.shape[1], ignore_index)
+    if not valid:
         raise ValueError(
             f"{op}: class numbers must be 0 … {z.shape[1] - 1}, but range from {int(t.min())} to {int(t.max())}."
         )
-    return xp.where(ignored, -1, t)
+    return numbers
 
 
 def _one_hot(z, target):

@@ -14,8 +14,10 @@ from tinyseg.ops.activation_numba import exp, log1p, sigmoid
 from tinyseg.ops.batch_norm_numba import cut, fold, in_rows
 from tinyseg.ops.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
 
-BLOCK = 64
-BLOCKS = 64  # blocks that one thread works on at a time
+BLOCK = 256
+BLOCKS = 16  # blocks that one thread works on at a time
+
+TINY = np.finfo(np.float32).tiny
 
 supports = float32
 
@@ -92,11 +94,42 @@ def _bce_grad_row(z, t, weight, pos_weight, gz):
 
 
 # ----- cross-entropy -------------------------------------------------------------------
+def class_numbers(t, C, ignore_index):
+    """Class numbers as int64, with -1 where they are to be ignored, and whether all others are 0 … C-1."""
+    if not isinstance(ignore_index, (int, np.integer, type(None))):
+        return maths.class_numbers(t, C, ignore_index)
+    if ignore_index is None and t.dtype == np.int64:
+        return t, _all_below(np.ascontiguousarray(t).reshape(-1), C)
+    numbers = t.astype(np.int64, order="C")
+    if ignore_index is None or not -(2**63) <= ignore_index < 2**63:
+        return numbers, _all_below(numbers.reshape(-1), C)
+    return numbers, _all_below_but(numbers.reshape(-1), C, ignore_index)
+
+
+@njit(**OPTIONS)
+def _all_below(t, C):
+    """Whether all numbers are 0 … C-1."""
+    outside = False
+    for i in range(len(t)):
+        outside |= (t[i] < 0) | (t[i] >= C)
+    return not outside
+
+
+@njit(**OPTIONS)
+def _all_below_but(t, C, ignored):
+    """The same, leaving out `ignored`, for which -1 is put in."""
+    outside = False
+    for i in range(len(t)):
+        outside |= ((t[i] < 0) | (t[i] >= C)) & (t[i] != ignored)
+        t[i] = -1 if t[i] == ignored else t[i]
+    return not outside
+
+
 def ce_forward(z, t, weight):
     """Sum over pixels of weight[t] · (-log softmax(z)[t]), and of weight[t]; t (N, H, W), -1 where ignored."""
     z, strides, _ = _any_layout(z)
     t = np.ascontiguousarray(t, np.int64).reshape(len(z), -1)
-    sums = np.zeros((len(z), -(-t.shape[1] // (BLOCK * BLOCKS)), 2))
+    sums = np.empty((len(z), -(-t.shape[1] // (BLOCK * BLOCKS)), 2))
     _ce(z, *strides, t, np.asarray(weight, np.float32), sums)
     total, count = sums.sum(axis=(0, 1)).astype(np.float32)
     return total, count
@@ -122,60 +155,114 @@ def _any_layout(z):
 @njit(**PARALLEL)
 def _ce(z, of_class, of_pixel, t, weight, sums):
     N, chunks, _ = sums.shape
-    P = t.shape[1]
+    P, C = t.shape[1], len(weight)
     for task in prange(N * chunks):
         n, chunk = task // chunks, task % chunks
-        logits, block = np.empty((len(weight), BLOCK), np.float32), np.empty((2, BLOCK), np.float32)
-        loss = count = 0.0
+        e, block, k = np.empty((C, BLOCK), np.float32), np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int32)
+        columns = np.zeros((2, BLOCK))
         for p in range(chunk * BLOCK * BLOCKS, min((chunk + 1) * BLOCK * BLOCKS, P), BLOCK):
-            m = min(BLOCK, P - p)
-            _exponentials(z[n], of_class, of_pixel, p, m, logits, block[0], block[1])
-            for j in range(m):
-                k = t[n, p + j]
-                if k >= 0:
-                    loss += weight[k] * (np.log(block[1, j]) - (z[n, k * of_class + (p + j) * of_pixel] - block[0, j]))
-                    count += weight[k]
-        sums[n, chunk, 0], sums[n, chunk, 1] = loss, count
+            _gather(z[n], of_class, of_pixel, p, t[n, p : p + BLOCK], e, k)
+            _pick(e, k, weight, block[0], block[2], block[3])
+            _exponentials(e, block[0], block[1])
+            _add_losses(k, block[0], block[1], block[2], block[3], columns[0], columns[1])
+        sums[n, chunk, 0], sums[n, chunk, 1] = columns[0].sum(), columns[1].sum()
 
 
 @njit(**PARALLEL)
 def _ce_grad(z, of_class, of_pixel, t, weight, gz):
-    N, P = t.shape
-    C = len(weight)
+    (N, P), C = t.shape, len(weight)
     chunks = -(-P // (BLOCK * BLOCKS))
     for task in prange(N * chunks):
         n, chunk = task // chunks, task % chunks
-        e, block = np.empty((C, BLOCK), np.float32), np.empty((2, BLOCK), np.float32)
+        e, block, k = np.empty((C, BLOCK), np.float32), np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int32)
         for p in range(chunk * BLOCK * BLOCKS, min((chunk + 1) * BLOCK * BLOCKS, P), BLOCK):
-            m = min(BLOCK, P - p)
-            _exponentials(z[n], of_class, of_pixel, p, m, e, block[0], block[1])
-            for j in range(m):
-                k = t[n, p + j]
-                if k >= 0:
-                    e[k, j] -= block[1, j]
-                block[1, j] = weight[k] / block[1, j] if k >= 0 else np.float32(0)
-            for c in range(C):
-                out = gz[n, c * of_class + p * of_pixel :]
-                for j in range(m):
-                    out[j * of_pixel] = e[c, j] * block[1, j]
+            _gather(z[n], of_class, of_pixel, p, t[n, p : p + BLOCK], e, k)
+            _pick(e, k, weight, block[0], block[2], block[3])
+            _exponentials(e, block[0], block[1])
+            _scatter_grad(e, k, block[1], block[3], of_class, of_pixel, p, min(BLOCK, P - p), gz[n])
 
 
 @njit(**OPTIONS)
-def _exponentials(z, of_class, of_pixel, p, m, e, top, total):
-    """Of m pixels from p on: exp(z - top) class by class, with the largest logit `top`, and the sums over classes."""
-    for c in range(len(e)):
-        zs = z[c * of_class + p * of_pixel :]
-        for j in range(m):
-            e[c, j] = zs[j * of_pixel]
+def _gather(z, of_class, of_pixel, p, t, e, k):
+    """Logits of the pixels from p on class by class, and the classes they have; zeros fill the block."""
+    m = len(t)
     for j in range(m):
-        top[j], total[j] = e[0, j], 0
-    for c in range(1, len(e)):
-        for j in range(m):
-            top[j] = max(top[j], e[c, j])
+        k[j] = np.int32(t[j])
+    k[m:] = -1
+    e[:, m:] = 0
     for c in range(len(e)):
-        for j in range(m):
-            e[c, j] = exp(e[c, j] - top[j])
-            total[j] += e[c, j]
+        first, es = c * of_class + p * of_pixel, e[c]
+        if of_pixel == 1:  # a loop of its own, which the compiler can turn into one over vectors
+            _copy(z[first : first + m], es)
+        else:
+            _copy(z[first : first + m * of_pixel : of_pixel], es)
+
+
+@njit(**OPTIONS)
+def _copy(a, b):
+    for j in range(len(a)):
+        b[j] = a[j]
+
+
+@njit(**OPTIONS)
+def _pick(e, k, weight, top, picked, weights):
+    """Of each pixel the largest logit, that of its class, and the weight of that class; 0 where it has none."""
+    for j in range(BLOCK):
+        top[j] = e[0, j]
+        picked[j] = weights[j] = np.float32(0)
+    for c in range(len(e)):
+        es, w, label = e[c], weight[c], np.int32(c)
+        for j in range(BLOCK):
+            z, before = es[j], picked[j]  # loaded in any case: else it would be a branch
+            picked[j] = z if k[j] == label else before
+            top[j] = max(top[j], z)
+        for j in range(BLOCK):
+            before = weights[j]
+            weights[j] = w if k[j] == label else before
+
+
+@njit(**OPTIONS)
+def _exponentials(e, top, total):
+    """exp(z - top) in the place of z, and its sum over the classes."""
+    for j in range(BLOCK):
+        total[j] = 0
+    for c in range(len(e)):
+        es = e[c]
+        for j in range(BLOCK):
+            es[j] = exp(es[j] - top[j])
+            total[j] += es[j]
+
+
+@njit(**OPTIONS)
+def _add_losses(k, top, total, picked, weights, losses, counts):
+    for j in range(BLOCK):
+        loss = weights[j] * (_log(total[j]) - (picked[j] - top[j]))
+        picked[j] = loss if k[j] >= 0 else np.float32(0)
+    for j in range(BLOCK):
+        losses[j] += picked[j]
+        counts[j] += weights[j]
+
+
+@njit(**OPTIONS)
+def _log(x):
+    """log x for normal x >= 1: with x = 2ⁿ y and 1 <= y < 2 it is n log 2 + log y."""
+    n = np.int32((np.float32(x).view(np.int32) >> 23) - 127)
+    y = x * np.int32((127 - n) << 23).view(np.float32)  # NaN stays NaN
+    return np.float32(n) * np.float32(0.6931471805599453) + log1p(y - np.float32(1))
+
+
+@njit(**OPTIONS)
+def _scatter_grad(e, k, total, weights, of_class, of_pixel, p, m, gz):
+    for j in range(BLOCK):
+        total[j] = np.float32(1) / total[j]
+    for c in range(len(e)):
+        es, first, label = e[c], c * of_class + p * of_pixel, np.int32(c)
+        for j in range(BLOCK):
+            es[j] = weights[j] * (es[j] * total[j] - (np.float32(1) if k[j] == label else np.float32(0)))
+        if of_pixel == 1:
+            _copy(es[:m], gz[first:])
+        else:
+            _copy(es[:m], gz[first : first + m * of_pixel : of_pixel])
 
 
 # ----- soft Dice -----------------------------------------------------------------------
@@ -190,7 +277,7 @@ def dice_forward(p, t, smooth, axes):
     sums = empty((I, chunks, 2, width))
     _dice_sums(p, t, rows, sums)
     both, product = fold(sums, C).astype(np.float32).reshape(2, *((N, C) if axes == (2, 3) else (C,)))
-    denominator = np.maximum(both + smooth, np.finfo(np.float32).tiny)
+    denominator = np.maximum(both + smooth, TINY)
     return (2 * product + smooth) / denominator, denominator
 
 

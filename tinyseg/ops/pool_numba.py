@@ -42,7 +42,10 @@ def avg_forward(x, kernel, stride, pads, out):
     """Mean of each window, (N, C, OH, OW)."""
     x = pixels(x)
     y = empty((len(x), *out, x.shape[3]))
-    _mean(x, *kernel, *stride, pads[0][0], pads[1][0], y)
+    if (kernel, stride, pads) == TWO:
+        _mean_of_four(x, y)
+    else:
+        _mean(x, *kernel, *stride, pads[0][0], pads[1][0], y)
     return channels_first(y)
 
 
@@ -95,6 +98,18 @@ def _max_of_four_gradient(gy, winner, gx):
 def _give(gy, winner, tap, gx):
     for k in range(len(gx)):
         gx[k] = gy[k] if winner[k] == tap else np.float32(0)
+
+
+@njit(**PARALLEL)
+def _mean_of_four(x, y):
+    N, OH, OW, C = y.shape
+    for row in prange(N * OH):
+        n, i = row // OH, row % OH
+        for j in range(OW):
+            a, b, c, d = x[n, 2 * i, 2 * j], x[n, 2 * i, 2 * j + 1], x[n, 2 * i + 1, 2 * j], x[n, 2 * i + 1, 2 * j + 1]
+            mean = y[n, i, j]
+            for k in range(C):
+                mean[k] = (a[k] + b[k] + c[k] + d[k]) * np.float32(0.25)
 
 
 # ----- windows of any kind ----------------------------------------------------------

@@ -7,6 +7,8 @@ reshape      y = x in another shape               gx = gy in x's shape
 transpose    y = x with its axes in another order gx = gy with the order undone
 """
 
+from itertools import accumulate
+
 import numpy as np
 
 from tinyseg.autograd import Function
@@ -41,7 +43,7 @@ class Concat(Function):
                 raise ValueError(
                     f"concat along axis {self.axis}: all other sizes must agree, but are {[x.shape for x in xs]}."
                 )
-        self.saved = np.cumsum([x.shape[axis] for x in xs])[:-1].tolist()
+        self.saved = list(accumulate(x.shape[axis] for x in xs[:-1]))
         return kernels(__name__, *xs).concat_forward(xs, axis)
 
     def backward(self, gy):
