@@ -80,6 +80,16 @@ def _maximum(builder, floor, x):
     return builder.select(builder.fcmp_ordered("<", x, floor), floor, x)
 
 
+def _keep_as_one(builder):
+    """Keep LLVM from unrolling the loop around this point.
+
+    It would need more registers than there are, and keep a sum on the stack. Where the stack happens to lie across a
+    cache line in one thread, that thread then takes twice as long.
+    """
+    nothing = builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
+    nothing.attributes.add("convergent")
+
+
 # ----- vectors -----------------------------------------------------------------
 @intrinsic
 def load(typing, a, i):
@@ -227,6 +237,7 @@ def tile(MR):
             builder.position_at_end(inner)
             inner_phis = phis([number(0), A_t, B_t, *sums_t], outer)
             k, A, B, *sums = inner_phis
+            _keep_as_one(builder)
             b_row = [_load(builder, builder.gep(B, [number(v * LANES)])) for v in range(VECTORS)]
             a_column = [_splat(builder, builder.load(builder.gep(A, [row[i]]))) for i in range(MR)]
             sums = [_fma(builder, a_column[i], b_row[v], x) for (i, v), x in zip(cells, sums, strict=True)]
