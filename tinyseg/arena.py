@@ -7,13 +7,17 @@ array of that size. A network asks for the same sizes in every step, so that fro
 is asked of the operating system.
 """
 
+import contextlib
 import math
+import mmap
 import threading
 
 import numpy as np
 
 ALIGNMENT = 64  # bytes: a cache line, and a vector register of AVX-512
 SMALL = 1 << 16  # bytes below which the C library's own free lists do as well
+HUGE_PAGE = 1 << 21
+SLAB = 8 * HUGE_PAGE
 
 
 class Arena:
@@ -58,9 +62,39 @@ class Arena:
 
 def aligned(size):
     """Return `size` new bytes that start at a cache line."""
-    raw = np.empty(size + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + size]
+    if SMALL <= size < 2 * HUGE_PAGE:  # NumPy asks for huge pages by itself for arrays of 4 MiB and more
+        return slab.take(size)
+    return _from(np.empty(size + ALIGNMENT, np.uint8), ALIGNMENT)[:size]
+
+
+class Slab:
+    """Parts of a large memory on huge pages, for arrays smaller than some pages.
+
+    What a kernel works on has to fit into the second-level cache, which is addressed by where pages lie in the machine. On
+    scattered pages of 4 KiB some of its sets get too much and others nothing: the same Winograd convolution took 5.5 ms
+    in one process and 8 to 12 ms in the next.
+    """
+
+    def __init__(self):
+        self._rest, self._lock = np.empty(0, np.uint8), threading.RLock()
+
+    def take(self, size):
+        with self._lock:
+            if self._rest.size < size:
+                memory = mmap.mmap(-1, SLAB + HUGE_PAGE)
+                with contextlib.suppress(AttributeError, OSError):  # only Linux has them, and not always
+                    memory.madvise(mmap.MADV_HUGEPAGE)
+                self._rest = _from(np.frombuffer(memory, np.uint8), HUGE_PAGE)[:SLAB]
+            part, self._rest = self._rest[:size], self._rest[size:]
+        return part
+
+
+def _from(raw, boundary):
+    """The bytes of `raw` from the first address on that is a multiple of `boundary`."""
+    return raw[-raw.ctypes.data % boundary :]
+
+
+slab = Slab()
 
 
 class _Loan:

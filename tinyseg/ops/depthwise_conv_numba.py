@@ -10,7 +10,7 @@ from numba import njit, prange
 from tinyseg.arena import empty
 from tinyseg.ops.bands import NOTHING, load_band, pitch_of, transposed
 from tinyseg.ops.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels, threads
-from tinyseg.ops.simd import LANES, clear, copy, load, splat, store
+from tinyseg.ops.simd import LANES, align_stack, clear, copy, load, splat, store
 
 supports = float32
 
@@ -112,6 +112,7 @@ def _correlate(x, x2, w, sh, sw, top, left, repeat, dh, dw, rows, width, scratch
 @njit(**OPTIONS)
 def windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_pitch):
     """Channels c0 … c0 + C of one row of output from the KH rows of the band that begin at `start`."""
+    align_stack()
     if KH == 3 and KW == 3 and sw == 1:  # constants let the compiler unroll the taps
         _windows(band, start, width, pitch, w, 3, 3, 1, OW, c0, C, y, target, y_pitch)
     elif KH == 2 and KW == 2 and sw == 1:
@@ -180,6 +181,7 @@ def _correlate_gradient(x, x2, gy, sh, sw, top, left, repeat, rows, width, scrat
 @njit(**OPTIONS)
 def window_gradient(band, start, width, pitch, gy, source, gy_pitch, KH, KW, sw, OW, C, gw):
     """Add to gw (KH, KW, pitch) what one row of output gives."""
+    align_stack()
     if KH == 3 and KW == 3 and sw == 1:
         for u in range(3):
             _three_taps(band, start + u * width * pitch, pitch, gy, source, gy_pitch, OW, C, gw, u * 3 * pitch)

@@ -90,6 +90,18 @@ def _keep_as_one(builder):
     nothing.attributes.add("convergent")
 
 
+def _align_stack(builder):
+    """Have the function that this ends up in keep its stack at whole vectors.
+
+    LLVM puts vectors that find no register on the stack wherever it happens to lie. Across two cache lines, which
+    differs from process to process and from thread to thread, they cost several times as much.
+    """
+    with builder.goto_entry_block():
+        slot = builder.alloca(VECTOR)
+        slot.align = 4 * LANES
+    builder.asm(ir.FunctionType(ir.VoidType(), [slot.type]), "", "r", [slot], side_effect=True)
+
+
 # ----- vectors -----------------------------------------------------------------
 @intrinsic
 def load(typing, a, i):
@@ -108,6 +120,17 @@ def store(typing, a, i, v):
         return context.get_dummy_value()
 
     return types.void(a, types.intp, vector), emit
+
+
+@intrinsic
+def align_stack(typing):
+    """For a function with more vectors than registers: keep its stack at whole vectors."""
+
+    def emit(context, builder, sig, args):
+        _align_stack(builder)
+        return context.get_dummy_value()
+
+    return types.void(), emit
 
 
 @intrinsic
@@ -215,6 +238,7 @@ def tile(MR):
             start = [ir.Constant(VECTOR, [0.0] * LANES)] * len(cells)
 
             # two nested counting loops; whatever changes inside is a phi of (from before, from the last round)
+            _align_stack(builder)
             before = builder.block
             outer, inner, latch, done = (builder.append_basic_block(name) for name in ("t", "k", "next_t", "done"))
             builder.branch(outer)

@@ -134,8 +134,9 @@ def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, y):
         for t in prange(T):
             M = scratch[t]
             out = M.size - 16 * WIDTH
+            # A thread takes, as far as may be, the tiles that it has transformed: they lie in its own cache.
             for task in range(K_panels * blocks * t // T, K_panels * blocks * (t + 1) // T):
-                p, s0 = task // blocks, task % blocks * per_block
+                s0, p = task // K_panels * per_block, task % K_panels
                 m = min(count - s0, per_block) * STRIP
                 step = (m + 1) * WIDTH
                 for k in range(36):

@@ -8,7 +8,7 @@ import numpy as np
 from numba import njit
 
 from tinyseg.ops.channels_last import OPTIONS
-from tinyseg.ops.simd import WIDTH, load, maximum, splat, store
+from tinyseg.ops.simd import WIDTH, align_stack, load, maximum, splat, store
 
 inline = njit(inline="always")
 ONE_4, ONE_6, ONE_12 = np.float32(1 / 4), np.float32(1 / 6), np.float32(1 / 12)
@@ -99,6 +99,7 @@ def put_six(x, p, step, v):
 @njit(**OPTIONS)
 def input_tile(band, p, row, pitch, V, v, step):
     """V = Bᵀ d B, where d begins at band[p] with pixels `pitch` and rows `row` apart."""
+    align_stack()
     c0, c1, c2 = bt(six(band, p, row)), bt(six(band, p + pitch, row)), bt(six(band, p + 2 * pitch, row))
     p += 3 * pitch
     c3, c4, c5 = bt(six(band, p, row)), bt(six(band, p + pitch, row)), bt(six(band, p + 2 * pitch, row))
@@ -113,6 +114,7 @@ def input_tile(band, p, row, pitch, V, v, step):
 @njit(**OPTIONS)
 def gradient_tile(band, p, row, pitch, Z, z, step):
     """Z = A gy Aᵀ, where gy begins at band[p] with pixels `pitch` and rows `row` apart."""
+    align_stack()
     c0, c1 = a(four(band, p, row)), a(four(band, p + pitch, row))
     c2, c3 = a(four(band, p + 2 * pitch, row)), a(four(band, p + 3 * pitch, row))
     put_six(Z, z, step, a((c0[0], c1[0], c2[0], c3[0])))
@@ -126,6 +128,7 @@ def gradient_tile(band, p, row, pitch, Z, z, step):
 @njit(**OPTIONS)
 def output_tile(M, p, step, bias, b, floor, y, q):
     """y = max(floor, Aᵀ M A + bias): 16 pixels, WIDTH apart, from y[q]."""
+    align_stack()
     c0, c1, c2 = at(six(M, p, 6 * step)), at(six(M, p + step, 6 * step)), at(six(M, p + 2 * step, 6 * step))
     p += 3 * step
     c3, c4, c5 = at(six(M, p, 6 * step)), at(six(M, p + step, 6 * step)), at(six(M, p + 2 * step, 6 * step))
@@ -147,6 +150,7 @@ def _put_row(y, q, bottom, shift, v):
 @njit(**OPTIONS)
 def weights_tile(w, p, U, u, step):
     """U = G w Gᵀ, where the nine weights lie WIDTH apart from w[p]."""
+    align_stack()
     c0, c1 = g(three(w, p, 3 * WIDTH)), g(three(w, p + WIDTH, 3 * WIDTH))
     c2 = g(three(w, p + 2 * WIDTH, 3 * WIDTH))
     put_six(U, u, step, g((c0[0], c1[0], c2[0])))
@@ -160,6 +164,7 @@ def weights_tile(w, p, U, u, step):
 @njit(**OPTIONS)
 def weights_gradient_tile(dU, p, step, gw, q, row):
     """gw = Gᵀ dU G, nine vectors `row` apart from gw[q]."""
+    align_stack()
     c0, c1, c2 = gt(six(dU, p, 6 * step)), gt(six(dU, p + step, 6 * step)), gt(six(dU, p + 2 * step, 6 * step))
     p += 3 * step
     c3, c4, c5 = gt(six(dU, p, 6 * step)), gt(six(dU, p + step, 6 * step)), gt(six(dU, p + 2 * step, 6 * step))
