@@ -14,16 +14,14 @@ import argparse
 import json
 import math
 import pathlib
-import sys
-import warnings
 
 import numpy as np
 from scipy.stats import bootstrap
 from tqdm import tqdm
 
 import tinyseg as ts
+from tinyseg.command_line import run_script
 from tinyseg.data import Sections, isbi, load_stack
-from tinyseg.data.images import open_image
 from tinyseg.data.stacks import shape_in_words
 from tinyseg.files import write_atomically
 from tinyseg.isbi_metrics import isbi_scores
@@ -76,16 +74,15 @@ def main():
 
 def from_checkpoint(args):
     """Sections with labels, and what the network says about them at their own resolution."""
-    sections = chosen(isbi.load(args.images, args.labels or "required", args.foreground), args.sections)
+    everything = isbi.load(args.images, args.labels or "required", args.foreground)
+    sections = chosen(everything, args.sections)
     predictor = Predictor.load(
         args.checkpoint, ts.backend.parse_device(args.device), memory=int(args.memory * 2**30),
         transforms=args.transforms,
     )  # fmt: skip
     if len(predictor.classes) > 1:
         raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
-    if predictor.standardize == "stack":  # the stack's statistics: those of the file, not of the chosen sections
-        with open_image(args.images) as image:
-            predictor.look_at(image)
+    predictor.take_statistics(everything.images[:, None])  # the whole stack's, not those of the chosen sections
     rows = tqdm(sections.images, desc="predicting", unit="section")
     return sections, np.stack([predictor(section)[0] for section in rows])
 
@@ -217,12 +214,4 @@ def parse_arguments():
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
-    try:
-        main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except MemoryError as error:
-        sys.exit(f"Out of memory ({error}): give a smaller --memory, so that images go through in tiles.")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_script(main, out_of_memory="give a smaller --memory, so that images go through in tiles")

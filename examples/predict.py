@@ -22,6 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
+from tinyseg.command_line import run_script
 from tinyseg.data.images import find_images, open_image, output_name, write_like
 from tinyseg.files import write_atomically
 from tinyseg.prediction import TRANSFORMS, normalizes_over_space
@@ -74,7 +75,7 @@ def predict_file(predictor, file, target, args):
     """Predict one file, a section at a time."""
     with open_image(file) as image:
         predictor.look_at(image)
-        H, W = (round(n * s) for n, s in zip(image.shape, predictor.scale, strict=True))
+        H, W = predictor.size(image.shape)
         if max(H, W) > predictor.tile:
             print(f"{file.name}: {H} x {W} pixels go through the network in tiles of {predictor.tile}", end="")
             norms = normalizes_over_space(predictor.model)
@@ -178,11 +179,4 @@ def parse_arguments():
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except MemoryError as error:
-        sys.exit(f"Out of memory ({error}): give a smaller --memory, so that images go through in tiles.")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_script(main, out_of_memory="give a smaller --memory, so that images go through in tiles")

@@ -9,12 +9,11 @@ Reads top to bottom: data, model, training, report, options.
 """
 
 import argparse
-import pathlib
 import sys
-import warnings
 import zlib
 
 import tinyseg as ts
+from tinyseg.command_line import build_schedule, run_script, settle
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
 from tinyseg.training import RunDirectory, evaluate, fit
 
@@ -52,7 +51,7 @@ def main():
     model = ts.models.build(args.model, in_channels=1, num_classes=1, **options).to(device)
     model.check_input((1, 1, args.size, args.size))
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
-    schedule = build_schedule(args, optimizer, steps=args.epochs * len(loader))
+    schedule = build_schedule(args.schedule, optimizer, args.epochs * len(loader), args.warmup)
     print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
     print(f"kernels: {ts.backend.kernels_in_use(device)}")
 
@@ -103,16 +102,6 @@ def load_sections(args):
     return sections
 
 
-def build_schedule(args, optimizer, steps):
-    if args.schedule == "cosine":
-        return ts.optim.CosineAnnealingLR(optimizer, T_max=steps, warmup=args.warmup)
-    if args.schedule == "step":
-        return ts.optim.StepLR(optimizer, step_size=max(1, steps // 3))
-    if args.schedule == "plateau":
-        return ts.optim.ReduceLROnPlateau(optimizer, patience=5, factor=0.5)
-    return ts.optim.WarmupLR(optimizer, warmup=args.warmup)
-
-
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
@@ -146,42 +135,13 @@ def parse_arguments():
     add("--out", "run directory (default: runs/isbi)")
     add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
     add("--resume", "continue the run in this folder, with its own options", metavar="PATH")
-    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    if "data" in given:
-        given["data"] = str(pathlib.Path(given["data"]).resolve())  # a run is resumed from anywhere
-
-    settings = DEFAULTS | (PAPER if given.get("protocol") == "paper" else {})
-    if "resume" in given:
-        path = pathlib.Path(given["resume"])
-        path = path.parent if path.is_file() else path
-        meta = ts.checkpoint.read(path / "checkpoint.safetensors")[1]
-        if "config" not in meta or "training" not in meta:
-            parser.error(f"{path}/checkpoint.safetensors was not written by this script: there is no run to go on with")
-        settings |= meta["config"]
-        changed = {name for name in settings if given.get(name, settings[name]) != settings[name]} - {"data", "epochs"}
-        changed |= given.keys() & {"protocol", "out", "overwrite"}
-        if changed:
-            parser.error(f"--resume goes on with the options of {path}: leave out {', '.join(sorted(changed))}")
-        if given.get("epochs", settings["epochs"]) != settings["epochs"] and settings["schedule"] in ("cosine", "step"):
-            print("Another number of epochs stretches the schedule: the learning rate jumps to where it now would be.")
-        given["out"] = given["resume"] = str(path)
-    if given.get("download") and "data" not in given:
-        parser.error("--download needs --data DIR, the folder to put the files in")
-    settings |= given
-    if settings["lr"] is None:
-        settings["lr"] = LEARNING_RATES.get(settings["model"], 2e-3)
     rest = {"device": "auto", "workers": 2, "out": "runs/isbi", "overwrite": False, "resume": None, "download": False}
     rest["data_crc32"] = None  # known only to a resumed run
-    return argparse.Namespace(**(rest | settings))
+    args = settle(parser, DEFAULTS, PAPER, rest)
+    if args.lr is None:
+        args.lr = LEARNING_RATES.get(args.model, 2e-3)
+    return args
 
 
 if __name__ == "__main__":
-    warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
-    try:
-        main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except MemoryError as error:
-        sys.exit(f"Out of memory ({error}): try a smaller --batch-size, --size or --width.")
-    except KeyboardInterrupt:
-        sys.exit(130)
+    run_script(main, out_of_memory="try a smaller --batch-size, --size or --width")

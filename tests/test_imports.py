@@ -17,7 +17,7 @@ LAYERS = [  # a module may import from its own layer and from those before it
     {"nn"},
     {"models", "optim", "optim_numba"},
     {"checkpoint", "prediction", "metrics", "isbi_metrics", "isbi_metrics_numba", "plots", "data", "profile", "run"},
-    {"predictor"},
+    {"command_line", "patients", "predictor"},
     {"training"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -70,9 +70,8 @@ def aligned(size):
 class Slab:
     """Parts of a large memory on huge pages, for arrays smaller than some pages.
 
-    What a kernel works on has to fit into the second-level cache, which is addressed by where pages lie in the machine. On
-    scattered pages of 4 KiB some of its sets get too much and others nothing: the same Winograd convolution took 5.5 ms
-    in one process and 8 to 12 ms in the next.
+    What a kernel works on has to fit into the second-level cache, which is addressed by where pages lie in the
+    machine. On scattered pages of 4 KiB some of its sets get too much and others nothing.
     """
 
     def __init__(self):

@@ -8,6 +8,7 @@ apart. Files are written under a temporary name beside their own and renamed: no
 from __future__ import annotations
 
 import io
+import re
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,11 @@ _SCORES = [
     ("val_accuracy", "accuracy", ORANGE),
     ("val_mean_iou", "mean IoU", GREEN),
     ("val_membrane_iou", "membrane IoU", PURPLE),
+    ("val_whole_tumour", "whole tumour", GREEN),
+    ("val_tumour_core", "tumour core", PURPLE),
+    ("val_enhancing", "enhancing", GREY),
 ]
+CLASS_COLOURS = (GREEN, BLUE, ORANGE, PURPLE)  # of classes 1, 2, 3, 4
 
 
 def curves(history, path, best="val_dice"):
@@ -177,6 +182,47 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
         kinds = [(FALSE_MEMBRANE, "false membrane"), (MISSED_MEMBRANE, "missed membrane")]
         patches = [Patch(facecolor=np.array(color) / 255, label=text) for color, text in kinds]
         figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=10, frameon=False)
+    _save(figure, path)
+
+
+def tumours(images, labels, predictions, names, path, modalities, classes):
+    """Draw slices of brains, one a row: modalities, the truth and the prediction as outlines.
+
+    Parameters
+    ----------
+    images : float ndarray, shape (S, M, H, W)
+    labels, predictions : integer ndarray, shape (S, H, W)
+        Class numbers; 0 is background.
+    names : sequence of str
+        One a slice.
+    path : str or path-like
+        File to write; its ending is the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
+    modalities : sequence of str
+        Names of the M channels; the first and the one with gadolinium (its name ends in gd, ce or c) are drawn.
+    classes : sequence of str
+        Names of the classes from 0; a single one is that of class 1.
+    """
+    shown = [0, *(m for m, name in enumerate(modalities) if m and re.search("(gd|ce|c)$", name.lower()))][:2]
+    titles = [*(modalities[m] for m in shown), "truth", "prediction"]
+    height, width = images.shape[2:]
+    figure = Figure(
+        figsize=(2.6 * len(titles), 2.6 * height / width * len(images) + 0.6), dpi=DPI, layout="constrained"
+    )
+    grid = figure.subplots(len(images), len(titles), squeeze=False)
+    classes = ["background", *classes] if len(classes) == 1 else classes
+    for row, image, label, prediction, name in zip(grid, images, labels, predictions, names, strict=True):
+        for ax, m, outlined in zip(row, [*shown, 0, 0], [None] * len(shown) + [label, prediction], strict=True):
+            ax.imshow(np.rot90(image[m]), cmap="gray", vmin=image[m].min(), vmax=np.percentile(image[m], 99.8))
+            ax.set(xticks=[], yticks=[])
+            for k, colour in zip(range(1, len(classes)), CLASS_COLOURS * len(classes), strict=False):
+                mask = None if outlined is None else np.rot90(outlined == k)
+                if mask is not None and mask.any() and not mask.all():
+                    ax.contour(mask, [0.5], colors=[colour], linewidths=1)
+        row[0].set_ylabel(name, fontsize=9)
+    for ax, title in zip(grid[0], titles, strict=True):
+        ax.set_title(title, fontsize=10)
+    patches = [Patch(facecolor=c, label=n) for n, c in zip(classes[1:], CLASS_COLOURS * len(classes), strict=False)]
+    figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=9, frameon=False)
     _save(figure, path)
 
 

@@ -6,6 +6,7 @@ resample to the size of the training's pixels - standardize - network - probabil
 import numpy as np
 
 from tinyseg import checkpoint
+from tinyseg.data.brain import Preparation
 from tinyseg.data.isbi import standardize
 from tinyseg.data.resample import resample, restore
 from tinyseg.prediction import predict, tile_within
@@ -17,9 +18,10 @@ class Predictor:
     Parameters
     ----------
     model : UNet
-        With a `meta` attribute, as `checkpoint.load` returns it: ``meta["preprocessing"]`` holds ``scale``, the size of
-        the image that the network saw over that of the image as stored, (rows, columns), and ``standardize``, see
-        `tinyseg.data.standardize`; ``meta["classes"]`` the names of the classes.
+        With a `meta` attribute, as `checkpoint.load` returns it. ``meta["preprocessing"]`` says how images were
+        prepared: ``scale``, the size of the image that the network saw over that of the image as stored, (rows,
+        columns), and ``standardize``, see `tinyseg.data.standardize`; or ``kind`` "brain" with the fields of
+        `tinyseg.data.brain.Preparation`. ``meta["classes"]`` holds the names of the classes.
     memory : int
         Bytes of activations; images that would take more go through the network in tiles.
     transforms : {"none", "flips", "all"}
@@ -41,17 +43,8 @@ class Predictor:
     """
 
     def __init__(self, model, memory=2 << 30, transforms="none", scale=None):
-        how = getattr(model, "meta", {}).get("preprocessing", {})
-        if not {"scale", "standardize"} <= how.keys():
-            raise ValueError(
-                'The checkpoint does not say how images were prepared for it ("preprocessing" with scale and '
-                f"standardize, found {sorted(how)}). Train it with examples/train_isbi.py, or save it with "
-                'checkpoint.save(path, model, preprocessing={"scale": [1, 1], "standardize": "section"}).'
-            )
-        self.model, self.transforms, self.standardize = model, transforms, how["standardize"]
-        self.scale = np.broadcast_to(how["scale"] if scale is None else scale, 2)
-        if not (self.scale > 0).all():
-            raise ValueError(f"scale must be positive, but is {scale}.")
+        self.model, self.transforms = model, transforms
+        self.preparation = _preparation(dict(getattr(model, "meta", {}).get("preprocessing", {})), scale)
         self.classes = model.meta.get("classes") or [f"class {k}" for k in range(model.num_classes)]
         self.tile = tile_within(model, memory)
         self._statistics = None
@@ -62,12 +55,12 @@ class Predictor:
         return cls(checkpoint.load(path, device), **options)
 
     def look_at(self, image):
-        """Take what preprocessing needs from the whole of an image: its mean and deviation, if they are the stack's.
+        """Take what preparing needs to know of the whole image: the mean and deviation of a stack or volume.
 
         Parameters
         ----------
         image : ImageFile
-            From `tinyseg.data.images.open_image`. Every section is read once if ``standardize`` is "stack", else none.
+            From `tinyseg.data.images.open_image`. Every section is read once, unless each is standardized by itself.
 
         Raises
         ------
@@ -79,15 +72,11 @@ class Predictor:
                 f"{image.path} has {image.channels} channel{'s' * (image.channels != 1)}, and the network takes "
                 f"{self.model.in_channels}: give it the images it was trained for, or another checkpoint."
             )
-        self._statistics = None
-        if self.standardize == "stack":
-            count, mean, squares = 0, 0.0, 0.0  # Chan et al. 1983: means and sums of squares of parts, joined
-            for k in range(len(image)):
-                x = self._resampled(image.section(k)).astype(np.float64)
-                gap, n = x.mean() - mean, count + x.size
-                squares += ((x - x.mean()) ** 2).sum() + gap**2 * count * x.size / n
-                mean, count = mean + gap * x.size / n, n
-            self._statistics = mean, (squares / count) ** 0.5
+        self.take_statistics(image.section(k) for k in range(len(image)))
+
+    def take_statistics(self, sections):
+        """Take mean and deviation from all sections (C, H, W) of an image, if that is how they are standardized."""
+        self._statistics = self.preparation.statistics(sections)
 
     def __call__(self, section):
         """Return the probability of each class at each pixel of one section.
@@ -103,15 +92,62 @@ class Predictor:
             One channel, the probability of foreground, for a network of one class; else they sum to 1.
         """
         section = section[None] if section.ndim == 2 else section
-        x = self._resampled(section)
-        if self._statistics is not None:
-            mean, deviation = self._statistics
-            x = ((x - mean) / (deviation or 1)).astype(np.float32)
-        else:
-            x = standardize(x, self.standardize)
+        x = self.preparation.prepare(section, self._statistics)
         p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms)[0]
-        return restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
+        return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
+
+    def size(self, shape):
+        """Height and width at which a section of this shape goes through the network."""
+        return self.preparation.target(shape)
+
+
+def _preparation(how, scale):
+    """What a checkpoint says of preparing images, as an object; a `scale` goes before the checkpoint's."""
+    if how.pop("kind", None) == "brain":
+        if scale is not None:
+            raise ValueError("The network was trained on brain slices of one size: it takes no scale.")
+        how.pop("modalities", None)
+        return Preparation(**how)
+    if not {"scale", "standardize"} <= how.keys():
+        raise ValueError(
+            'The checkpoint does not say how images were prepared for it ("preprocessing" with scale and '
+            f"standardize, found {sorted(how)}). Train it with examples/train_isbi.py, or save it with "
+            'checkpoint.save(path, model, preprocessing={"scale": [1, 1], "standardize": "section"}).'
+        )
+    return _Sections(how["scale"] if scale is None else scale, how["standardize"])
+
+
+class _Sections:
+    """Preparation of grey sections, with the interface of `tinyseg.data.brain.Preparation`."""
+
+    def __init__(self, scale, standardize):
+        self.scale, self.standardize = np.broadcast_to(scale, 2), standardize
+        if not (self.scale > 0).all():
+            raise ValueError(f"scale must be positive, but is {scale}.")
+
+    def statistics(self, sections):
+        if self.standardize != "stack":
+            return None
+        count, mean, squares = 0, 0.0, 0.0  # Chan et al. 1983: means and sums of squares of parts, joined
+        for section in sections:
+            x = self._resampled(section).astype(np.float64)
+            gap, n = x.mean() - mean, count + x.size
+            squares += ((x - x.mean()) ** 2).sum() + gap**2 * count * x.size / n
+            mean, count = mean + gap * x.size / n, n
+        return mean, (squares / count) ** 0.5
+
+    def prepare(self, section, statistics=None):
+        x = self._resampled(section)
+        if statistics is None:
+            return standardize(x, self.standardize)
+        mean, deviation = statistics
+        return ((x - mean) / (deviation or 1)).astype(np.float32)
+
+    def restore(self, probabilities, shape):
+        return restore(probabilities, shape)
+
+    def target(self, shape):
+        return tuple(max(1, round(n * s)) for n, s in zip(shape, self.scale, strict=True))
 
     def _resampled(self, section):
-        size = tuple(max(1, round(n * s)) for n, s in zip(section.shape[1:], self.scale, strict=True))
-        return np.stack([resample(channel, size) for channel in section])
+        return np.stack([resample(channel, self.target(section.shape[1:])) for channel in section])

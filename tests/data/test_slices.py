@@ -1,0 +1,213 @@
+"""Slices on disk: made once, remade when anything changes, never half-used."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tinyseg.data import slices as module
+from tinyseg.data.brain import Preparation
+from tinyseg.data.brats import find_cases, read_case
+from tinyseg.data.slices import SliceCache, SliceSampler
+from tinyseg.data.synthetic_brain import write_brains
+
+SHAPE = (36, 40, 16)
+CROP = Preparation(size=24)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    return write_brains(tmp_path_factory.mktemp("data"), num_cases=3, shape=SHAPE)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """Names of the cases that are prepared."""
+    names, make = [], module._make
+    monkeypatch.setattr(
+        module, "_make", lambda folder, case, *rest: (names.append(case.name), make(folder, case, *rest))[1]
+    )
+    return names
+
+
+def build(data, folder, preparation=CROP, **options):
+    return SliceCache.build(find_cases(data), folder, preparation, progress=False, **options)
+
+
+def test_slices_are_what_preparing_gives(data, tmp_path):
+    cache, case = build(data, tmp_path), find_cases(data).cases[1]
+    volume, label = read_case(case)
+    statistics = CROP.statistics(np.moveaxis(volume, 3, 0))
+    images, labels = cache.images(case.name), cache.labels(case.name)
+    assert images.shape == (16, 4, 24, 24) and images.dtype == np.float16 and isinstance(images, np.memmap)
+    np.testing.assert_allclose(images[7], CROP.prepare(volume[..., 7], statistics), rtol=1e-3, atol=1e-3)
+    np.testing.assert_array_equal(labels[7], CROP.fit(label[..., 7]))
+    entry = cache.entries[case.name]
+    np.testing.assert_array_equal(entry.counts[7], np.bincount(labels[7].ravel(), minlength=4))
+    np.testing.assert_array_equal(entry.outside + entry.counts.sum(axis=0), np.bincount(label.ravel(), minlength=4))
+    assert entry.voxel == 1 and list(cache.entries) == [c.name for c in find_cases(data)]
+
+
+def test_the_second_time_nothing_is_made(data, tmp_path, made):
+    first = build(data, tmp_path)
+    assert len(made) == 3
+    again = build(data, tmp_path)
+    assert len(made) == 3
+    for name, entry in first.entries.items():
+        np.testing.assert_array_equal(entry.counts, again.entries[name].counts)
+
+
+@pytest.mark.parametrize(
+    "other", [Preparation(size=20), Preparation(24, "resize"), Preparation(24, standardize="slice")]
+)
+def test_other_options_make_all_anew(data, tmp_path, made, other):
+    build(data, tmp_path)
+    assert build(data, tmp_path, other).labels("SYNTHETIC_000").shape == (16, *other.target(SHAPE[:2]))
+    assert len(made) == 6
+
+
+def test_a_changed_source_is_made_anew_and_a_touched_one_is_not(tmp_path, made):
+    data = write_brains(tmp_path / "data", num_cases=3, shape=SHAPE)
+    build(data, tmp_path / "cache")
+    source = data / "labelsTr" / "SYNTHETIC_001.nii.gz"
+    source.touch()
+    build(data, tmp_path / "cache")
+    assert len(made) == 3
+    other = data / "labelsTr" / "SYNTHETIC_002.nii.gz"
+    source.write_bytes(other.read_bytes())
+    build(data, tmp_path / "cache")
+    assert made[3:] == ["SYNTHETIC_001"]
+
+
+def test_an_interrupted_build_goes_on(data, tmp_path, monkeypatch, made):
+    make, done = module._make, []
+
+    def interrupted(*args):
+        if len(done) == 1:
+            raise KeyboardInterrupt
+        done.append(args)
+        return make(*args)
+
+    monkeypatch.setattr(module, "_make", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        build(data, tmp_path, workers=1)
+    monkeypatch.setattr(module, "_make", make)
+    made.clear()
+    build(data, tmp_path)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("damage", ["no description", "half a description", "no images"])
+def test_what_is_half_there_is_not_used(data, tmp_path, made, damage):
+    build(data, tmp_path)
+    path = tmp_path / "SYNTHETIC_001.json"
+    if damage == "no description":
+        path.unlink()
+    elif damage == "half a description":
+        path.write_text(path.read_text()[:50])
+    else:
+        (tmp_path / "SYNTHETIC_001.images.npy").unlink()
+    made.clear()
+    build(data, tmp_path)
+    assert made == ["SYNTHETIC_001"]
+
+
+def test_while_a_case_is_remade_its_old_description_is_gone(data, tmp_path, monkeypatch):
+    build(data, tmp_path)
+
+    def fails(folder, case, *rest):
+        assert not (folder / f"{case.name}.json").exists()
+        raise RuntimeError("power cut")
+
+    monkeypatch.setattr(module, "_make", fails)
+    with pytest.raises(RuntimeError, match="power cut"):
+        build(data, tmp_path, Preparation(size=20))
+
+
+def test_bad_cases_are_an_error_or_left_out_and_named(tmp_path):
+    data = write_brains(tmp_path / "data", num_cases=3, shape=SHAPE)
+    (data / "imagesTr" / "SYNTHETIC_001.nii.gz").write_text("<html>login</html>")
+    with pytest.raises(ValueError, match="a web page"):
+        build(data, tmp_path / "cache")
+    cache = build(data, tmp_path / "cache", skip_bad=True)
+    assert list(cache.entries) == ["SYNTHETIC_000", "SYNTHETIC_002"] and "web page" in cache.skipped["SYNTHETIC_001"]
+    for name in ("SYNTHETIC_000", "SYNTHETIC_002"):
+        (data / "imagesTr" / f"{name}.nii.gz").write_bytes(b"")
+    with pytest.raises(ValueError, match="none of 3 cases"):
+        build(data, tmp_path / "other", skip_bad=True)
+
+
+def test_one_scan_under_two_names(tmp_path):
+    data = write_brains(tmp_path / "data", num_cases=3, shape=SHAPE)
+    copy = (data / "imagesTr" / "SYNTHETIC_000.nii.gz").read_bytes()
+    (data / "imagesTr" / "SYNTHETIC_002.nii.gz").write_bytes(copy)
+    with pytest.raises(ValueError, match=r"SYNTHETIC_002.*SYNTHETIC_000.*same scan"):
+        build(data, tmp_path / "cache")
+    cache = build(data, tmp_path / "cache", skip_bad=True)
+    assert list(cache.entries) == ["SYNTHETIC_000", "SYNTHETIC_001"] and list(cache.skipped) == ["SYNTHETIC_002"]
+
+
+def test_a_folder_that_cannot_be(data, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OSError, match="cannot keep slices in .*choose another cache folder"):
+        build(data, tmp_path / "file")
+
+
+def test_a_full_disk_is_seen_before_the_work(data, tmp_path, monkeypatch, made):
+    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    with pytest.raises(OSError, match="slices of 3 cases take 0.0 GiB"):
+        build(data, tmp_path)
+    assert not made
+
+
+def test_samples_depend_on_seed_epoch_and_index_only(data, tmp_path):
+    cache = build(data, tmp_path)
+    names = list(cache.entries)[:2]
+    sampler = SliceSampler(cache, names, 50, seed=4)
+    x, y = sampler.sample(7, 3)
+    assert x.shape == (4, 24, 24) and x.dtype == np.float32 and y.shape == (24, 24) and y.dtype == np.int64
+    again = SliceSampler(cache, names, 50, seed=4).sample(7, 3)
+    np.testing.assert_array_equal(again[0], x)
+    np.testing.assert_array_equal(again[1], y)
+    others = [SliceSampler(cache, names, 50, seed=5).sample(7, 3), sampler.sample(8, 3), sampler.sample(7, 4)]
+    assert not all(np.array_equal(x, other) for other, _ in others)
+    assert len(sampler) == 50
+
+
+def test_shares_of_slices_and_classes(data, tmp_path):
+    cache = build(data, tmp_path)
+    names = list(cache.entries)
+
+    def drawn(**options):
+        sampler = SliceSampler(cache, names, 400, **options)
+        return [sampler.sample(i, 0)[1] for i in range(400)]
+
+    def share(labels, k=None):
+        return np.mean([(y > 0).any() if k is None else (y == k).any() for y in labels])
+
+    counts = np.concatenate([e.counts for e in cache.entries.values()])
+    as_they_come = (counts[:, 1:] > 0).any(axis=1).mean()
+    assert share(drawn()) == pytest.approx(as_they_come, abs=0.08)
+    assert share(drawn(empty=0.25)) == pytest.approx(0.75, abs=0.08)
+    assert share(drawn(empty=0)) == 1 and share(drawn(empty=1)) == 0
+    plain, balanced = drawn(empty=0), drawn(balanced=True)
+    assert share(balanced) == 1 and share(balanced, 3) > share(plain, 3)  # rims are in the fewest slices
+    masks = drawn(whole_tumour=True, empty=0)
+    assert masks[0].shape == (1, 24, 24) and masks[0].dtype == np.float32 and set(np.unique(masks[0])) == {0, 1}
+    with pytest.raises(ValueError, match="share of the samples"):
+        SliceSampler(cache, names, 10, empty=1.5)
+
+
+def test_slices_of_a_kind_that_is_not_there(data, tmp_path):
+    cache = build(data, tmp_path)
+    for entry in cache.entries.values():
+        entry.counts[:, 1:] = 1
+    with pytest.raises(ValueError, match="0 without"):
+        SliceSampler(cache, list(cache.entries), 10, empty=0.5)
+
+
+def test_the_description_is_readable(data, tmp_path):
+    build(data, tmp_path)
+    about = json.loads((tmp_path / "SYNTHETIC_000.json").read_text())
+    assert about["preparation"] == {"size": 24, "how": "crop", "standardize": "volume"}
+    assert [source["name"] for source in about["sources"]] == ["SYNTHETIC_000.nii.gz"] * 2

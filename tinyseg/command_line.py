@@ -1,0 +1,81 @@
+"""What the scripts share at the command line: settling options, taking up a run, ending with a sentence."""
+
+import argparse
+import pathlib
+import sys
+import warnings
+
+from tinyseg import checkpoint, optim
+
+
+def settle(parser, defaults, paper, rest):
+    """Settle the options of a training script: what is given, before the resumed run's, before the defaults.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Its options default to None. Has ``data``, ``epochs``, ``resume``, ``out``, ``overwrite``, ``protocol`` and
+        ``download``.
+    defaults : dict
+        The options that decide what is learned: they are kept with the run.
+    paper : dict
+        What takes the place of the defaults with ``--protocol paper``.
+    rest : dict
+        Defaults of the options that are not kept, such as the device.
+
+    Returns
+    -------
+    argparse.Namespace
+    """
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    if "data" in given:
+        given["data"] = str(pathlib.Path(given["data"]).resolve())  # a run is resumed from anywhere
+    settings = defaults | (paper if given.get("protocol") == "paper" else {})
+    if "resume" in given:
+        path = pathlib.Path(given["resume"])
+        path = path.parent if path.is_file() else path
+        meta = checkpoint.read(path / "checkpoint.safetensors")[1]
+        if "config" not in meta or "training" not in meta or not defaults.keys() <= meta["config"].keys():
+            parser.error(f"{path}/checkpoint.safetensors was not written by this script: there is no run to go on with")
+        settings |= meta["config"]
+        changed = {name for name in settings if given.get(name, settings[name]) != settings[name]} - {"data", "epochs"}
+        changed |= given.keys() & {"protocol", "out", "overwrite"}
+        if changed:
+            parser.error(f"--resume goes on with the options of {path}: leave out {', '.join(sorted(changed))}")
+        if given.get("epochs", settings["epochs"]) != settings["epochs"] and settings["schedule"] in ("cosine", "step"):
+            print("Another number of epochs stretches the schedule: the learning rate jumps to where it now would be.")
+        given["out"] = given["resume"] = str(path)
+    if given.get("download") and "data" not in given:
+        parser.error("--download needs --data DIR, the folder to put the files in")
+    return argparse.Namespace(**(rest | settings | given))
+
+
+def build_schedule(name, optimizer, steps, warmup):
+    """Make the learning-rate schedule called cosine, step, plateau or constant, over a number of steps."""
+    if name == "cosine":
+        return optim.CosineAnnealingLR(optimizer, T_max=steps, warmup=warmup)
+    if name == "step":
+        return optim.StepLR(optimizer, step_size=max(1, steps // 3))
+    if name == "plateau":
+        return optim.ReduceLROnPlateau(optimizer, patience=5, factor=0.5)
+    return optim.WarmupLR(optimizer, warmup=warmup)
+
+
+def run_script(main, out_of_memory):
+    """Run a script's `main`; what goes wrong ends in one sentence and a status that is not 0.
+
+    Parameters
+    ----------
+    main : callable
+    out_of_memory : str
+        What to try if memory does not suffice.
+    """
+    warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
+    try:
+        main()
+    except (ValueError, OSError, RuntimeError) as error:
+        sys.exit(f"{type(error).__name__}: {error}")
+    except MemoryError as error:
+        sys.exit(f"Out of memory ({error}): {out_of_memory}.")
+    except KeyboardInterrupt:
+        sys.exit(130)

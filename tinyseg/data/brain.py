@@ -1,0 +1,117 @@
+"""How slices of brain MRI are prepared for a network, and what it says about them put back into place.
+
+Each modality is brought to mean 0 and variance 1 over the brain, which is where any modality of a skull-stripped scan
+is not 0; outside of it all is 0. Then the middle of each axial slice is cut out, or the slice is resampled.
+"""
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from tinyseg.data.resample import nearest, resample, restore
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """From slices as stored to slices as the network takes them, and back.
+
+    Parameters
+    ----------
+    size : int
+        Height and width of the slices; 0 leaves them as they are. The paper says both that the resolution "was
+        reduced to 144 × 144" and that "center cropping" was used. Cropping 240 to 144 keeps the voxels of 1 mm and
+        loses what lies outside of the middle 144 mm: the front and the back of most brains. Resizing keeps all, at
+        1.7 mm.
+    how : {"crop", "resize"}
+        Cut out the middle, or resample the whole slice.
+    standardize : {"volume", "slice"}
+        Mean and variance of the whole volume, or of each slice by itself.
+
+    Raises
+    ------
+    ValueError
+        If an argument is none of these.
+    """
+
+    size: int = 144
+    how: str = "crop"
+    standardize: str = "volume"
+
+    def __post_init__(self):
+        if self.how not in ("crop", "resize") or self.standardize not in ("volume", "slice") or self.size < 0:
+            raise ValueError(f"{self}: size is 0 or more, how 'crop' or 'resize', standardize 'volume' or 'slice'.")
+
+    def as_dict(self):
+        """Return the options as JSON can hold them, for a checkpoint or a manifest."""
+        return asdict(self)
+
+    def statistics(self, slices):
+        """Return mean and deviation of each modality over the brain, (M,) each; None if every slice has its own.
+
+        Parameters
+        ----------
+        slices : iterable of ndarray, (M, X, Y)
+            All slices of one volume.
+        """
+        if self.standardize == "slice":
+            return None
+        count, total, squares = 0, 0.0, 0.0
+        for x in slices:
+            values = x[:, (x != 0).any(axis=0)].astype(np.float64)  # (M, brain)
+            count += values.shape[1]
+            total, squares = total + values.sum(axis=1), squares + np.square(values).sum(axis=1)
+        mean = total / max(count, 1)
+        return mean, np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
+
+    def prepare(self, x, statistics=None):
+        """Prepare one slice.
+
+        Parameters
+        ----------
+        x : ndarray, (M, X, Y)
+        statistics : pair of ndarray, optional
+            From `statistics`; left out, those of this slice.
+
+        Returns
+        -------
+        float32 ndarray, (M, h, w)
+        """
+        brain = (x != 0).any(axis=0)
+        if statistics is None:
+            statistics = Preparation(standardize="volume").statistics([x])
+        mean, deviation = (np.asarray(s, np.float32)[:, None, None] for s in statistics)
+        return self.fit((x - mean) / np.where(deviation > 0, deviation, 1) * brain)
+
+    def fit(self, planes):
+        """Bring planes (..., X, Y) to the network's size: grey values by `resample`, whole numbers by `nearest`."""
+        size = self.target(planes.shape[-2:])
+        if self.how == "crop" or size == planes.shape[-2:]:
+            return planes[(..., *_middle(planes.shape[-2:], size))]
+        change = resample if planes.dtype.kind == "f" else nearest
+        flat = planes.reshape(-1, *planes.shape[-2:])
+        return np.stack([change(plane, size) for plane in flat]).reshape(*planes.shape[:-2], *size)
+
+    def restore(self, probabilities, shape):
+        """Put probabilities (classes, h, w) of a prepared slice back into one of `shape`, (classes, X, Y).
+
+        What was cut off is background: class 0, or the absence of the only class.
+        """
+        if self.how == "resize":
+            return restore(probabilities, shape)
+        whole = np.zeros((len(probabilities), *shape), probabilities.dtype)
+        whole[0] = len(probabilities) > 1
+        whole[(slice(None), *_middle(shape, probabilities.shape[1:]))] = probabilities
+        return whole
+
+    def target(self, shape):
+        """Height and width of what `fit` makes of planes of this shape."""
+        if self.size == 0:
+            return tuple(shape)
+        if self.how == "crop":
+            return tuple(min(n, self.size) for n in shape)
+        return self.size, self.size
+
+
+def _middle(shape, size):
+    starts = [(n - m) // 2 for n, m in zip(shape, size, strict=True)]
+    return tuple(slice(s, s + m) for s, m in zip(starts, size, strict=True))

@@ -1,0 +1,303 @@
+"""Prepared slices of many volumes, kept on disk: made once, read through memory maps, never half-used.
+
+A folder holds three files a case: its images (float16), its labels (uint8), and, written last, a description with the
+options and the sources' sizes and hashes. A case without a description, or with one that does not fit any more, is made
+anew; so an interrupted build goes on with the first case that is missing.
+
+    slices = SliceCache.build(find_cases("Task01_BrainTumour"), "cache", Preparation())
+    x, y = slices.images("BRATS_001")[77], slices.labels("BRATS_001")[77]       # (M, h, w) and (h, w)
+"""
+
+import hashlib
+import io
+import json
+import shutil
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from tqdm import tqdm
+
+from tinyseg.data.brats import read_case
+from tinyseg.files import write_atomically
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What is known of a case without opening its arrays.
+
+    Attributes
+    ----------
+    name : str
+    counts : int ndarray, (Z, classes)
+        Voxels of each class in each prepared slice.
+    outside : int ndarray, (classes,)
+        Voxels of each class that the preparation cut off.
+    voxel : float
+        Volume of a voxel as stored, mm³.
+    """
+
+    name: str
+    counts: np.ndarray
+    outside: np.ndarray
+    voxel: float
+
+
+class SliceCache:
+    """Slices of several cases; made by `build`.
+
+    Attributes
+    ----------
+    folder : Path
+    modalities, classes : tuple of str
+    entries : dict of str to Entry
+        In the order of the cases.
+    skipped : dict of str to str
+        Cases that could not be used, and why.
+    """
+
+    def __init__(self, folder, modalities, classes, entries, skipped):
+        self.folder, self.modalities, self.classes = Path(folder), modalities, classes
+        self.entries, self.skipped = entries, skipped
+
+    @classmethod
+    def build(cls, cases, folder, preparation, workers=2, skip_bad=False, progress=True):
+        """Prepare the cases that are not there yet.
+
+        Parameters
+        ----------
+        cases : Cases
+        folder : str or Path
+            Made if it is not there. May be shared by builds with other options, which replace each other's cases.
+        preparation : Preparation
+        workers : int
+            Cases in work at a time; each takes about 0.5 GiB for 240 × 240 × 155 voxels of 4 modalities.
+        skip_bad : bool
+            Leave out cases that cannot be read, and name them in `skipped`, instead of raising an error.
+        progress : bool
+            Show a progress bar.
+
+        Returns
+        -------
+        SliceCache
+
+        Raises
+        ------
+        ValueError
+            A case cannot be read, or two cases hold the same scan; the message names the files.
+        OSError
+            There is not enough room on the disk.
+        """
+        folder = Path(folder)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OSError(f"cannot keep slices in {folder} ({error.strerror}): choose another cache folder.") from None
+        entries, skipped, missing = {}, {}, []
+        for case in cases.cases:
+            entry = _usable(folder, case, preparation)
+            entries[case.name] = entry
+            if entry is None:
+                missing.append(case)
+        _check_room(folder, missing, preparation)
+        bar = tqdm(total=len(missing), desc="preparing", unit="case", disable=not progress or not missing)
+        with ThreadPoolExecutor(workers, thread_name_prefix="tinyseg-cases") as pool, bar:
+            work = {pool.submit(_make, folder, case, preparation, len(cases.classes)): case for case in missing}
+            try:
+                for done in as_completed(work):
+                    case = work[done]
+                    try:
+                        entries[case.name] = done.result()
+                    except (ValueError, FileNotFoundError) as error:
+                        if not skip_bad:
+                            raise
+                        skipped[case.name] = str(error)
+                    bar.update()
+            except BaseException:
+                pool.shutdown(wait=True, cancel_futures=True)
+                raise
+        _refuse_twins(folder, cases, entries, skipped, skip_bad)
+        entries = {name: entry for name, entry in entries.items() if entry is not None and name not in skipped}
+        if not entries:
+            raise ValueError(f"none of {len(cases)} cases can be used: {'; '.join(list(skipped.values())[:3])}")
+        return cls(folder, cases.modalities, cases.classes, entries, skipped)
+
+    def images(self, name):
+        """Return the slices of a case, float16 (Z, M, h, w), mapped from the file."""
+        return np.load(self.folder / f"{name}.images.npy", mmap_mode="r")
+
+    def labels(self, name):
+        """Return the labels of a case, uint8 (Z, h, w), mapped from the file."""
+        return np.load(self.folder / f"{name}.labels.npy", mmap_mode="r")
+
+
+def _make(folder, case, preparation, num_classes):
+    """Prepare one case and write its three files; returns its entry."""
+    volume, label = read_case(case)
+    statistics = preparation.statistics(np.moveaxis(volume, 3, 0))
+    planes = np.moveaxis(volume, 3, 0)  # (Z, M, X, Y)
+    images = np.stack([preparation.prepare(x, statistics).astype(np.float16) for x in planes])
+    labels = np.ascontiguousarray(preparation.fit(np.moveaxis(label, 2, 0)))
+    counts = np.stack([np.bincount(plane.ravel(), minlength=num_classes) for plane in labels])
+    outside = np.zeros(num_classes, int)
+    if preparation.how == "crop":
+        outside = np.bincount(label.ravel(), minlength=num_classes) - counts.sum(axis=0)
+    voxel = float(np.prod(nib.load(case.images[0]).header.get_zooms()[:3]))
+    about = _options(case, preparation) | {
+        "sources": [_describe(path) for path in (*case.images, case.label)],
+        "counts": counts.tolist(), "outside": outside.tolist(), "voxel": voxel,
+    }  # fmt: skip
+    _save(folder / f"{case.name}.images.npy", images)
+    _save(folder / f"{case.name}.labels.npy", labels)
+    write_atomically(folder / f"{case.name}.json", json.dumps(about))
+    return Entry(case.name, counts, outside, voxel)
+
+
+def _usable(folder, case, preparation):
+    """The entry of a case that is there and fits, or None; what does not fit loses its description at once."""
+    path = folder / f"{case.name}.json"
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+        fits = {key: about[key] for key in _options(case, preparation)} == _options(case, preparation)
+        sources = zip((*case.images, case.label), about["sources"], strict=True)
+        fits = fits and all(_unchanged(file, before) for file, before in sources)
+        fits = fits and all((folder / f"{case.name}.{part}.npy").is_file() for part in ("images", "labels"))
+        if fits:
+            return Entry(case.name, np.array(about["counts"]), np.array(about["outside"]), about["voxel"])
+    except (OSError, ValueError, KeyError):
+        pass
+    path.unlink(missing_ok=True)  # before its arrays are replaced
+    return None
+
+
+def _options(case, preparation):
+    return {
+        "format": FORMAT, "preparation": preparation.as_dict(), "recode": [list(pair) for pair in case.recode],
+    }  # fmt: skip
+
+
+def _describe(path):
+    status = path.stat()
+    with open(path, "rb") as file:
+        digest = hashlib.file_digest(file, "sha1").hexdigest()
+    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha1": digest}
+
+
+def _unchanged(path, before):
+    """Whether a source is what it was: by size and time, and where only the time differs by its hash."""
+    status = path.stat()
+    if path.name != before["name"] or status.st_size != before["size"]:
+        return False
+    return status.st_mtime_ns == before["mtime_ns"] or _describe(path)["sha1"] == before["sha1"]
+
+
+def _refuse_twins(folder, cases, entries, skipped, skip_bad):
+    """Find scans that are there under two names, by the hash of their first image."""
+    first = {}
+    for case in cases.cases:
+        if entries.get(case.name) is None or case.name in skipped:
+            continue
+        about = json.loads((folder / f"{case.name}.json").read_text(encoding="utf-8"))
+        other = first.setdefault(about["sources"][0]["sha1"], case)
+        if other is not case:
+            sentence = f"{case.images[0]} and {other.images[0]} are the same scan: leave one of them out."
+            if not skip_bad:
+                raise ValueError(sentence)
+            skipped[case.name] = sentence
+
+
+def _check_room(folder, cases, preparation):
+    """Complain before the work if the slices will not fit on the disk."""
+    needed = 0
+    for case in cases:
+        try:
+            shape = nib.load(case.images[0]).shape
+        except Exception:  # noqa: BLE001, S112 (whatever is wrong with it is said when it is read)
+            continue
+        modalities = max(len(case.images), shape[3] if len(shape) > 3 else 1)
+        h, w = preparation.target(shape[:2])
+        needed += shape[2] * h * w * (2 * modalities + 1)
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise OSError(
+            f"the slices of {len(cases)} cases take {needed / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} GiB "
+            "free: choose another cache folder, or a smaller size."
+        )
+
+
+def _save(path, array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    write_atomically(path, buffer.getbuffer())
+
+
+class SliceSampler:
+    """Slices drawn at random, a set number an epoch: a data set for `tinyseg.data.Loader`.
+
+    Parameters
+    ----------
+    cache : SliceCache
+    names : sequence of str
+        The cases to draw from.
+    length : int
+        Samples an epoch, drawn with replacement.
+    empty : float, optional
+        Share of the samples without tumour, in [0, 1]; left out, slices come as often as they are there.
+    balanced : bool
+        Draw a class first, each as likely as the other, then a slice in which it occurs; only for samples with tumour.
+    whole_tumour : bool
+        Labels are a mask of any tumour instead of classes.
+    augment : callable, optional
+        ``augment(image (C, H, W), label (H, W), rng) -> (image, label)``, such as `Augment`.
+    seed : int
+
+    Raises
+    ------
+    ValueError
+        If there is no slice of a kind that is asked for.
+    """
+
+    def __init__(
+        self, cache, names, length, empty=None, balanced=False, whole_tumour=False, augment=None, seed=0
+    ):  # fmt: skip
+        self.cache, self.length, self.empty, self.balanced = cache, length, empty, balanced
+        self.whole_tumour, self.augment, self.seed = whole_tumour, augment, seed
+        self.arrays = {name: (cache.images(name), cache.labels(name)) for name in names}
+        self.where = [(name, z) for name in names for z in range(len(cache.entries[name].counts))]
+        counts = np.concatenate([cache.entries[name].counts for name in names])  # (slices, classes)
+        present = counts[:, 1:] > 0
+        self.holding = [np.flatnonzero(column) for column in present.T if column.any()]  # for each class that occurs
+        self.tumour, self.without = np.flatnonzero(present.any(axis=1)), np.flatnonzero(~present.any(axis=1))
+        if empty is not None and not 0 <= empty <= 1:
+            raise ValueError(f"empty is a share of the samples, in [0, 1], but is {empty}.")
+        share = empty if empty is not None else (0 if balanced else None)
+        if (share not in (None, 1) and not len(self.tumour)) or (share not in (None, 0) and not len(self.without)):
+            raise ValueError(
+                f"{len(self.tumour)} slices with tumour and {len(self.without)} without: there is none of a kind that "
+                "is asked for. Change the share of empty slices, or give more cases."
+            )
+        self.share = share
+
+    def __len__(self):
+        return self.length
+
+    def sample(self, index, epoch):
+        """One slice: x float32 (M, h, w), y int64 (h, w), or float32 (1, h, w) of 0 and 1 if `whole_tumour`."""
+        rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index), spawn_key=(2,)))
+        name, z = self.where[self._draw(rng)]
+        images, labels = self.arrays[name]
+        x, label = images[z].astype(np.float32), np.asarray(labels[z])
+        if self.augment is not None:
+            x, label = self.augment(x, label, rng)
+        return (x, (label > 0)[None].astype(np.float32)) if self.whole_tumour else (x, label.astype(np.int64))
+
+    def _draw(self, rng):
+        if self.share is None:
+            return rng.integers(len(self.where))
+        if rng.random() < self.share:
+            return rng.choice(self.without)
+        return rng.choice(self.holding[rng.integers(len(self.holding))] if self.balanced else self.tumour)
