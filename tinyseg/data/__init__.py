@@ -6,6 +6,9 @@
 - `augment`: one random transform for an image and its mask
 - `loader`: a data set of arrays, and a loader of reproducible batches
 - `download`: the public ISBI 2012 files
+- `images`, `image_writers`: any image a section at a time, and results in the format it came in
+- `resample`: images, labels and predictions at another size, in register
+- `brats`, `brain`, `slices`, `synthetic_brain`: brain tumours in MRI, their slices prepared and kept on disk
 """
 
 from tinyseg.data import isbi
