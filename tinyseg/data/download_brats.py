@@ -1,0 +1,274 @@
+"""The brain tumours of the Medical Segmentation Decathlon, fetched once, checked by their MD5 and unpacked.
+
+7.6 GB take hours on a slow line, so that each step goes on where it was interrupted:
+
+1. The archive grows in ``Task01_BrainTumour.tar.part``. Beside it, ``.part.version`` keeps the name that the server has
+   for this version of it (its ETag, or its date): only of this version is the rest asked for (Range and If-Range, RFC
+   9110), so that two halves of different archives are never put together.
+2. Once whole it is checked, and loses the ``.part``.
+3. Its files are written one by one, ``dataset.json`` last: where that is, with all that it lists, nothing is left to
+   do.
+"""
+
+import errno
+import hashlib
+import json
+import os
+import shutil
+import tarfile
+import time
+from pathlib import Path, PurePosixPath
+
+import requests
+from tqdm import tqdm
+
+from tinyseg.data.brats import find_cases
+from tinyseg.files import write_atomically
+
+URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task01_BrainTumour.tar"
+MD5 = "240a19d752f0d9e9101544901065d872"
+SIZE = 7_608_266_240  # bytes
+ARCHIVE = "Task01_BrainTumour.tar"
+CHUNK = 1 << 16  # bytes; a broken connection loses what it has of one
+RETRIES = 5  # in a row without 1/20 of the archive between them
+PAUSE = 1.0  # seconds before the first retry; each next one waits twice as long
+
+
+def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, timeout=30, keep_archive=False):
+    """Download and unpack Task01_BrainTumour of the Medical Segmentation Decathlon, or go on with it.
+
+    MRI of 750 patients with gliomas, 484 of them with labels: four modalities of 240×240×155 voxels of 1 mm³. Licence
+    CC-BY-SA 4.0; cite Antonelli et al. 2022 (Nat. Commun. 13:4128). On the disk it takes the archive's size twice while
+    it is unpacked, once afterwards.
+
+    Parameters
+    ----------
+    directory : str or Path
+        Folder for ``dataset.json``, ``imagesTr``, ``labelsTr`` and ``imagesTs``; made if it is not there. If it holds
+        the archive as ``Task01_BrainTumour.tar``, nothing is downloaded.
+    url : str
+        Address of the archive.
+    md5 : str
+        What its MD5 must be, as 32 hexadecimal digits.
+    size : int
+        Its bytes.
+    progress : bool
+        Show progress bars on the standard error stream.
+    timeout : float
+        Seconds to wait for the server's next answer.
+    keep_archive : bool
+        Keep the archive, which otherwise is deleted once it is unpacked.
+
+    Returns
+    -------
+    Path
+        The folder, which `tinyseg.data.brats.find_cases` reads.
+
+    Raises
+    ------
+    FileExistsError
+        A file is there whose size is not the archive's file's; nothing is unpacked or overwritten.
+    ConnectionError
+        The server does not answer, does not have the archive, or the connection broke again and again.
+    OSError
+        The disk has too little room.
+    RuntimeError
+        What came is not the expected archive.
+    ValueError
+        A ``dataset.json`` is there that does not describe a Decathlon task.
+    """
+    directory = Path(directory)
+    if _is_complete(directory):
+        return directory
+    directory.mkdir(parents=True, exist_ok=True)
+    archive, part = directory / ARCHIVE, directory / f"{ARCHIVE}.part"
+    _check_room(directory, _length(archive) or _length(part), size)
+    source = archive if archive.exists() else url
+    by_hand = (
+        f"To do it by hand, put {url} ({size:,} bytes, MD5 {md5}; see also http://medicaldecathlon.com) into "
+        f"{directory} as {ARCHIVE} and call this again, or unpack it so that dataset.json, imagesTr, labelsTr and "
+        f"imagesTs are in {directory}, and give --data {directory}."
+    )
+    try:
+        if not archive.exists():
+            _download(url, part, size, progress, timeout)
+            _check(part, md5, size, progress, delete=True)
+            os.replace(part, archive)
+            _version_file(part).unlink(missing_ok=True)
+        else:
+            _check(archive, md5, size, progress, delete=False)
+        _unpack(archive, directory, progress)
+    except requests.RequestException as error:
+        raise ConnectionError(
+            f"could not download from {url} ({error}). {_length(part):,} of {size:,} bytes are in {part}: call this "
+            f"again to go on from there. {by_hand}"
+        ) from error
+    except (ValueError, tarfile.TarError) as error:
+        raise RuntimeError(f"{source} does not give the expected archive: {error}. {by_hand}") from error
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise OSError(
+            f"the disk of {directory}, or your share of it, is full ({error}). Make room and call this again: it goes "
+            "on from where it is."
+        ) from error
+    if not keep_archive:
+        archive.unlink()
+    return directory
+
+
+def _is_complete(directory):
+    if not (directory / "dataset.json").is_file():
+        return False
+    try:
+        find_cases(directory)
+    except FileNotFoundError:
+        return False
+    tests = json.loads((directory / "dataset.json").read_text(encoding="utf-8")).get("test", [])
+    return all((directory / (test["image"] if isinstance(test, dict) else test)).is_file() for test in tests)
+
+
+def _check_room(directory, have, size):
+    unpacked = sum(_length(path) for path in directory.glob("*T[rs]/*.nii.gz"))
+    missing, packed = max(0, size - have), max(0, size - unpacked)
+    free = shutil.disk_usage(directory).free
+    if free < missing + packed:
+        raise OSError(
+            f"{directory} has too little room: {(missing + packed) / 1e9:.1f} GB are needed ({missing / 1e9:.1f} GB "
+            f"that are missing of the archive, {packed / 1e9:.1f} GB to unpack it), but {free / 1e9:.1f} GB are free. "
+            "Make room, or choose another folder."
+        )
+
+
+# ----- the archive -----------------------------------------------------------------
+def _download(url, part, size, progress, timeout):
+    """Let the file `part` grow to its size, and take up a broken connection again."""
+    began = best = _length(part)
+    left = RETRIES
+    with _bar("downloading", size, progress, initial=began) as bar:
+        while _length(part) < size:
+            try:
+                _receive(url, part, size, timeout, bar)
+            except requests.RequestException as error:
+                have = _length(part)
+                if have >= best + size / 20:
+                    best, left = have, RETRIES
+                refused = isinstance(error, requests.HTTPError) and error.response.status_code < 500
+                if refused or left == 0 or have == began:  # have == began: nothing has come, why should it now
+                    raise
+                time.sleep(PAUSE * 2 ** (RETRIES - left))
+                left -= 1
+
+
+def _receive(url, part, size, timeout, bar):
+    """Ask for what is missing and write it, until the connection ends."""
+    version = _version_file(part).read_text() if _version_file(part).exists() else ""
+    have = _length(part) if version else 0
+    headers = {"Accept-Encoding": "identity"}
+    if have:
+        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    with requests.get(url, headers=headers, stream=True, timeout=timeout) as reply:
+        place = reply.headers.get("Content-Range", "")
+        right_place = place.startswith(f"bytes {have}-") and place.endswith(f"/{size}")
+        same = _version(reply) in ("", version)  # the server need not repeat it
+        goes_on = have > 0 and reply.status_code == 206 and right_place and same
+        if have and not goes_on and reply.status_code in (206, 416):
+            part.unlink()  # another archive by now; the next request is for all of it
+            return
+        reply.raise_for_status()
+        chunks = reply.iter_content(CHUNK)
+        chunk = next(chunks, b"")
+        if not goes_on:
+            length = reply.headers.get("Content-Length", size)
+            found = _web_page(chunk) or ("" if int(length) == size else f"{int(length):,} bytes")
+            if found:
+                raise ValueError(f"found {found}, expected {size:,} bytes; nothing of it is kept")
+            have = 0
+            part.unlink(missing_ok=True)  # before its version is forgotten
+            _version_file(part).write_text(_version(reply))
+        bar.n = bar.last_print_n = have
+        with open(part, "ab") as file:
+            while chunk and file.tell() <= size:
+                file.write(chunk)
+                bar.update(len(chunk))
+                chunk = next(chunks, b"")
+    if _length(part) < size:
+        raise requests.ConnectionError(f"the connection ended after {_length(part):,} bytes")
+
+
+def _version(reply):
+    """The server's name for this version of the file; a weak ETag may stand for several."""
+    etag = reply.headers.get("ETag", "W/")
+    return reply.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
+
+
+def _version_file(part):
+    return part.with_name(f"{part.name}.version")
+
+
+def _check(path, md5, size, progress, delete):
+    """Raise ValueError if a file is not the archive."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with open(path, "rb") as file:
+        found = _web_page(file.read(64)) or ("" if _length(path) == size else f"{_length(path):,} bytes")
+        if not found:
+            file.seek(0)
+            with _bar("checking", size, progress) as bar:
+                while chunk := file.read(CHUNK):
+                    digest.update(chunk)
+                    bar.update(len(chunk))
+            found = "" if digest.hexdigest() == md5 else f"MD5 {digest.hexdigest()}"
+    if not found:
+        return
+    if delete:
+        path.unlink()
+        _version_file(path).unlink(missing_ok=True)
+    what = f"{path} was deleted, the next call starts anew" if delete else f"delete {path} or move it away"
+    raise ValueError(f"found {found}, expected {size:,} bytes with MD5 {md5}; {what}")
+
+
+def _web_page(start):
+    """Name a file by its first bytes if it is a web page, such as a login page."""
+    if not start.lstrip().startswith(b"<"):
+        return ""
+    return f"a web page, or a login page (it begins with {start[:40].decode('latin-1').strip()!r})"
+
+
+# ----- its files -------------------------------------------------------------------
+def _unpack(archive, directory, progress):
+    """Write the files that are not there yet, without the folder that the archive has around them."""
+    last, members = directory / "dataset.json", {}
+    with tarfile.open(archive, "r:") as tar:
+        for member in tar:
+            path = PurePosixPath(member.name)
+            if member.isdir() or path.name.startswith("._"):  # a Mac's shadow of a file
+                continue
+            if not member.isreg():
+                raise ValueError(f"{member.name} in {archive} is no plain file, and nothing was unpacked")
+            inner = member.replace(name=str(PurePosixPath(*path.parts[1:])), deep=False)
+            for each in (member, inner):
+                tarfile.data_filter(each, directory)  # raises if it leads out of the folder
+            members[directory / inner.name] = member
+        if last not in members:
+            raise ValueError(f"{archive} has no dataset.json, and nothing was unpacked")
+        others = [path for path, member in members.items() if path.exists() and _length(path) != member.size]
+        if others:
+            raise FileExistsError(
+                f"{len(others)} files are there with other contents and are not overwritten: {others[0]} has "
+                f"{_length(others[0]):,} bytes, expected {members[others[0]].size:,}. Move them away, or {archive} to "
+                "another folder (it is whole, and not downloaded again), and call this with that."
+            )
+        with _bar("unpacking", sum(member.size for member in members.values()), progress) as bar:
+            for path in sorted(members, key=lambda path: path == last):
+                if not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    write_atomically(path, tar.extractfile(members[path]).read())
+                bar.update(members[path].size)
+
+
+def _bar(what, total, progress, initial=0):
+    return tqdm(desc=what, total=total, initial=initial, unit="B", unit_scale=True, disable=not progress)
+
+
+def _length(path):
+    return path.stat().st_size if path.exists() else 0
