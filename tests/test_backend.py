@@ -192,3 +192,13 @@ def test_arrays_stay_where_they_are():
 
 def test_device_name_of_the_cpu():
     assert backend.device_name("cpu").startswith("cpu: ") and "cores" in backend.device_name("cpu")
+
+
+def test_synchronize_waits_for_the_gpu_alone(monkeypatch):
+    waits = []
+    device = types.SimpleNamespace(synchronize=lambda: waits.append("gpu"))
+    monkeypatch.setattr(backend, "cp", types.SimpleNamespace(cuda=types.SimpleNamespace(Device=lambda: device)))
+    backend.synchronize("cpu")
+    assert waits == []
+    backend.synchronize("gpu")
+    assert waits == ["gpu"]

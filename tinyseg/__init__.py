@@ -9,7 +9,7 @@ from tinyseg import environment
 environment.arrange()  # before NumPy is loaded
 
 # ruff: noqa: E402
-from tinyseg import backend, checkpoint, data, metrics, models, nn, ops, optim, plots, prediction, training
+from tinyseg import backend, checkpoint, data, metrics, models, nn, ops, optim, plots, prediction, profile, training
 from tinyseg.autograd import Function, Tensor, no_grad
 from tinyseg.backend import using
 from tinyseg.gradcheck import check_grads
@@ -31,6 +31,7 @@ __all__ = [
     "optim",
     "plots",
     "prediction",
+    "profile",
     "training",
     "using",
 ]

@@ -175,6 +175,12 @@ def device_name(device):
     return f"cpu: {platform.machine()}, {cores} cores"
 
 
+def synchronize(device):
+    """Wait until the device has done what it was told; at once on the CPU."""
+    if device == "gpu":
+        cp.cuda.Device().synchronize()
+
+
 def versions():
     """Return the versions that identical bits depend on: tinyseg, Python, NumPy, and numba or CuPy where installed."""
     names = ("tinyseg", "numpy", "numba", "cupy")

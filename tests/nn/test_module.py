@@ -91,6 +91,21 @@ def test_watch_sees_every_module_once_and_only_inside_the_block():
     assert seen[-1][1] == (2, 4, 3, 6)
 
 
+def test_watch_tells_when_a_module_begins():
+    net, depths, deepest = Net(), [0], [0]
+
+    def begin(module):
+        depths[0] += 1
+        deepest[0] = max(deepest[0], depths[0])
+
+    def end(module, y):
+        depths[0] -= 1
+
+    with nn.watch(end, begin):
+        net(batch())
+    assert depths == [0] and deepest == [3]  # Net, Sequential, a layer in it
+
+
 @pytest.mark.parametrize(
     "layer",
     [

@@ -26,8 +26,10 @@ class Module:
     buffers = ()
 
     def __call__(self, *inputs):
+        for _, before in _watchers:
+            before(self)
         y = self.forward(*inputs)
-        for watcher in _watchers:
+        for watcher, _ in _watchers:
             watcher(self, y)
         return y
 
@@ -183,10 +185,10 @@ _watchers = []
 
 
 @contextlib.contextmanager
-def watch(watcher):
-    """Call ``watcher(module, output)`` after every module's forward, inside the block (debugging, profiling)."""
-    _watchers.append(watcher)
+def watch(watcher, before=lambda module: None):
+    """Call ``before(module)`` and ``watcher(module, output)`` around every module's forward (debugging, profiling)."""
+    _watchers.append((watcher, before))
     try:
         yield
     finally:
-        _watchers.remove(watcher)
+        _watchers.remove((watcher, before))
