@@ -1,12 +1,17 @@
-"""Run a trained network on images: TIFF stacks, PNG, folders of them, NIfTI volumes.
+"""Run a trained network on images: TIFF stacks, PNG, folders of them, NIfTI volumes, BraTS and Decathlon folders.
 
     python examples/predict.py --checkpoint runs/isbi/best.safetensors stack.tif
     python examples/predict.py --checkpoint best.safetensors folder/ case.nii.gz --out masks --probabilities
     python examples/predict.py --checkpoint best.safetensors test-volume.tif --isbi-submission --transforms all
+    python examples/predict.py --checkpoint runs/brats/best.safetensors Task01_BrainTumour BraTS2021_00000
 
 Writes what it was given, at its own resolution: a TIFF for a TIFF, with its resolution tags; a NIfTI volume with its
 affine and header; a PNG for any other picture. Sections are read, predicted and written one by one. Run again after
 an interruption, it goes on with the first file that is missing; nothing is overwritten without --force.
+
+Of a Decathlon folder (with dataset.json) it predicts imagesTs, or imagesTr if that is empty. A BraTS case (a folder
+with <case>_flair.nii.gz, _t1, _t1ce, _t2), or a folder of them, gives one volume a case, from the modalities that the
+network was trained with.
 
 Reads top to bottom: what to do, each file, options.
 """
@@ -23,10 +28,11 @@ from tqdm import tqdm
 
 import tinyseg as ts
 from tinyseg.command_line import run_script
-from tinyseg.data.images import find_images, open_image, output_name, write_like
+from tinyseg.data.images import output_name, write_like
+from tinyseg.data.scans import find_scans, open_scan
 from tinyseg.files import write_atomically
 from tinyseg.prediction import TRANSFORMS, normalizes_over_space
-from tinyseg.predictor import Predictor
+from tinyseg.predictor import Predictor, labels
 
 RECORD = "predictions.json"  # in the output folder: what its files were made with
 
@@ -45,44 +51,44 @@ def main():
     )
 
     # ----- what to do ------------------------------------------------------------
-    files = [file for path in args.inputs for file in find_images(path)]
-    plan = [(file, args.out / output_name(file, args.suffix)) for file in files]
+    scans = [scan for path in args.inputs for scan in find_scans(path, predictor.modalities)]
+    plan = [(scan, args.out / output_name(scan.name, args.suffix)) for scan in scans]
     check_names(plan)
     make_folder(args.out)
-    settings = record(args)
+    settings = record(args) | {"classes": predictor.classes}
     failed = []
 
     # ----- each file -------------------------------------------------------------
-    for file, target in plan:
+    for scan, target in plan:
         try:
             if target.exists() and not args.force:
                 if len(plan) == 1:
                     raise FileExistsError(f"{target} already exists: give --force to replace it, or another --out.")
                 print(f"{target} is there already (--force makes it again)")
                 continue
-            predict_file(predictor, file, target, args)
+            predict_file(predictor, scan, target, args)
         except (ValueError, OSError) as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
-            failed.append(file)
+            failed.append(scan)
             continue
-        settings["files"][target.name] = str(file)
+        settings["files"][target.name] = ", ".join(map(str, scan.files))
         write_atomically(args.out / RECORD, json.dumps(settings, indent=1) + "\n")
     if failed:
-        sys.exit(f"{len(failed)} of {len(plan)} files could not be predicted: {', '.join(f.name for f in failed)}")
+        sys.exit(f"{len(failed)} of {len(plan)} files could not be predicted: {', '.join(s.name for s in failed)}")
 
 
-def predict_file(predictor, file, target, args):
-    """Predict one file, a section at a time."""
-    with open_image(file) as image:
+def predict_file(predictor, scan, target, args):
+    """Predict one file, or a file a modality, a section at a time."""
+    with open_scan(scan) as image:
         predictor.look_at(image)
         H, W = predictor.size(image.shape)
         if max(H, W) > predictor.tile:
-            print(f"{file.name}: {H} x {W} pixels go through the network in tiles of {predictor.tile}", end="")
+            print(f"{scan.name}: {H} x {W} pixels go through the network in tiles of {predictor.tile}", end="")
             norms = normalizes_over_space(predictor.model)
             print(", each with its own GroupNorm statistics (raise --memory to avoid that)" * norms)
         channels = len(predictor.classes) if args.probabilities else 1
         dtype = np.float32 if args.probabilities else np.uint8
-        sections = tqdm(range(len(image)), desc=file.name, unit="section", disable=len(image) == 1)
+        sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
         with write_like(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
             for k in sections:
                 out.write(as_asked(predictor(image.section(k)), args, image.kind))
@@ -93,10 +99,8 @@ def as_asked(p, args, kind):
     """Turn probabilities (classes, H, W) into what is to be written: themselves, or a mask (H, W)."""
     if args.probabilities:
         return p[0] if len(p) == 1 else p
-    if len(p) > 1:
-        return p.argmax(axis=0).astype(np.uint8)
-    white = 1 if kind == "nifti" else 255  # volumes hold labels, pictures something to look at
-    return np.where(p[0] > args.threshold, white, 0).astype(np.uint8)
+    white = 255 if len(p) == 1 and kind != "nifti" else 1  # volumes hold labels, pictures something to look at
+    return labels(p, args.threshold) * np.uint8(white)
 
 
 def make_folder(path):
@@ -112,12 +116,13 @@ def make_folder(path):
 def check_names(plan):
     """Refuse two inputs that would be written to one file."""
     first = {}
-    for file, target in plan:
+    for scan, target in plan:
         if target in first:
-            raise ValueError(f"{first[target]} and {file} would both be written to {target}: predict them one by one.")
-        if target.resolve() == file.resolve():
-            raise ValueError(f"{file} would be overwritten by its own prediction: give another --out or --suffix.")
-        first[target] = file
+            both = f"{first[target].files[0]} and {scan.files[0]}"
+            raise ValueError(f"{both} would both be written to {target}: predict them one by one.")
+        if target.resolve() in [file.resolve() for file in scan.files]:
+            raise ValueError(f"{target} would be overwritten by its own prediction: give another --out or --suffix.")
+        first[target] = scan
 
 
 def record(args):
@@ -142,7 +147,7 @@ def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", metavar="INPUT", nargs="+", type=pathlib.Path, help="image, stack, volume or folder")
     parser.add_argument(
-        "--checkpoint", required=True, type=pathlib.Path, help="from train_isbi.py, such as best.safetensors"
+        "--checkpoint", required=True, type=pathlib.Path, help="of train_isbi.py or train_brats.py: best.safetensors"
     )
     parser.add_argument(
         "--out", type=pathlib.Path, default=pathlib.Path("predictions"), help="folder (default: predictions)"

@@ -2,6 +2,7 @@
 
     python examples/train_brats.py                                       # synthetic brains
     python examples/train_brats.py --data Task01_BrainTumour             # Medical Decathlon, or BraTS folders
+    python examples/train_brats.py --data DIR --download                 # fetch the public archive, 7.6 GB, first
     python examples/train_brats.py --data DIR --mode whole               # one class: tumour or not
     python examples/train_brats.py --resume runs/brats                   # go on where it stopped
 
@@ -17,17 +18,18 @@ from tinyseg.command_line import build_schedule, run_script, settle
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import REGIONS, find_cases, split
+from tinyseg.data.download_brats import fetch_brain_tumours
 from tinyseg.data.slices import SliceCache, SliceSampler
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.patients import as_log, dice_and_cross_entropy, examples_of, score_patients
 from tinyseg.training import RunDirectory, fit
 
 DEFAULTS = {
-    "data": None, "shares": "406:32:46", "size": 144, "how": "crop", "standardize": "volume", "skip_bad": False,
-    "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0, "class_weights": None, "empty_share": None,
-    "balanced": False, "augment": "hflip", "model": "sdunet", "width": 64, "head": "direct", "ws": "default",
-    "dropout": 0.5, "epochs": 4, "steps_per_epoch": 1000, "batch_size": 4, "lr": None, "schedule": "cosine",
-    "warmup": 20, "clip": 1.0, "seed": 0,
+    "data": None, "shares": "406:32:46", "val_cases": None, "size": 144, "how": "crop", "standardize": "volume",
+    "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0, "class_weights": None,
+    "empty_share": None, "balanced": False, "augment": "hflip", "model": "sdunet", "width": 64, "head": "direct",
+    "ws": "default", "dropout": 0.5, "epochs": 4, "steps_per_epoch": 1000, "batch_size": 4, "lr": None,
+    "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
 }  # fmt: skip
 LEARNING_RATES = {"unet": 2e-4}  # plain U-Net has no norm to tame its gradients; the others take 2e-3
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
@@ -44,6 +46,8 @@ def main():
     if folder is None:
         print("No --data given: training on SYNTHETIC brains, a stand-in for real data.")
         folder = write_brains(pathlib.Path(args.cache or "runs/synthetic_brains"), num_cases=12, seed=args.seed)
+    elif args.download:
+        fetch_brain_tumours(folder)
     cases = find_cases(folder)
     preparation = Preparation(args.size, args.how, args.standardize)
     cache = SliceCache.build(
@@ -51,8 +55,7 @@ def main():
     )
     for name, why in cache.skipped.items():
         print(f"left out {name}: {why}")
-    parts = split(list(cache.entries), [float(share) for share in args.shares.split(":")], args.seed)
-    train, val, test = parts
+    train, val, test = parts_of(list(cache.entries), args)
     sampler = SliceSampler(
         cache, train, args.steps_per_epoch * args.batch_size, args.empty_share, args.balanced, args.mode == "whole",
         Augment.parse(args.augment), args.seed,
@@ -120,6 +123,20 @@ def main():
     print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
 
 
+def parts_of(names, args):
+    """Cases for training, validation and test."""
+    if args.val_cases is None:
+        return split(names, [float(share) for share in args.shares.split(":")], args.seed)
+    val = args.val_cases.split(",")
+    unknown = [name for name in val if name not in names]
+    if unknown or len(val) == len(names):
+        raise ValueError(
+            f"--val-cases {args.val_cases} must name some of the cases, and leave some to train on. "
+            f"There are: {', '.join(names[:8])}{' …' * (len(names) > 8)}."
+        )
+    return [name for name in names if name not in val], val, []
+
+
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
@@ -129,9 +146,11 @@ def parse_arguments():
         parser.add_argument(flag, help=(help + default).strip(), **options)
 
     add("--data", "folder with dataset.json, imagesTr and labelsTr, or with one folder a BraTS case")
+    add("--download", "fetch the public archive, 7.6 GB, into --data first", action="store_true", default=None)
     add("--cache", "folder for the prepared slices (default: tinyseg-slices in --data)")
     add("--skip-bad", "leave out cases that cannot be read, and list them", action="store_true", default=None)
     add("--shares", "training:validation:test, by patient")
+    add("--val-cases", "cases for validation, as in A,B; all others are trained on (instead of --shares)")
     add("--size", "side of the square slices, in pixels", type=int)
     add("--how", "cut out the middle, or resample the slice", choices=["crop", "resize"])
     add("--standardize", "mean 0 and variance 1 over the brain of", choices=["volume", "slice"])
@@ -162,7 +181,7 @@ def parse_arguments():
     add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
     add("--resume", "continue the run in this folder, with its own options", metavar="PATH")
     rest = {"device": "auto", "workers": 2, "out": "runs/brats", "overwrite": False, "resume": None, "cache": None}
-    rest["patients"] = None  # known only to a resumed run
+    rest |= {"download": False, "patients": None}  # patients: known only to a resumed run
     args = settle(parser, DEFAULTS, PAPER, rest)
     if args.lr is None:
         args.lr = LEARNING_RATES.get(args.model, 2e-3)

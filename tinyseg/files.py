@@ -1,5 +1,7 @@
 """Writing files so that nothing already written is lost."""
 
+import json
+import math
 import os
 import pathlib
 
@@ -26,3 +28,16 @@ def write_atomically(path, content):
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def write_json(path, content, indent=1):
+    """Write dicts and lists as JSON, atomically; NaN and infinities, which JSON does not have, become null."""
+    write_atomically(path, json.dumps(_finite(content), indent=indent) + "\n")
+
+
+def _finite(value):
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -44,14 +44,12 @@ def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY
     dict
         ``loss``, ``accuracy`` (all voxels of all patients); ``dice``, the mean over regions and patients; ``classes``
         and ``regions``: for each name the mean over patients with deviation, number of patients and how many had none
-        of it (see `tinyseg.metrics.SegmentationScores.mean`); ``small`` and ``large``: the mean Dice of the whole
-        tumour of patients with small and large tumours, and their numbers; ``patients``: one dict a patient.
+        of it (see `tinyseg.metrics.SegmentationScores.mean`); ``sensitivity`` and ``specificity`` of the whole tumour
+        in the same way; ``small`` and ``large``: the mean Dice of the whole tumour of patients with small and large
+        tumours, and their numbers; ``patients``: one dict a patient.
     """
     binary = model.num_classes == 1
-    classes = ("background", "whole tumour") if binary else cache.classes
-    regions = {"whole tumour": (1,)} if binary else regions
-    scores = SegmentationScores(len(classes), classes, empty, include_background=False, regions=regions)
-    losses, weights, volumes = [], [], []
+    scores, losses, weights = PatientScores(["whole tumour"] if binary else cache.classes, regions, empty), [], []
     for name in names:
         images, labels, entry = cache.images(name), cache.labels(name), cache.entries[name]
         predicted = np.empty(labels.shape, np.uint8)
@@ -65,32 +63,72 @@ def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY
             predicted[part] = logits[:, 0] > 0 if binary else logits.argmax(axis=1)
         outside = np.repeat(np.arange(len(entry.outside), dtype=np.uint8), entry.outside)
         truth = np.concatenate([labels.ravel(), outside])
-        predicted = np.concatenate([predicted.ravel(), np.zeros_like(outside)])
-        scores.update(predicted[None, None], (truth > 0 if binary else truth).astype(np.uint8)[None, None])
-        volumes.append(entry.voxel * (entry.counts[:, 1:].sum() + entry.outside[1:].sum()))
-    return _report(scores, names, np.array(volumes), np.average(losses, weights=weights), small)
+        scores.add(name, np.concatenate([predicted.ravel(), np.zeros_like(outside)]), truth, entry.voxel)
+    return {"loss": float(np.average(losses, weights=weights))} | scores.report(small)
 
 
-def _report(scores, names, volumes, loss, small):
-    means, each = scores.mean(), scores.per_image()
-    whole = np.array([patient["regions"]["whole tumour"]["dice"] for patient in each])
-    limit = float(np.median(volumes)) if small is None else small
-    report = {
-        "loss": float(loss), "accuracy": scores.pooled()["accuracy"],
-        "dice": _mean([means["regions"][name]["dice"]["mean"] for name in means["regions"]]),
-        "classes": {name: value["dice"] for name, value in list(means["classes"].items())[1:]},
-        "regions": {name: value["dice"] for name, value in means["regions"].items()},
-        "empty": scores.empty, "small_below_mm3": limit,
-    }  # fmt: skip
-    for stratum, chosen in (("small", volumes < limit), ("large", volumes >= limit)):
-        report[stratum] = {"dice": _mean(whole[chosen]), "patients": int(chosen.sum())}
-    report["patients"] = [
-        {"name": name, "tumour_mm3": float(volume), "accuracy": patient["accuracy"]}
-        | {region: patient["regions"][region]["dice"] for region in patient["regions"]}
-        | {name: value["dice"] for name, value in list(patient["classes"].items())[1:]}
-        for name, volume, patient in zip(names, volumes, each, strict=True)
-    ]
-    return report
+class PatientScores:
+    """Scores of whole patients, added one by one.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Names from the background on; or one only, for tumour or not: then every class above 0 is tumour.
+    regions : dict of str to tuple of int
+        Unions of classes to score beside the classes, "whole tumour" among them; of one class there is no other.
+    empty : {"nan", "one", "zero"}
+        What Dice is where neither truth nor prediction has the class or region.
+    """
+
+    def __init__(self, classes, regions, empty=EMPTY):
+        self.binary = len(classes) == 1
+        if self.binary:
+            classes, regions = ("background", "whole tumour"), {"whole tumour": (1,)}
+        self._scores = SegmentationScores(len(classes), classes, empty, include_background=False, regions=regions)
+        self._names, self._volumes = [], []
+
+    def add(self, name, predicted, truth, voxel):
+        """Score one patient.
+
+        Parameters
+        ----------
+        name : str
+        predicted, truth : uint8 ndarray, equal shapes
+            Class of each voxel.
+        voxel : float
+            Volume of a voxel, mm³.
+        """
+        if self.binary:
+            predicted, truth = predicted > 0, truth > 0
+        self._scores.update(predicted[None, None], truth[None, None])
+        self._names.append(name)
+        self._volumes.append(float(voxel * np.count_nonzero(truth)))
+
+    def report(self, small=None):
+        """Return the scores of all patients, as `score_patients` but for the loss."""
+        means, each, volumes = self._scores.mean(), self._scores.per_image(), np.array(self._volumes)
+        wholes = [patient["regions"]["whole tumour"] for patient in each]
+        limit = float(np.median(volumes)) if small is None else small
+        report = {
+            "accuracy": self._scores.pooled()["accuracy"],
+            "dice": _mean([value["dice"]["mean"] for value in means["regions"].values()]),
+            "classes": {name: value["dice"] for name, value in list(means["classes"].items())[1:]},
+            "regions": {name: value["dice"] for name, value in means["regions"].items()},
+            "sensitivity": means["regions"]["whole tumour"]["sensitivity"],
+            "specificity": means["regions"]["whole tumour"]["specificity"],
+            "empty": self._scores.empty, "small_below_mm3": limit,
+        }  # fmt: skip
+        dice = np.array([whole["dice"] for whole in wholes])
+        for stratum, chosen in (("small", volumes < limit), ("large", volumes >= limit)):
+            report[stratum] = {"dice": _mean(dice[chosen]), "patients": int(chosen.sum())}
+        report["patients"] = [
+            {"name": name, "tumour_mm3": volume, "accuracy": patient["accuracy"]}
+            | {"sensitivity": whole["sensitivity"], "specificity": whole["specificity"]}
+            | {region: patient["regions"][region]["dice"] for region in patient["regions"]}
+            | {name: value["dice"] for name, value in list(patient["classes"].items())[1:]}
+            for name, volume, patient, whole in zip(self._names, self._volumes, each, wholes, strict=True)
+        ]
+        return report
 
 
 def as_log(report):

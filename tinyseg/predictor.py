@@ -33,6 +33,8 @@ class Predictor:
     ----------
     classes : list of str
         One name a channel of the probabilities.
+    modalities : list of str or None
+        Names of the channels that the network takes, where the checkpoint has them.
     tile : int
         Largest height and width, in the network's pixels, that go through it at once.
 
@@ -44,7 +46,9 @@ class Predictor:
 
     def __init__(self, model, memory=2 << 30, transforms="none", scale=None):
         self.model, self.transforms = model, transforms
-        self.preparation = _preparation(dict(getattr(model, "meta", {}).get("preprocessing", {})), scale)
+        how = dict(getattr(model, "meta", {}).get("preprocessing", {}))
+        self.modalities = how.pop("modalities", None)
+        self.preparation = _preparation(how, scale)
         self.classes = model.meta.get("classes") or [f"class {k}" for k in range(model.num_classes)]
         self.tile = tile_within(model, memory)
         self._statistics = None
@@ -96,9 +100,37 @@ class Predictor:
         p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms)[0]
         return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
 
+    def volume(self, volume, threshold=0.5):
+        """Return the class of each voxel of a whole volume, at its own grid.
+
+        Parameters
+        ----------
+        volume : ndarray, shape (C, X, Y, Z)
+            As stored.
+        threshold : float
+            See `labels`.
+
+        Returns
+        -------
+        uint8 ndarray, shape (X, Y, Z)
+        """
+        sections = np.moveaxis(volume, 3, 0)
+        self.take_statistics(sections)
+        return np.stack([labels(self(section), threshold) for section in sections], axis=2)
+
     def size(self, shape):
         """Height and width at which a section of this shape goes through the network."""
         return self.preparation.target(shape)
+
+
+def labels(probabilities, threshold=0.5):
+    """Return the class of each pixel, uint8 (H, W), from probabilities (classes, H, W).
+
+    The likeliest; of a network of one class 1 where its probability is above `threshold`, else 0.
+    """
+    if len(probabilities) > 1:
+        return probabilities.argmax(axis=0).astype(np.uint8)
+    return (probabilities[0] > threshold).astype(np.uint8)
 
 
 def _preparation(how, scale):
@@ -106,7 +138,6 @@ def _preparation(how, scale):
     if how.pop("kind", None) == "brain":
         if scale is not None:
             raise ValueError("The network was trained on brain slices of one size: it takes no scale.")
-        how.pop("modalities", None)
         return Preparation(**how)
     if not {"scale", "standardize"} <= how.keys():
         raise ValueError(

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import json
 import math
 import pathlib
 import signal
@@ -12,7 +11,7 @@ import threading
 
 from tqdm import tqdm
 
-from tinyseg.files import write_atomically
+from tinyseg.files import write_atomically, write_json
 
 
 class RunDirectory:
@@ -54,7 +53,7 @@ class RunDirectory:
 
     def write_json(self, name, content):
         """Write a dict as JSON; NaN and infinities, which JSON does not have, become null."""
-        write_atomically(self.path / name, json.dumps(_finite(content), indent=2) + "\n")
+        write_json(self.path / name, content, indent=2)
 
     def write_log(self, history):
         """Write log.csv: one row an epoch."""
@@ -116,11 +115,3 @@ class Bar(contextlib.AbstractContextManager):
 def running_dice(state):
     """Foreground Dice of the epoch so far, from the sums in a training state."""
     return 2 * state["overlap"] / state["area"] if state["area"] else math.nan
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

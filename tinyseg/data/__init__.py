@@ -5,10 +5,11 @@
 - `synthetic`: a stack of sections that looks like the real one, for when there is none
 - `augment`: one random transform for an image and its mask
 - `loader`: a data set of arrays, and a loader of reproducible batches
-- `download`: the public ISBI 2012 files
+- `download`, `download_brats`: the public ISBI 2012 files, and the Decathlon's brain tumours
 - `images`, `image_writers`: any image a section at a time, and results in the format it came in
 - `resample`: images, labels and predictions at another size, in register
 - `brats`, `brain`, `slices`, `synthetic_brain`: brain tumours in MRI, their slices prepared and kept on disk
+- `scans`, `label_volumes`: what there is to predict, of one or more modalities; predicted labels beside the true ones
 """
 
 from tinyseg.data import isbi

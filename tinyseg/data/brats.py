@@ -118,7 +118,15 @@ def find_cases(folder):
     return found
 
 
-def _decathlon(folder):
+def describe(folder):
+    """Read what ``dataset.json`` of a Decathlon folder says.
+
+    Returns
+    -------
+    modalities, classes : tuple of str
+    listed : list of (str, str)
+        Image and label of each training case, below the folder.
+    """
     path = folder / "dataset.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
@@ -135,7 +143,12 @@ def _decathlon(folder):
         ) from None
     if numbers != list(range(len(numbers))):
         raise ValueError(f"{path} numbers its labels {numbers}: expected 0, 1, 2 … without gaps.")
-    cases, recode = [], tuple((k, k) for k in numbers)
+    return modalities, classes, listed
+
+
+def _decathlon(folder):
+    modalities, classes, listed = describe(folder)
+    cases, recode = [], tuple((k, k) for k in range(len(classes)))
     for image, label in listed:
         if Path(image).name.startswith("."):
             continue
@@ -143,10 +156,12 @@ def _decathlon(folder):
         for file in (image, label):
             if not file.is_file():
                 there = listing(file.parent) if file.parent.is_dir() else f"no folder {file.parent}"
-                raise FileNotFoundError(f"{path} lists {file}, which is not there. There is: {there}.")
+                raise FileNotFoundError(
+                    f"{folder / 'dataset.json'} lists {file}, which is not there. There is: {there}."
+                )
         cases.append(Case(image.name.removesuffix(".gz").removesuffix(".nii"), (image,), label, recode))
     if not cases:
-        raise FileNotFoundError(f"{path} lists no training cases.")
+        raise FileNotFoundError(f"{folder / 'dataset.json'} lists no training cases.")
     return Cases(modalities, classes, tuple(sorted(cases, key=lambda c: _natural(c.name))))
 
 
@@ -250,15 +265,34 @@ def read_case(case):
             raise ValueError(f"{case.name}: modality {m} is {low} everywhere, so there is nothing to see in it.")
     if case.label is None:
         return volume, None
-    label = _voxels(case.label)
+    label = read_label(case.label, case.recode)
     if label.shape != volume.shape[1:]:
         raise ValueError(f"{case.label} has {label.shape} voxels, its images {volume.shape[1:]}: not one grid.")
-    table, known = np.zeros(256, np.uint8), dict(case.recode)
+    return volume, label
+
+
+def read_label(path, recode):
+    """Read a label volume, renumbered: uint8 (X, Y, Z).
+
+    Parameters
+    ----------
+    path : Path
+    recode : iterable of (int, int)
+        Label in the file, label here.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged or not NIfTI, or holds a label that `recode` does not know.
+    """
+    label, known = _voxels(path), dict(recode)
     strange = sorted(set(np.unique(label).tolist()) - known.keys())
     if strange:
-        raise ValueError(f"{case.label} holds the labels {strange}: expected only {sorted(known)}.")
+        few = f"[{', '.join(f'{value:g}' for value in strange[:6])}{', …' * (len(strange) > 6)}]"
+        raise ValueError(f"{path} holds the labels {few}: expected only {sorted(known)}.")
+    table = np.zeros(256, np.uint8)
     table[list(known)] = list(known.values())
-    return volume, table[label.astype(np.uint8)]
+    return table[label.astype(np.uint8)]
 
 
 def _voxels(path):

@@ -5,6 +5,7 @@
 - `multiclass`: K classes. `confusion_matrix`, and `SegmentationScores`: scores of each class and of regions (unions
   of classes), of each image, averaged over images, and pooled
 - `ratios`: the equations that both share
+- `intervals`: how sure a mean over few images is
 
 A score may be 0/0, such as the Dice of a class that neither prediction nor target has.  That case is called
 empty, and what the score is then is the caller's choice:
@@ -30,6 +31,7 @@ from tinyseg.metrics.binary import (
     sensitivity,
     specificity,
 )
+from tinyseg.metrics.intervals import mean_interval
 from tinyseg.metrics.multiclass import SegmentationScores, confusion_matrix
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "confusion_matrix",
     "dice",
     "iou",
+    "mean_interval",
     "mean_iou",
     "sensitivity",
     "specificity",

@@ -1,0 +1,180 @@
+"""What a network is to be run on: images as they lie, and brain scans with the modalities it was trained with.
+
+    for scan in find_scans("Task01_BrainTumour", modalities=["FLAIR", "T1gd"]):
+        with open_scan(scan) as image:                                       # as from open_image: 2 channels
+            ...
+
+A modality goes by several names: T1 with gadolinium is T1gd in the Decathlon, t1ce in BraTS, t1c from 2023 on.
+"""
+
+import contextlib
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from tinyseg.data.brats import MODALITIES, NAMINGS, describe
+from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image
+from tinyseg.data.stacks import find_files
+
+NAMES = {
+    name.strip("_-").casefold(): m for names in (MODALITIES, *(n[0] for n in NAMINGS)) for m, name in enumerate(names)
+}
+
+
+@dataclass(frozen=True)
+class Scan:
+    """One image to predict.
+
+    Attributes
+    ----------
+    name : str
+        Of the file that holds it, or would if its modalities were not in a file each.
+    files : tuple of Path
+        One image, or one NIfTI volume for each modality. They need not be there.
+    channels : tuple of int, optional
+        Which channels of the file the network takes, in its order; all of them if left out.
+    """
+
+    name: str
+    files: tuple
+    channels: tuple | None = None
+
+
+def find_scans(path, modalities=None):
+    """List what there is to predict at a path.
+
+    Parameters
+    ----------
+    path : str or Path
+        A folder with ``dataset.json`` (its ``imagesTs`` if that has files, else ``imagesTr``); a BraTS case, which is a
+        folder with files such as ``<case>_flair.nii.gz``, or a folder of such folders; else what
+        `tinyseg.data.images.find_images` takes.
+    modalities : sequence of str, optional
+        Those that the network was trained with. Left out, BraTS folders are nothing special, and the channels of the
+        Decathlon's volumes are left as they are.
+
+    Returns
+    -------
+    list of Scan
+        A BraTS case that lacks a modality is among them: `open_scan` says so.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is nothing; the message lists what there is.
+    ValueError
+        The folder does not have the network's modalities.
+    """
+    path = Path(path)
+    if (path / "dataset.json").is_file():
+        channels = None if modalities is None else channels_of(modalities, describe(path)[0], path)
+        part = "imagesTs" if any((path / "imagesTs").glob("[!.]*.nii*")) else "imagesTr"
+        return [Scan(file.name, (file,), channels) for file in find_files(path / part, NIFTI_SUFFIXES, "volumes")]
+    cases = _brats_cases(path, modalities) if modalities and path.is_dir() else []
+    return cases or [Scan(file.name, (file,)) for file in find_images(path)]
+
+
+def channels_of(modalities, there, path):
+    """Return where each of `modalities` is among those that are `there`, under whatever name; `path` is for errors."""
+    known = [NAMES.get(name.casefold(), name.casefold()) for name in there]
+    wanted = [NAMES.get(name.casefold(), name.casefold()) for name in modalities]
+    missing = [name for name, one in zip(modalities, wanted, strict=True) if one not in known]
+    if missing:
+        raise ValueError(
+            f"{path} has the modalities {', '.join(there)}, but the network was trained with {', '.join(modalities)}: "
+            f"there is no {', '.join(missing)}. Use another checkpoint."
+        )
+    return tuple(known.index(one) for one in wanted)
+
+
+def _brats_cases(folder, modalities):
+    """The cases of a BraTS folder and of the folders in it, each with the path of every file that it should have."""
+    cases = []
+    for inner in (folder, *sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))):
+        files = {p.name.removesuffix(".gz").removesuffix(".nii"): p for p in inner.glob("[!.]*.nii*")}
+        for endings, _, _ in NAMINGS:
+            for stem in sorted({name.removesuffix(e) for name in files for e in endings if name.endswith(e)}):
+                names = [stem + endings[m] for m in channels_of(modalities, MODALITIES, inner)]
+                paths = tuple(files.get(name, inner / f"{name}.nii.gz") for name in names)
+                cases.append(Scan(f"{stem}.nii.gz", paths))
+    return cases
+
+
+def open_scan(scan):
+    """Open a scan, to be read section by section.
+
+    Returns
+    -------
+    image
+        As `tinyseg.data.images.open_image` returns it, with the scan's channels.
+
+    Raises
+    ------
+    FileNotFoundError
+        A modality is not there.
+    ValueError
+        As `open_image`; or the modalities do not lie on one grid.
+    """
+    if len(scan.files) == 1 and scan.channels is None:
+        return open_image(scan.files[0])
+    return _Modalities(scan)
+
+
+def same_grid(shape, affine, other_shape, other_affine):
+    """Whether the voxels (X, Y, Z) of two volumes are in the same places, to a tenth of a voxel."""
+    if tuple(shape[:3]) != tuple(other_shape[:3]):
+        return False
+    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]), (1,))))  # (8, 4)
+    apart = np.linalg.norm((corners @ (affine - other_affine).T)[:, :3], axis=1).max()
+    return bool(apart < 0.1 * np.linalg.norm(affine[:3, :3], axis=0).min())
+
+
+class _Modalities:
+    """Several NIfTI volumes on one grid as one image, with the header of the first; or some channels of one volume."""
+
+    kind = "nifti"
+
+    def __init__(self, scan):
+        missing = [file for file in scan.files if not file.exists()]
+        if missing:
+            raise FileNotFoundError(
+                f"{', '.join(map(str, missing))} is not there: the network takes {len(scan.files)} modalities of each "
+                "case, a file each."
+            )
+        with contextlib.ExitStack() as opened:
+            self.parts = [opened.enter_context(open_image(file)) for file in scan.files]
+            self._take(scan)
+            self.close = opened.pop_all().close
+
+    def _take(self, scan):
+        first = self.parts[0]
+        self.path, self.shape, self.ndim, self.gzipped = first.path, first.shape, first.ndim, first.gzipped
+        self.header, self.affine = first.header, first.affine
+        for part in self.parts[1:]:
+            if not same_grid((*first.shape, len(first)), first.affine, (*part.shape, len(part)), part.affine):
+                raise ValueError(
+                    f"{part.path} does not lie on the grid of {first.path}: {(*part.shape, len(part))} voxels and "
+                    f"{(*first.shape, len(first))}, or another affine. Bring all modalities onto one grid first."
+                )
+        there = sum(part.channels for part in self.parts)
+        self._order = range(there) if scan.channels is None else scan.channels
+        self.channels = len(self._order)
+        if max(self._order) >= there:
+            raise ValueError(f"{self.path} has {there} channels, fewer than its dataset.json says.")
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def __len__(self):
+        return len(self.parts[0])
+
+    def name(self, k):
+        return self.parts[0].name(k)
+
+    def section(self, k):
+        return np.concatenate([part.section(k) for part in self.parts])[list(self._order)]
