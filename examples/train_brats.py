@@ -114,11 +114,9 @@ def main():
     part = "test" if test else "validation"
     print(f"{len(scored)} patients of the {part} (best epoch: {result['best']['epoch']}), Dice:")
     for name, value in (report["regions"] | report["classes"]).items():
-        print(
-            f"  {name}: {value['mean']:.4f} ± {value['std']:.4f}"
-            + f", {value['empty']} without it" * bool(value["empty"])
-        )
-    for name in ("small", "large"):
+        spread = f" ± {value['std']:.4f}" * (len(scored) > 1)
+        print(f"  {name}: {value['mean']:.4f}{spread}" + f", {value['empty']} without it" * bool(value["empty"]))
+    for name in ("small", "large") if len(scored) > 1 else ():
         print(f"  {name} tumours, whole: {report[name]['dice']:.4f} ({report[name]['patients']} patients)")
     print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
 

@@ -108,3 +108,13 @@ def test_examples_show_the_slice_with_most_tumour(brains):
     counts = cache.entries[name].counts[:, 1:].sum(axis=1)
     np.testing.assert_array_equal(truth[0], cache.labels(name)[counts.argmax()])
     assert set(np.unique(examples_of(build(1), cache, list(labels))[1])) == {0, 1}
+
+
+def test_of_a_single_patient_several_slices_are_shown(brains):
+    cache, labels = brains
+    name = list(labels)[0]
+    _, truth, _, captions = examples_of(build(), cache, [name], rows=3)
+    slices = [int(caption.split()[-1]) for caption in captions]
+    assert len(slices) == 3 and slices == sorted(set(slices)) and truth.any(axis=(1, 2)).all()
+    for z, label in zip(slices, truth, strict=True):
+        np.testing.assert_array_equal(label, cache.labels(name)[z])

@@ -31,7 +31,7 @@ def test_a_run_says_what_it_does_and_leaves_its_files(data, tmp_path, capsys):
     run = tmp_path / "run"
     out, _ = train(capsys, *SMALL, "--data", data, "--cache", tmp_path / "cache", "--out", run)
     assert "2 patients to train on, 1 for validation, 1 for the test; FLAIR, T1w, T1gd, T2w" in out
-    assert "whole tumour: " in out and "small tumours" in out
+    assert "whole tumour: " in out and "small tumours" not in out  # there is one patient
     assert {p.name for p in run.iterdir()} == {
         "config.json", "log.csv", "checkpoint.safetensors", "best.safetensors", "summary.json", "curves.png",
         "predictions.png",
@@ -49,6 +49,17 @@ def test_a_run_says_what_it_does_and_leaves_its_files(data, tmp_path, capsys):
     assert meta["preprocessing"]["kind"] == "brain" and meta["preprocessing"]["size"] == 32
     with Image.open(run / "predictions.png") as picture:
         assert min(picture.size) > 200
+
+
+def test_cases_held_out_by_name(data, tmp_path, capsys):
+    held_out, run = "SYNTHETIC_001,SYNTHETIC_003", tmp_path / "run"
+    common = [*SMALL, "--data", data, "--cache", tmp_path / "cache", "--out", run, "--epochs", "1"]
+    _, err = train(capsys, *common, "--val-cases", "SYNTHETIC_001,PATIENT_7", code=1)
+    assert "must name some of the cases" in err and "SYNTHETIC_000, SYNTHETIC_001" in err and not run.exists()
+    out, _ = train(capsys, *common, "--val-cases", held_out)
+    patients = json.loads((run / "config.json").read_text())["patients"]
+    assert patients == {"train": ["SYNTHETIC_000", "SYNTHETIC_002"], "val": held_out.split(","), "test": []}
+    assert "2 patients of the validation" in out and "small tumours" in out and " ± " in out
 
 
 def test_an_interrupted_run_goes_on_to_the_same_weights(data, tmp_path, capsys):

@@ -172,7 +172,7 @@ def _mean(values):
 
 
 def examples_of(model, cache, names, rows=4):
-    """Return slices to look at: the one with most tumour of each of the first patients.
+    """Return slices to look at: of each of the first patients that with most tumour; of few patients several.
 
     Returns
     -------
@@ -182,8 +182,9 @@ def examples_of(model, cache, names, rows=4):
     captions : list of str
     """
     images, labels, predicted, captions = [], [], [], []
-    for name in list(names)[:rows]:
-        z = int(cache.entries[name].counts[:, 1:].sum(axis=1).argmax())
+    each = max(1, rows // len(names))
+    chosen = [(name, z) for name in list(names)[:rows] for z in _slices(cache.entries[name], each)]
+    for name, z in chosen:
         images.append(np.asarray(cache.images(name)[z], np.float32))
         labels.append(np.asarray(cache.labels(name)[z]))
         logits = predict_logits(model, images[-1][None])[0]
@@ -196,3 +197,12 @@ def examples_of(model, cache, names, rows=4):
         np.stack(predicted),
         captions,
     )
+
+
+def _slices(entry, number):
+    """The slice with most tumour, or several through the tumour in equal steps."""
+    area = entry.counts[:, 1:].sum(axis=1)
+    through = np.flatnonzero(area)
+    if number == 1 or len(through) < number:
+        return [int(area.argmax())]
+    return [int(through[len(through) * (k + 1) // (number + 1)]) for k in range(number)]
