@@ -3,6 +3,8 @@
 import math
 import statistics
 
+from tinyseg.reproduction.tables import table  # noqa: F401 (for the modules beside this one)
+
 RATIOS = (
     "In every round each variant runs alone, in an order drawn anew, and a *ratio* is the median over the rounds of "
     "tinyseg's time divided by the time of that round's fastest PyTorch variant (below 1: tinyseg is faster); "
@@ -67,13 +69,6 @@ def reason(error, longest=120):
     """Return a failure as text that fits into a table."""
     text = " ".join(str(error).replace("|", "/").split())
     return f"failed: {text if len(text) <= longest else text[: longest - 1] + '…'}"
-
-
-def table(head, rows, text_columns=1):
-    """Return a Markdown table; the first columns hold text, the others numbers. None becomes a dash."""
-    rule = ["---"] * text_columns + ["---:"] * (len(head) - text_columns)
-    lines = [head, rule, *[["–" if cell is None else str(cell) for cell in row] for row in rows]]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
 
 
 def summary(of_rows):

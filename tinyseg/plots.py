@@ -8,6 +8,7 @@ apart. Files are written under a temporary name beside their own and renamed: no
 from __future__ import annotations
 
 import io
+import itertools
 import re
 from pathlib import Path
 
@@ -90,7 +91,7 @@ def curves(history, path, best="val_dice"):
         else:
             axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY)
     _draw_learning_rate(loss_axes, epoch, _series(history, "lr"))
-    _save(figure, path)
+    save(figure, path)
 
 
 def error_overlay(image, label, prediction):
@@ -182,7 +183,7 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
         kinds = [(FALSE_MEMBRANE, "false membrane"), (MISSED_MEMBRANE, "missed membrane")]
         patches = [Patch(facecolor=np.array(color) / 255, label=text) for color, text in kinds]
         figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=10, frameon=False)
-    _save(figure, path)
+    save(figure, path)
 
 
 def tumours(images, labels, predictions, names, path, modalities, classes):
@@ -205,25 +206,35 @@ def tumours(images, labels, predictions, names, path, modalities, classes):
     shown = [0, *(m for m, name in enumerate(modalities) if m and re.search("(gd|ce|c)$", name.lower()))][:2]
     titles = [*(modalities[m] for m in shown), "truth", "prediction"]
     height, width = images.shape[2:]
-    figure = Figure(
-        figsize=(2.6 * len(titles), 2.6 * height / width * len(images) + 0.6), dpi=DPI, layout="constrained"
-    )
+    size = 2.6 * len(titles), 2.6 * height / width * len(images) + 0.6  # inches
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
     grid = figure.subplots(len(images), len(titles), squeeze=False)
     classes = ["background", *classes] if len(classes) == 1 else classes
     for row, image, label, prediction, name in zip(grid, images, labels, predictions, names, strict=True):
         for ax, m, outlined in zip(row, [*shown, 0, 0], [None] * len(shown) + [label, prediction], strict=True):
             ax.imshow(np.rot90(image[m]), cmap="gray", vmin=image[m].min(), vmax=np.percentile(image[m], 99.8))
             ax.set(xticks=[], yticks=[])
-            for k, colour in zip(range(1, len(classes)), CLASS_COLOURS * len(classes), strict=False):
-                mask = None if outlined is None else np.rot90(outlined == k)
-                if mask is not None and mask.any() and not mask.all():
-                    ax.contour(mask, [0.5], colors=[colour], linewidths=1)
+            if outlined is not None:
+                outline(ax, np.rot90(outlined), len(classes))
         row[0].set_ylabel(name, fontsize=9)
     for ax, title in zip(grid[0], titles, strict=True):
         ax.set_title(title, fontsize=10)
-    patches = [Patch(facecolor=c, label=n) for n, c in zip(classes[1:], CLASS_COLOURS * len(classes), strict=False)]
+    legend_of_classes(figure, classes)
+    save(figure, path)
+
+
+def outline(ax, labels, num_classes):
+    """Draw the outline of each class of a label image (H, W) but the background, 0, in its colour."""
+    for k, colour in zip(range(1, num_classes), itertools.cycle(CLASS_COLOURS), strict=False):
+        if 0 < (labels == k).mean() < 1:
+            ax.contour(labels == k, [0.5], colors=[colour], linewidths=1)
+
+
+def legend_of_classes(figure, classes):
+    """Name the colours of `outline` below a figure with the constrained layout; `classes` begin with background."""
+    colours = itertools.cycle(CLASS_COLOURS)
+    patches = [Patch(facecolor=next(colours), label=name) for name in classes[1:]]
     figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=9, frameon=False)
-    _save(figure, path)
 
 
 def _draw_row(axes, image, label, probability, name, threshold):
@@ -270,8 +281,7 @@ def _draw_learning_rate(axes, epoch, rate):
     if not finite.size:
         return
     right = axes.twinx()
-    marker = "o" if len(rate) == 1 else None
-    right.plot(epoch, rate, color=GREY, alpha=0.5, marker=marker, linewidth=1.2, linestyle="--")
+    right.plot(epoch, rate, "--", color=GREY, alpha=0.5, marker="o" if len(rate) == 1 else None, linewidth=1.2)
     right.set_ylabel("learning rate (dashed)", color=GREY)
     right.set_ylim(0, max(1.15 * finite.max(), 1e-12))
     right.tick_params(axis="y", colors=GREY)
@@ -296,12 +306,12 @@ def _grey(image):
     """Image as uint8: kept if it is, else stretched over its range."""
     if image.dtype == np.uint8:
         return image
-    image = image.astype(float)
-    low, high = image.min(), image.max()
+    image, low, high = image.astype(float), image.min(), image.max()
     return np.rint(255 * (image - low) / (high - low if high > low else 1)).astype(np.uint8)
 
 
-def _save(figure, path):
+def save(figure, path):
+    """Write a figure in the format that the path's ending says (PNG without one), all of it or nothing."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")

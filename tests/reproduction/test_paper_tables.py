@@ -1,0 +1,93 @@
+"""Tables of the reproduction, and the paper's figures in them."""
+
+import json
+import pathlib
+
+import pytest
+
+from tinyseg import models
+from tinyseg.reproduction import paper, tables
+from tinyseg.reproduction.study import spread
+
+COSTS = {name: {"parameters": 1_000_000, "multiply_adds": 2e9} for name in paper.ROWS}
+
+
+def cells(markdown, start):
+    """The cells of the table's line that begins with a text."""
+    line = next(line for line in markdown.splitlines() if line.startswith(f"| {start} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")]
+
+
+def test_the_papers_rows_are_models_of_ours():
+    assert paper.ROWS.keys() == models.MODELS.keys() == paper.TABLE_1.keys() == paper.TABLE_2.keys()
+    assert paper.TABLE_3.keys() <= paper.ROWS.keys()
+
+
+@pytest.mark.parametrize("name", ["unet", "unet_dw_bn", "unet_dw_gn"])
+def test_the_papers_flops_and_sizes_are_what_the_notes_say(name):
+    parameters = models.build(name, head="paper").num_parameters()
+    published = paper.TABLE_1[name]
+    assert published["flops"] == pytest.approx(2e-6 * parameters, rel=0.02)
+    assert published["megabytes"] == pytest.approx(12e-6 * parameters, rel=0.01)
+
+
+def test_the_papers_size_of_sd_unet_is_its_weights_alone():
+    parameters = models.build("sdunet", head="paper").num_parameters()
+    assert paper.TABLE_1["sdunet"]["megabytes"] == pytest.approx(4e-6 * parameters, rel=0.02)
+
+
+def test_table_1():
+    costs = COSTS | {"unet": COSTS["unet"] | {"milliseconds": 12.345, "pytorch_milliseconds": 24.69, "ratio": 0.5}}
+    text = tables.table_1(costs)
+    assert cells(text, "U-Net") == [
+        "U-Net", "1,000,000", "*31 M*", "2.00 M", "*62.04 M*", "2.00 G", "4.0 MB", "12.0 MB", "*372.5 MB*",
+        "12.3 ms", "24.7 ms", "0.50", "*188 ms*",
+    ]  # fmt: skip
+    assert cells(text, "SD-UNet")[9:12] == ["–", "–", "–"]
+
+
+def test_results_stand_beside_the_papers():
+    rows = {
+        "sdunet": {"title": "SD-UNet", "failed": [], "figures": {"dice": spread([0.5, 0.75]), "v_rand": spread([0.9])}},
+        "sdunet_filter": {"title": "per filter", "failed": [{"seed": 1}], "figures": {}},
+    }
+    text = tables.scores(rows, {"dice": "Dice", "v_rand": "V^Rand", "loss": "loss"}, paper.TABLE_2)
+    assert cells(text, "SD-UNet") == ["SD-UNet", "0.625 ± 0.177", "0.900", "–"]
+    assert cells(text, "*SD-UNet, paper*") == ["*SD-UNet, paper*", "*0.9784*", "*0.9142*", "*0.0775*"]
+    assert cells(text, "per filter (1 runs failed)") == ["per filter (1 runs failed)", "–", "–", "–"]
+    assert "per filter, paper" not in text
+
+
+def test_all_tables_are_those_that_there_are_results_for():
+    study = {"rows": {}, "command": "python examples/train_isbi.py --data DIR", "seeds": 3}
+    parts = tables.all_tables({"costs": {"networks": COSTS}, "isbi": study})
+    assert list(parts) == ["table 1", "table 2"]
+    assert all(note in parts["table 1"] for note in paper.TABLE_1_NOTES)
+    assert parts["table 2"].startswith("`python examples/train_isbi.py --data DIR` and so on: 3 seeds each")
+    assert all(note in parts["table 2"] for note in paper.TABLE_2_NOTES)
+
+
+def test_the_pages_tables_are_those_of_its_results():
+    docs = pathlib.Path(__file__).resolve().parents[2] / "docs"
+    results = json.loads((docs / "reproduction.json").read_text(encoding="utf-8"))
+    page = (docs / "reproduction.md").read_text(encoding="utf-8")
+    parts = tables.all_tables(results)
+    assert list(parts) == ["table 1", "table 2", "table 3"]
+    for part in parts.values():
+        assert part.strip() in page
+
+
+def test_insert_replaces_between_the_marks_and_nothing_else(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("above\n<!-- begin table 1 -->\nold\n<!-- end table 1 -->\nbelow\n")
+    tables.insert(page, {"table 1": "new\n"})
+    tables.insert(page, {"table 1": "newer\n"})
+    assert page.read_text() == "above\n<!-- begin table 1 -->\nnewer\n<!-- end table 1 -->\nbelow\n"
+
+
+def test_insert_says_what_a_page_lacks(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- begin table 1 -->\n<!-- end table 1 -->\n")
+    with pytest.raises(ValueError, match="no place for table 2.*<!-- begin table 2 -->"):
+        tables.insert(page, {"table 1": "new", "table 2": "new"})
+    assert "new" not in page.read_text()

@@ -1,0 +1,38 @@
+"""examples/reproduce_tables.py as a user runs it, on synthetic data."""
+
+import json
+
+import pytest
+from scripts import run_example
+
+SMALL = ("--quick", "--width", "4", "--epochs", "1", "--networks", "unet", "sdunet", "sdunet_filter")
+
+
+@pytest.mark.slow
+def test_quick_run_of_tables_2_and_3(tmp_path, capsys):
+    page = tmp_path / "page.md"
+    marks = "".join(f"<!-- begin table {k} -->\n<!-- end table {k} -->\n" for k in (2, 3))
+    page.write_text("# Reproduction\n" + marks)
+    arguments = [*SMALL, "--tables", "2", "3", "--out", tmp_path / "out", "--document", page]
+    out, _ = run_example("reproduce_tables.py", *arguments, capsys=capsys)
+    assert "SYNTHETIC" in out
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    for kind, figure in (("isbi", "v_rand"), ("brats", "whole tumour")):
+        rows = results[kind]["rows"]
+        assert list(rows) == ["unet", "sdunet", "sdunet_filter"]
+        for row in rows.values():
+            assert not row["failed"] and 0 <= row["figures"][figure]["mean"] <= 1
+        assert str(tmp_path) not in results[kind]["command"]
+    for name in ("isbi_curves", "isbi_best", "isbi_worst", "brats_curves", "brats_small", "brats_worst"):
+        assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000, name
+    dice = results["isbi"]["rows"]["sdunet"]["figures"]["dice"]["mean"]
+    assert f"{dice:.3f}" in page.read_text() and "*SD-UNet, paper*" in page.read_text()
+
+    before = (tmp_path / "out" / "results.json").read_bytes()
+    runs = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*.safetensors")}
+    run_example("reproduce_tables.py", *arguments, capsys=capsys)
+    assert (tmp_path / "out" / "results.json").read_bytes() == before  # nothing was trained again
+    assert runs == {p: p.stat().st_mtime_ns for p in runs}
+
+    _, err = run_example("reproduce_tables.py", *arguments, "--lr", "0.01", capsys=capsys, code=1)
+    assert "made with other options" in err
