@@ -1,6 +1,7 @@
 """Fixtures of the whole suite. That this file is here also puts tests/ on the path: `from arrays import rand`."""
 
 import pytest
+from stand_in import stand_in  # noqa: F401 (a fixture)
 
 import tinyseg
 

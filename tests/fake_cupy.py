@@ -13,6 +13,7 @@ import sys
 import types
 
 import numpy as np
+from cuda_on_cpu import RawModule  # noqa: F401 (part of the stand-in)
 
 __version__ = "14.0.0"
 FUNCTIONS = [
@@ -77,6 +78,7 @@ class ndarray:
     flags = property(lambda self: self._host.flags)
     base = property(lambda self: None if self._host.base is None else _device(self._host.base))
     T = property(lambda self: _device(self._host.T))
+    data = property(lambda self: types.SimpleNamespace(ptr=self._host.ctypes.data))
 
     def get(self):
         return self._host.copy()
@@ -203,7 +205,19 @@ def asarray(a, dtype=None):
     return ndarray(np.array(a, dtype))
 
 
-array = ascontiguousarray = asarray
+array = asarray
+
+
+def ascontiguousarray(a, dtype=None):
+    host = np.ascontiguousarray(_host(a), dtype)  # of a 0-d array: one axis, in CuPy too
+    return a if isinstance(a, ndarray) and host is a._host else _device(host)
+
+
+def empty(shape, dtype=float):
+    """Not zeros, as fresh memory often is by chance, but NaN or -1."""
+    host = np.empty(shape, dtype)
+    host.reshape(-1).view(np.uint8)[...] = 0xFF
+    return _device(host)
 
 
 def asnumpy(a):

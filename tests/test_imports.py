@@ -12,10 +12,10 @@ PACKAGE = pathlib.Path(tinyseg.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = [  # a module may import from its own layer and from those before it
     {"autograd", "environment", "files"},
-    {"arena", "backend"},
+    {"arena", "backend", "cuda"},
     {"gradcheck", "ops"},
     {"nn"},
-    {"models", "optim", "optim_numba"},
+    {"models", "optim", "optim_numba", "optim_cuda"},
     {"checkpoint", "prediction", "metrics", "isbi_metrics", "isbi_metrics_numba", "plots", "plots_profile", "data"},
     {"profile", "run"},
     {"command_line", "patients", "predictor", "volumes"},

@@ -95,7 +95,7 @@ def kernels_in_use(device="cpu"):
     if config.kernels == "reference":
         return "reference (maths files)"
     if device == "gpu":
-        return "CuPy"
+        return "CuPy + CUDA"
     return "NumPy + numba" if importlib.util.find_spec("numba") else "NumPy (install tinyseg[fast] for numba kernels)"
 
 

@@ -36,6 +36,12 @@ def adam(w, g, m, v, b1, b2, eps, rate, shrink):
     w -= step
 
 
+def adam_all(parameters, *numbers):
+    """`adam` of every (w, g, m, v), each with its kernels; optim_cuda.py steps them all at once."""
+    for arrays in parameters:
+        kernels(__name__, *arrays).adam(*arrays, *numbers)
+
+
 # ----- optimizers ----------------------------------------------------------------
 class Optimizer:
     """Keeps one array per parameter for each name in `slots`, and a step counter; a subclass writes `update`."""
@@ -59,13 +65,20 @@ class Optimizer:
     def step(self):
         """Change every parameter that has a gradient, in place."""
         self.steps += 1
-        for k, p in enumerate(self.parameters):
-            if p.grad is not None:
-                self.update(p.data, self.gradient(p), *(self.state[slot][k] for slot in self.slots))
+        self.update_all(
+            (p.data, self.gradient(p), *(self.state[slot][k] for slot in self.slots))
+            for k, p in enumerate(self.parameters)
+            if p.grad is not None
+        )
 
     def gradient(self, p):
         """Return the gradient of a parameter with the weight decay added; not to be changed in place."""
         return p.grad + self.weight_decay * p.data if self.weight_decay else p.grad
+
+    def update_all(self, parameters):
+        """Change every w of (w, g, *state)."""
+        for arrays in parameters:
+            self.update(*arrays)
 
     def update(self, w, g, *state):
         raise NotImplementedError(f"{type(self).__name__} has no update(w, g, *state).")
@@ -115,11 +128,13 @@ class Adam(Optimizer):
         super().__init__(parameters, lr, weight_decay)
         self.betas, self.eps = tuple(betas), eps
 
-    def update(self, w, g, m, v, shrink=1.0):
-        (b1, b2), t = self.betas, self.steps
+    def update_all(self, parameters, shrink=1.0):
+        parameters, (b1, b2), t = list(parameters), self.betas, self.steps
         root = math.sqrt(1 - b2**t)
         rate = self.lr * root / (1 - b1**t)
-        kernels(__name__, w, g, m, v).adam(w, g, m, v, b1, b2, self.eps * root, rate, shrink)
+        if parameters:
+            k = kernels(__name__, *(a for arrays in parameters for a in arrays))
+            k.adam_all(parameters, b1, b2, self.eps * root, rate, shrink)
 
 
 class AdamW(Adam):
@@ -131,8 +146,8 @@ class AdamW(Adam):
     def gradient(self, p):
         return p.grad
 
-    def update(self, w, g, m, v):
-        super().update(w, g, m, v, shrink=1 - self.lr * self.weight_decay)
+    def update_all(self, parameters):
+        super().update_all(parameters, shrink=1 - self.lr * self.weight_decay)
 
 
 def grad_norm(parameters):

@@ -4,6 +4,7 @@ import numpy as np
 from numba import njit, prange
 
 from tinyseg.ops.channels_last import OPTIONS, PARALLEL, float32
+from tinyseg.optim import adam_all  # noqa: F401
 
 LARGE = 1 << 15  # elements from which on a second thread is worth its start
 BLOCK = 1 << 12  # elements to a task

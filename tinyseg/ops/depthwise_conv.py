@@ -10,7 +10,7 @@ The three lines are one loop over the taps (u, v); only the line in the middle c
 the transpose of forward: where forward *reads* a strided window, grad_x *adds into* the same window.
 
 Shapes: x (N, C, H, W), w (C, KH, KW), y (N, C, OH, OW), OH = (H + top + bottom - KH) // sh + 1.
-Fast version of the same three functions: depthwise_conv_numba.py (CPU).
+Fast versions of the same three functions: depthwise_conv_numba.py (CPU), depthwise_conv_cuda.py (GPU).
 """
 
 from tinyseg.autograd import Function

@@ -8,7 +8,8 @@ With X = concat(x_0, x_1, …), upsampled (nearest) by a factor if asked to, in 
 
 and backward the same steps in the other order, with gy = 0 where the ReLU gave 0. The maths below *is* this
 composition. The fast sibling (separable_conv_numba.py) computes D a few rows at a time, multiplies them while they are
-in cache, writes neither X nor D to memory and computes D again in the backward pass.
+in cache, writes neither X nor D to memory and computes D again in the backward pass; separable_conv_cuda.py writes D,
+but not X, and computes it again too.
 
 Shapes: x_k (N, C_k, H, W), C = sum of C_k, wd (C, KH, KW), wp (K, C), b (K,), y (N, K, OH, OW).
 """

@@ -1,0 +1,38 @@
+// Put before every kernel file. All arrays are C-contiguous, and sizes fit an int.
+
+// Index of this thread among all of the grid (x); sums of products in a wider type, lest they overflow below the limit.
+__device__ inline int thread_index() { return (int)((long long)blockIdx.x * blockDim.x + threadIdx.x); }
+
+// The sum of `value` over the block, in every thread. Pairs, pairs of pairs ...: the same order every time, so that
+// equal inputs give equal bits. All threads must call it; blockDim.x is a power of two of at most 1024.
+__device__ inline float block_sum(float value) {
+  __shared__ float part[1024];
+  int t = threadIdx.x;
+  part[t] = value;
+  __syncthreads();
+  for (int half = blockDim.x / 2; half > 0; half /= 2) {
+    if (t < half) part[t] += part[t + half];
+    __syncthreads();
+  }
+  float sum = part[0];
+  __syncthreads();  // nobody writes the next sum before all have read this one
+  return sum;
+}
+
+// Where an array is planes of P elements, blocks go through it in slices of at most `size`: the slice of this block (x),
+// elements from ... to of plane `plane`, counted from the array's first.
+struct Slice {
+  int plane;
+  unsigned from, to;
+};
+__device__ inline Slice my_slice(int P, int size) {
+  int slices = (P - 1) / size + 1, plane = blockIdx.x / slices, first = blockIdx.x % slices * size;
+  unsigned from = (unsigned)plane * P + first;
+  return {plane, from, from + (P - first < size ? P - first : size)};
+}
+
+// Where plane (n, c) begins in x (N,C1,...) and x2 (N,C-C1,...), which are joined along the channels; planes of `size`.
+template <class T>
+__device__ inline T* plane_of(T* x, T* x2, int n, int c, int C1, int C, int size) {
+  return c < C1 ? x + ((size_t)n * C1 + c) * size : x2 + ((size_t)n * (C - C1) + c - C1) * size;
+}

@@ -1,0 +1,77 @@
+// activation.py on the GPU. A thread has one element; of softmax, one pixel with its A classes, which are `inner`
+// elements apart: neighbouring threads read neighbouring elements of every class.
+
+extern "C" __global__ void relu_forward(const float* x, float* y, int size) {
+  int t = thread_index();
+  if (t < size) y[t] = x[t] < 0 ? 0 : x[t];  // NaN stays NaN
+}
+
+extern "C" __global__ void relu_grad(const float* gy, const float* y, float* gx, int size) {
+  int t = thread_index();
+  if (t < size) gx[t] = gy[t] * (y[t] > 0);
+}
+
+extern "C" __global__ void sigmoid_forward(const float* x, float* y, int size) {
+  int t = thread_index();
+  if (t >= size) return;
+  float e = expf(-fabsf(x[t]));
+  y[t] = (x[t] >= 0 ? 1 : e) / (1 + e);
+}
+
+extern "C" __global__ void sigmoid_grad(const float* gy, const float* y, float* gx, int size) {
+  int t = thread_index();
+  if (t < size) gx[t] = gy[t] * y[t] * (1 - y[t]);
+}
+
+// Largest of A elements, and the sum of exp(x - largest).
+__device__ inline float largest(const float* x, int A, int inner) {
+  float top = x[0];
+  for (int c = 1; c < A; ++c) {
+    float v = x[c * inner];
+    top = v > top ? v : top;
+  }
+  return top;
+}
+__device__ inline float sum_exp(const float* x, float top, int A, int inner) {
+  float sum = 0;
+  for (int c = 0; c < A; ++c) sum += expf(x[c * inner] - top);
+  return sum;
+}
+
+extern "C" __global__ void softmax_forward(const float* x, float* y, int pixels, int A, int inner) {
+  int t = thread_index();
+  if (t >= pixels) return;
+  int first = t / inner * A * inner + t % inner;
+  x += first, y += first;
+  float top = largest(x, A, inner), sum = sum_exp(x, top, A, inner);
+  for (int c = 0; c < A; ++c) y[c * inner] = expf(x[c * inner] - top) / sum;
+}
+
+extern "C" __global__ void softmax_grad(const float* gy, const float* y, float* gx, int pixels, int A, int inner) {
+  int t = thread_index();
+  if (t >= pixels) return;
+  int first = t / inner * A * inner + t % inner;
+  gy += first, y += first, gx += first;
+  float sum = 0;
+  for (int c = 0; c < A; ++c) sum += gy[c * inner] * y[c * inner];
+  for (int c = 0; c < A; ++c) gx[c * inner] = y[c * inner] * (gy[c * inner] - sum);
+}
+
+extern "C" __global__ void log_softmax_forward(const float* x, float* y, int pixels, int A, int inner) {
+  int t = thread_index();
+  if (t >= pixels) return;
+  int first = t / inner * A * inner + t % inner;
+  x += first, y += first;
+  float top = largest(x, A, inner), log_sum = logf(sum_exp(x, top, A, inner));
+  for (int c = 0; c < A; ++c) y[c * inner] = x[c * inner] - top - log_sum;
+}
+
+extern "C" __global__ void log_softmax_grad(const float* gy, const float* y, float* gx, int pixels, int A, int inner) {
+  int t = thread_index();
+  if (t >= pixels) return;
+  int first = t / inner * A * inner + t % inner;
+  gy += first, y += first, gx += first;
+  float sum = 0;
+  for (int c = 0; c < A; ++c) sum += gy[c * inner];
+  for (int c = 0; c < A; ++c) gx[c * inner] = gy[c * inner] - expf(y[c * inner]) * sum;
+}

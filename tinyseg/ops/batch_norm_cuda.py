@@ -1,0 +1,75 @@
+"""Launches batch_norm.cu: the functions of batch_norm.py on float32 arrays of the GPU, and what group_norm shares.
+
+`D` and `sets` say which planes have a mean in common: see batch_norm.cu.
+"""
+
+from tinyseg import backend
+from tinyseg.cuda import SLICE, contiguous, cut, launch, load
+from tinyseg.cuda import supports as fits
+from tinyseg.ops.slices_cuda import fold, moments
+
+kernel = load(__file__)
+
+
+def supports(*arrays):
+    """float32, and the four axes of images; not empty."""
+    return fits(*arrays) and all(a.ndim == 4 and a.size for a in arrays)
+
+
+def statistics(x):
+    N, C = x.shape[:2]
+    mean, var = moments(contiguous(x), N, C)
+    return mean.reshape(C, 1, 1), var.reshape(C, 1, 1)
+
+
+def forward(x, gamma, beta, mean, rstd, relu=False):
+    return normalize(*contiguous(x, gamma, beta, mean, rstd), 1, x.shape[1], relu)
+
+
+def backward(gy, x, gamma, mean, rstd, training, beta=None):
+    N, C, m = *x.shape[:2], x.size // x.shape[1]
+    args = arguments(gy, x, gamma, beta, mean, rstd)
+    partial, slices = gradient_sums(*args, 1, C)
+    sums = fold(partial, slices, C, N, C)
+    gx = gradient(*args, sums if training else None, 1 / m, True, 1, C)
+    return gx, sums[1], sums[0]
+
+
+# ----- passes over the planes ----------------------------------------------------------
+def arguments(gy, x, gamma, beta, mean, rstd):
+    """The arrays that both passes of backward take, in C order; beta, which may be None, in its place."""
+    gy, x, gamma, mean, rstd = contiguous(gy, x, gamma, mean, rstd)
+    return gy, x, gamma, None if beta is None else contiguous(beta), mean, rstd
+
+
+def normalize(x, gamma, beta, mean, rstd, D, sets, relu):
+    """(x - mean) · rstd · γ + β, and its ReLU if asked for."""
+    y = backend.cp.empty(x.shape, x.dtype)
+    blocks, sizes, threads = _planes(x, D, sets)
+    launch(kernel("normalize"), blocks, x, gamma, beta, mean, rstd, y, *sizes, relu, threads=threads)
+    return y
+
+
+def gradient_sums(gy, x, gamma, beta, mean, rstd, D, sets):
+    """Sums of gy and of gy x̂ over each slice, (2, planes · slices); slices of a plane."""
+    blocks, sizes, threads = _planes(x, D, sets)
+    sums = backend.cp.empty((2, blocks), x.dtype)
+    args = gy, x, gamma, beta, mean, rstd, sums[0], sums[1], *sizes
+    launch(kernel("gradient_sums"), blocks, *args, threads=threads)
+    return sums, blocks // (x.shape[0] * x.shape[1])
+
+
+def gradient(gy, x, gamma, beta, mean, rstd, sums, share, gamma_missing, D, sets):
+    """Gradient of x, from the sums over sets, (2, sets) or None."""
+    gx = backend.cp.empty(x.shape, x.dtype)
+    blocks, sizes, threads = _planes(x, D, sets)
+    one, two = (None, None) if sums is None else (sums[0], sums[1])
+    args = gy, x, gamma, beta, mean, rstd, one, two, share, gamma_missing, gx, *sizes
+    launch(kernel("gradient"), blocks, *args, threads=threads)
+    return gx
+
+
+def _planes(x, D, sets):
+    N, C, H, W = x.shape
+    slices, threads = cut(H * W)
+    return N * C * slices, (H * W, SLICE, C, D, sets), threads

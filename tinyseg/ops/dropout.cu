@@ -1,0 +1,14 @@
+// dropout.py on the GPU: the same bits of the same counters.
+
+__device__ inline unsigned scramble(unsigned h) {
+  h ^= h >> 16;
+  h *= 0x85EBCA6Bu;
+  h ^= h >> 13;
+  h *= 0xC2B2AE35u;
+  return h ^ (h >> 16);
+}
+
+extern "C" __global__ void mask(float* m, int size, unsigned key1, unsigned key2, unsigned threshold, float scale) {
+  int t = thread_index();
+  if (t < size) m[t] = scramble(scramble(t ^ key1) + key2) >= threshold ? scale : 0;
+}

@@ -1,0 +1,102 @@
+// pool.py on the GPU. x (N,C,H,W), y and winner (N,C,OH,OW); (top, left) is the padding before, (sh, sw) the stride.
+// Planes (n, c) lie one after the other, so that row r of plane p is row p*H + r of all. A thread owns what it
+// writes: gradients are gathered from the windows that saw a pixel.
+
+__device__ inline float minus_infinity() {
+  union {
+    unsigned bits;
+    float value;
+  } u = {0xff800000u};
+  return u.value;
+}
+
+// Largest value of a window, and its tap; a NaN wins, so that it is seen. K > 0: K x K, known to the compiler.
+template <int K>
+__device__ inline float largest(const float* x, int r0, int q0, int H, int W, int KH, int KW, int& winner) {
+  const int kh = K ? K : KH, kw = K ? K : KW;
+  float best = minus_infinity();
+  winner = 0;
+#pragma unroll
+  for (int u = 0; u < kh; ++u)
+#pragma unroll
+    for (int v = 0; v < kw; ++v) {
+      int r = r0 + u, q = q0 + v;
+      if (r < 0 || r >= H || q < 0 || q >= W) continue;
+      float value = x[r * W + q];
+      if (value > best || value != value) {
+        best = value;
+        winner = u * kw + v;
+      }
+    }
+  return best;
+}
+
+extern "C" __global__ void max_forward(const float* x, float* y, unsigned char* winner, int size, int H, int W, int KH,
+                                       int KW, int OH, int OW, int sh, int sw, int top, int left) {
+  int t = thread_index();  // of y
+  if (t >= size) return;
+  int r = t / OW % OH * sh - top, q = t % OW * sw - left;
+  const float* plane = x + (size_t)(t / OW / OH) * H * W;
+  int tap;
+  if (KH == 2 && KW == 2) y[t] = largest<2>(plane, r, q, H, W, 2, 2, tap);
+  else y[t] = largest<0>(plane, r, q, H, W, KH, KW, tap);
+  winner[t] = (unsigned char)tap;
+}
+
+// Windows of 2 x 2 side by side: a thread owns a column of two pixels, which one window saw, or none at the border.
+extern "C" __global__ void max_of_four_gradient(const float* gy, const unsigned char* winner, float* gx, int size,
+                                                int H, int W, int OH, int OW) {
+  int t = thread_index(), pairs = (H + 1) / 2;
+  if (t >= size) return;
+  int q = t % W, i = t / W % pairs, plane = t / W / pairs, j = q / 2, tap = -1;
+  float g = 0;
+  if (i < OH && j < OW) {
+    size_t at = ((size_t)plane * OH + i) * OW + j;
+    g = gy[at];
+    tap = winner[at];
+  }
+  float* to = gx + ((size_t)plane * H + 2 * i) * W + q;
+  to[0] = tap == q % 2 ? g : 0.0f;
+  if (2 * i + 1 < H) to[W] = tap == 2 + q % 2 ? g : 0.0f;
+}
+
+// Of n windows of k pixels, s apart: the first that sees pixel p, and one more than the last.
+__device__ inline int first_window(int p, int k, int s) { return p < k ? 0 : (p - k) / s + 1; }
+__device__ inline int end_of_windows(int p, int s, int n) { return p / s + 1 < n ? p / s + 1 : n; }
+
+extern "C" __global__ void max_grad_x(const float* gy, const unsigned char* winner, float* gx, int size, int H, int W,
+                                      int KH, int KW, int OH, int OW, int sh, int sw, int top, int left) {
+  int t = thread_index();  // of gx
+  if (t >= size) return;
+  int q = t % W + left, r = t / W % H + top;
+  size_t plane = (size_t)(t / W / H) * OH * OW;
+  float sum = 0;
+  for (int i = first_window(r, KH, sh); i < end_of_windows(r, sh, OH); ++i)
+    for (int j = first_window(q, KW, sw); j < end_of_windows(q, sw, OW); ++j)
+      if (winner[plane + i * OW + j] == (r - i * sh) * KW + q - j * sw) sum += gy[plane + i * OW + j];
+  gx[t] = sum;
+}
+
+extern "C" __global__ void avg_forward(const float* x, float* y, int size, int H, int W, int KH, int KW, int OH,
+                                       int OW, int sh, int sw, int top, int left) {
+  int t = thread_index();  // of y
+  if (t >= size) return;
+  int r0 = t / OW % OH * sh - top, q0 = t % OW * sw - left;
+  const float* plane = x + (size_t)(t / OW / OH) * H * W;
+  float sum = 0;
+  for (int r = r0 < 0 ? 0 : r0; r < r0 + KH && r < H; ++r)
+    for (int q = q0 < 0 ? 0 : q0; q < q0 + KW && q < W; ++q) sum += plane[r * W + q];
+  y[t] = sum / (KH * KW);
+}
+
+extern "C" __global__ void avg_grad_x(const float* gy, float* gx, int size, int H, int W, int KH, int KW, int OH,
+                                      int OW, int sh, int sw, int top, int left) {
+  int t = thread_index();  // of gx
+  if (t >= size) return;
+  int q = t % W + left, r = t / W % H + top;
+  const float* plane = gy + (size_t)(t / W / H) * OH * OW;
+  float sum = 0;
+  for (int i = first_window(r, KH, sh); i < end_of_windows(r, sh, OH); ++i)
+    for (int j = first_window(q, KW, sw); j < end_of_windows(q, sw, OW); ++j) sum += plane[i * OW + j];
+  gx[t] = sum / (KH * KW);
+}

@@ -1,0 +1,24 @@
+// Adam (optim.py) on the GPU: all parameters in one launch. `table` has six rows of K numbers, one for each parameter:
+// the addresses of w, g, m and v, its size, and its first block. A block has 4 * blockDim.x elements of one parameter.
+extern "C" __global__ void adam(const unsigned long long* table, int K, float gain1, float gain2, float eps, float rate,
+                                float shrink) {
+  const unsigned long long* first = table + 5 * (size_t)K;
+  int k = 0, end = K;  // the last parameter that begins at this block or before
+  while (end - k > 1) {
+    int middle = (k + end) / 2;
+    if (first[middle] <= blockIdx.x) k = middle;
+    else end = middle;
+  }
+  float *w = (float*)table[k], *m = (float*)table[2 * K + k], *v = (float*)table[3 * K + k];
+  const float* g = (const float*)table[K + k];
+  long long size = table[4 * K + k], start = (blockIdx.x - first[k]) * 4 * blockDim.x + threadIdx.x;
+#pragma unroll
+  for (int turn = 0; turn < 4; ++turn) {
+    long long t = start + turn * (long long)blockDim.x;
+    if (t >= size) return;
+    float mean = m[t] + gain1 * (g[t] - m[t]), square = v[t] + gain2 * (g[t] * g[t] - v[t]);
+    m[t] = mean;
+    v[t] = square;
+    w[t] = shrink * w[t] - mean / (sqrtf(square) + eps) * rate;
+  }
+}
