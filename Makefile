@@ -1,9 +1,10 @@
-# The two commands of the README: `make demo` and `make test`. Both set up what they need.
+# The two commands of the README: `make demo` and `make test`. Both set up what they need. `make gpu`: docs/gpu.md.
 PYTHON ?= python3
 BIN := .venv/bin
 OUT ?= runs/demo
+GPU ?= gpu
 
-.PHONY: demo test lint format clean
+.PHONY: demo test gpu lint format clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/train_isbi.py --width 16 --epochs 24 --out $(OUT) --overwrite
@@ -11,6 +12,11 @@ demo: .venv/.installed
 
 test: .venv/.installed-test
 	$(BIN)/python -m pytest
+
+# the proof on a GPU; GPU=gpu13 for CUDA 13
+gpu: .venv/.installed-test
+	$(BIN)/python -m pip install --quiet --editable ".[fast,test,bench,$(GPU)]"
+	sh benchmarks/gpu.sh $(BIN)/python
 
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .

@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg.command_line import mean_rows, run_script, table
+from tinyseg.command_line import add_device_options, choose_device, mean_rows, run_script, table
 from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import DECATHLON, find_cases
@@ -42,8 +42,7 @@ def main():
     predictor = None
     if args.checkpoint:
         predictor = Predictor.load(
-            args.checkpoint, ts.backend.parse_device(args.device), memory=int(args.memory * 2**30),
-            transforms=args.transforms,
+            args.checkpoint, choose_device(args), memory=int(args.memory * 2**30), transforms=args.transforms
         )  # fmt: skip
         brains = isinstance(predictor.preparation, Preparation)
     else:
@@ -294,7 +293,7 @@ def parse_arguments():
     add("--degenerate", choices=["challenge", "one"], default="challenge", help="V^Info of a section of one segment")
     add("--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns")
     add("--memory", type=float, default=2, help="GiB for activations; larger images in tiles (default: 2)")
-    add("--device", choices=["auto", "cpu", "gpu"], default="auto")
+    add_device_options(parser)
     add("--worst", type=int, default=3, help="how many of the worst to picture (default: 3)")
     add("--out", type=pathlib.Path, help="JSON file; the picture goes beside it")
     args = parser.parse_args()

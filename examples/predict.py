@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg.command_line import run_script
+from tinyseg.command_line import add_device_options, choose_device, run_script
 from tinyseg.data.images import output_name, write_like
 from tinyseg.data.scans import find_scans, open_scan
 from tinyseg.files import write_atomically
@@ -40,7 +40,7 @@ RECORD = "predictions.json"  # in the output folder: what its files were made wi
 def main():
     args = parse_arguments()
     predictor = Predictor.load(
-        args.checkpoint, ts.backend.parse_device(args.device), memory=int(args.memory * 2**30),
+        args.checkpoint, choose_device(args), memory=int(args.memory * 2**30),
         transforms=args.transforms, scale=args.scale,
     )  # fmt: skip
     if args.isbi_submission and len(predictor.classes) > 1:
@@ -169,7 +169,7 @@ def parse_arguments():
         "--isbi-submission", action="store_true", help="32-bit TIFF of probabilities, as the challenge asks"
     )
     parser.add_argument("--suffix", help="of the output's name (default: _mask or _probability)")
-    parser.add_argument("--device", choices=["auto", "cpu", "gpu"], default="auto")
+    add_device_options(parser)
     parser.add_argument("--force", action="store_true", help="replace files that are there")
     args = parser.parse_args()
     if not 0 <= args.threshold <= 1:

@@ -14,7 +14,7 @@ import pathlib
 import sys
 
 import tinyseg as ts
-from tinyseg.command_line import build_schedule, run_script, settle
+from tinyseg.command_line import add_device_options, build_schedule, choose_device, run_script, settle
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import REGIONS, find_cases, split
@@ -38,7 +38,7 @@ PAPER = {"augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "cl
 
 def main():
     args = parse_arguments()
-    device = ts.backend.parse_device(args.device)
+    device = choose_device(args)
     run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
 
     # ----- data ------------------------------------------------------------------
@@ -173,13 +173,14 @@ def parse_arguments():
     add("--warmup", "steps of rising learning rate (cosine and constant)", type=int)
     add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
     add("--seed", type=int)
-    add("--device", "(default: auto)", choices=["auto", "cpu", "gpu"])
+    add_device_options(parser)
     add("--workers", "threads that prepare cases and batches (default: 2)", type=int)
     add("--out", "run directory (default: runs/brats)")
     add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
     add("--resume", "continue the run in this folder, with its own options", metavar="PATH")
     rest = {"device": "auto", "workers": 2, "out": "runs/brats", "overwrite": False, "resume": None, "cache": None}
-    rest |= {"download": False, "patients": None}  # patients: known only to a resumed run
+    rest |= {"download": False, "gpu_memory": None, "tf32": False}
+    rest["patients"] = None  # known only to a resumed run
     args = settle(parser, DEFAULTS, PAPER, rest)
     if args.lr is None:
         args.lr = LEARNING_RATES.get(args.model, 2e-3)

@@ -13,7 +13,7 @@ import sys
 import zlib
 
 import tinyseg as ts
-from tinyseg.command_line import build_schedule, run_script, settle
+from tinyseg.command_line import add_device_options, build_schedule, choose_device, run_script, settle
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
 from tinyseg.training import RunDirectory, evaluate, fit
 
@@ -33,7 +33,7 @@ PAPER = {
 
 def main():
     args = parse_arguments()
-    device = ts.backend.parse_device(args.device)
+    device = choose_device(args)
     run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
 
     # ----- data ------------------------------------------------------------------
@@ -130,12 +130,13 @@ def parse_arguments():
     add("--warmup", "steps of rising learning rate (cosine and constant)", type=int)
     add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
     add("--seed", type=int)
-    add("--device", "(default: auto)", choices=["auto", "cpu", "gpu"])
+    add_device_options(parser)
     add("--workers", "threads that prepare batches (default: 2)", type=int)
     add("--out", "run directory (default: runs/isbi)")
     add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
     add("--resume", "continue the run in this folder, with its own options", metavar="PATH")
     rest = {"device": "auto", "workers": 2, "out": "runs/isbi", "overwrite": False, "resume": None, "download": False}
+    rest |= {"gpu_memory": None, "tf32": False}
     rest["data_crc32"] = None  # known only to a resumed run
     args = settle(parser, DEFAULTS, PAPER, rest)
     if args.lr is None:

@@ -12,8 +12,10 @@ import operator
 import sys
 import types
 
+import fake_cuda
 import numpy as np
 from cuda_on_cpu import RawModule  # noqa: F401 (part of the stand-in)
+from fake_cuda import get_default_memory_pool  # noqa: F401
 
 __version__ = "14.0.0"
 FUNCTIONS = [
@@ -82,6 +84,11 @@ class ndarray:
 
     def get(self):
         return self._host.copy()
+
+    def set(self, a, stream=None):
+        if not isinstance(a, np.ndarray) or a.shape != self.shape or a.dtype != self.dtype:
+            raise TypeError("Only a numpy.ndarray of the same shape and dtype can be set to cupy.ndarray")
+        (stream or fake_cuda.NULL).do(lambda: np.copyto(self._host, a))
 
     def item(self):
         return self._host.item()
@@ -246,7 +253,16 @@ zeros_like, ones_like, full_like, empty_like = map(
 
 cuda = types.SimpleNamespace(
     runtime=types.SimpleNamespace(
-        getDeviceCount=lambda: 1, getDeviceProperties=lambda k: {"name": b"Stand-in"}, CUDARuntimeError=RuntimeError
+        getDeviceCount=lambda: 1,
+        getDeviceProperties=lambda k: {"name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 2**30},
+        driverGetVersion=lambda: 12080,
+        runtimeGetVersion=lambda: 12080,
+        CUDARuntimeError=RuntimeError,
     ),
     Device=lambda: types.SimpleNamespace(id=0, synchronize=lambda: None),
+    Stream=fake_cuda.Stream,
+    Event=fake_cuda.Event,
+    get_elapsed_time=fake_cuda.get_elapsed_time,
+    get_current_stream=lambda: fake_cuda.NULL,
+    alloc_pinned_memory=bytearray,
 )

@@ -196,6 +196,11 @@ def test_the_stand_in_has_nothing_that_cupy_has_not():
     assert [n for n in fake_cupy.FUNCTIONS + fake_cupy.SAME + others if not hasattr(cupy, n)] == []
     ours = {n for n in vars(fake_cupy.ndarray) if n not in ("_host", "__dict__", "__weakref__")}
     assert ours - set(dir(cupy.ndarray)) == set()
+    assert set(vars(fake_cupy.cuda)) - {"runtime"} - set(dir(cupy.cuda)) == set()
+    assert set(vars(fake_cupy.cuda.runtime)) - set(dir(cupy.cuda.runtime)) == set()
+    for name, own in (("Stream", {"run", "do", "made"}), ("Event", set())):  # `own`: the stand-in's
+        public = {n for n in vars(getattr(fake_cupy.cuda, name)) if not n.startswith("_")}
+        assert public - own - set(dir(getattr(cupy.cuda, name))) == set()
 
 
 def test_all_array_functions_that_tinyseg_names_are_in_the_stand_in():

@@ -12,7 +12,7 @@ PACKAGE = pathlib.Path(tinyseg.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = [  # a module may import from its own layer and from those before it
     {"autograd", "environment", "files"},
-    {"arena", "backend", "cuda"},
+    {"arena", "backend", "cuda", "upload"},
     {"gradcheck", "ops"},
     {"nn"},
     {"models", "optim", "optim_numba", "optim_cuda"},

@@ -95,7 +95,7 @@ def kernels_in_use(device="cpu"):
     if config.kernels == "reference":
         return "reference (maths files)"
     if device == "gpu":
-        return "CuPy + CUDA"
+        return "CuPy + CUDA" + ", TF32" * (int(os.environ.get("CUPY_TF32", "0")) > 0)
     return "NumPy + numba" if importlib.util.find_spec("numba") else "NumPy (install tinyseg[fast] for numba kernels)"
 
 
@@ -181,6 +181,36 @@ def synchronize(device):
         cp.cuda.Device().synchronize()
 
 
+def set_up_gpu(memory=None, tf32=False):
+    """Limit the GPU memory of this process, and let matrix products round their inputs to TF32.
+
+    Call it before anything else is done on the GPU: CuPy decides on TF32 at its first product of float32 matrices.
+
+    Parameters
+    ----------
+    memory : float, optional
+        GiB that arrays may take, memory that CuPy keeps for the next ones included.
+    tf32 : bool
+        Whether products of two float32 matrices, and so our convolutions but the depthwise ones, may use the tensor
+        cores of Ampere and later: inputs are rounded to 10 bits of mantissa (relative error 5e-4), sums stay float32.
+        False leaves it as it is: off, unless the environment variable CUPY_TF32 says otherwise.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no GPU.
+    ValueError
+        If `memory` is not positive.
+    """
+    parse_device("gpu")
+    if memory is not None:
+        if not memory > 0:
+            raise ValueError(f"The GPU memory limit is in GiB and must be positive, but is {memory}.")
+        cp.get_default_memory_pool().set_limit(size=int(memory * 2**30))
+    if tf32:
+        os.environ["CUPY_TF32"] = "1"  # the switch that CuPy documents
+
+
 def versions():
     """Return the versions that identical bits depend on: tinyseg, Python, NumPy, and numba or CuPy where installed."""
     names = ("tinyseg", "numpy", "numba", "cupy")
@@ -189,6 +219,16 @@ def versions():
 
 
 # ----- memory ------------------------------------------------------------------
+# What CUDA calls cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY and CUBLAS_STATUS_ALLOC_FAILED.
+_OUT_OF_MEMORY = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
+
+
+def is_out_of_memory(error):
+    """Whether an exception says that memory did not suffice, the computer's or the GPU's."""
+    expected = _OUT_OF_MEMORY.get(type(error).__name__)
+    return isinstance(error, MemoryError) or (expected is not None and getattr(error, "status", None) == expected)
+
+
 @functools.cache
 def reuse_memory():
     """Let the C library keep the memory of freed arrays for the next ones, for the rest of the process.

@@ -6,7 +6,7 @@ import pathlib
 import sys
 import warnings
 
-from tinyseg import checkpoint, optim
+from tinyseg import backend, checkpoint, optim
 
 
 def settle(parser, defaults, paper, rest):
@@ -51,6 +51,45 @@ def settle(parser, defaults, paper, rest):
     return argparse.Namespace(**(rest | settings | given))
 
 
+def add_device_options(parser):
+    """Add --device, --gpu-memory and --tf32, for `choose_device`."""
+    add = parser.add_argument
+    add("--device", help="where to compute (default: auto)", choices=["auto", "cpu", "gpu"])
+    add("--gpu-memory", help="most GPU memory to take (default: all)", type=float, metavar="GiB")
+    add("--tf32", help="GPU: faster matrix products of inputs rounded to 10 bits", action="store_true", default=None)
+
+
+def choose_device(args):
+    """Return the device that the options of `add_device_options` ask for, and set up the GPU as they say.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Its ``device``, ``gpu_memory`` and ``tf32``; a missing one counts as not given.
+
+    Returns
+    -------
+    {"cpu", "gpu"}
+
+    Raises
+    ------
+    RuntimeError
+        If a GPU is asked for and is not there.
+    ValueError
+        If an option of the GPU is given for the CPU, or the limit is not positive.
+    """
+    device = backend.parse_device(getattr(args, "device", None) or "auto")
+    memory, tf32 = getattr(args, "gpu_memory", None), bool(getattr(args, "tf32", None))
+    if device == "gpu":
+        backend.set_up_gpu(memory, tf32)
+    elif tf32 or memory is not None:
+        raise ValueError(
+            f"{'--tf32' if tf32 else '--gpu-memory'} is for a GPU, and this runs on the CPU: leave it out, or see what "
+            "--device gpu says."
+        )
+    return device
+
+
 def build_schedule(name, optimizer, steps, warmup):
     """Make the learning-rate schedule called cosine, step, plateau or constant, over a number of steps."""
     if name == "cosine":
@@ -69,15 +108,17 @@ def run_script(main, out_of_memory):
     ----------
     main : callable
     out_of_memory : str
-        What to try if memory does not suffice.
+        What to try if memory does not suffice, the computer's or the GPU's.
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     try:
         main()
-    except (ValueError, OSError, RuntimeError) as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    except MemoryError as error:
-        sys.exit(f"Out of memory ({error}): {out_of_memory}.")
+    except (MemoryError, ValueError, OSError, RuntimeError) as error:
+        if not backend.is_out_of_memory(error):
+            sys.exit(f"{type(error).__name__}: {error}")
+        why = str(error).removeprefix("Out of memory ").rstrip(".")
+        more = ", or a larger --gpu-memory" * ("limit set to" in why)  # CuPy's words, where its pool has a limit
+        sys.exit(f"Out of memory ({why}): {out_of_memory}{more}.")
     except KeyboardInterrupt:
         sys.exit(130)
 

@@ -153,10 +153,15 @@ class AdamW(Adam):
 def grad_norm(parameters):
     """Return the Euclidean norm of all gradients together, a Python float; inf or nan if one is not finite."""
     gradients = [p.grad for p in parameters if p.grad is not None]
-    norm = math.sqrt(sum(float((g * g).sum()) for g in gradients))
+    norm = math.sqrt(_total([(g * g).sum() for g in gradients]))
     if not math.isfinite(norm):  # squares of float32 overflow above 1.8e19
-        norm = math.sqrt(sum(float((g.astype("float64") ** 2).sum()) for g in gradients))
+        norm = math.sqrt(_total([(g.astype("float64") ** 2).sum() for g in gradients]))
     return norm
+
+
+def _total(numbers):
+    """Add up arrays of one number each in float64; from a GPU they come over together, in one transfer."""
+    return sum(to_numpy(xp_of(*numbers).stack(numbers)).tolist()) if numbers else 0.0
 
 
 def clip_grad_norm(parameters, max_norm):

@@ -15,10 +15,11 @@ import numpy as np
 
 from tinyseg import checkpoint, nn, ops, optim, plots
 from tinyseg.autograd import no_grad
-from tinyseg.backend import device_of, kernels_in_use, to_device
+from tinyseg.backend import device_of, kernels_in_use
 from tinyseg.metrics import BinaryScores
 from tinyseg.prediction import predict_logits
 from tinyseg.run import Bar, Interruption, RunDirectory, running_dice
+from tinyseg.upload import uploaded
 
 __all__ = ["ConstantOutputWarning", "RunDirectory", "TrainingDiverged", "evaluate", "fit"]
 
@@ -136,9 +137,8 @@ def fit(
     with Interruption() as interruption, Bar(total, state["step"], not progress, first) as bar:
         while state["epoch"] < epochs and not interruption.signal:
             model.train()
-            for x, y in loader.epoch(state["epoch"], state["batch"]):
+            for x, y in uploaded(loader.epoch(state["epoch"], state["batch"]), device):
                 start = time.perf_counter()
-                x, y = to_device(x, device), to_device(y, device)
                 logits = model(x)
                 value = loss(logits, y)
                 figure = value.item()
