@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 GPU ?= gpu
 
-.PHONY: demo test gpu lint format clean
+.PHONY: demo test gpu lint format docs docs-serve clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/train_isbi.py --width 16 --epochs 24 --out $(OUT) --overwrite
@@ -26,6 +26,13 @@ format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: .venv/.installed-docs
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "Open docs/_build/html/index.html"
+
+docs-serve: docs
+	$(BIN)/python -m http.server --directory docs/_build/html --bind 127.0.0.1 8000
+
 .venv/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tinyseg needs Python 3.11 or newer, found ' + sys.version)"
 	$(PYTHON) -m venv .venv
@@ -38,9 +45,13 @@ format: .venv/.installed-dev
 	$(BIN)/python -m pip install --quiet --editable ".[fast,test]"
 	@touch $@
 
+.venv/.installed-docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable ".[fast,docs]"
+	@touch $@
+
 .venv/.installed-dev: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[dev]"
 	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache docs/_build docs/api docs/source

@@ -76,7 +76,7 @@ class Optimizer:
         return p.grad + self.weight_decay * p.data if self.weight_decay else p.grad
 
     def update_all(self, parameters):
-        """Change every w of (w, g, *state)."""
+        """Change every w of ``(w, g, *state)``."""
         for arrays in parameters:
             self.update(*arrays)
 

@@ -1,8 +1,10 @@
 """Label volumes of brain tumours: those that predict.py wrote beside the true ones.
 
-cases = find_labels("Task01_BrainTumour")               # or a folder of label volumes, or one file
-for case in cases:
-    predicted, truth, voxel = read_pair(find_prediction("masks", case.name), case, cases.classes)
+In short:
+
+    cases = find_labels("Task01_BrainTumour")           # or a folder of label volumes, or one file
+    for case in cases:
+        predicted, truth, voxel = read_pair(find_prediction("masks", case.name), case, cases.classes)
 """
 
 import json

@@ -85,7 +85,7 @@ class Memory:
 def memory(model, input_shape, training=False, loss=None, run=True):
     """Predict how much memory inference or a training step with Adam needs, and measure it.
 
-    Predicted / measured, in MB of 10⁶ bytes, on Linux with two threads:
+    Predicted / measured, in MB of 10⁶ bytes, on Linux with two threads::
 
         images              SD-UNet                        U-Net
                             inference      training        inference      training
