@@ -52,7 +52,7 @@ def main():
 
     if 1 in args.tables:
         keep(costs=measure_costs(args))
-    for what in args.data:
+    for what in args.data if args.tables != [1] else ():
         kind, folder = find_data(what, args)
         if {"isbi": 2, "brats": 3}[kind] in args.tables:
             study, histories = train_all(kind, folder, args)

@@ -16,8 +16,8 @@ PAPER = {"marker": "D", "markersize": 8, "markerfacecolor": "white", "markeredge
 PANELS = [  # key, label, colour
     ("parameters", "parameters ({unit})", BLUE),
     ("multiply_adds", "multiply-adds ({unit})", ORANGE),
-    ("latency", "inference ({unit})\nmedian, line: quartiles", GREEN),
-    ("dice", "Dice\nof each seed; mean ± deviation", PURPLE),
+    ("latency", "inference ({unit})\nmedian, quartiles", GREEN),
+    ("dice", "Dice\nseeds, mean ± deviation", PURPLE),
 ]
 
 
