@@ -245,10 +245,9 @@ def _unpack(archive, directory, progress):
                 continue
             if not member.isreg():
                 raise ValueError(f"{member.name} in {archive} is no plain file, and nothing was unpacked")
-            inner = member.replace(name=str(PurePosixPath(*path.parts[1:])), deep=False)
-            for each in (member, inner):
-                tarfile.data_filter(each, directory)  # raises if it leads out of the folder
-            members[directory / inner.name] = member
+            if path.is_absolute() or ".." in path.parts:
+                raise ValueError(f"{member.name} in {archive} leads out of the folder, and nothing was unpacked")
+            members[directory.joinpath(*(path.parts[1:] or path.parts))] = member
         if last not in members:
             raise ValueError(f"{archive} has no dataset.json, and nothing was unpacked")
         others = [path for path, member in members.items() if path.exists() and _length(path) != member.size]
