@@ -11,7 +11,6 @@ stay as they are in the files. What is timed is in `benchmarks.gpu_worker`.
 
 import argparse
 import contextlib
-import dataclasses
 import functools
 import json
 import pathlib
@@ -22,6 +21,7 @@ import time
 from benchmarks import tables
 from benchmarks.catalogue import ADAM, OPS, work
 from benchmarks.gpu_tables import markdown
+from benchmarks.models import Variant
 from benchmarks.run import _replace, now
 from benchmarks.worker import ROOT, Worker, WorkerError, difference, git_commit, measure
 
@@ -29,16 +29,6 @@ PARTS = ("machine", "kernels", "networks", "tf32")
 BATCH = 16  # of the single ops
 COMPILING = 75  # seconds that torch.compile may need
 TOLERANCE = {False: 1e-2, True: 5e-2}  # relative difference of two frameworks' outputs, without and with TF32
-
-
-@dataclasses.dataclass(frozen=True)
-class Variant:
-    """What can be timed: a framework and how it is set up."""
-
-    name: str
-    framework: str
-    layout: str = "nchw"
-    compiled: bool = False
 
 
 OURS = Variant("tinyseg", "tinyseg")

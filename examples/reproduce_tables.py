@@ -24,10 +24,11 @@ import tinyseg as ts
 from tinyseg import plots_profile
 from tinyseg.command_line import run_script
 from tinyseg.data import em_sections, isbi
-from tinyseg.data.brats import find_cases, read_case
+from tinyseg.data.brats import REGIONS, find_cases, read_case
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.files import write_atomically, write_json
 from tinyseg.predictor import Predictor
+from tinyseg.predictor import labels as labels_of
 from tinyseg.reproduction import figures, paper, tables
 from tinyseg.reproduction.study import Network, Run, RunFailed, spread
 
@@ -125,7 +126,10 @@ def find_data(what, args):
 def train_all(kind, folder, args):
     """Train and score every network with every seed: mean and spread of what is found, and the logs."""
     chosen = {name: NETWORKS[name] for name in args.networks}
-    runs = {(name, seed): make_run(kind, folder, name, seed, args) for seed in range(args.seeds) for name in chosen}
+    cases = [case.name for case in find_cases(folder)] if kind == "brats" else []
+    held_out = cases if len(cases) < FEW_CASES else []
+    pairs = [(name, seed) for seed in range(args.seeds) for name in chosen]
+    runs = {(name, seed): make_run(kind, folder, name, seed, held_out, args) for name, seed in pairs}
     rows = {n: {"title": c.title, "model": c.model, "found": [], "failed": []} for n, c in chosen.items()}
     bar = tqdm(runs.items(), desc=kind, unit="run")
     for (name, seed), run in bar:
@@ -144,8 +148,12 @@ def train_all(kind, folder, args):
     return {"rows": rows, "command": command, "seeds": args.seeds, "small_below_mm3": limit}, histories
 
 
-def make_run(kind, folder, name, seed, args):
-    """The commands that train and score one network with one seed."""
+def run_folder(kind, name, seed, args):
+    return args.out / "runs" / f"{kind}-{name}-{seed}"
+
+
+def make_run(kind, folder, name, seed, held_out, args):
+    """The commands that train and score one network with one seed; of `held_out` cases, each seed takes the next."""
     options = {"--data": folder.resolve(), "--model": NETWORKS[name].model, "--ws": NETWORKS[name].ws}
     options |= {"--width": args.width, "--seed": seed} | ({"--lr": args.lr} if args.lr else {})
     if args.quick:
@@ -158,14 +166,13 @@ def make_run(kind, folder, name, seed, args):
     else:
         script, rest, score = "train_brats.py", ["--cache", args.out / "slices"], ["--images", folder]
         options["--steps-per-epoch"] = 30 if args.quick else args.steps_per_epoch
-        cases = [case.name for case in find_cases(folder)]
-        if len(cases) < FEW_CASES:
-            options["--val-cases"] = cases[seed % len(cases)]
+        if held_out:
+            options["--val-cases"] = held_out[seed % len(held_out)]
     flags = [str(word) for pair in options.items() for word in pair]
     flags += ["--protocol", args.protocol] if args.protocol else []
     rest = [*map(str, rest), "--device", args.device]
     score = [HERE / "evaluate.py", *score, "--worst", 0, "--device", args.device]
-    return Run(args.out / "runs" / f"{kind}-{name}-{seed}", [HERE / script, *flags], score, rest)
+    return Run(run_folder(kind, name, seed, args), [HERE / script, *flags], score, rest)
 
 
 def as_figures(kind, found, limit):
@@ -175,7 +182,7 @@ def as_figures(kind, found, limit):
     if kind == "isbi":
         names = ("accuracy", "dice", "iou", "mean_iou", "membrane_iou", "v_rand", "v_info")
         return figures | {name: scores["metrics"][name] for name in names}
-    figures |= {name: scores["metrics"][name] for name in ("accuracy", "dice", *tables.BRATS_REGIONS)}
+    figures |= {name: scores["metrics"][name] for name in ("accuracy", "dice", *REGIONS)}
     for stratum, small in (("small", True), ("large", False)):
         dice = [p["whole tumour"] for p in scores["patients"] if (p["tumour_mm3"] < limit) == small]
         figures[stratum] = float(np.mean(dice)) if dice else None
@@ -217,7 +224,7 @@ def draw(kind, folder, histories, args):
 
 def scores_of(kind, seed, args):
     """What U-Net and SD-UNet scored with one seed, by their titles; empty if one of them has not been trained."""
-    files = {name: args.out / "runs" / f"{kind}-{name}-{seed}" / "scores.json" for name in ("unet", "sdunet")}
+    files = {name: run_folder(kind, name, seed, args) / "scores.json" for name in ("unet", "sdunet")}
     if not all(file.is_file() for file in files.values()):
         return {}
     return {paper.ROWS[name]: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
@@ -225,8 +232,8 @@ def scores_of(kind, seed, args):
 
 def predictors(kind, seed, args):
     """Both networks, ready to predict."""
-    folders = {name: args.out / "runs" / f"{kind}-{name}-{seed}" for name in ("unet", "sdunet")}
-    return {paper.ROWS[n]: Predictor.load(path / "checkpoint.safetensors") for n, path in folders.items()}
+    files = {name: run_folder(kind, name, seed, args) / "checkpoint.safetensors" for name in ("unet", "sdunet")}
+    return {paper.ROWS[name]: Predictor.load(file) for name, file in files.items()}
 
 
 def draw_sections(folder, args):
@@ -266,7 +273,7 @@ def draw_tumours(folder, args):
         predicted, captions = {}, {"": [f"{patient['name']}\nslice {z}" for z in shown]}
         for network, predictor in predictors("brats", seed, args).items():
             predictor.take_statistics(planes)
-            predicted[network] = [predictor(planes[z]).argmax(axis=0) for z in shown]
+            predicted[network] = [labels_of(predictor(planes[z])) for z in shown]
             dice = {p["name"]: p["whole tumour"] for p in of_seeds[seed][network]["patients"]}[patient["name"]]
             captions[network] = [f"Dice of the whole tumour {dice:.3f}"] * len(shown)
         path = args.out / f"brats_{name}.png"

@@ -14,7 +14,15 @@ import pathlib
 import sys
 
 import tinyseg as ts
-from tinyseg.command_line import add_device_options, build_schedule, choose_device, run_script, settle
+from tinyseg.command_line import (
+    add_training_options,
+    build_network,
+    build_schedule,
+    choose_device,
+    option_adder,
+    run_script,
+    settle,
+)
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import REGIONS, find_cases, split
@@ -31,7 +39,6 @@ DEFAULTS = {
     "ws": "default", "dropout": 0.5, "epochs": 4, "steps_per_epoch": 1000, "batch_size": 4, "lr": None,
     "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
 }  # fmt: skip
-LEARNING_RATES = {"unet": 2e-4}  # plain U-Net has no norm to tame its gradients; the others take 2e-3
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
 PAPER = {"augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0}
 
@@ -68,11 +75,7 @@ def main():
 
     # ----- model -----------------------------------------------------------------
     classes = ["whole tumour"] if args.mode == "whole" else list(cache.classes)
-    options = {"width": args.width, "head": args.head, "dropout": args.dropout, "seed": args.seed}
-    if args.ws != "default":
-        options["ws"] = None if args.ws == "none" else args.ws
-    model = ts.models.build(args.model, len(cache.modalities), len(classes), **options).to(device)
-    model.check_input((1, len(cache.modalities), args.size, args.size))
+    model = build_network(args, len(cache.modalities), len(classes), device)
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
     schedule = build_schedule(args.schedule, optimizer, args.epochs * len(loader), args.warmup)
     weights = None if args.class_weights is None else [float(w) for w in args.class_weights.split(",")]
@@ -138,11 +141,7 @@ def parts_of(names, args):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def add(flag, help="", **options):
-        name = flag[2:].replace("-", "_")
-        default = f" (default: {DEFAULTS[name]})" if DEFAULTS.get(name) is not None else ""
-        parser.add_argument(flag, help=(help + default).strip(), **options)
-
+    add = option_adder(parser, DEFAULTS)
     add("--data", "folder with dataset.json, imagesTr and labelsTr, or with one folder a BraTS case")
     add("--download", "fetch the public archive, 7.6 GB, into --data first", action="store_true", default=None)
     add("--cache", "folder for the prepared slices (default: tinyseg-slices in --data)")
@@ -158,33 +157,10 @@ def parse_arguments():
     add("--class-weights", "one number a class, as in 0.1,1,1,1")
     add("--empty-share", "share of the samples without tumour (default: as they come)", type=float)
     add("--balanced", "draw a class, then a slice that has it", action="store_true", default=None)
-    add("--augment", "none, paper or default, and/or hflip,vflip,turns,rotation=…,zoom=…,shift=…,elastic=…")
-    add("--model", choices=list(ts.models.MODELS))
-    add("--width", "channels of the first level", type=int)
-    add("--head", "the last layers; the paper's can die", choices=["direct", "paper"])
-    add("--ws", "weight standardization of the depthwise kernels", choices=["default", "layer", "filter", "none"])
-    add("--dropout", "probability at the end of the last two encoder levels", type=float)
-    add("--protocol", f"what the paper states: {PAPER}", choices=["paper"])
-    add("--epochs", type=int)
     add("--steps-per-epoch", type=int)
-    add("--batch-size", type=int)
-    add("--lr", "learning rate of Adam (default: 2e-4 for unet, 2e-3 for the others)", type=float)
-    add("--schedule", "of the learning rate", choices=["cosine", "constant", "step", "plateau"])
-    add("--warmup", "steps of rising learning rate (cosine and constant)", type=int)
-    add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
-    add("--seed", type=int)
-    add_device_options(parser)
-    add("--workers", "threads that prepare cases and batches (default: 2)", type=int)
-    add("--out", "run directory (default: runs/brats)")
-    add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
-    add("--resume", "continue the run in this folder, with its own options", metavar="PATH")
-    rest = {"device": "auto", "workers": 2, "out": "runs/brats", "overwrite": False, "resume": None, "cache": None}
-    rest |= {"download": False, "gpu_memory": None, "tf32": False}
-    rest["patients"] = None  # known only to a resumed run
-    args = settle(parser, DEFAULTS, PAPER, rest)
-    if args.lr is None:
-        args.lr = LEARNING_RATES.get(args.model, 2e-3)
-    return args
+    add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
+    rest = {"out": "runs/brats", "cache": None, "patients": None}  # patients: known only to a resumed run
+    return settle(parser, DEFAULTS, PAPER, rest)
 
 
 if __name__ == "__main__":

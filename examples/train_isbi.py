@@ -13,7 +13,15 @@ import sys
 import zlib
 
 import tinyseg as ts
-from tinyseg.command_line import add_device_options, build_schedule, choose_device, run_script, settle
+from tinyseg.command_line import (
+    add_training_options,
+    build_network,
+    build_schedule,
+    choose_device,
+    option_adder,
+    run_script,
+    settle,
+)
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
 from tinyseg.training import RunDirectory, evaluate, fit
 
@@ -23,7 +31,6 @@ DEFAULTS = {
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
     "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
 }  # fmt: skip
-LEARNING_RATES = {"unet": 2e-4}  # plain U-Net has no norm to tame its gradients; the others take 2e-3
 # ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
 # [0, 1] is what the Keras code it builds on does.
 PAPER = {
@@ -45,11 +52,7 @@ def main():
     print(f"{len(train)} sections to train on, {len(val)} held out, {args.size} x {args.size} pixels")
 
     # ----- model -----------------------------------------------------------------
-    options = {"width": args.width, "head": args.head, "dropout": args.dropout, "seed": args.seed}
-    if args.ws != "default":
-        options["ws"] = None if args.ws == "none" else args.ws
-    model = ts.models.build(args.model, in_channels=1, num_classes=1, **options).to(device)
-    model.check_input((1, 1, args.size, args.size))
+    model = build_network(args, 1, 1, device)
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
     schedule = build_schedule(args.schedule, optimizer, args.epochs * len(loader), args.warmup)
     print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
@@ -105,43 +108,15 @@ def load_sections(args):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def add(flag, help="", **options):
-        name = flag[2:].replace("-", "_")
-        default = f" (default: {DEFAULTS[name]})" if DEFAULTS.get(name) is not None else ""
-        parser.add_argument(flag, help=(help + default).strip(), **options)
-
+    add = option_adder(parser, DEFAULTS)
     add("--data", "folder with train-volume.tif and train-labels.tif, or with images/ and labels/")
     add("--download", "fetch the public ISBI 2012 files into --data first", action="store_true", default=None)
     add("--foreground", "which mask value is the inside of a cell", choices=["white", "black"])
     add("--size", "side of the square that sections are resized to, in pixels", type=int)
     add("--val-sections", "sections held out: a number (the last ones) or a:b")
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
-    add("--augment", "none, paper or default, and/or hflip,vflip,turns,rotation=…,zoom=…,shift=…,elastic=…")
-    add("--model", choices=list(ts.models.MODELS))
-    add("--width", "channels of the first level", type=int)
-    add("--head", "the last layers; the paper's can die", choices=["direct", "paper"])
-    add("--ws", "weight standardization of the depthwise kernels", choices=["default", "layer", "filter", "none"])
-    add("--dropout", "probability at the end of the last two encoder levels", type=float)
-    add("--protocol", f"what the paper states: {PAPER}", choices=["paper"])
-    add("--epochs", type=int)
-    add("--batch-size", type=int)
-    add("--lr", "learning rate of Adam (default: 2e-4 for unet, 2e-3 for the others)", type=float)
-    add("--schedule", "of the learning rate", choices=["cosine", "constant", "step", "plateau"])
-    add("--warmup", "steps of rising learning rate (cosine and constant)", type=int)
-    add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
-    add("--seed", type=int)
-    add_device_options(parser)
-    add("--workers", "threads that prepare batches (default: 2)", type=int)
-    add("--out", "run directory (default: runs/isbi)")
-    add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
-    add("--resume", "continue the run in this folder, with its own options", metavar="PATH")
-    rest = {"device": "auto", "workers": 2, "out": "runs/isbi", "overwrite": False, "resume": None, "download": False}
-    rest |= {"gpu_memory": None, "tf32": False}
-    rest["data_crc32"] = None  # known only to a resumed run
-    args = settle(parser, DEFAULTS, PAPER, rest)
-    if args.lr is None:
-        args.lr = LEARNING_RATES.get(args.model, 2e-3)
-    return args
+    add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
+    return settle(parser, DEFAULTS, PAPER, {"out": "runs/isbi", "data_crc32": None})  # the last: of a resumed run
 
 
 if __name__ == "__main__":

@@ -6,7 +6,14 @@ import pathlib
 import sys
 import warnings
 
-from tinyseg import backend, checkpoint, optim
+from tinyseg import backend, checkpoint, models, optim
+
+LEARNING_RATES = {"unet": 2e-4}  # plain U-Net has no norm to tame its gradients; the others take 2e-3
+# Options of training that are not kept with a run.
+REST = {
+    "device": "auto", "gpu_memory": None, "tf32": False, "workers": 2, "overwrite": False, "resume": None,
+    "download": False,
+}  # fmt: skip
 
 
 def settle(parser, defaults, paper, rest):
@@ -22,7 +29,7 @@ def settle(parser, defaults, paper, rest):
     paper : dict
         What takes the place of the defaults with ``--protocol paper``.
     rest : dict
-        Defaults of the options that are not kept, such as the device.
+        Defaults of further options that are not kept, beside `REST`: ``out``, and the script's own.
 
     Returns
     -------
@@ -48,7 +55,64 @@ def settle(parser, defaults, paper, rest):
         given["out"] = given["resume"] = str(path)
     if given.get("download") and "data" not in given:
         parser.error("--download needs --data DIR, the folder to put the files in")
-    return argparse.Namespace(**(rest | settings | given))
+    args = argparse.Namespace(**(REST | rest | settings | given))
+    if args.lr is None:
+        args.lr = LEARNING_RATES.get(args.model, 2e-3)
+    return args
+
+
+def option_adder(parser, defaults):
+    """Return ``add(flag, help, **options)``, which adds an option and puts its default into the help."""
+
+    def add(flag, help="", **options):
+        default = defaults.get(flag[2:].replace("-", "_"))
+        known = f" (default: {default})" if default is not None else ""
+        parser.add_argument(flag, help=(help + known).strip(), **options)
+
+    return add
+
+
+def add_training_options(parser, defaults, paper, out):
+    """Add what every training script asks for: the network, the optimizer, the device, and where the run is kept.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+    defaults, paper : dict
+        See `settle`.
+    out : str
+        The default of --out.
+    """
+    add = option_adder(parser, defaults)
+    add("--augment", "none, paper or default, and/or hflip,vflip,turns,rotation=…,zoom=…,shift=…,elastic=…")
+    add("--model", choices=list(models.MODELS))
+    add("--width", "channels of the first level", type=int)
+    add("--head", "the last layers; the paper's can die", choices=["direct", "paper"])
+    add("--ws", "weight standardization of the depthwise kernels", choices=["default", "layer", "filter", "none"])
+    add("--dropout", "probability at the end of the last two encoder levels", type=float)
+    add("--protocol", f"what the paper states: {paper}", choices=["paper"])
+    add("--epochs", type=int)
+    add("--batch-size", type=int)
+    add("--lr", "learning rate of Adam (default: 2e-4 for unet, 2e-3 for the others)", type=float)
+    add("--schedule", "of the learning rate", choices=["cosine", "constant", "step", "plateau"])
+    add("--warmup", "steps of rising learning rate (cosine and constant)", type=int)
+    add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
+    add("--seed", type=int)
+    add_device_options(parser)
+    add("--workers", f"threads that prepare the data (default: {REST['workers']})", type=int)
+    add("--out", f"run directory (default: {out})")
+    add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
+    add("--resume", "continue the run in this folder, with its own options", metavar="PATH")
+
+
+def build_network(args, in_channels, num_classes, device):
+    """Build the network that the options of `add_training_options` ask for, and see that it takes ``args.size``."""
+    options = {"width": args.width, "head": args.head, "dropout": args.dropout, "seed": args.seed}
+    if args.ws != "default":
+        options["ws"] = None if args.ws == "none" else args.ws
+    model = models.build(args.model, in_channels, num_classes, **options).to(device)
+    model.check_input((1, in_channels, args.size, args.size))
+    return model
 
 
 def add_device_options(parser):

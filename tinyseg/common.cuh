@@ -19,6 +19,21 @@ __device__ inline float block_sum(float value) {
   return sum;
 }
 
+// Largest of n numbers that lie `step` apart, and the sum of exp(x - largest): of the classes of a pixel.
+__device__ inline float largest(const float* x, int n, int step) {
+  float top = x[0];
+  for (int k = 1; k < n; ++k) {
+    float v = x[k * step];
+    top = v > top ? v : top;
+  }
+  return top;
+}
+__device__ inline float sum_exp(const float* x, float top, int n, int step) {
+  float sum = 0;
+  for (int k = 0; k < n; ++k) sum += expf(x[k * step] - top);
+  return sum;
+}
+
 // Where an array is planes of P elements, blocks go through it in slices of at most `size`: the slice of this block (x),
 // elements from ... to of plane `plane`, counted from the array's first.
 struct Slice {

@@ -14,6 +14,7 @@ import numpy as np
 from tinyseg import ops
 from tinyseg.metrics import SegmentationScores
 from tinyseg.prediction import predict_logits
+from tinyseg.predictor import labels as labels_of
 
 EMPTY = "one"  # BraTS's convention: a region that neither truth nor prediction has scores 1, a false one 0
 
@@ -188,7 +189,7 @@ def examples_of(model, cache, names, rows=4):
         images.append(np.asarray(cache.images(name)[z], np.float32))
         labels.append(np.asarray(cache.labels(name)[z]))
         logits = predict_logits(model, images[-1][None])[0]
-        predicted.append((logits[0] > 0 if len(logits) == 1 else logits.argmax(axis=0)).astype(np.uint8))
+        predicted.append(labels_of(logits, threshold=0.0))
         captions.append(f"{name}\nslice {z}")
     labels = np.stack(labels)
     return (

@@ -21,6 +21,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyseg.data.brats import read_case
+from tinyseg.data.label_volumes import voxel_volume
 from tinyseg.files import write_atomically
 
 FORMAT = 1
@@ -138,15 +139,15 @@ class SliceCache:
 def _make(folder, case, preparation, num_classes):
     """Prepare one case and write its three files; returns its entry."""
     volume, label = read_case(case)
-    statistics = preparation.statistics(np.moveaxis(volume, 3, 0))
     planes = np.moveaxis(volume, 3, 0)  # (Z, M, X, Y)
+    statistics = preparation.statistics(planes)
     images = np.stack([preparation.prepare(x, statistics).astype(np.float16) for x in planes])
     labels = np.ascontiguousarray(preparation.fit(np.moveaxis(label, 2, 0)))
     counts = np.stack([np.bincount(plane.ravel(), minlength=num_classes) for plane in labels])
     outside = np.zeros(num_classes, int)
     if preparation.how == "crop":
         outside = np.bincount(label.ravel(), minlength=num_classes) - counts.sum(axis=0)
-    voxel = float(np.prod(nib.load(case.images[0]).header.get_zooms()[:3]))
+    voxel = voxel_volume(case.images[0])
     about = _options(case, preparation) | {
         "sources": [_describe(path) for path in (*case.images, case.label)],
         "counts": counts.tolist(), "outside": outside.tolist(), "voxel": voxel,

@@ -23,21 +23,6 @@ extern "C" __global__ void sigmoid_grad(const float* gy, const float* y, float* 
   if (t < size) gx[t] = gy[t] * y[t] * (1 - y[t]);
 }
 
-// Largest of A elements, and the sum of exp(x - largest).
-__device__ inline float largest(const float* x, int A, int inner) {
-  float top = x[0];
-  for (int c = 1; c < A; ++c) {
-    float v = x[c * inner];
-    top = v > top ? v : top;
-  }
-  return top;
-}
-__device__ inline float sum_exp(const float* x, float top, int A, int inner) {
-  float sum = 0;
-  for (int c = 0; c < A; ++c) sum += expf(x[c * inner] - top);
-  return sum;
-}
-
 extern "C" __global__ void softmax_forward(const float* x, float* y, int pixels, int A, int inner) {
   int t = thread_index();
   if (t >= pixels) return;

@@ -36,21 +36,6 @@ extern "C" __global__ void class_numbers(const long long* t, long long* numbers,
   if (!out && (k < 0 || k >= C)) *wrong = 1;
 }
 
-// Largest logit z[0], z[HW] ... of a pixel, and the sum of exp(z - largest).
-__device__ inline float largest(const float* z, int C, int HW) {
-  float top = z[0];
-  for (int c = 1; c < C; ++c) {
-    float v = z[c * HW];
-    top = v > top ? v : top;
-  }
-  return top;
-}
-__device__ inline float sum_exp(const float* z, float top, int C, int HW) {
-  float sum = 0;
-  for (int c = 0; c < C; ++c) sum += expf(z[c * HW] - top);
-  return sum;
-}
-
 extern "C" __global__ void ce(const float* z, const long long* t, const float* weight, float* losses, float* weights,
                               int M, int size, int C, int HW) {
   Slice s = my_slice(M, size);

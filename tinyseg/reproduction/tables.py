@@ -9,7 +9,6 @@ ISBI = {
     "loss": "loss", "accuracy": "accuracy", "mean_iou": "mean IoU", "dice": "Dice", "membrane_iou": "membrane IoU",
     "v_rand": "V^Rand", "v_info": "V^Info",
 }  # fmt: skip
-BRATS_REGIONS = ("whole tumour", "tumour core", "enhancing")
 BRATS = {
     "train_loss": "training loss", "accuracy": "accuracy", "dice": "Dice", "whole tumour": "whole tumour",
     "tumour core": "tumour core", "enhancing": "enhancing", "small": "small tumours", "large": "large tumours",
