@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu                           # less than ten minutes
     python -m benchmarks.gpu --quick                   # two minutes: fewer cases, fewer rounds
-    python -m benchmarks.gpu --parts tf32              # the networks with TF32, for which no time may have been left
+    python -m benchmarks.gpu --parts graphs tf32       # CUDA graphs and TF32, for which no time may have been left
 
 Leaves gpu-<device>.json and .md in benchmarks/results, written anew after every case. A variant that fails, or for
 which no time is left, is named in the tables with the reason; nothing else is lost by it. Parts that are not asked for
@@ -25,7 +25,7 @@ from benchmarks.models import Variant
 from benchmarks.run import _replace, now
 from benchmarks.worker import ROOT, Worker, WorkerError, difference, git_commit, measure
 
-PARTS = ("machine", "kernels", "networks", "tf32")
+PARTS = ("machine", "kernels", "networks", "graphs", "tf32")
 BATCH = 16  # of the single ops
 COMPILING = 75  # seconds that torch.compile may need
 TOLERANCE = {False: 1e-2, True: 5e-2}  # relative difference of two frameworks' outputs, without and with TF32
@@ -34,6 +34,8 @@ TOLERANCE = {False: 1e-2, True: 5e-2}  # relative difference of two frameworks' 
 OURS = Variant("tinyseg", "tinyseg")
 EAGER = [Variant("NCHW", "torch"), Variant("channels-last", "torch", "channels_last")]
 COMPILED = Variant("compiled", "torch", "channels_last", compiled=True)
+GRAPHS = [Variant("tinyseg, graph", "tinyseg", graph=True), Variant("graph", "torch", "channels_last", graph=True)]
+COMPILED_GRAPH = Variant("compiled, graph", "torch", "channels_last", compiled=True, graph=True)
 
 
 class Workers:
@@ -138,6 +140,17 @@ def run_networks(workers, clock, quick, tf32=False, batches=(1, 4, 16), compiled
         yield found
 
 
+def run_graphs(workers, clock, quick, batches=(1, 4, 16), compiled=True, width=64):
+    """Yield a growing list of records: networks launched kernel by kernel, and as one CUDA graph; small batches."""
+    found = []
+    for network, shape, mode in the_networks(quick, batches[:2]):
+        variants = [OURS, *GRAPHS, EAGER[1], *[COMPILED_GRAPH] * (compiled and network == "sdunet")]
+        case = {"network": network, "shape": shape, "mode": mode, "width": width, "tf32": False}
+        found.append(measure_network(workers, clock, case, variants, rounds=3 if quick else 7))
+        print(_line(found[-1]), flush=True)
+        yield found
+
+
 def measure_network(workers, clock, case, variants, rounds):
     """Time one network, in rounds in which each variant has a turn.
 
@@ -164,6 +177,7 @@ def measure_network(workers, clock, case, variants, rounds):
                 raise WorkerError("no time was left")
             process = workers(variant.name + ", TF32" * case["tf32"], variant.framework)
             options = {"layout": variant.layout, "compiled": variant.compiled, "framework": variant.framework}
+            options["graph"] = variant.graph
             sample = process.call("benchmarks.gpu_worker:prepare_network", key="case", **case, **options)
             if sample and samples:
                 error = difference([sample], [next(iter(samples.values()))])
@@ -204,8 +218,9 @@ def main(arguments=None):
     file = args.out / f"gpu-{slug(name)}.json"
     results = json.loads(file.read_text()) if file.exists() and set(args.parts) != set(PARTS) else {}
     clock, options = Clock(args.minutes), {"batches": args.batches, "compiled": not args.no_compile}
-    networks = [functools.partial(run_networks, tf32=tf32, **options) for tf32 in (False, True)]
-    measures = dict(zip(PARTS, (run_machine, run_kernels, *networks), strict=True))
+    plain, tf32 = (functools.partial(run_networks, tf32=tf32, **options) for tf32 in (False, True))
+    measured = run_machine, run_kernels, plain, functools.partial(run_graphs, **options), tf32
+    measures = dict(zip(PARTS, measured, strict=True))
     with Workers() as workers:
         for part in args.parts:
             print(f"----- {part}, {clock.left() / 60:.1f} minutes left", flush=True)

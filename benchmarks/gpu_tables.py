@@ -5,7 +5,9 @@ import statistics
 from benchmarks import tables
 
 EAGER, COMPILED = ("NCHW", "channels-last"), "compiled"
-VARIANTS = ("tinyseg", *EAGER, COMPILED)
+AGAINST = {"ratio to eager": EAGER, "to compiled": (COMPILED,)}
+GRAPH, OWN = "tinyseg, graph", {"ratio to tinyseg": ("tinyseg",), "to PyTorch's graph": ("graph",)}
+AGAINST_GRAPHS = OWN | {"to reduce-overhead": ("compiled, graph",)}
 LAUNCH = 20e-6  # seconds: what takes less is mostly the host's way to it
 
 
@@ -23,6 +25,7 @@ def markdown(results, name):
     for part, title, make in (
         ("machine", "Machine", machine),
         ("networks", "Networks, float32 throughout", networks),
+        ("graphs", "CUDA graphs: a step or a prediction in one launch", graphs),
         ("tf32", "Networks, with TF32", networks),
         ("kernels", "Single ops", lambda records: kernels(records, found.get("machine"))),
     ):
@@ -43,21 +46,35 @@ def machine(measured):
     return "\n".join(parts)
 
 
-def networks(records):
-    """Return the tables of times and memory."""
-    head = ["network", "images", "", "tinyseg", *(f"PyTorch {name}" for name in (*EAGER, COMPILED))]
+def graphs(records):
+    """Return the tables of what is launched kernel by kernel, and as one graph."""
+    words = (
+        "*graph*: captured once and replayed. tinyseg's replayed training step clips nothing, but reads the loss and "
+        "the other figures after every step, as `fit` does; PyTorch's reads nothing. *compiled, graph* is "
+        'torch.compile with mode="reduce-overhead".\n'
+    )
+    return (
+        words
+        + "\n"
+        + networks(records, GRAPH, ("tinyseg", "channels-last", "graph", "compiled, graph"), AGAINST_GRAPHS)
+    )
+
+
+def networks(records, ours="tinyseg", others=(*EAGER, COMPILED), against=AGAINST):
+    """Return the tables of times and memory, and of the ratios to some of the others."""
+    variants = (ours, *others)
+    head = ["network", "images", "", *(v if v.startswith("tinyseg") else f"PyTorch {v}" for v in variants)]
     rows, memory, reasons = [], [], []
-    against = {"ratio to eager": EAGER, "to compiled": (COMPILED,)}
     of_rounds = {column: [] for column in against}
     for record in records:
         case = [record["network"], tables.image(record["shape"]), record["mode"]]
-        row = case + [_cell(record, variant) for variant in VARIANTS]
+        row = case + [_cell(record, variant) for variant in variants]
         for column, theirs in against.items():
-            ratios = tables.ratios(record["times"], "tinyseg", theirs, "time")
+            ratios = tables.ratios(record["times"], ours, theirs, "time")
             row.append(ratios and tables.ratio(ratios["rounds"]))
             of_rounds[column] += [ratios["rounds"]] if ratios else []
         rows.append(row)
-        taken = [record["memory"].get(variant) for variant in VARIANTS]
+        taken = [record["memory"].get(variant) for variant in variants]
         memory.append(case + [bytes_ and f"{bytes_ / 2**20:.0f}" for bytes_ in taken])
         reasons += [f"- {' '.join(case)}, {v}: {tables.reason(e, 300)}" for v, e in record["failed"].items()]
     parts = ["Times in ms.\n", tables.table([*head, *against], rows, text_columns=3)]

@@ -169,20 +169,25 @@ def _set_tf32(tf32):
 
 
 # ----- networks ------------------------------------------------------------------
-def prepare_network(key, framework, network, shape, mode, width=64, layout="nchw", compiled=False, tf32=False):
+def prepare_network(
+    key, framework, network, shape, mode, width=64, layout="nchw", compiled=False, tf32=False, graph=False
+):
     """Put a network into this worker; returns elements of the output, to compare frameworks by (inference only)."""
     worker.drop()
     make, gpu = {"tinyseg": (_tinyseg, CuPy), "torch": (_torch, Torch)}[framework]
     gpu = gpu()
     gpu.release()
-    step, host = make(network, tuple(shape), mode, width, layout, compiled, tf32)
+    step, host = make(network, tuple(shape), mode, width, layout, compiled, tf32, graph)
     sample = worker.sample(host(step())) if mode == "inference" else None
     put(key, {"time": step}, gpu)
     return sample
 
 
-def _tinyseg(network, shape, mode, width, layout, compiled, tf32):
+def _tinyseg(network, shape, mode, width, layout, compiled, tf32, graph):
     import tinyseg as ts
+    from tinyseg.graphs import capture
+    from tinyseg.training import _overlap
+    from tinyseg.training_graph import TrainingStep
 
     _set_tf32(tf32)
     x, y = (ts.backend.to_device(a, "gpu") for a in models._data(shape, 1))
@@ -204,10 +209,20 @@ def _tinyseg(network, shape, mode, width, layout, compiled, tf32):
 
     if mode == "inference":
         model.eval()
+    if graph and mode == "inference":
+        with ts.no_grad():
+            run = capture(lambda x: model(x).data, x)
+        return lambda: run(x), ts.backend.to_numpy
+    if graph:
+        bce = ts.ops.binary_cross_entropy_with_logits
+        step = TrainingStep(model, optimizer, bce, None, lambda x, y: train(), _overlap)
+        for _ in range(3):
+            step(x, y)
+        return lambda: step(x, y), ts.backend.to_numpy
     return predict if mode == "inference" else train, ts.backend.to_numpy
 
 
-def _torch(network, shape, mode, width, layout, compiled, tf32):
+def _torch(network, shape, mode, width, layout, compiled, tf32, graph):
     import torch
     from torch.nn import functional as F
 
@@ -224,10 +239,10 @@ def _torch(network, shape, mode, width, layout, compiled, tf32):
         if w is not None:
             p.data.copy_(torch.from_numpy(w))
     model = model.cuda().to(memory_format=memory_format).train(mode == "training")
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-4, fused=True, capturable=graph and not compiled)
     if compiled:
         torch._dynamo.reset()  # otherwise another batch is taken for a reason to compile for any
-    run = torch.compile(model) if compiled else model
+    run = torch.compile(model, mode="reduce-overhead" if graph else None) if compiled else model
 
     def predict():
         with torch.no_grad():
@@ -238,7 +253,29 @@ def _torch(network, shape, mode, width, layout, compiled, tf32):
         F.binary_cross_entropy_with_logits(run(x), y).backward()
         optimizer.step()
 
-    return predict if mode == "inference" else train, lambda y: y.cpu().numpy()
+    step = predict if mode == "inference" else train
+    if graph and not compiled:
+        step = _torch_graph(torch, step)
+    return step, lambda y: y.cpu().numpy()
+
+
+def _torch_graph(torch, step):
+    """PyTorch's recipe: a few steps on another stream, then the capture."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
+
+    def replay():
+        graph.replay()
+        return result
+
+    return replay
 
 
 # ----- single ops ----------------------------------------------------------------

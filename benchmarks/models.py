@@ -33,6 +33,7 @@ class Variant:
     tuned: bool = False
     compiled: bool = False
     numba: bool = True
+    graph: bool = False  # on a GPU: one CUDA graph a repetition
 
 
 OURS = Variant("tinyseg", "tinyseg")

@@ -42,7 +42,8 @@ def main():
     predictor = None
     if args.checkpoint:
         predictor = Predictor.load(
-            args.checkpoint, choose_device(args), memory=int(args.memory * 2**30), transforms=args.transforms
+            args.checkpoint, choose_device(args), memory=int(args.memory * 2**30), transforms=args.transforms,
+            cuda_graph=bool(args.cuda_graph),
         )  # fmt: skip
         brains = isinstance(predictor.preparation, Preparation)
     else:

@@ -41,7 +41,7 @@ def main():
     args = parse_arguments()
     predictor = Predictor.load(
         args.checkpoint, choose_device(args), memory=int(args.memory * 2**30),
-        transforms=args.transforms, scale=args.scale,
+        transforms=args.transforms, scale=args.scale, cuda_graph=bool(args.cuda_graph),
     )  # fmt: skip
     if args.isbi_submission and len(predictor.classes) > 1:
         raise ValueError(f"--isbi-submission is for a network of one class, and this one has {len(predictor.classes)}.")

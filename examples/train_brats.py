@@ -96,7 +96,7 @@ def main():
 
     result = fit(
         model, optimizer, schedule, loader, validate, epochs=args.epochs, run=run, loss=loss, meta=meta,
-        clip=args.clip, best="dice",
+        clip=args.clip, best="dice", cuda_graph=args.cuda_graph,
     )  # fmt: skip
     if result["interrupted"]:
         print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")

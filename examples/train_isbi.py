@@ -68,7 +68,7 @@ def main():
     meta["classes"] = ["inside of a cell"]
     result = fit(
         model, optimizer, schedule, loader, lambda model: evaluate(model, val_x, val.labels)[0],
-        epochs=args.epochs, run=run, meta=meta, clip=args.clip,
+        epochs=args.epochs, run=run, meta=meta, clip=args.clip, cuda_graph=args.cuda_graph,
     )  # fmt: skip
     if result["interrupted"]:
         print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")

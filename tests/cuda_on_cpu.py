@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 
+import fake_graphs
 import numpy as np
 
 HOST = r"""
@@ -118,7 +119,11 @@ class RawModule:
             kept = [_value(name, k, a, t) for k, (a, t) in enumerate(zip(args, types, strict=True))]
             pointers = (ctypes.c_void_p * len(kept))(*(v.ctypes.data for v in kept))
             grid = (ctypes.c_uint * 3)(*(*grid, 1, 1)[:3])
-            assert run(grid, ctypes.c_uint(block[0]), pointers) == 0, f"{name}: threads ended while others waited"
+
+            def go(*arrays, kept=kept):  # during a capture later, with these scalars and addresses
+                assert run(grid, ctypes.c_uint(block[0]), pointers) == 0, f"{name}: threads ended while others waited"
+
+            fake_graphs.change(go, *(a._host for a in args if hasattr(a, "_host")))
 
         return kernel
 

@@ -7,20 +7,47 @@ before: who reads too early reads what lay there.
 import time
 import types
 
+import fake_graphs
+
 
 class Stream:
     """Work in order. `log` tells what was put on it: "do", "wait" or "record"."""
 
     made = []  # all of them, for the tests
+    current = []  # those of the `with` blocks under way
 
     def __init__(self, non_blocking=False):
         self.waiting, self.log = [], []
         Stream.made.append(self)
 
+    def __enter__(self):
+        Stream.current.append(self)
+        return self
+
+    def __exit__(self, *exception):
+        Stream.current.pop()
+
+    @property
+    def ptr(self):
+        return 0 if self is NULL else id(self)
+
+    def begin_capture(self, mode=None):
+        if self is NULL:
+            raise RuntimeError("cannot capture on the default (legacy) stream")
+        assert Stream.current[-1:] == [self]  # else nothing would be captured
+        fake_graphs.begin()
+
+    def end_capture(self):
+        return fake_graphs.end()
+
+    def is_capturing(self):
+        return fake_graphs.capture is not None and Stream.current[-1:] == [self]
+
     def do(self, work):
+        fake_graphs.forbid("copying from the host")
         self.log.append("do")
         self.waiting.append(work)
-        if self is NULL:
+        if self is NULL or self in Stream.current:
             self.synchronize()
 
     def wait_event(self, event):
@@ -32,6 +59,7 @@ class Stream:
         return event
 
     def synchronize(self):
+        fake_graphs.forbid("waiting for a stream")
         self.run(len(self.waiting))
 
     def run(self, count):
@@ -42,7 +70,7 @@ class Stream:
 
 class Event:
     def record(self, stream=None):
-        self.stream = stream or NULL
+        self.stream = stream or current_stream()
         self.work = self.stream.waiting[-1:]  # the last that comes before it
         self.seconds = time.perf_counter()
         self.stream.log.append("record")
@@ -55,6 +83,11 @@ class Event:
 NULL = Stream()
 
 
+def current_stream():
+    """Of the innermost `with` block, else the default."""
+    return Stream.current[-1] if Stream.current else NULL
+
+
 def get_elapsed_time(start, end):
     """Milliseconds."""
     return 1e3 * (end.seconds - start.seconds)
@@ -64,7 +97,7 @@ def get_default_memory_pool():
     return pool
 
 
-pool = types.SimpleNamespace(limit=0)
+pool = types.SimpleNamespace(limit=0)  # of all that is in no other
 pool.set_limit = lambda size: setattr(pool, "limit", size)
 pool.get_limit = lambda: pool.limit
 pool.used_bytes = pool.total_bytes = lambda: 0

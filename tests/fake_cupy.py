@@ -3,8 +3,8 @@
 It computes on the CPU and is strict where CuPy is: no implicit conversion (`np.asarray(a)` raises), no
 arithmetic between its arrays and NumPy's (NumPy and Python *scalars* are allowed, as in CuPy), no index or assigned
 value from the host, results of reductions are 0-d arrays and not scalars, `full_like(…, shape=())` takes the
-prototype's shape. It has the functions listed below and no others; tests/test_fake_cupy.py checks the list against the
-real package where that is installed.
+prototype's shape. During the capture of a stream (fake_graphs.py) nothing is computed. It has the functions
+listed below and no others; tests/test_fake_cupy.py checks the list against the real package where that is installed.
 """
 
 import builtins
@@ -13,9 +13,11 @@ import sys
 import types
 
 import fake_cuda
+import fake_graphs
 import numpy as np
 from cuda_on_cpu import RawModule  # noqa: F401 (part of the stand-in)
 from fake_cuda import get_default_memory_pool  # noqa: F401
+from fake_graphs import change, compute, forbid
 
 __version__ = "14.0.0"
 FUNCTIONS = [
@@ -27,6 +29,7 @@ FUNCTIONS = [
 ]  # fmt: skip
 SAME = ["finfo", "float32", "float64", "inf", "int32", "int64", "nan", "newaxis", "uint8", "uint32"]
 METHODS = ["all", "any", "argmax", "max", "mean", "min", "ravel", "repeat", "reshape", "sum", "transpose"]
+LIMITED = ["concatenate", "einsum", "matmul", "stack", "tensordot"]  # not everything during a capture
 OPERATORS = [
     "add",
     "sub",
@@ -78,66 +81,72 @@ class ndarray:
     strides = property(lambda self: self._host.strides)
     itemsize = property(lambda self: self._host.itemsize)
     flags = property(lambda self: self._host.flags)
-    base = property(lambda self: None if self._host.base is None else _device(self._host.base))
+    base = property(lambda self: _device(self._host.base) if isinstance(self._host.base, np.ndarray) else None)
     T = property(lambda self: _device(self._host.T))
     data = property(lambda self: types.SimpleNamespace(ptr=self._host.ctypes.data))
 
     def get(self):
+        forbid("reading a result")
         return self._host.copy()
 
     def set(self, a, stream=None):
         if not isinstance(a, np.ndarray) or a.shape != self.shape or a.dtype != self.dtype:
             raise TypeError("Only a numpy.ndarray of the same shape and dtype can be set to cupy.ndarray")
-        (stream or fake_cuda.NULL).do(lambda: np.copyto(self._host, a))
+        (stream or fake_cuda.current_stream()).do(lambda: np.copyto(self._host, a))
 
     def item(self):
-        return self._host.item()
+        return self.get().item()
 
     def tolist(self):
-        return self._host.tolist()
+        return self.get().tolist()
 
     def fill(self, value):
-        self._host.fill(_host(value))
+        change(np.ndarray.fill, self._host, _host(value))
 
     def copy(self, order="C"):
-        return _device(self._host.copy(order))
+        return _device(compute(np.ndarray.copy, self._host, order))
+
+    def view(self, dtype):
+        return _device(self._host.view(dtype))
 
     def astype(self, dtype, copy=True):
-        host = self._host.astype(dtype, copy=copy)
+        host = compute(np.ndarray.astype, self._host, dtype, copy=copy)
         return self if host is self._host else _device(host)
 
     def __getitem__(self, index):
-        return _device(self._host[_host(index)])
+        index = index if isinstance(index, tuple) else (index,)
+        whole = builtins.any(i is Ellipsis for i in index)
+        return _device(compute(operator.getitem, self._host, _host(index if whole else (*index, ...))))  # 0-d: a view
 
     def __setitem__(self, index, value):
-        self._host[_host(index)] = _host(value)
+        change(operator.setitem, self._host, _host(index), _host(value))
 
     def __len__(self):
         return len(self._host)
 
     def __iter__(self):
-        return (_device(row) for row in self._host)
+        return (self[k] for k in range(len(self)))
 
     def __bool__(self):
-        return bool(self._host)
+        return bool(self.get())
 
     def __float__(self):
-        return float(self._host)
+        return float(self.get())
 
     def __int__(self):
-        return int(self._host)
+        return int(self.get())
 
     def __neg__(self):
-        return _device(-self._host)
+        return _device(compute(operator.neg, self._host))
 
     def __abs__(self):
-        return _device(operator.abs(self._host))
+        return _device(compute(operator.abs, self._host))
 
     def __invert__(self):
-        return _device(~self._host)
+        return _device(compute(operator.invert, self._host))
 
     def __repr__(self):
-        return repr(self._host)
+        return repr(self.get())
 
 
 ndarray.__module__ = "cupy"
@@ -164,11 +173,27 @@ def _wrap(function):
     def wrapped(*args, out=None, **options):
         options = {name: _host(value) for name, value in options.items()}
         if out is None:
-            return _device(function(*_host(args), **options))
-        function(*_host(args), out=_host(out[0] if isinstance(out, tuple) else out), **options)
+            return _device(compute(function, *_host(args), **options))
+        change(function, *_host(args), out=_host(out[0] if isinstance(out, tuple) else out), **options)
         return out
 
     return wrapped
+
+
+def _wrap_with_limits(function):
+    """What CuPy refuses during a capture, or does by a copy from the host (of many arrays' addresses)."""
+    wrapped = _wrap(function)
+
+    def limited(*args, **options):
+        if fake_graphs.capture is not None:
+            if function.__name__ in ("concatenate", "stack") and len(args[0]) > 8:
+                forbid("copying addresses from the host")
+            a, *b = (x.shape for x in args if hasattr(x, "shape"))
+            if b and not (len(a) == len(b[0]) == 2 and a[0] == b[0][1] == 1):
+                raise NotImplementedError("calling cuBLAS API during stream capture is currently unsupported")
+        return wrapped(*args, **options)
+
+    return limited
 
 
 def _binary(function, swap=False):
@@ -176,14 +201,14 @@ def _binary(function, swap=False):
         if getattr(other, "__array_ufunc__", 0) is None:  # NEP 13: such a type wants to be asked
             return NotImplemented
         a, b = self._host, _host(other)
-        return _device(function(b, a) if swap else function(a, b))
+        return _device(compute(function, *((b, a) if swap else (a, b))))
 
     return method
 
 
 def _in_place(function):
     def method(self, other):
-        function(self._host, _host(other))
+        change(function, self._host, _host(other))
         return self
 
     return method
@@ -200,7 +225,8 @@ for _name in COMPARISONS:
 for _name in METHODS:
     setattr(ndarray, _name, lambda self, *a, _name=_name, **o: _wrap(getattr(np.ndarray, _name))(self, *a, **o))
 for _name in FUNCTIONS:
-    globals()[_name] = _wrap(getattr(np, _name))
+    globals()[_name] = (_wrap_with_limits if _name in LIMITED else _wrap)(getattr(np, _name))
+ndarray.__matmul__ = lambda a, b: globals()["matmul"](a, b)
 for _name in SAME:
     globals()[_name] = getattr(np, _name)
 
@@ -209,22 +235,23 @@ def asarray(a, dtype=None):
     """The one way in: copies from the host."""
     if isinstance(a, ndarray):
         return a if dtype is None else a.astype(dtype, copy=False)
-    return ndarray(np.array(a, dtype))
+    if np.ndim(a):
+        forbid("copying from the host")
+    return ndarray(compute(lambda: np.array(a, dtype)))  # a single number is an argument of a kernel that fills
 
 
-array = asarray
+def array(a, dtype=None):
+    return a.astype(dtype or a.dtype) if isinstance(a, ndarray) else asarray(a, dtype)
 
 
 def ascontiguousarray(a, dtype=None):
-    host = np.ascontiguousarray(_host(a), dtype)  # of a 0-d array: one axis, in CuPy too
+    host = compute(np.ascontiguousarray, _host(a), dtype)  # of a 0-d array: one axis, in CuPy too
     return a if isinstance(a, ndarray) and host is a._host else _device(host)
 
 
 def empty(shape, dtype=float):
     """Not zeros, as fresh memory often is by chance, but NaN or -1."""
-    host = np.empty(shape, dtype)
-    host.reshape(-1).view(np.uint8)[...] = 0xFF
-    return _device(host)
+    return _device(fake_graphs.empty(shape, dtype))
 
 
 def asnumpy(a):
@@ -237,12 +264,13 @@ def get_array_module(*arrays):
 
 
 def copyto(dst, src, casting="same_kind", where=None):
-    np.copyto(_host(dst), _host(src), casting=casting, where=True if where is None else _host(where))
+    change(np.copyto, _host(dst), _host(src), casting=casting, where=True if where is None else _host(where))
 
 
 def _as_prototype(function):
     def like(a, *args, dtype=None, shape=None):
-        return _device(function(_host(a), *_host(args), dtype=dtype, shape=shape or a.shape))  # () is falsy in CuPy too
+        shape = shape or a.shape  # () is falsy in CuPy too
+        return _device(compute(function, _host(a), *_host(args), dtype=dtype, shape=shape))
 
     return like
 
@@ -257,12 +285,17 @@ cuda = types.SimpleNamespace(
         getDeviceProperties=lambda k: {"name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 2**30},
         driverGetVersion=lambda: 12080,
         runtimeGetVersion=lambda: 12080,
-        CUDARuntimeError=RuntimeError,
+        CUDARuntimeError=fake_graphs.CUDARuntimeError,
     ),
-    Device=lambda: types.SimpleNamespace(id=0, synchronize=lambda: None),
+    Device=lambda: types.SimpleNamespace(
+        id=0, synchronize=lambda: forbid("waiting"), compute_capability="90", cublas_handle=1
+    ),
+    Graph=fake_graphs.Graph,
+    MemoryPool=fake_graphs.MemoryPool,
+    using_allocator=fake_graphs.using_allocator,
     Stream=fake_cuda.Stream,
     Event=fake_cuda.Event,
     get_elapsed_time=fake_cuda.get_elapsed_time,
-    get_current_stream=lambda: fake_cuda.NULL,
+    get_current_stream=fake_cuda.current_stream,
     alloc_pinned_memory=bytearray,
 )

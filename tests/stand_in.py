@@ -3,12 +3,13 @@
 import sys
 
 import cuda_on_cpu
+import fake_cublas
 import fake_cupy
 import numpy as np
 import pytest
 from arrays import EPS32
 
-from tinyseg import backend, cuda
+from tinyseg import backend, cublas, cuda
 
 
 @pytest.fixture(params=["stand-in", pytest.param("CuPy", marks=pytest.mark.gpu)])
@@ -24,6 +25,7 @@ def stand_in(request, monkeypatch):
     else:
         monkeypatch.setattr(backend, "cp", fake_cupy)
         monkeypatch.setitem(sys.modules, "cupy", fake_cupy)  # where `backend._sibling` asks for it
+        monkeypatch.setattr(cublas, "library", lambda: fake_cublas)
     backend._sibling.cache_clear()
     yield backend.cp
     backend._sibling.cache_clear()

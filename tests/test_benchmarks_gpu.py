@@ -82,6 +82,16 @@ def test_the_page_has_ratios_memory_reasons_and_shares():
     assert "a quick run" in page and not re.search(r"\bnan\b|None", page)
 
 
+def test_the_page_of_graphs():
+    times = {"tinyseg": seconds(0.008), "tinyseg, graph": seconds(0.004), "graph": seconds(0.005)}
+    record = NETWORK | {"times": times, "failed": {"compiled, graph": "broke"}, "memory": {"tinyseg, graph": 2**30}}
+    page = gpu_tables.markdown({"graphs": {"date": "today", "quick": False, "found": [record]}}, "H100")
+    assert "PyTorch compiled, graph | ratio to tinyseg | to PyTorch's graph | to reduce-overhead |" in page
+    assert "| sdunet | 4×1×256×256 | training | 4.00 | 8.00 | – | 5.00 | see below | 0.50 | 0.80 | – |" in page
+    assert "| sdunet | 4×1×256×256 | training | 1024 | – | – | – | – |" in page
+    assert "training, compiled, graph: failed: broke" in page
+
+
 def test_a_page_without_a_machine():
     page = gpu_tables.markdown({"kernels": {"date": "today", "quick": False, "found": [OP]}}, "H100")
     assert "| relu | 16×64×256×256 | forward | 1.00 | 1500 | – | – |" in page
@@ -133,6 +143,9 @@ def test_networks_are_timed(mode, cases, monkeypatch):
     assert (sample is None) == (mode == "training") and (not sample or np.isfinite(sample).all())
     (times,) = worker.run("case", 2).values()
     assert len(times) == 2 and min(times) > 0 and gpu_worker.peak("case") >= 0
+    replayed = gpu_worker.prepare_network("case", **given, graph=True)
+    assert (sample is None and replayed is None) or worker.difference([replayed], [sample]) < 1e-5
+    assert min(worker.run("case", 1)["time"]) > 0
 
 
 @pytest.mark.parametrize("op", ["group norm", "concat + separable 3x3 + relu", "BCE", "batch norm", ADAM])

@@ -1,4 +1,4 @@
-"""--device, --gpu-memory and --tf32, and memory that does not suffice: what the scripts make of them."""
+"""--device, --gpu-memory, --tf32 and --cuda-graph, and memory that does not suffice: what the scripts make of them."""
 
 import argparse
 
@@ -25,7 +25,12 @@ def options(*given):
 
 
 def test_defaults_leave_the_gpu_as_it_is(gpu):
-    assert vars(options()) == {"device": None, "gpu_memory": None, "tf32": None}  # `settle` needs None
+    assert vars(options()) == {
+        "device": None,
+        "gpu_memory": None,
+        "tf32": None,
+        "cuda_graph": None,
+    }  # `settle` needs None
     assert choose_device(options()) == "gpu"
     assert fake_cupy.get_default_memory_pool().get_limit() == 0
     assert backend.kernels_in_use("gpu") == "CuPy + CUDA"
@@ -43,7 +48,7 @@ def test_a_limit_is_positive(limit, gpu):
         choose_device(options("--gpu-memory", limit))
 
 
-@pytest.mark.parametrize("given", [["--tf32"], ["--gpu-memory", "4"]])
+@pytest.mark.parametrize("given", [["--tf32"], ["--gpu-memory", "4"], ["--cuda-graph"]])
 def test_options_of_the_gpu_are_refused_on_the_cpu(given, monkeypatch):
     monkeypatch.setattr(backend, "cp", None)
     for device in ("cpu", "auto"):
@@ -57,6 +62,8 @@ def test_options_of_the_gpu_are_refused_on_the_cpu(given, monkeypatch):
 def test_the_training_scripts_refuse_them_too(script, tmp_path, capsys):
     _, err = run_example(script, "--device", "cpu", "--tf32", "--out", tmp_path / "run", capsys=capsys, code=1)
     assert "--tf32 is for a GPU, and this runs on the CPU" in err and not (tmp_path / "run").exists()
+    _, err = run_example(script, "--device", "cpu", "--cuda-graph", "--out", tmp_path / "run", capsys=capsys, code=1)
+    assert "--cuda-graph is for a GPU, and this runs on the CPU" in err and not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("script", ["predict.py", "evaluate.py"])

@@ -1,6 +1,7 @@
 """The proof on a GPU: training, gradients, memory, prediction. On the stand-in the same, in fewer steps.
 
-The kernels one by one: test_cuda_*.py. What needs a real device is skipped elsewhere with 'no GPU'.
+The kernels one by one: test_cuda_*.py. CUDA graphs: test_graphs.py and
+test_graph_training.py. What needs a real device is skipped elsewhere with 'no GPU'.
 """
 
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 from arrays import rand
+from captured import Training
 from catalogue import ENTRIES
 
 from tinyseg import backend, check_grads, models, ops, optim, using
@@ -80,6 +82,15 @@ def test_a_thousand_steps_leave_no_memory_behind(stand_in, steps):
     # A leak of the smallest block, 512 bytes, would be half a MiB by now. What is kept is there after 50 steps, but for
     # a few tables of Adam's (optim_cuda.py).
     assert max(used[-50:]) <= max(used[:100][-50:]) + 2**14
+
+
+def test_replays_leave_no_memory_behind(stand_in, steps):
+    pool, training = stand_in.get_default_memory_pool(), Training().capture().run(3)
+    own, batch, used = training.captured.graph.pool, training.batch(0), []
+    for _ in range(1000 if steps == 50 else steps):
+        training.step(*batch)
+        used.append((pool.used_bytes(), own.used_bytes()) if steps == 50 else len(own._blocks))
+    assert len(set(used)) == 1
 
 
 def test_prediction_and_scores_are_those_of_the_cpu(stand_in):

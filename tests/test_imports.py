@@ -12,14 +12,24 @@ PACKAGE = pathlib.Path(tinyseg.__file__).parent
 ROOT = PACKAGE.parent
 LAYERS = [  # a module may import from its own layer and from those before it
     {"autograd", "environment", "files"},
-    {"arena", "backend", "cuda", "upload"},
+    {"arena", "backend", "cublas", "cuda", "recording", "upload"},
     {"gradcheck", "ops"},
     {"nn"},
     {"models", "optim", "optim_numba", "optim_cuda"},
-    {"checkpoint", "prediction", "metrics", "isbi_metrics", "isbi_metrics_numba", "plots", "plots_profile", "data"},
+    {
+        "checkpoint",
+        "graphs",
+        "prediction",
+        "metrics",
+        "isbi_metrics",
+        "isbi_metrics_numba",
+        "plots",
+        "plots_profile",
+        "data",
+    },
     {"profile", "run"},
     {"command_line", "patients", "predictor", "volumes"},
-    {"training"},
+    {"training", "training_graph"},
     {"reproduction"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}

@@ -11,8 +11,8 @@ from tinyseg import backend, checkpoint, models, optim
 LEARNING_RATES = {"unet": 2e-4}  # plain U-Net has no norm to tame its gradients; the others take 2e-3
 # Options of training that are not kept with a run.
 REST = {
-    "device": "auto", "gpu_memory": None, "tf32": False, "workers": 2, "overwrite": False, "resume": None,
-    "download": False,
+    "device": "auto", "gpu_memory": None, "tf32": False, "cuda_graph": False, "workers": 2, "overwrite": False,
+    "resume": None, "download": False,
 }  # fmt: skip
 
 
@@ -116,11 +116,12 @@ def build_network(args, in_channels, num_classes, device):
 
 
 def add_device_options(parser):
-    """Add --device, --gpu-memory and --tf32, for `choose_device`."""
+    """Add --device, --gpu-memory, --tf32 and --cuda-graph, for `choose_device`."""
     add = parser.add_argument
     add("--device", help="where to compute (default: auto)", choices=["auto", "cpu", "gpu"])
     add("--gpu-memory", help="most GPU memory to take (default: all)", type=float, metavar="GiB")
     add("--tf32", help="GPU: faster matrix products of inputs rounded to 10 bits", action="store_true", default=None)
+    add("--cuda-graph", help="GPU: launch the network as one CUDA graph", action="store_true", default=None)
 
 
 def choose_device(args):
@@ -129,7 +130,8 @@ def choose_device(args):
     Parameters
     ----------
     args : argparse.Namespace
-        Its ``device``, ``gpu_memory`` and ``tf32``; a missing one counts as not given.
+        Its ``device``, ``gpu_memory``, ``tf32`` and ``cuda_graph``; a missing one counts as not given. The last is only
+        checked: who computes must take it to there.
 
     Returns
     -------
@@ -144,12 +146,13 @@ def choose_device(args):
     """
     device = backend.parse_device(getattr(args, "device", None) or "auto")
     memory, tf32 = getattr(args, "gpu_memory", None), bool(getattr(args, "tf32", None))
+    given = {"--tf32": tf32, "--gpu-memory": memory is not None, "--cuda-graph": getattr(args, "cuda_graph", None)}
     if device == "gpu":
         backend.set_up_gpu(memory, tf32)
-    elif tf32 or memory is not None:
+    elif any(given.values()):
+        option = next(option for option, there in given.items() if there)
         raise ValueError(
-            f"{'--tf32' if tf32 else '--gpu-memory'} is for a GPU, and this runs on the CPU: leave it out, or see what "
-            "--device gpu says."
+            f"{option} is for a GPU, and this runs on the CPU: leave it out, or see what --device gpu says."
         )
     return device
 

@@ -1,7 +1,10 @@
 // Adam (optim.py) on the GPU: all parameters in one launch. `table` has six rows of K numbers, one for each parameter:
 // the addresses of w, g, m and v, its size, and its first block. A block has 4 * blockDim.x elements of one parameter.
+// In a CUDA graph, whose arguments stay the same, eps, rate and shrink come from memory, and a step may be forbidden.
 extern "C" __global__ void adam(const unsigned long long* table, int K, float gain1, float gain2, float eps, float rate,
-                                float shrink) {
+                                float shrink, const float* changing, const int* go) {
+  if (go && !*go) return;
+  if (changing) eps = changing[0], rate = changing[1], shrink = changing[2];
   const unsigned long long* first = table + 5 * (size_t)K;
   int k = 0, end = K;  // the last parameter that begins at this block or before
   while (end - k > 1) {
@@ -21,4 +24,20 @@ extern "C" __global__ void adam(const unsigned long long* table, int K, float ga
     v[t] = square;
     w[t] = shrink * w[t] - mean / (sqrtf(square) + eps) * rate;
   }
+}
+
+// clip_grad_norm of optim.py by one thread, for a step that nobody on the host looks at: `table` has the addresses of K
+// sums of squares, added up in their order, in double as there.
+extern "C" __global__ void judge(const unsigned long long* table, int K, const double* max_norm, const float* loss,
+                                 const int* wrong, double* figures, float* factor, int* go) {
+  if (thread_index()) return;
+  double total = 0;
+  for (int k = 0; k < K; ++k) total += *(const float*)table[k];
+  double norm = sqrt(total);
+  bool good = norm - norm == 0 && *loss - *loss == 0 && !*wrong;  // what is not finite differs from itself
+  figures[0] = *loss;
+  figures[1] = norm;
+  figures[2] = *wrong;
+  *go = good;
+  *factor = good && norm > *max_norm ? (float)(*max_norm / norm) : 1;
 }

@@ -36,8 +36,12 @@ def adam(w, g, m, v, b1, b2, eps, rate, shrink):
     w -= step
 
 
-def adam_all(parameters, *numbers):
-    """`adam` of every (w, g, m, v), each with its kernels; optim_cuda.py steps them all at once."""
+def adam_all(parameters, numbers):
+    """`adam` of every (w, g, m, v), each with its kernels; optim_cuda.py steps them all at once.
+
+    ``numbers()`` returns b1, b2, eps, rate and shrink; where a step is captured as a CUDA graph, for each replay anew.
+    """
+    numbers = numbers()
     for arrays in parameters:
         kernels(__name__, *arrays).adam(*arrays, *numbers)
 
@@ -128,13 +132,21 @@ class Adam(Optimizer):
         super().__init__(parameters, lr, weight_decay)
         self.betas, self.eps = tuple(betas), eps
 
-    def update_all(self, parameters, shrink=1.0):
-        parameters, (b1, b2), t = list(parameters), self.betas, self.steps
-        root = math.sqrt(1 - b2**t)
-        rate = self.lr * root / (1 - b1**t)
+    def update_all(self, parameters):
+        parameters = list(parameters)
         if parameters:
             k = kernels(__name__, *(a for arrays in parameters for a in arrays))
-            k.adam_all(parameters, b1, b2, self.eps * root, rate, shrink)
+            k.adam_all(parameters, self.numbers)
+
+    def numbers(self):
+        """Return β₁, β₂, and `eps`, `rate` and `shrink` of `adam` in the present step."""
+        (b1, b2), t = self.betas, self.steps
+        root = math.sqrt(1 - b2**t)
+        return b1, b2, self.eps * root, self.lr * root / (1 - b1**t), self.shrink()
+
+    def shrink(self):
+        """Return the number that weights are multiplied by before the step."""
+        return 1.0
 
 
 class AdamW(Adam):
@@ -146,8 +158,8 @@ class AdamW(Adam):
     def gradient(self, p):
         return p.grad
 
-    def update_all(self, parameters):
-        super().update_all(parameters, shrink=1 - self.lr * self.weight_decay)
+    def shrink(self):
+        return 1 - self.lr * self.weight_decay
 
 
 def grad_norm(parameters):
@@ -161,7 +173,10 @@ def grad_norm(parameters):
 
 def _total(numbers):
     """Add up arrays of one number each in float64; from a GPU they come over together, in one transfer."""
-    return sum(to_numpy(xp_of(*numbers).stack(numbers)).tolist()) if numbers else 0.0
+    total = 0.0
+    for number in to_numpy(xp_of(*numbers).stack(numbers)).tolist() if numbers else ():
+        total += number  # one after the other, as optim.cu does: `sum` is cleverer from Python 3.12 on
+    return total
 
 
 def clip_grad_norm(parameters, max_norm):

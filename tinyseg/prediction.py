@@ -20,7 +20,7 @@ from tinyseg.backend import device_of, to_device, to_numpy
 TRANSFORMS = {"none": 1, "flips": 4, "all": 8}  # how many of the eight symmetries of a square
 
 
-def predict_logits(model, images, batch_size=1, tile=None):
+def predict_logits(model, images, batch_size=1, tile=None, forward=None):
     """Run a model over images of any size: pad to what the network takes, and crop its output back.
 
     Padding mirrors the image about its border pixels at the bottom and right. The model runs in evaluation mode; all
@@ -35,6 +35,8 @@ def predict_logits(model, images, batch_size=1, tile=None):
         Images that go through the network together.
     tile : int, optional
         Largest height and width that go through the network at once; a multiple of ``model.multiple``.
+    forward : callable, optional
+        In the place of the model, from NumPy array to NumPy array: `tinyseg.graphs.Inference` of it.
 
     Returns
     -------
@@ -55,7 +57,8 @@ def predict_logits(model, images, batch_size=1, tile=None):
     model.eval()
 
     def run(x):
-        return to_numpy(model(to_device(np.ascontiguousarray(x), device_of(weights))).data)
+        x = np.ascontiguousarray(x)
+        return forward(x) if forward else to_numpy(model(to_device(x, device_of(weights))).data)
 
     try:
         with no_grad():
@@ -70,12 +73,12 @@ def predict_logits(model, images, batch_size=1, tile=None):
     return np.concatenate(logits)
 
 
-def predict(model, images, batch_size=1, tile=None, transforms="none"):
+def predict(model, images, batch_size=1, tile=None, transforms="none", forward=None):
     """Return the probability of each class at each pixel: as `predict_logits`, then sigmoid (one class) or softmax.
 
     Parameters
     ----------
-    model, images, batch_size, tile
+    model, images, batch_size, tile, forward
         As for `predict_logits`.
     transforms : {"none", "flips", "all"}
         Mean of the probabilities of the image, of its mirror images (4 runs of the network), or of those and their
@@ -90,7 +93,7 @@ def predict(model, images, batch_size=1, tile=None, transforms="none"):
     images = images[:, None] if images.ndim == 3 else images
     mean = 0
     for k in range(TRANSFORMS[transforms]):
-        logits = predict_logits(model, _turn(images, k), batch_size, tile)
+        logits = predict_logits(model, _turn(images, k), batch_size, tile, forward)
         p = (ops.sigmoid(logits) if logits.shape[1] == 1 else ops.softmax(logits)).data
         mean = mean + _turn_back(p, k)
     return mean / TRANSFORMS[transforms]

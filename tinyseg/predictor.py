@@ -5,7 +5,7 @@ resample to the size of the training's pixels - standardize - network - probabil
 
 import numpy as np
 
-from tinyseg import checkpoint
+from tinyseg import checkpoint, graphs
 from tinyseg.data.brain import Preparation
 from tinyseg.data.isbi import standardize
 from tinyseg.data.resample import resample, restore
@@ -28,6 +28,8 @@ class Predictor:
         See `tinyseg.prediction.predict`.
     scale : float or (float, float), optional
         Instead of the checkpoint's, for images whose pixels are of another size than those of the training.
+    cuda_graph : bool
+        On a GPU, launch the network as one CUDA graph for each of the first shapes that come often: those of tiles.
 
     Attributes
     ----------
@@ -41,11 +43,12 @@ class Predictor:
     Raises
     ------
     ValueError
-        If the checkpoint does not say how images were prepared.
+        If the checkpoint does not say how images were prepared, or a CUDA graph is asked for on the CPU.
     """
 
-    def __init__(self, model, memory=2 << 30, transforms="none", scale=None):
+    def __init__(self, model, memory=2 << 30, transforms="none", scale=None, cuda_graph=False):
         self.model, self.transforms = model, transforms
+        self._forward = graphs.Inference(model) if cuda_graph else None
         how = dict(getattr(model, "meta", {}).get("preprocessing", {}))
         self.modalities = how.pop("modalities", None)
         self.preparation = _preparation(how, scale)
@@ -97,7 +100,7 @@ class Predictor:
         """
         section = section[None] if section.ndim == 2 else section
         x = self.preparation.prepare(section, self._statistics)
-        p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms)[0]
+        p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms, forward=self._forward)[0]
         return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
 
     def volume(self, volume, threshold=0.5):

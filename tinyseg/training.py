@@ -19,6 +19,7 @@ from tinyseg.backend import device_of, kernels_in_use
 from tinyseg.metrics import BinaryScores
 from tinyseg.prediction import predict_logits
 from tinyseg.run import Bar, Interruption, RunDirectory, running_dice
+from tinyseg.training_graph import TrainingStep
 from tinyseg.upload import uploaded
 
 __all__ = ["ConstantOutputWarning", "RunDirectory", "TrainingDiverged", "evaluate", "fit"]
@@ -76,7 +77,7 @@ def evaluate(model, images, labels, batch_size=1):
 
 def fit(
     model, optimizer, schedule, loader, validate, *, epochs, run, loss=ops.binary_cross_entropy_with_logits, meta=None,
-    clip=None, best="mean_iou", progress=True,
+    clip=None, best="mean_iou", progress=True, cuda_graph=False,
 ):  # fmt: skip
     """Train a model, keeping log, checkpoints and curves in a run directory.
 
@@ -104,6 +105,9 @@ def fit(
         The score whose largest value decides which epoch `run.best` holds.
     progress : bool
         Show a progress bar.
+    cuda_graph : bool
+        On a GPU, launch each step as one CUDA graph; what that asks of optimizer and loss is in
+        `tinyseg.training_graph.TrainingStep`.
 
     Returns
     -------
@@ -115,6 +119,8 @@ def fit(
     ------
     TrainingDiverged
         If the loss or a gradient is not finite; the message has step, learning rate and the layer.
+    ValueError
+        If there are no epochs, or a CUDA graph is asked for and cannot be.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, but is {epochs}.")
@@ -124,6 +130,24 @@ def fit(
         saved = checkpoint.restore(run.latest, model, optimizer)["training"]
         state = saved["state"]
         schedule.load_state_dict(saved["schedule"])
+
+    def step(x, y):
+        logits = model(x)
+        value = loss(logits, y)
+        figure = value.item()
+        if not math.isfinite(figure):
+            raise _diverged("loss", figure, model, x, optimizer, state, run)
+        optimizer.zero_grad()
+        value.backward()
+        norm = optim.clip_grad_norm(optimizer.parameters, clip or math.inf)
+        if not math.isfinite(norm):
+            raise _diverged("gradient norm", norm, model, x, optimizer, state, run)
+        optimizer.step()
+        overlap, predicted, true = _overlap(logits.data, y)
+        return figure, int(overlap), int(predicted) + int(true)
+
+    if cuda_graph:
+        step = TrainingStep(model, optimizer, loss, clip, step, _overlap)
     run.begin()
     run.write_json("config.json", meta.get("config", {}))
     seconds = []
@@ -139,21 +163,11 @@ def fit(
             model.train()
             for x, y in uploaded(loader.epoch(state["epoch"], state["batch"]), device):
                 start = time.perf_counter()
-                logits = model(x)
-                value = loss(logits, y)
-                figure = value.item()
-                if not math.isfinite(figure):
-                    raise _diverged("loss", figure, model, x, optimizer, state, run)
-                optimizer.zero_grad()
-                value.backward()
-                norm = optim.clip_grad_norm(optimizer.parameters, clip or math.inf)
-                if not math.isfinite(norm):
-                    raise _diverged("gradient norm", norm, model, x, optimizer, state, run)
-                optimizer.step()
+                figure, overlap, area = step(x, y)
                 state["lr"] = optimizer.lr
                 if not isinstance(schedule, optim.ReduceLROnPlateau):
                     schedule.step()
-                _count(state, figure, logits.data, y)
+                _count(state, figure, overlap, area)
                 seconds.append(time.perf_counter() - start)
                 bar.advance(state, epochs, figure)
                 if interruption.signal:  # saved below; if that was the epoch's last step, validation comes on resuming
@@ -192,14 +206,19 @@ def fit(
 _NOTHING_YET = {"loss_sum": 0.0, "overlap": 0, "area": 0}  # of the epoch under way
 
 
-def _count(state, loss, logits, y):
-    """Advance by one batch: the sums from which the epoch's training loss and foreground Dice are made."""
+def _overlap(logits, y):
+    """Number of foreground pixels that the network and the truth have in common, and that each has."""
     predicted, true = (logits > 0, y > 0.5) if logits.shape == y.shape else (logits.argmax(axis=1) > 0, y > 0)
+    return (predicted & true).sum(), predicted.sum(), true.sum()
+
+
+def _count(state, loss, overlap, area):
+    """Advance by one batch: the sums from which the epoch's training loss and foreground Dice are made."""
     state["step"] += 1
     state["batch"] += 1
     state["loss_sum"] += loss
-    state["overlap"] += int((predicted & true).sum())
-    state["area"] += int(predicted.sum()) + int(true.sum())
+    state["overlap"] += overlap
+    state["area"] += area
 
 
 def _row(state, scores, seconds):

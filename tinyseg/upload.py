@@ -42,22 +42,22 @@ def uploaded(batches, device):
 def _start(batch, stream):
     """Begin to copy a batch. Returns its arrays, what they are copied from, and the event of having arrived."""
     cp = backend.cp
-    pinned = [_pinned(a) for a in batch]
-    arrays = [cp.empty(a.shape, a.dtype) for a in pinned]
+    sources = [pinned(a) for a in batch]
+    arrays = [cp.empty(a.shape, a.dtype) for a in sources]
     stream.wait_event(cp.cuda.get_current_stream().record())  # kernels may still be using what lay there before
-    for array, source in zip(arrays, pinned, strict=True):
+    for array, source in zip(arrays, sources, strict=True):
         array.set(source, stream=stream)
-    return arrays, pinned, stream.record()
+    return arrays, sources, stream.record()
 
 
-def _arrived(arrays, pinned, event):
-    """Return the arrays once they are there; until then `pinned` must not be given back."""
+def _arrived(arrays, sources, event):
+    """Return the arrays once they are there; until then `sources` must not be given back."""
     event.synchronize()
     return tuple(arrays)
 
 
-def _pinned(a):
+def pinned(a):
     """Copy an array to memory that the operating system does not move."""
-    pinned = np.ndarray(a.shape, a.dtype, buffer=backend.cp.cuda.alloc_pinned_memory(a.nbytes))
-    pinned[...] = a
-    return pinned
+    copy = np.ndarray(a.shape, a.dtype, buffer=backend.cp.cuda.alloc_pinned_memory(a.nbytes))
+    copy[...] = a
+    return copy

@@ -8,6 +8,7 @@ for fused_conv_cuda.py too.
 import importlib
 
 from tinyseg import backend
+from tinyseg.cublas import product
 from tinyseg.cuda import blocks_for, contiguous, fits, launch, load, supports
 from tinyseg.ops.depthwise_conv_cuda import halves
 from tinyseg.ops.epilogue_cuda import columns_of, finish
@@ -42,13 +43,13 @@ def grad_x(gy, w, x_shape, stride, pads):
 # ----- on one or two inputs ----------------------------------------------------------
 def convolve(xs, w, b, stride, pads, out, factor=1, relu=False):
     """Return y (N, K, OH, OW) = W cols(X) + b (unless that is None), through a ReLU if `relu`."""
-    cp, N, K = backend.cp, len(xs[0]), len(w)
+    N, K = len(xs[0]), len(w)
     x, W, y = halves(xs), contiguous(w).reshape(K, -1), backend.cp.empty((N, K, *out), w.dtype)
     pixels = N * out[0] * out[1]
     for first, cols in tiles(W.shape[1], pixels, w.dtype):
         im2col(x, cols, w.shape, stride, pads, out, factor, first)
         there = N == 1 and cols.shape[1] == pixels  # y itself is W cols(X)
-        z = cp.matmul(W, cols, out=y.reshape(K, pixels) if there else None)
+        z = product(W, cols, out=y.reshape(K, pixels) if there else None)
         if relu or b is not None or not there:
             finish(z, b, y, relu, first)
     return y
@@ -67,9 +68,9 @@ def gradients(g, out, xs, w, w_shape, stride, pads, factor=1, needs_x=True, x_sh
         part = contiguous(g[:, first : first + cols.shape[1]])
         if xs:
             im2col(x, cols, w_shape, stride, pads, out, factor, first)
-            gw = part @ cols.T if first == 0 else gw + part @ cols.T
+            gw = product(part, cols.T) if first == 0 else gw + product(part, cols.T)
         if needs_x:
-            cp.matmul(w.reshape(K, -1).T, part, out=cols)  # gcols, over the columns
+            product(w.reshape(K, -1).T, part, out=cols)  # gcols, over the columns
             col2im(cols, gxs, w_shape, stride, pads, out, factor, first, whole=cols.shape[1] == g.shape[1])
     return gw if gw is None else gw.reshape(w_shape), gxs
 

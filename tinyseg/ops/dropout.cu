@@ -8,7 +8,10 @@ __device__ inline unsigned scramble(unsigned h) {
   return h ^ (h >> 16);
 }
 
-extern "C" __global__ void mask(float* m, int size, unsigned key1, unsigned key2, unsigned threshold, float scale) {
+// The keys are arguments, or, in a CUDA graph, whose arguments stay the same, numbers in memory.
+extern "C" __global__ void mask(float* m, int size, const unsigned* keys, unsigned key1, unsigned key2,
+                                unsigned threshold, float scale) {
   int t = thread_index();
+  if (keys) key1 = keys[0], key2 = keys[1];
   if (t < size) m[t] = scramble(scramble(t ^ key1) + key2) >= threshold ? scale : 0;
 }

@@ -21,11 +21,16 @@ from tinyseg.ops.window import check_nchw
 def mask(x, shape, p, seed):
     """Draw 0 or 1/(1-p) for each element of `shape`, an array of x's dtype and device."""
     xp = xp_of(x)
-    key1, key2 = np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    key1, key2 = keys_of(seed)
     t = xp.arange(int(np.prod(shape)), dtype=np.uint32)
     random = _scramble(_scramble(t ^ key1) + key2)  # two rounds: neighbouring seeds must not look alike
     keep = random >= np.uint32(min(round(p * 2**32), 2**32 - 1))
     return (keep * x.dtype.type(1 / (1 - p))).reshape(shape)
+
+
+def keys_of(seed):
+    """Return the two uint32 numbers that a mask is drawn from."""
+    return np.random.SeedSequence(seed).generate_state(2, np.uint32)
 
 
 def _scramble(h):
@@ -63,7 +68,8 @@ def dropout(x, p=0.5, training=True, *, seed=None):
         False returns `x` unchanged.
     seed : int or sequence of int
         Needed in training. The mask is a function of the seed and of x's size alone: give a new one every step, as
-        `tinyseg.nn.Dropout` does.
+        `tinyseg.nn.Dropout` does. In a step that is captured as a CUDA graph (`tinyseg.graphs`) an integer array that
+        the caller counts up in place.
 
     Returns
     -------

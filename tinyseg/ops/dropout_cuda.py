@@ -4,6 +4,8 @@ import numpy as np
 
 from tinyseg import backend
 from tinyseg.cuda import blocks_for, launch, load, supports
+from tinyseg.ops.dropout import keys_of
+from tinyseg.recording import recording
 
 __all__ = ["mask", "supports"]
 
@@ -11,8 +13,11 @@ kernel = load(__file__)
 
 
 def mask(x, shape, p, seed):
-    key1, key2 = np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    keys, record = None, recording()
+    if record is not None:
+        seed_of_step = record.follow(seed)
+        keys = record.changing(lambda: keys_of(seed_of_step()), np.uint32)
     threshold, scale = np.uint32(min(round(p * 2**32), 2**32 - 1)), np.float32(1 / (1 - p))
     m = backend.cp.empty(shape, x.dtype)
-    launch(kernel("mask"), blocks_for(m.size), m, m.size, key1, key2, threshold, scale)
+    launch(kernel("mask"), blocks_for(m.size), m, m.size, keys, *keys_of(seed), threshold, scale)
     return m

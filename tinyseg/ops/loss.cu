@@ -25,15 +25,16 @@ extern "C" __global__ void bce_grad(const float* z, const float* t, const float*
 }
 
 // ----- cross-entropy: the pixels (n,i,j) of all images are one plane of M; HW of them make an image
-// Class numbers with -1 for those to be ignored; *wrong becomes 1 if another one is not 0 ... C-1.
+// Class numbers with -1 for those to be ignored; *wrong becomes 1 if another one is not 0 ... C-1. Where nobody looks
+// before the loss is computed (`blindly`, in a CUDA graph) such a one becomes -1 too, lest weight[k] be none.
 extern "C" __global__ void class_numbers(const long long* t, long long* numbers, int* wrong, int M, int C, bool ignoring,
-                                         int ignored) {
+                                         int ignored, bool blindly) {
   int q = thread_index();
   if (q >= M) return;
   long long k = t[q];
-  bool out = ignoring && k == ignored;
-  numbers[q] = out ? -1 : k;
-  if (!out && (k < 0 || k >= C)) *wrong = 1;
+  bool out = ignoring && k == ignored, none = !out && (k < 0 || k >= C);
+  numbers[q] = out || (none && blindly) ? -1 : k;
+  if (none) *wrong = 1;
 }
 
 extern "C" __global__ void ce(const float* z, const long long* t, const float* weight, float* losses, float* weights,

@@ -11,6 +11,9 @@ one image, or of the whole batch; p = σ(z) or softmax(z)).
 Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) where classes exclude each other.
 """
 
+import functools
+import numbers
+
 from tinyseg.autograd import Function, as_array
 from tinyseg.backend import device_of, kernels, xp_of
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
@@ -236,12 +239,11 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty, offset
     share = xp_of(z).broadcast_to(w.reshape(1, -1), (1 if pooled else z.shape[0], z.shape[1]))
     if empty == "ignore":
         share = share * (t.sum(axis=(0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
-    total = share.sum()
-    if total > 0:
-        share = share / (factor * total)
-    else:
-        offset += factor  # with nothing left to average, D counts as 1 with no gradient
-    return SoftDice(t, z.dtype.type(smooth), pooled, share, z.dtype.type(offset))(p)
+    total, xp = share.sum(), xp_of(z)
+    some = total > 0  # asked on the device: to wait for the answer would hold up the GPU
+    share = xp.where(some, share / (factor * xp.where(some, total, 1).astype(z.dtype)), share)
+    offset = (offset + factor * ~some).astype(z.dtype)  # with nothing left to average, D counts as 1 with no gradient
+    return SoftDice(t, z.dtype.type(smooth), pooled, share, offset)(p)
 
 
 # ----- arguments ---------------------------------------------------------------
@@ -260,12 +262,12 @@ def _class_numbers(z, target, op, ignore_index=None):
             f"{op}: target must hold integer class numbers of shape {(z.shape[0], *z.shape[2:])}, "
             f"but is {t.dtype} of shape {t.shape}."
         )
-    numbers, valid = kernels(__name__, z).class_numbers(t, z.shape[1], ignore_index)
+    found, valid = kernels(__name__, z).class_numbers(t, z.shape[1], ignore_index)
     if not valid:
         raise ValueError(
             f"{op}: class numbers must be 0 … {z.shape[1] - 1}, but range from {int(t.min())} to {int(t.max())}."
         )
-    return numbers
+    return found
 
 
 def _one_hot(z, target):
@@ -289,7 +291,11 @@ def _on_one_device(z, array, op, what="target"):
 
 def _per_class(z, weight, name):
     """`weight` as an array that broadcasts against z: C numbers become (C, 1, 1)."""
-    w = xp_of(z).asarray(1.0 if weight is None else _on_one_device(z, weight, name, "weight"), dtype=z.dtype)
+    given = 1.0 if weight is None else tuple(weight) if isinstance(weight, list) else weight
+    if all(isinstance(n, numbers.Real) for n in (given if isinstance(given, tuple) else (given,))):
+        w = _constant(xp_of(z), given, z.dtype)
+    else:
+        w = xp_of(z).asarray(_on_one_device(z, weight, name, "weight"), dtype=z.dtype)
     if w.ndim == 1:
         if z.ndim < 2 or len(w) != z.shape[1]:
             raise ValueError(
@@ -299,3 +305,9 @@ def _per_class(z, weight, name):
     if w.ndim > z.ndim or any(n not in (1, m) for n, m in zip(w.shape[::-1], z.shape[::-1], strict=False)):
         raise ValueError(f"{name}: shape {w.shape} does not broadcast against logits of shape {z.shape}.")
     return w
+
+
+@functools.cache
+def _constant(xp, given, dtype):
+    """Numbers as an array, made once: a copy to the GPU in every step takes time, and cannot be captured."""
+    return xp.asarray(given, dtype=dtype)

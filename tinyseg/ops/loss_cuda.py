@@ -6,6 +6,7 @@ from tinyseg import backend
 from tinyseg.cuda import LIMIT, SLICE, blocks_for, contiguous, cut, launch, load, threads_for
 from tinyseg.cuda import supports as fits
 from tinyseg.ops import loss as maths
+from tinyseg.recording import recording
 
 kernel = load(__file__)
 
@@ -51,9 +52,13 @@ def class_numbers(t, C, ignore_index):
     if t.size >= LIMIT or (ignoring and not -LIMIT <= ignore_index < LIMIT):
         return maths.class_numbers(t, C, ignore_index)
     t = contiguous(t.astype("int64", copy=False))
-    numbers, wrong = backend.cp.empty(t.shape, t.dtype), backend.cp.zeros(1, "int32")
-    args = t, numbers, wrong, t.size, C, ignoring, int(ignore_index) if ignoring else 0
+    numbers, record = backend.cp.empty(t.shape, t.dtype), recording()
+    wrong = backend.cp.zeros(1, "int32") if record is None else record.wrong
+    args = t, numbers, wrong, t.size, C, ignoring, int(ignore_index) if ignoring else 0, record is not None
     launch(kernel("class_numbers"), blocks_for(t.size), *args)
+    if record is not None:
+        record.check()  # afterwards: during a capture nothing can be read
+        return numbers, True
     return numbers, not wrong.item()
 
 

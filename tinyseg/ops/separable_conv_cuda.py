@@ -6,6 +6,7 @@ pass but computed again: a tenth of a step's traffic, where D would be half of w
 """
 
 from tinyseg import backend, cuda
+from tinyseg.cublas import product
 from tinyseg.ops import separable_conv as maths
 from tinyseg.ops.depthwise_conv_cuda import correlate, correlate_gradient, correlate_transposed
 from tinyseg.ops.epilogue_cuda import finish, unfinish
@@ -21,7 +22,7 @@ def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
     cp, N, (K, C), pixels = backend.cp, len(xs[0]), wp.shape, len(xs[0]) * out[0] * out[1]
     if not cuda.fits((pixels, C), (pixels, K)):
         return maths.forward(xs, wd, wp, b, stride, pads, out, factor, relu)
-    z = wp @ correlate(xs, wd, stride, pads, out, factor, by_channel=True).reshape(C, pixels)
+    z = product(wp, correlate(xs, wd, stride, pads, out, factor, by_channel=True).reshape(C, pixels))
     y = z.reshape(N, K, *out) if N == 1 else cp.empty((N, K, *out), z.dtype)
     finish(z, b, y, relu)
     return y, None
@@ -33,7 +34,7 @@ def backward(gy, xs, wd, wp, y, d, stride, pads, factor, relu):
     if not cuda.fits((N, C, *out), (N, C, *xs[0].shape[2:])):
         return maths.backward(gy, xs, wd, wp, y, d, stride, pads, factor, relu)
     g, gb = unfinish(gy, y if relu else None)
-    gwp = g @ correlate(xs, wd, stride, pads, out, factor, by_channel=True).reshape(C, -1).T
-    gd = (wp.T @ g).reshape(C, N, *out)
+    gwp = product(g, correlate(xs, wd, stride, pads, out, factor, by_channel=True).reshape(C, -1).T)
+    gd = product(wp.T, g).reshape(C, N, *out)
     gwd = correlate_gradient(xs, gd, wd.shape, stride, pads, factor, by_channel=True)
     return gwd, gwp, gb, correlate_transposed(gd, wd, [x.shape for x in xs], stride, pads, factor, by_channel=True)
