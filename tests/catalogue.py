@@ -52,6 +52,13 @@ ENTRIES = [
     ("conv2d", lambda x, w, b: ops.conv2d(x, w, b, (1, 2), "same"), X, rand(3, 4, 2, 3), rand(3)),
     ("conv_transpose2d", lambda x, w, b: ops.conv_transpose2d(x, w, b, 2, 1), X, rand(4, 2, 3, 4), rand(2)),
     ("depthwise_conv2d", lambda x, w, b: ops.depthwise_conv2d(x, w, b, 1, "same"), X, rand(4, 3, 2), rand(4)),
+    (
+        "dilated_depthwise_conv2d",
+        lambda x, w, b: ops.dilated_depthwise_conv2d(x, w, b, (2, 3), (1, 2), "same"),
+        X,
+        rand(4, 3, 2),
+        rand(4),
+    ),
     ("pointwise_conv2d", ops.pointwise_conv2d, X, rand(6, 4), rand(6)),
     (
         "separable_conv2d",

@@ -33,6 +33,11 @@ def test_every_op_has_a_page_with_an_example():
         assert pages.get(together.get(file, file)), f"docs/ops/{file}.md has no example that runs"
 
 
+def test_every_op_is_in_the_reference():
+    listed = (ROOT / "docs" / "api.md").read_text().split()
+    assert {getattr(ops, name).__module__ for name in ops.__all__} - set(listed) == set()
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_links_and_pictures_are_there(page):
     for target in re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", page.read_text()):

@@ -5,6 +5,7 @@ import threading
 
 import numpy as np
 import pytest
+from catalogue import ENTRIES
 
 import tinyseg as ts
 from tinyseg import nn, ops, profile
@@ -64,11 +65,12 @@ def ones(*shape):
     [
         (lambda x: ops.conv2d(x, ones(5, 3, 3, 2), stride=(2, 1)), 1),
         (lambda x: ops.depthwise_conv2d(x, ones(3, 2, 3), stride=2), 1),
+        (lambda x: ops.dilated_depthwise_conv2d(x, ones(3, 2, 3), dilation=(3, 2), stride=2), 1),
         (lambda x: ops.pointwise_conv2d(x, ones(5, 3)), 1),
         (lambda x: ops.conv_transpose2d(x, ones(3, 5, 2, 3), stride=(2, 3)), 1),
         (lambda x: ops.fused_conv2d(x, ones(5, 6, 3, 2), upsample=2, activation="relu"), 2),
     ],
-    ids=["conv2d", "depthwise", "pointwise", "transposed", "fused"],
+    ids=["conv2d", "depthwise", "dilated", "pointwise", "transposed", "fused"],
 )
 def test_an_op_counts_the_products_that_add_up_to_its_output(op, joined):
     class One(nn.Module):
@@ -78,6 +80,17 @@ def test_an_op_counts_the_products_that_add_up_to_its_output(op, joined):
 
     expected = float(op([ones(2, 3, 9, 7)] * joined if joined > 1 else ones(2, 3, 9, 7)).data.sum())
     assert quiet(One(), (2, 3, 9, 7)).multiply_adds == expected
+
+
+@pytest.mark.parametrize("entry", [entry for entry in ENTRIES if "conv" in entry[0]], ids=lambda entry: entry[0])
+def test_no_convolution_is_forgotten(entry):
+    _, f, x, *others = entry
+
+    class One(nn.Module):
+        def forward(self, x):
+            return f(x, *(a.astype(np.float32) for a in others))
+
+    assert quiet(One(), x.shape).multiply_adds > 0
 
 
 def test_a_separable_op_counts_both_of_its_halves():

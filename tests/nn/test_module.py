@@ -112,6 +112,7 @@ def test_watch_tells_when_a_module_begins():
         nn.Conv2d(3, 5, (3, 2), stride=2, padding="same", rng=0),
         nn.DepthwiseConv2d(3, 3, ws="filter", bias=True, rng=0),
         nn.DepthwiseConv2d(3, (2, 3), ws="layer", ws_gain=False, rng=0),
+        nn.DepthwiseConv2d(3, (2, 3), padding="same", ws="layer", rng=0, dilation=(3, 2)),
         nn.SeparableConv2d(3, 5, 2, ws="layer", rng=0),
         nn.ConvTranspose2d(3, 5, 2, stride=2, rng=0),
         nn.GroupNorm(3, 3),
@@ -156,6 +157,18 @@ def test_a_depthwise_layer_keeps_the_scale_with_and_without_standardization():
     for ws in (None, "layer", "filter"):
         y = nn.DepthwiseConv2d(256, 3, ws=ws, rng=0)(x).data[:, :, 2:-2, 2:-2]
         assert 0.8 < (y * y).mean() < 1.25, ws
+
+
+def test_a_depthwise_layer_with_dilation_is_the_dilated_op_and_without_it_the_plain_one():
+    x = batch(shape=(1, 2, 9, 8))
+    plain, dilated = (nn.DepthwiseConv2d(2, 3, 2, 3, True, rng=0, dilation=d) for d in (1, (1, 3)))
+    arguments = plain.weight, plain.bias
+    np.testing.assert_array_equal(plain(x).data, ops.depthwise_conv2d(x, *arguments, 2, 3).data)
+    np.testing.assert_array_equal(dilated(x).data, ops.dilated_depthwise_conv2d(x, *arguments, (1, 3), 2, 3).data)
+    assert plain(x).shape == (1, 2, 7, 6) and dilated(x).shape == (1, 2, 7, 4)
+    assert "dilation" not in repr(plain) and "padding=3, dilation=(1, 3)" in repr(dilated)
+    with pytest.raises(ValueError, match="dilation must be an integer or a pair"):
+        nn.DepthwiseConv2d(2, 3, dilation="2")
 
 
 def test_dropout_layers_of_one_generator_draw_different_masks_and_never_repeat():

@@ -62,6 +62,28 @@ def first_image_only(x, gy, w_shape, stride, pads):
     return right["depthwise_conv.grad_w"](x[:1], gy[:1], w_shape, stride, pads)
 
 
+def dilated(x, w):
+    return ops.dilated_depthwise_conv2d(x, w, dilation=(2, 1), stride=(1, 2), padding=((1, 2), (0, 2)))
+
+
+DILATED = dilated, X, rand(4, 3, 2)
+
+
+@breaks("dilated_depthwise_conv.grad_x", *DILATED)
+def taps_side_by_side(gy, w, x_shape, stride, pads, dilation):
+    return right["depthwise_conv.grad_x"](gy, w, x_shape, stride, pads)
+
+
+@breaks("dilated_depthwise_conv.grad_x", *DILATED)
+def rows_and_columns_exchanged(gy, w, x_shape, stride, pads, dilation):
+    return right["dilated_depthwise_conv.grad_x"](gy, w, x_shape, stride, pads, dilation[::-1])
+
+
+@breaks("dilated_depthwise_conv.grad_w", *DILATED)
+def border_of_the_other_side(x, gy, w_shape, stride, pads, dilation):
+    return right["dilated_depthwise_conv.grad_w"](x, gy, w_shape, stride, tuple(p[::-1] for p in pads), dilation)
+
+
 CONV = lambda x, w, b: ops.conv2d(x, w, b, (2, 1), "same"), X, rand(3, 4, 2, 3), rand(3)  # noqa: E731
 
 
@@ -523,6 +545,7 @@ def joined_fused(x, x2, w, b):
 
 FAST = {
     "depthwise_conv": (DEPTHWISE, [("forward", None), ("grad_x", None), ("grad_w", None)]),
+    "dilated_depthwise_conv": (DILATED, [("forward", None), ("grad_x", None), ("grad_w", None)]),
     "conv2d": (CONV, [("forward", None), ("grad_x", None), ("grad_w", None)]),
     "pointwise_conv": (POINTWISE, [("forward", None), ("grad_x", None), ("grad_w", None)]),
     "separable_conv": ((joined_separable, *SEPARABLE[1:]), [("forward", 0), *[("backward", k) for k in range(4)]]),

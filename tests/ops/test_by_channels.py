@@ -12,6 +12,7 @@ from tinyseg.ops.by_channels import by_channels
 
 conv2d = importlib.import_module("tinyseg.ops.conv2d")
 depthwise = importlib.import_module("tinyseg.ops.depthwise_conv")
+dilated = importlib.import_module("tinyseg.ops.dilated_depthwise_conv")
 pool = importlib.import_module("tinyseg.ops.pool")
 upsample = importlib.import_module("tinyseg.ops.upsample")
 
@@ -22,6 +23,9 @@ CASES = {
     "depthwise": (depthwise.forward, (X, W, STRIDE, PADS, OUT)),
     "depthwise grad_w": (depthwise.grad_w, (X, GY, W.shape, STRIDE, PADS)),
     "depthwise grad_x": (depthwise.grad_x, (GY, W, X.shape, STRIDE, PADS)),
+    "dilated": (dilated.forward, (X, W, STRIDE, PADS, (4, 4), (2, 3))),
+    "dilated grad_w": (dilated.grad_w, (X, GY[:, :, :4, :4], W.shape, STRIDE, PADS, (2, 3))),
+    "dilated grad_x": (dilated.grad_x, (GY[:, :, :4, :4], W, X.shape, STRIDE, PADS, (2, 3))),
     "max pool": (pool.max_forward, (X, KERNEL, STRIDE, ((1, 1), (0, 1)), (5, 6))),
     "max pool grad_x": (pool.max_grad_x, (GY, WINNER, X.shape, KERNEL, STRIDE, ((1, 1), (0, 1)))),
     "average pool": (pool.avg_forward, (X, KERNEL, STRIDE, PADS, OUT)),

@@ -80,11 +80,16 @@ class DepthwiseConv2d(Module):
     ws_gain : bool
         Multiply standardized weights by 1/√(KH·KW).
     rng : numpy.random.Generator or int, optional
+    dilation : int or pair of int
+        Pixels from one tap to the next; see `tinyseg.ops.dilated_depthwise_conv`.
     """
 
-    def __init__(self, channels, kernel_size, stride=1, padding=0, bias=False, ws=None, ws_gain=True, rng=None):
+    def __init__(
+        self, channels, kernel_size, stride=1, padding=0, bias=False, ws=None, ws_gain=True, rng=None, dilation=1
+    ):  # fmt: skip
         KH, KW = pair(kernel_size, "kernel_size")
         self.stride, self.padding, self.ws, self.ws_gain = stride, padding, ws, ws_gain
+        self.dilation = pair(dilation, "dilation")
         self.weight = Parameter(he_normal(as_rng(rng), (channels, KH, KW), KH * KW, gain=1.0))
         self.bias = _zeros(channels) if bias else None
 
@@ -93,12 +98,15 @@ class DepthwiseConv2d(Module):
         return ops.weight_standardization(self.weight, self.ws, self.ws_gain) if self.ws else self.weight
 
     def forward(self, x):
-        return ops.depthwise_conv2d(x, self.kernel(), self.bias, self.stride, self.padding)
+        if self.dilation == (1, 1):
+            return ops.depthwise_conv2d(x, self.kernel(), self.bias, self.stride, self.padding)
+        return ops.dilated_depthwise_conv2d(x, self.kernel(), self.bias, self.dilation, self.stride, self.padding)
 
     def extra_repr(self):
         C, KH, KW = self.weight.shape
         ws = f", ws={self.ws}{' with gain' if self.ws_gain else ''}" if self.ws else ""
-        return f"{C}, {KH}x{KW}, stride={self.stride}, padding={self.padding}{ws}"
+        dilation = f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
+        return f"{C}, {KH}x{KW}, stride={self.stride}, padding={self.padding}{dilation}{ws}"
 
 
 class PointwiseConv2d(Module):

@@ -18,7 +18,7 @@ def pair(value, name):
     return int(values[0]), int(values[1])
 
 
-def resolve(x_shape, kernel, stride, padding):
+def resolve(x_shape, kernel, stride, padding, dilation=(1, 1)):
     """Turn the arguments of a window operation into numbers.
 
     Parameters
@@ -32,6 +32,8 @@ def resolve(x_shape, kernel, stride, padding):
         An int or pair (ph, pw) pads both sides alike; ((top, bottom), (left, right)) states each side; "same" gives
         OH = ceil(H / sh), and where the total is odd (even kernels) the extra row and column go to the bottom
         and right, as in Keras.
+    dilation : tuple of int
+        (dh, dw), from one tap to the next: the kernel covers (KH - 1)·dh + 1 rows.
 
     Returns
     -------
@@ -45,10 +47,11 @@ def resolve(x_shape, kernel, stride, padding):
         If the arguments make no sense or the kernel does not fit into the padded input.
     """
     size, stride = x_shape[2:], pair(stride, "stride")
-    if min(stride) < 1 or min(kernel) < 1:
-        raise ValueError(f"Kernel and stride must be at least 1, but are {kernel} and {stride}.")
+    covers = tuple((k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True))
+    if min(*stride, *kernel, *dilation) < 1:
+        raise ValueError(f"Kernel, stride and dilation must be at least 1, but are {kernel}, {stride} and {dilation}.")
     if padding == "same":
-        pads = tuple(_same(n, k, s) for n, k, s in zip(size, kernel, stride, strict=True))
+        pads = tuple(_same(n, k, s) for n, k, s in zip(size, covers, stride, strict=True))
     elif padding == "valid":
         pads = ((0, 0), (0, 0))
     elif isinstance(padding, str):
@@ -61,9 +64,10 @@ def resolve(x_shape, kernel, stride, padding):
         pads = tuple((p, p) for p in pair(padding, "padding"))
     if min(min(p) for p in pads) < 0:
         raise ValueError(f"padding must not be negative, but is {padding!r}.")
-    out = tuple(out_size(n, k, s, p) for n, k, s, p in zip(size, kernel, stride, pads, strict=True))
+    out = tuple(out_size(n, k, s, p) for n, k, s, p in zip(size, covers, stride, pads, strict=True))
     if min(out) < 1:
-        raise ValueError(f"A kernel of {kernel} does not fit into an input of {size} padded by {pads}.")
+        dilated = f" with dilation {dilation}, which covers {covers}," if covers != tuple(kernel) else ""
+        raise ValueError(f"A kernel of {kernel}{dilated} does not fit into an input of {size} padded by {pads}.")
     return stride, pads, out
 
 

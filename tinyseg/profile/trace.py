@@ -19,6 +19,7 @@ from tinyseg.autograd import Function, Tensor, as_array, no_grad
 from tinyseg.ops.conv2d import Conv2d
 from tinyseg.ops.conv_transpose import ConvTranspose2d
 from tinyseg.ops.depthwise_conv import DepthwiseConv2d
+from tinyseg.ops.dilated_depthwise_conv import DilatedDepthwiseConv2d
 from tinyseg.ops.fused_conv import FusedConv2d
 from tinyseg.ops.pointwise_conv import PointwiseConv2d
 from tinyseg.ops.separable_conv import SeparableConv2d
@@ -57,6 +58,7 @@ def multiply_adds(node, shapes, out):
 
 @multiply_adds.register(Conv2d)
 @multiply_adds.register(DepthwiseConv2d)
+@multiply_adds.register(DilatedDepthwiseConv2d)
 @multiply_adds.register(PointwiseConv2d)
 def _(node, shapes, out):
     return math.prod(shapes[1]) * _pixels(out)
