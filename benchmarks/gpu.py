@@ -2,7 +2,7 @@
 
     python -m benchmarks.gpu                           # less than ten minutes
     python -m benchmarks.gpu --quick                   # two minutes: fewer cases, fewer rounds
-    python -m benchmarks.gpu --parts graphs tf32       # CUDA graphs and TF32, for which no time may have been left
+    python -m benchmarks.gpu --parts graphs tf32 amp   # for which no time may have been left
 
 Leaves gpu-<device>.json and .md in benchmarks/results, written anew after every case. A variant that fails, or for
 which no time is left, is named in the tables with the reason; nothing else is lost by it. Parts that are not asked for
@@ -25,10 +25,10 @@ from benchmarks.models import Variant
 from benchmarks.run import _replace, now
 from benchmarks.worker import ROOT, Worker, WorkerError, difference, git_commit, measure
 
-PARTS = ("machine", "kernels", "networks", "graphs", "tf32")
+PARTS = ("machine", "kernels", "networks", "graphs", "tf32", "amp")
 BATCH = 16  # of the single ops
 COMPILING = 75  # seconds that torch.compile may need
-TOLERANCE = {False: 1e-2, True: 5e-2}  # relative difference of two frameworks' outputs, without and with TF32
+TOLERANCE = {False: 1e-2, True: 5e-2}  # relative difference of two frameworks' outputs; in TF32 or float16
 
 
 OURS = Variant("tinyseg", "tinyseg")
@@ -129,12 +129,12 @@ def the_networks(quick, batches):
     return [(network, s, mode) for network in ("sdunet", "unet") for s in sizes for mode in ("inference", "training")]
 
 
-def run_networks(workers, clock, quick, tf32=False, batches=(1, 4, 16), compiled=True, width=64):
+def run_networks(workers, clock, quick, tf32=False, amp=False, batches=(1, 4, 16), compiled=True, width=64):
     """Yield a growing list of records, as `measure_network` makes them; torch.compile for SD-UNet alone."""
     found = []
     for network, shape, mode in the_networks(quick, batches):
         variants = [OURS, *EAGER, *[COMPILED] * (compiled and network == "sdunet")]
-        case = {"network": network, "shape": shape, "mode": mode, "width": width, "tf32": tf32}
+        case = {"network": network, "shape": shape, "mode": mode, "width": width, "tf32": tf32, "amp": amp}
         found.append(measure_network(workers, clock, case, variants, rounds=3 if quick else 7))
         print(_line(found[-1]), flush=True)
         yield found
@@ -160,7 +160,7 @@ def measure_network(workers, clock, case, variants, rounds):
     clock : Clock
         A variant for which it leaves no time is passed over.
     case : dict
-        "network", "shape", "mode", "width" and "tf32".
+        "network", "shape", "mode", "width", "tf32" and "amp".
     variants : list of Variant
     rounds : int
 
@@ -181,7 +181,7 @@ def measure_network(workers, clock, case, variants, rounds):
             sample = process.call("benchmarks.gpu_worker:prepare_network", key="case", **case, **options)
             if sample and samples:
                 error = difference([sample], [next(iter(samples.values()))])
-                if error > TOLERANCE[case["tf32"]]:
+                if error > TOLERANCE[case["tf32"] or case["amp"]]:
                     raise WorkerError(f"its output differs from that of the others by {error:.1e}")
             samples |= {variant.name: sample} if sample else {}
             turns[variant.name] = process, "case"
@@ -198,7 +198,8 @@ def measure_network(workers, clock, case, variants, rounds):
 
 
 def _line(record):
-    name = f"{record['network']} {tables.image(record['shape'])} {record['mode']}" + ", TF32" * record["tf32"]
+    name = f"{record['network']} {tables.image(record['shape'])} {record['mode']}"
+    name += ", TF32" * record["tf32"] + ", mixed precision" * record["amp"]
     words = [f"{v} {tables.milliseconds(t['time']['median'])} ms" for v, t in record["times"].items()]
     return f"{name}: " + "; ".join(words + [f"{v} {tables.reason(e)}" for v, e in record["failed"].items()])
 
@@ -218,8 +219,9 @@ def main(arguments=None):
     file = args.out / f"gpu-{slug(name)}.json"
     results = json.loads(file.read_text()) if file.exists() and set(args.parts) != set(PARTS) else {}
     clock, options = Clock(args.minutes), {"batches": args.batches, "compiled": not args.no_compile}
-    plain, tf32 = (functools.partial(run_networks, tf32=tf32, **options) for tf32 in (False, True))
-    measured = run_machine, run_kernels, plain, functools.partial(run_graphs, **options), tf32
+    precisions = {}, {"tf32": True}, {"amp": True}
+    plain, *others = (functools.partial(run_networks, **precision, **options) for precision in precisions)
+    measured = run_machine, run_kernels, plain, functools.partial(run_graphs, **options), *others
     measures = dict(zip(PARTS, measured, strict=True))
     with Workers() as workers:
         for part in args.parts:

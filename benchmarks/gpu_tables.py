@@ -27,6 +27,7 @@ def markdown(results, name):
         ("networks", "Networks, float32 throughout", networks),
         ("graphs", "CUDA graphs: a step or a prediction in one launch", graphs),
         ("tf32", "Networks, with TF32", networks),
+        ("amp", "Networks, in mixed precision: activations in float16, the loss scaled", networks),
         ("kernels", "Single ops", lambda records: kernels(records, found.get("machine"))),
     ):
         if part in found:

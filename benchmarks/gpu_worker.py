@@ -170,22 +170,23 @@ def _set_tf32(tf32):
 
 # ----- networks ------------------------------------------------------------------
 def prepare_network(
-    key, framework, network, shape, mode, width=64, layout="nchw", compiled=False, tf32=False, graph=False
+    key, framework, network, shape, mode, width=64, layout="nchw", compiled=False, tf32=False, amp=False, graph=False
 ):
     """Put a network into this worker; returns elements of the output, to compare frameworks by (inference only)."""
     worker.drop()
     make, gpu = {"tinyseg": (_tinyseg, CuPy), "torch": (_torch, Torch)}[framework]
     gpu = gpu()
     gpu.release()
-    step, host = make(network, tuple(shape), mode, width, layout, compiled, tf32, graph)
+    step, host = make(network, tuple(shape), mode, width, layout, compiled, tf32, amp, graph)
     sample = worker.sample(host(step())) if mode == "inference" else None
     put(key, {"time": step}, gpu)
     return sample
 
 
-def _tinyseg(network, shape, mode, width, layout, compiled, tf32, graph):
+def _tinyseg(network, shape, mode, width, layout, compiled, tf32, amp, graph):
     import tinyseg as ts
     from tinyseg.graphs import capture
+    from tinyseg.mixed_precision import LossScaler, in_float16
     from tinyseg.training import _overlap
     from tinyseg.training_graph import TrainingStep
 
@@ -196,16 +197,20 @@ def _tinyseg(network, shape, mode, width, layout, compiled, tf32, graph):
     for p, w in zip(parameters, models._weights([p.shape for p in parameters]), strict=True):
         p.data[...] = p.data if w is None else w
     model.to("gpu")
-    optimizer = ts.optim.Adam(model.parameters(), lr=1e-4)
+    optimizer, scaler = ts.optim.Adam(model.parameters(), lr=1e-4), LossScaler(enabled=amp)
+    run = in_float16(model) if amp else model
 
     def predict():
         with ts.no_grad():
-            return model(x).data
+            return run(x).data
 
     def train():
         optimizer.zero_grad()
-        ts.ops.binary_cross_entropy_with_logits(model(x), y).backward()
-        optimizer.step()
+        loss = ts.ops.binary_cross_entropy_with_logits(run(x), y)
+        with scaler.quiet():
+            scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
     if mode == "inference":
         model.eval()
@@ -222,7 +227,7 @@ def _tinyseg(network, shape, mode, width, layout, compiled, tf32, graph):
     return predict if mode == "inference" else train, ts.backend.to_numpy
 
 
-def _torch(network, shape, mode, width, layout, compiled, tf32, graph):
+def _torch(network, shape, mode, width, layout, compiled, tf32, amp, graph):
     import torch
     from torch.nn import functional as F
 
@@ -243,20 +248,27 @@ def _torch(network, shape, mode, width, layout, compiled, tf32, graph):
     if compiled:
         torch._dynamo.reset()  # otherwise another batch is taken for a reason to compile for any
     run = torch.compile(model, mode="reduce-overhead" if graph else None) if compiled else model
+    scaler = torch.amp.GradScaler(x.device.type, enabled=amp)
+
+    def autocast():
+        return torch.autocast(x.device.type, torch.float16, enabled=amp)
 
     def predict():
-        with torch.no_grad():
+        with torch.no_grad(), autocast():
             return run(x)
 
     def train():
         optimizer.zero_grad()
-        F.binary_cross_entropy_with_logits(run(x), y).backward()
-        optimizer.step()
+        with autocast():
+            loss = F.binary_cross_entropy_with_logits(run(x), y)
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
 
     step = predict if mode == "inference" else train
     if graph and not compiled:
         step = _torch_graph(torch, step)
-    return step, lambda y: y.cpu().numpy()
+    return step, lambda y: y.float().cpu().numpy()
 
 
 def _torch_graph(torch, step):

@@ -19,6 +19,7 @@ from tinyseg.command_line import (
     build_network,
     build_schedule,
     choose_device,
+    kernels_line,
     option_adder,
     run_script,
     settle,
@@ -37,7 +38,7 @@ DEFAULTS = {
     "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0, "class_weights": None,
     "empty_share": None, "balanced": False, "augment": "hflip", "model": "sdunet", "width": 64, "head": "direct",
     "ws": "default", "dropout": 0.5, "epochs": 4, "steps_per_epoch": 1000, "batch_size": 4, "lr": None,
-    "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
+    "schedule": "cosine", "warmup": 20, "clip": 1.0, "amp": False, "seed": 0,
 }  # fmt: skip
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
 PAPER = {"augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0}
@@ -81,7 +82,7 @@ def main():
     weights = None if args.class_weights is None else [float(w) for w in args.class_weights.split(",")]
     loss = dice_and_cross_entropy(args.dice_weight, args.ce_weight, weights)
     print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
-    print(f"kernels: {ts.backend.kernels_in_use(device)}")
+    print(f"kernels: {kernels_line(device, args.amp)}")
 
     # ----- training --------------------------------------------------------------
     config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
@@ -96,7 +97,7 @@ def main():
 
     result = fit(
         model, optimizer, schedule, loader, validate, epochs=args.epochs, run=run, loss=loss, meta=meta,
-        clip=args.clip, best="dice", cuda_graph=args.cuda_graph,
+        clip=args.clip, best="dice", cuda_graph=args.cuda_graph, mixed_precision=args.amp,
     )  # fmt: skip
     if result["interrupted"]:
         print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
@@ -109,7 +110,7 @@ def main():
     ts.plots.tumours(*examples_of(best, cache, scored), run.path / "predictions.png", cache.modalities, classes)
     summary = {
         "model": args.model, "parameters": model.num_parameters(), "device": ts.backend.device_name(device),
-        "kernels": ts.backend.kernels_in_use(device), "data": args.data or "synthetic", "steps": result["steps"],
+        "kernels": kernels_line(device, args.amp), "data": args.data or "synthetic", "steps": result["steps"],
         "seconds_per_step": result["seconds_per_step"], "best_epoch": result["best"]["epoch"],
         "val": result["best"], "test" if test else "val_patients": report,
     }  # fmt: skip

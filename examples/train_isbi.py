@@ -18,6 +18,7 @@ from tinyseg.command_line import (
     build_network,
     build_schedule,
     choose_device,
+    kernels_line,
     option_adder,
     run_script,
     settle,
@@ -29,7 +30,8 @@ from tinyseg.training import RunDirectory, evaluate, fit
 DEFAULTS = {
     "data": None, "foreground": "white", "size": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
-    "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "seed": 0,
+    "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "amp": False,
+    "seed": 0,
 }  # fmt: skip
 # ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
 # [0, 1] is what the Keras code it builds on does.
@@ -56,7 +58,7 @@ def main():
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
     schedule = build_schedule(args.schedule, optimizer, args.epochs * len(loader), args.warmup)
     print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
-    print(f"kernels: {ts.backend.kernels_in_use(device)}")
+    print(f"kernels: {kernels_line(device, args.amp)}")
 
     # ----- training --------------------------------------------------------------
     config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
@@ -68,7 +70,7 @@ def main():
     meta["classes"] = ["inside of a cell"]
     result = fit(
         model, optimizer, schedule, loader, lambda model: evaluate(model, val_x, val.labels)[0],
-        epochs=args.epochs, run=run, meta=meta, clip=args.clip, cuda_graph=args.cuda_graph,
+        epochs=args.epochs, run=run, meta=meta, clip=args.clip, cuda_graph=args.cuda_graph, mixed_precision=args.amp,
     )  # fmt: skip
     if result["interrupted"]:
         print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
@@ -81,7 +83,7 @@ def main():
     last = {k.removeprefix("val_"): v for k, v in result["history"][-1].items() if k.startswith("val_")}
     summary = {
         "model": args.model, "parameters": model.num_parameters(), "device": ts.backend.device_name(device),
-        "kernels": ts.backend.kernels_in_use(device), "data": args.data or "synthetic", "steps": result["steps"],
+        "kernels": kernels_line(device, args.amp), "data": args.data or "synthetic", "steps": result["steps"],
         "seconds_per_step": result["seconds_per_step"], "best_epoch": result["best"]["epoch"], "val": scores,
         "val_last_epoch": last,
     }  # fmt: skip

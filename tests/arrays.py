@@ -9,6 +9,8 @@ from tinyseg import Tensor
 from tinyseg.backend import device_of, to_device
 
 EPS32 = float(np.finfo(np.float32).eps)
+HALF_ULP = 2.0**-11  # rounding to float16 changes a number by at most this part of it
+HALF_TINY = 2.0**-25  # or by this, below 6e-5
 
 # H, W, kernel, stride, padding; then what that padding means, worked out by hand: ((top, bottom), (left, right)).
 WINDOWS = [

@@ -42,7 +42,7 @@ class Training:
         optim.clip_grad_norm(self.adam.parameters, self.clip or np.inf)
         self.adam.step()
         overlap, predicted, true = training._overlap(logits.data, y)
-        return figure, int(overlap), int(predicted) + int(true)
+        return figure, int(overlap), int(predicted) + int(true), True
 
     def batch(self, k, shape=(2, 8, 8)):
         """Images and targets of step k."""

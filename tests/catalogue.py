@@ -101,6 +101,7 @@ ENTRIES = [
     ("concat", lambda *xs: ops.concat(xs), X, rand(2, 3, 5, 3)),
     ("pad", lambda x: ops.pad(x, ((1, 2), (0, 3))), X),
     ("center_crop", lambda x: ops.center_crop(x, (2, 2)), X),
+    ("cast", lambda x: ops.cast(x, beside(x, X).dtype if as_array(x).dtype.kind == "f" else "float32"), X),
     ("reshape", lambda x: ops.reshape(x, 6, -1), X),
     ("transpose", lambda x: ops.transpose(x, 2, 0, 3, 1), X),
     (

@@ -39,6 +39,23 @@ static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
 static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((unsigned long long)a * b) >> 32); }
 template <class T> static T atomicAdd(T* p, T v) { T old = *p; *p += v; return old; }
 namespace host {
+// float16: sign, 5 bits of exponent (bias 15), 10 bits of mantissa.
+static float from_half(unsigned short h) {
+  int exponent = h >> 10 & 31, mantissa = h & 1023;
+  float x = exponent == 31 ? (mantissa ? NAN : INFINITY_F)
+          : exponent ? ldexpf(mantissa + 1024, exponent - 25) : ldexpf(mantissa, -24);
+  return h >> 15 ? -x : x;
+}
+static unsigned short to_half(float x) {
+  unsigned short sign = std::signbit(x) << 15;
+  if (std::isnan(x)) return sign | 0x7e00;
+  x = fabsf(x);
+  if (x >= 65520) return sign | 0x7c00;  // halfway to 2^16, and above
+  if (x < 6.103515625e-05f) return sign | (unsigned short)rintf(ldexpf(x, 24));  // multiples of 2^-24; rintf: to even
+  int exponent;
+  int mantissa = (int)rintf(ldexpf(frexpf(x, &exponent), 11));  // 1024 ... 2048
+  return sign | (unsigned short)((exponent + 14 - 1) * 1024 + mantissa);  // 2048: the next exponent
+}
 static ucontext_t scheduler, fibers[1024];
 static bool finished[1024], waiting[1024];
 static int current;
@@ -91,7 +108,7 @@ static inline void __syncthreads() {
 """
 SIGNATURE = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\(\w+\)\s+)?(\w+)\s*\(([^)]*)\)', re.S)
 DTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned char": np.uint8, "bool": np.bool_}
-DTYPES |= {"long long": np.int64, "unsigned": np.uint32, "unsigned long long": np.uint64}
+DTYPES |= {"long long": np.int64, "unsigned": np.uint32, "unsigned long long": np.uint64, "half": np.float16}
 compiler = shutil.which("g++")
 
 
@@ -99,15 +116,17 @@ class RawModule:
     """As much of `cupy.RawModule` as tinyseg uses."""
 
     def __init__(self, code, options=()):
+        defined = [option for option in options if option.startswith("-D")]
+        real = dict(option[2:].split("=") for option in defined).get("REAL")
         self.kernels = {
-            name: [_type(parameter) for parameter in parameters.split(",")]
+            name: [_type(parameter.replace("real", real or "real")) for parameter in parameters.split(",")]
             for name, parameters in SIGNATURE.findall(re.sub(r"//.*", "", code))
         }
         runs = "".join(
             f'extern "C" int run_{name}(unsigned* g, unsigned t, void** a) {{ return host::run({name}, g, t, a); }}\n'
             for name in self.kernels
         )
-        self.library = ctypes.CDLL(str(_compiled(HOST + code + runs)))
+        self.library = ctypes.CDLL(str(_compiled(HOST + code + runs, defined)))
 
     def get_function(self, name):
         types, run = self.kernels[name], getattr(self.library, f"run_{name}")
@@ -150,14 +169,15 @@ def _value(name, k, a, expected):
     return np.array([a])
 
 
-def _compiled(code):
+def _compiled(code, defined):
     folder = pathlib.Path(tempfile.gettempdir()) / "tinyseg-cuda-on-cpu"
     folder.mkdir(exist_ok=True)
-    library = folder / f"{hashlib.sha256(code.encode()).hexdigest()[:24]}.so"
+    name = hashlib.sha256("".join([code, *defined]).encode()).hexdigest()[:24]
+    library = folder / f"{name}.so"
     if not library.exists():
         source, made = library.with_suffix(".cpp"), library.with_suffix(".tmp")
         source.write_text(code)
         command = [compiler, "-std=c++20", "-O1", "-shared", "-fPIC", "-Wno-unknown-pragmas", "-ffp-contract=off"]
-        subprocess.run([*command, "-o", made, source], check=True)
+        subprocess.run([*command, *defined, "-o", made, source], check=True)
         made.replace(library)
     return library

@@ -12,6 +12,7 @@ import operator
 import sys
 import types
 
+import fake_cublas
 import fake_cuda
 import fake_graphs
 import numpy as np
@@ -27,7 +28,7 @@ FUNCTIONS = [
     "multiply", "negative", "not_equal", "ones", "pad", "power", "repeat", "reshape", "roll", "split", "sqrt", "square",
     "stack", "subtract", "sum", "take_along_axis", "tensordot", "transpose", "where", "zeros",
 ]  # fmt: skip
-SAME = ["finfo", "float32", "float64", "inf", "int32", "int64", "nan", "newaxis", "uint8", "uint32"]
+SAME = ["finfo", "float16", "float32", "float64", "inf", "int32", "int64", "nan", "newaxis", "uint8", "uint32"]
 METHODS = ["all", "any", "argmax", "max", "mean", "min", "ravel", "repeat", "reshape", "sum", "transpose"]
 LIMITED = ["concatenate", "einsum", "matmul", "stack", "tensordot"]  # not everything during a capture
 OPERATORS = [
@@ -286,9 +287,13 @@ cuda = types.SimpleNamespace(
         driverGetVersion=lambda: 12080,
         runtimeGetVersion=lambda: 12080,
         CUDARuntimeError=fake_graphs.CUDARuntimeError,
+        CUDA_R_32F=0,
+        CUDA_R_16F=2,
     ),
+    cublas=fake_cublas,
+    get_cublas_handle=lambda: fake_cublas.HANDLE,
     Device=lambda: types.SimpleNamespace(
-        id=0, synchronize=lambda: forbid("waiting"), compute_capability="90", cublas_handle=1
+        id=0, synchronize=lambda: forbid("waiting"), compute_capability="90", cublas_handle=fake_cublas.HANDLE
     ),
     Graph=fake_graphs.Graph,
     MemoryPool=fake_graphs.MemoryPool,

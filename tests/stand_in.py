@@ -7,7 +7,7 @@ import fake_cublas
 import fake_cupy
 import numpy as np
 import pytest
-from arrays import EPS32
+from arrays import EPS32, HALF_TINY, HALF_ULP
 
 from tinyseg import backend, cublas, cuda
 
@@ -50,20 +50,26 @@ def strided(cp, a):
     return cp.asarray(big)[every_second]
 
 
+reals = pytest.mark.parametrize("real", [np.float32, np.float16], ids=["float32", "float16"])  # types of activations
 LAYOUTS = {"planes": planes, "pixels": pixels, "strided": strided}
 layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 
 # ----- float32 against float64 -------------------------------------------------------
 def doubles(*xs):
-    """Arrays of the host, float32 ones as float64, for the maths file."""
-    return [x.astype(np.float64) if getattr(x, "dtype", None) == np.float32 else x for x in xs]
+    """Arrays of the host, float32 and float16 ones as float64, for the maths file."""
+    return [x.astype(np.float64) if getattr(x, "dtype", None) in (np.float32, np.float16) else x for x in xs]
 
 
-def within(cp, found, expected, bound):
-    """Assert that an array of the device is float32, of the shape expected, and nowhere off by more than `bound`."""
-    assert type(found) is cp.ndarray and found.dtype == np.float32 and found.shape == np.shape(expected)
-    error = abs(cp.asnumpy(found) - expected)
+def within(cp, found, expected, bound, real=np.float32):
+    """Assert that an array of the device has type and shape, and is nowhere off by more than `bound`.
+
+    If `real` is float16, also by its rounding, once.
+    """
+    assert type(found) is cp.ndarray and found.dtype == real and found.shape == np.shape(expected)
+    error = abs(cp.asnumpy(found) - np.asarray(expected, np.float64))
+    if real == np.float16:
+        bound = bound + HALF_ULP * (abs(np.asarray(expected, np.float64)) + bound) + HALF_TINY
     assert (error <= bound).all(), (error / np.maximum(bound, np.finfo(float).tiny)).max()
 
 

@@ -365,10 +365,10 @@ def test_no_grad_is_for_its_thread_alone():
 
 # ----- inputs ------------------------------------------------------------------------
 def test_integers_and_booleans_are_refused():
-    for data in (np.arange(3), np.ones(3, bool), np.ones(3, np.float16), [1, 2], np.int64(3)):
-        with pytest.raises(TypeError, match="Only float32 and float64 tensors can require gradients"):
+    for data in (np.arange(3), np.ones(3, bool), [1, 2], np.int64(3)):
+        with pytest.raises(TypeError, match="Only floating-point tensors can require gradients"):
             Tensor(data, requires_grad=True)
-        with pytest.raises(TypeError, match="Exp needs floating-point data .float32 or float64., but got"):
+        with pytest.raises(TypeError, match="Exp needs floating-point data .such as float32., but got"):
             ops.exp(Tensor(data))
 
 

@@ -23,7 +23,7 @@ def seconds(*rounds):
 
 
 NETWORK = {
-    "network": "sdunet", "shape": [4, 1, 256, 256], "mode": "training", "width": 64, "tf32": False,
+    "network": "sdunet", "shape": [4, 1, 256, 256], "mode": "training", "width": 64, "tf32": False, "amp": False,
     "times": {"tinyseg": seconds(0.008, 0.008, 0.009), "NCHW": seconds(0.02, 0.01, 0.01),
               "channels-last": seconds(0.01, 0.016, 0.012)},
     "failed": {"compiled": "no time was left"}, "memory": {"tinyseg": 3 * 2**30, "NCHW": 2**30},
@@ -68,10 +68,12 @@ def test_the_page_has_ratios_memory_reasons_and_shares():
         "machine": {"date": "today", "quick": False, "found": MACHINE},
         "networks": {"date": "today", "quick": True, "found": [NETWORK]},
         "tf32": {"date": "today", "quick": False, "found": None},
+        "amp": {"date": "today", "quick": False, "found": [NETWORK | {"amp": True}]},
         "kernels": {"date": "today", "quick": False, "found": [OP, OP | {"times": {}, "failed": "illegal address"}]},
     }
     page = gpu_tables.markdown(results, "NVIDIA H100")
     assert page.startswith("# tinyseg beside PyTorch on NVIDIA H100\n") and "with TF32" not in page
+    assert page.index("## Networks, in mixed precision") > page.index("## Networks, float32")
     # rounds: 8/10, 8/10, 9/10 of the fastest eager variant
     assert "| sdunet | 4×1×256×256 | training | 8.00 | 10.0 | 12.0 | see below | 0.80 | – |" in page
     assert "| sdunet | 4×1×256×256 | training | 3072 | 1024 | – | – |" in page
@@ -115,7 +117,14 @@ def test_a_variant_that_fails_is_reported_and_the_files_are_written(monkeypatch,
     else:
         pytest.skip("there is a GPU")
     with gpu.Workers(timeout=100) as workers:
-        case = {"network": "sdunet", "shape": (1, 1, 32, 32), "mode": "inference", "width": 4, "tf32": True}
+        case = {
+            "network": "sdunet",
+            "shape": (1, 1, 32, 32),
+            "mode": "inference",
+            "width": 4,
+            "tf32": True,
+            "amp": True,
+        }
         variants = [gpu.OURS, gpu.COMPILED]
         record = gpu.measure_network(workers, gpu.Clock(1), case, variants, rounds=1)
     assert record["times"] == {} and record["failed"]["compiled"] == "no time was left"
@@ -134,15 +143,19 @@ def cases(stand_in):
     worker.drop()
 
 
+@pytest.mark.parametrize("amp", [False, True], ids=["float32", "amp"])
 @pytest.mark.parametrize("mode", ["inference", "training"])
-def test_networks_are_timed(mode, cases, monkeypatch):
+def test_networks_are_timed(mode, amp, cases, monkeypatch):
     monkeypatch.setenv("CUPY_TF32", "0")
     monkeypatch.setattr(gpu_worker, "SECONDS", 0)
     given = {"framework": "tinyseg", "network": "sdunet", "shape": [1, 1, 16, 16], "mode": mode, "width": 4}
+    given["amp"] = amp
     sample = gpu_worker.prepare_network("case", **given)
     assert (sample is None) == (mode == "training") and (not sample or np.isfinite(sample).all())
     (times,) = worker.run("case", 2).values()
     assert len(times) == 2 and min(times) > 0 and gpu_worker.peak("case") >= 0
+    if amp:  # not in a graph
+        return
     replayed = gpu_worker.prepare_network("case", **given, graph=True)
     assert (sample is None and replayed is None) or worker.difference([replayed], [sample]) < 1e-5
     assert min(worker.run("case", 1)["time"]) > 0
@@ -155,8 +168,9 @@ def test_ops_are_timed(op, cases, monkeypatch):
     assert worker.run("op", 1).keys() == work(op, (2, 64, 4, 4)).keys()
 
 
+@pytest.mark.parametrize("amp", [False, True], ids=["float32", "amp"])
 @pytest.mark.parametrize("mode", ["inference", "training"])
-def test_pytorch_is_timed(mode, monkeypatch):
+def test_pytorch_is_timed(mode, amp, monkeypatch):
     """On the CPU, with a clock of its own in the place of CUDA's events; the same network as tinyseg's."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(torch.Tensor, "cuda", lambda self: self)
@@ -165,10 +179,11 @@ def test_pytorch_is_timed(mode, monkeypatch):
     monkeypatch.setattr(gpu_worker.Torch, "seconds", lambda self, a, b: fake_cuda.get_elapsed_time(a, b) / 1e3)
     monkeypatch.setattr(gpu_worker, "SECONDS", 0)
     case = {"network": "sdunet", "shape": [1, 1, 32, 32], "mode": mode, "width": 4, "layout": "channels_last"}
+    case["amp"] = amp
     sample = gpu_worker.prepare_network("case", framework="torch", **case)
     if sample:
         expected = models.prepare("ours", "tinyseg", "sdunet", (1, 1, 32, 32), 1, "inference", width=4)["sample"]
-        assert worker.difference([sample], [expected]) < 1e-3
+        assert worker.difference([sample], [expected]) < (gpu.TOLERANCE[True] if amp else 1e-3)
         gpu_worker.prepare_network("case", framework="torch", **case)  # `models.prepare` is another worker's
     assert min(worker.run("case", 2)["time"]) > 0
     worker.drop()

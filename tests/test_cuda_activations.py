@@ -1,11 +1,11 @@
-"""The CUDA kernels of the activations in float32 against the maths in float64, and dropout's mask bit for bit."""
+"""The CUDA kernels of activations, float32 and float16, against the maths in float64; dropout's mask bit for bit."""
 
 import importlib
 
 import numpy as np
 import pytest
 from arrays import EPS32, rand, spaced
-from stand_in import LAYOUTS, doubles, layouts, planes, within
+from stand_in import LAYOUTS, doubles, layouts, planes, reals, within
 
 fast = importlib.import_module("tinyseg.ops.activation_cuda")
 maths = importlib.import_module("tinyseg.ops.activation")
@@ -26,25 +26,31 @@ def lay(layout, cp, a):
 
 @shapes
 @layouts
-def test_relu(shape, layout, stand_in):
-    x, gy = single(spaced(*shape, gap=0.1)), single(rand(*shape))
+@reals
+def test_relu(shape, layout, real, stand_in):
+    x, gy = np.asarray(spaced(*shape, gap=0.1), real), np.asarray(rand(*shape), real)
     x_there, gy_there = lay(layout, stand_in, x), lay(layout, stand_in, gy)
     y = fast.relu_forward(x_there)
-    within(stand_in, y, np.maximum(x, 0), 0)
-    within(stand_in, fast.relu_grad(gy_there, y), gy * (x > 0), 0)
-    within(stand_in, fast.relu_grad(gy_there, x_there), gy * (x > 0), 0)
+    for found, expected in (
+        (y, np.maximum(x, 0)),
+        (fast.relu_grad(gy_there, y), gy * (x > 0)),
+        (fast.relu_grad(gy_there, x_there), gy * (x > 0)),
+    ):
+        assert found.dtype == real and found.shape == shape
+        np.testing.assert_array_equal(stand_in.asnumpy(found), expected)
 
 
 @shapes
 @layouts
-def test_sigmoid(shape, layout, stand_in):
-    x, gy = single(20 * rand(*shape)), single(rand(*shape, seed=1))
+@reals
+def test_sigmoid(shape, layout, real, stand_in):
+    x, gy = np.asarray(20 * rand(*shape), real), np.asarray(rand(*shape, seed=1), real)
     y = maths.sigmoid_forward(np.asarray(x, np.float64))
-    within(stand_in, fast.sigmoid_forward(lay(layout, stand_in, x)), y, UNITS * EPS32 * y)
-    y = single(y)
+    within(stand_in, fast.sigmoid_forward(lay(layout, stand_in, x)), y, UNITS * EPS32 * y, real)
+    y = np.asarray(y, real)
     expected = maths.sigmoid_grad(np.asarray(gy, np.float64), np.asarray(y, np.float64))
     found = fast.sigmoid_grad(lay(layout, stand_in, gy), lay(layout, stand_in, y))
-    within(stand_in, found, expected, UNITS * EPS32 * abs(expected))
+    within(stand_in, found, expected, UNITS * EPS32 * abs(expected), real)
 
 
 AXES = [((3, 5, 7, 9), 1), ((1, 1, 5, 3), 1), ((2, 64, 3, 5), 1), ((2, 65, 3, 5), 1), ((3, 4, 300), 1)]
@@ -53,25 +59,31 @@ AXES += [((5, 4), -1), ((2, 3, 4, 5), -2), ((2, 3, 4, 5), 0), ((7,), 0)]
 
 @pytest.mark.parametrize(("shape", "axis"), AXES, ids=str)
 @layouts
-def test_softmax(shape, axis, layout, stand_in):
-    x, gy, cp = single(4 * rand(*shape)), single(rand(*shape, seed=1)), stand_in
+@reals
+def test_softmax(shape, axis, layout, real, stand_in):
+    x, gy, cp = (4 * rand(*shape)).astype(real), rand(*shape, seed=1).astype(real), stand_in
     x_there, gy_there = lay(layout, cp, x), lay(layout, cp, gy)
     exact_x, exact_gy = doubles(x, gy)
-    C, top = shape[axis], x.max(axis=axis, keepdims=True)
+    C, top = shape[axis], exact_x.max(axis=axis, keepdims=True)
     # The difference of two logits is rounded before its exponential is taken, and C of those are added.
-    n = (UNITS + C + abs(x - top)) * EPS32
+    n = (UNITS + C + abs(exact_x - top)) * EPS32
     y = maths.softmax_forward(exact_x, axis)
-    within(cp, fast.softmax_forward(x_there, axis), y, n.max(axis=axis, keepdims=True) * y)
+    within(cp, fast.softmax_forward(x_there, axis), y, n.max(axis=axis, keepdims=True) * y, real)
     log_y = maths.log_softmax_forward(exact_x, axis)
-    within(cp, fast.log_softmax_forward(x_there, axis), log_y, (UNITS + C + abs(x) + abs(top) + abs(log_y)) * EPS32)
+    bound = (UNITS + C + abs(exact_x) + abs(top) + abs(log_y)) * EPS32
+    within(cp, fast.log_softmax_forward(x_there, axis), log_y, bound, real)
 
-    y, log_y = single(y), single(log_y)
-    size = y * (abs(gy) + (abs(gy) * y).sum(axis=axis, keepdims=True))
-    found = fast.softmax_grad(gy_there, lay(layout, cp, y), axis)
-    within(cp, found, maths.softmax_grad(exact_gy, *doubles(y), axis), (UNITS + C) * EPS32 * size)
-    size = abs(gy) + np.exp(log_y) * abs(gy).sum(axis=axis, keepdims=True)
-    found = fast.log_softmax_grad(gy_there, lay(layout, cp, log_y), axis)
-    within(cp, found, maths.log_softmax_grad(exact_gy, *doubles(log_y), axis), (UNITS + C) * EPS32 * size)
+    y, log_y = y.astype(real), log_y.astype(real)
+    exact_y, exact_log_y = doubles(y, log_y)
+    size = exact_y * (abs(exact_gy) + (abs(exact_gy) * exact_y).sum(axis=axis, keepdims=True))
+    log_size = abs(exact_gy) + np.exp(exact_log_y) * abs(exact_gy).sum(axis=axis, keepdims=True)
+    for name, given, exact, bound in (
+        ("softmax_grad", y, exact_y, size),
+        ("log_softmax_grad", log_y, exact_log_y, log_size),
+    ):
+        found = getattr(fast, name)(gy_there, lay(layout, cp, given), axis)
+        of = real if C <= fast.CLASSES else np.float32  # the maths' gradients are rounded by the engine
+        within(cp, found, getattr(maths, name)(exact_gy, exact, axis), (UNITS + C) * EPS32 * bound, of)
 
 
 def test_the_cotangent_may_lie_otherwise_than_the_output(stand_in):

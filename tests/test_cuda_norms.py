@@ -1,4 +1,4 @@
-"""The CUDA kernels of the norms and of weight standardization in float32 against the maths in float64."""
+"""The CUDA kernels of the norms and of weight standardization in float32 and float16 against the maths in float64."""
 
 import importlib
 import math
@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 from arrays import EPS32, rand
-from stand_in import LAYOUTS, doubles, layouts, planes, rounding, slices, within
+from stand_in import LAYOUTS, doubles, layouts, planes, reals, rounding, slices, within
 
 CASES = [  # shape, groups
     ((1, 1, 1, 3), 1),
@@ -32,11 +32,11 @@ def both(op):
     return importlib.import_module(f"tinyseg.ops.{op}"), importlib.import_module(f"tinyseg.ops.{op}_cuda")
 
 
-def arrays(shape, offset=0.0):
-    """x, gy, γ, β in float32."""
+def arrays(shape, offset=0.0, real=np.float32):
+    """x, gy as `real`; γ, β in float32."""
     C = shape[1]
-    xs = rand(*shape) + offset, rand(*shape, seed=1), rand(C, seed=2), rand(C, seed=3)
-    return [a.astype(np.float32) for a in xs]
+    images, parameters = (rand(*shape) + offset, rand(*shape, seed=1)), (rand(C, seed=2), rand(C, seed=3))
+    return [a.astype(real) for a in images] + [a.astype(np.float32) for a in parameters]
 
 
 def terms(shape):
@@ -58,9 +58,10 @@ def statistics(op, x, G):
 # ----- forward -----------------------------------------------------------------------
 @cases
 @relus
-def test_group_norm(shape, G, layout, relu, stand_in):
+@reals
+def test_group_norm(shape, G, layout, relu, real, stand_in):
     maths, fast = both("group_norm")
-    x, _, gamma, beta = arrays(shape)
+    x, _, gamma, beta = arrays(shape, real=real)
     y, mean, rstd = fast.forward(
         LAYOUTS[layout](stand_in, x), *(planes(stand_in, a) for a in (gamma, beta)), G, EPS, relu
     )
@@ -69,14 +70,15 @@ def test_group_norm(shape, G, layout, relu, stand_in):
     within(stand_in, mean, exact[1], EPS32 * (abs(exact[1]) + 1 / exact[2]))
     within(stand_in, rstd, exact[2], n * exact[2])
     spread = n * (abs(x - m) + abs(m)) * r * abs(gamma[:, None, None])
-    within(stand_in, y, exact[0], spread + EPS32 * abs(beta[:, None, None]))
+    within(stand_in, y, exact[0], spread + EPS32 * abs(beta[:, None, None]), real)
     assert not relu or (y >= 0).all()
 
 
 @cases
-def test_statistics_of_channels(shape, G, layout, stand_in):
+@reals
+def test_statistics_of_channels(shape, G, layout, real, stand_in):
     maths, fast = both("batch_norm")
-    x, *_ = arrays(shape)
+    x, *_ = arrays(shape, real=real)
     mean, var = fast.statistics(LAYOUTS[layout](stand_in, x))
     exact_mean, exact_var = maths.statistics(x.astype(float))
     within(stand_in, mean, exact_mean, EPS32 * (abs(exact_mean) + np.sqrt(exact_var)))
@@ -85,29 +87,31 @@ def test_statistics_of_channels(shape, G, layout, stand_in):
 
 @cases
 @relus
-def test_batch_norm(shape, G, layout, relu, stand_in):
+@reals
+def test_batch_norm(shape, G, layout, relu, real, stand_in):
     maths, fast = both("batch_norm")
-    x, _, gamma, beta = arrays(shape)
-    mean, rstd = (a.astype(np.float32) for a in statistics("batch_norm", x, G)[:2])
+    x, _, gamma, beta = arrays(shape, real=real)
+    mean, rstd = (a.astype(np.float32) for a in statistics("batch_norm", x.astype(float), G)[:2])
     y = fast.forward(LAYOUTS[layout](stand_in, x), *(planes(stand_in, a) for a in (gamma, beta, mean, rstd)), relu)
     size = (abs(x) + abs(mean)) * rstd * abs(gamma[:, None, None]) + abs(beta[:, None, None])
-    within(stand_in, y, maths.forward(*doubles(x, gamma, beta, mean, rstd), relu), 4 * EPS32 * size)
+    within(stand_in, y, maths.forward(*doubles(x, gamma, beta, mean, rstd), relu), 4 * EPS32 * size, real)
     assert not relu or (y >= 0).all()
 
 
 # ----- backward ----------------------------------------------------------------------
-def backward(op, shape, G, training, relu, layout, cp):
+def backward(op, shape, G, training, relu, layout, real, cp):
     """Check all three gradients; bounds: the same sums of absolute values."""
     maths, fast = both(op)
-    x, gy, gamma, beta = arrays(shape)
+    x, gy, gamma, beta = arrays(shape, real=real)
     if relu:  # y away from the kink
         gamma, beta = np.sign(gamma), np.float32(0.3) * np.sign(beta)
-        x = np.sign(x) + np.float32(0.1) * x
+        x = np.sign(x) + real(0.1) * x
     mean, rstd, m, r = (a.astype(np.float32) for a in statistics(op, x.astype(float), G))
     options = ((training,) if op == "batch_norm" else ()) + ((beta,) if relu else ())
     args = LAYOUTS[layout](cp, gy), LAYOUTS[layout](cp, x), *(planes(cp, a) for a in (gamma, mean, rstd))
     found = fast.backward(*args, *(planes(cp, a) if a is beta else a for a in options))
     expected = maths.backward(*doubles(gy, x, gamma, mean, rstd, *options))
+    gy = gy.astype(float)
     xhat, gxhat, axes = abs((x - m) * r), abs(gy * gamma[:, None, None]), (0, 2, 3)
     first, second = gxhat, gxhat * xhat
     if not training:
@@ -118,22 +122,24 @@ def backward(op, shape, G, training, relu, layout, cp):
         grouped = (a.reshape(len(x), G, -1).mean(axis=2) for a in (first, second))
         first, second = (np.repeat(a, shape[1] // G, axis=1)[..., None, None] for a in grouped)
     n = terms(shape)
-    within(cp, found[0], expected[0], n * r * (gxhat + first + xhat * second))
+    within(cp, found[0], expected[0], n * r * (gxhat + first + xhat * second), real)
     within(cp, found[1], expected[1], n * (abs(gy) * xhat).sum(axis=axes))
     within(cp, found[2], expected[2], n * abs(gy).sum(axis=axes))
 
 
 @cases
 @relus
-def test_group_norm_backward(shape, G, layout, relu, stand_in):
-    backward("group_norm", shape, G, True, relu, layout, stand_in)
+@reals
+def test_group_norm_backward(shape, G, layout, relu, real, stand_in):
+    backward("group_norm", shape, G, True, relu, layout, real, stand_in)
 
 
 @cases
 @relus
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
-def test_batch_norm_backward(shape, G, layout, relu, training, stand_in):
-    backward("batch_norm", shape, G, training, relu, layout, stand_in)
+@reals
+def test_batch_norm_backward(shape, G, layout, relu, training, real, stand_in):
+    backward("batch_norm", shape, G, training, relu, layout, real, stand_in)
 
 
 # ----- hard numbers ------------------------------------------------------------------

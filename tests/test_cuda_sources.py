@@ -68,10 +68,24 @@ def launched_by(path):
     return {name for one in found for name in one}
 
 
+def types_of(path):
+    """What `real` may be in a source: without it, only float is asked for."""
+    return list(cuda.REAL.values()) if re.search(r"\breal\b", path.read_text(encoding="utf-8")) else ["float"]
+
+
+def test_the_kernels_of_activations_are_compiled_for_float16():
+    """The others see parameters, losses in float32 and dropout's mask."""
+    others = {"dropout", "loss", "optim", "weight_standardization"}
+    assert {path.stem for path in SOURCES if types_of(path) == ["float"]} == others
+
+
 @pytest.mark.parametrize("arch", ["sm_80", "sm_90"])
-@pytest.mark.parametrize("path", SOURCES, **names)
-def test_it_compiles(path, arch, nvrtc):
-    works, log, size = compiled(nvrtc, source(path), (*cuda.OPTIONS, f"-arch={arch}"))
+@pytest.mark.parametrize(
+    ("path", "real"),
+    [pytest.param(path, real, id=f"{names['ids'](path)}-{real}") for path in SOURCES for real in types_of(path)],
+)
+def test_it_compiles(path, real, arch, nvrtc):
+    works, log, size = compiled(nvrtc, source(path), (*cuda.OPTIONS, f"-DREAL={real}", f"-arch={arch}"))
     assert works and size > 0, log
     assert log.strip("\0\n ") == "", log  # warnings are errors
 

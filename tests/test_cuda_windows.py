@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 from arrays import EPS32, WINDOWS, rand, spaced, value_and_grads
-from stand_in import LAYOUTS, doubles, within
+from stand_in import LAYOUTS, doubles, reals, within
 
 from tinyseg import backend, cuda, ops, using
 from tinyseg.ops import pool, pool_cuda, upsample_cuda
@@ -33,11 +33,12 @@ def single(a):
 
 # ----- pools ---------------------------------------------------------------------------
 @pools
-def test_maxima_and_winners_are_those_of_the_maths(N, C, layout, H, W, kernel, stride, padding, stand_in):
+@reals
+def test_maxima_and_winners_are_those_of_the_maths(N, C, layout, H, W, kernel, stride, padding, real, stand_in):
     stride, pads, out = resolve((N, C, H, W), kernel, stride, padding)
     values = np.array([-np.inf, -1, 0, 1, np.nan])  # ties, borders and NaN everywhere
     for x in (spaced(N, C, H, W), np.random.default_rng(0).choice(values, (N, C, H, W))):
-        x = single(x)
+        x = x.astype(real)
         given = layout(stand_in, x)
         found = pool_cuda.max_forward(given, kernel, stride, pads, out)
         for a, b in zip(found, pool.max_forward(x, kernel, stride, pads, out), strict=True):
@@ -47,21 +48,23 @@ def test_maxima_and_winners_are_those_of_the_maths(N, C, layout, H, W, kernel, s
 
 
 @pools
-def test_gradients_go_to_the_winners(N, C, layout, H, W, kernel, stride, padding, stand_in):
+@reals
+def test_gradients_go_to_the_winners(N, C, layout, H, W, kernel, stride, padding, real, stand_in):
     stride, pads, out = resolve((N, C, H, W), kernel, stride, padding)
-    gy, args = single(rand(N, C, *out)), ((N, C, H, W), kernel, stride, pads)
+    gy, args = rand(N, C, *out).astype(real), ((N, C, H, W), kernel, stride, pads)
     _, winner = pool.max_forward(spaced(N, C, H, W), *args[1:], out)
     given = layout(stand_in, gy), layout(stand_in, winner)
-    bound = kernel[0] * kernel[1] * EPS32 * pool.max_grad_x(abs(gy), winner, *args)
-    within(stand_in, pool_cuda.max_grad_x(*given, *args), pool.max_grad_x(*doubles(gy), winner, *args), bound)
+    bound = kernel[0] * kernel[1] * EPS32 * pool.max_grad_x(abs(*doubles(gy)), winner, *args)
+    within(stand_in, pool_cuda.max_grad_x(*given, *args), pool.max_grad_x(*doubles(gy), winner, *args), bound, real)
     for a, b in zip(given, (gy, winner), strict=True):
         np.testing.assert_array_equal(stand_in.asnumpy(a), b)
 
 
 @pools
-def test_averages(N, C, layout, H, W, kernel, stride, padding, stand_in):
+@reals
+def test_averages(N, C, layout, H, W, kernel, stride, padding, real, stand_in):
     stride, pads, out = resolve((N, C, H, W), kernel, stride, padding)
-    x, gy = single(rand(N, C, H, W)), single(rand(N, C, *out))
+    x, gy = rand(N, C, H, W).astype(real), rand(N, C, *out).astype(real)
     for name, a, rest in (
         ("avg_forward", x, (kernel, stride, pads, out)),
         ("avg_grad_x", gy, (x.shape, kernel, stride, pads)),
@@ -69,21 +72,22 @@ def test_averages(N, C, layout, H, W, kernel, stride, padding, stand_in):
         given = layout(stand_in, a)
         found, maths = getattr(pool_cuda, name)(given, *rest), getattr(pool, name)
         bound = (kernel[0] * kernel[1] + 2) * EPS32 * maths(abs(*doubles(a)), *rest)
-        within(stand_in, found, maths(*doubles(a), *rest), bound)
+        within(stand_in, found, maths(*doubles(a), *rest), bound, real)
         np.testing.assert_array_equal(stand_in.asnumpy(given), a)
 
 
 # ----- upsampling ----------------------------------------------------------------------
 @upsamplings
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
-def test_upsampling(N, C, layout, H, W, factor, mode, stand_in):
-    x, gy = single(rand(N, C, H, W)), single(rand(N, C, H * factor[0], W * factor[1], seed=1))
+@reals
+def test_upsampling(N, C, layout, H, W, factor, mode, real, stand_in):
+    x, gy = (rand(N, C, *size, seed=size[0]).astype(real) for size in ((H, W), (H * factor[0], W * factor[1])))
     taps = 9 * factor[0] * factor[1] if mode == "bilinear" else factor[0] * factor[1]
     for name, a in ((f"{mode}_forward", x), (f"{mode}_grad_x", gy)):
         given = layout(stand_in, a)
         found, maths = getattr(upsample_cuda, name)(given, factor), getattr(upsample_cuda.maths, name)
         bound = (taps + 4) * EPS32 * maths(abs(*doubles(a)), factor)  # and roundings of the weights
-        within(stand_in, found, maths(*doubles(a), factor), bound if mode == "bilinear" or a is gy else 0)
+        within(stand_in, found, maths(*doubles(a), factor), bound if mode == "bilinear" or a is gy else 0, real)
         np.testing.assert_array_equal(stand_in.asnumpy(given), a)
 
 
@@ -103,8 +107,8 @@ def test_through_the_op(fast, f, limit, stand_in, monkeypatch):
     """With room for all arrays, for an input of 140 elements but not every output, or only for small outputs."""
     monkeypatch.setattr(cuda, "LIMIT", limit)
     x = stand_in.asarray(single(spaced(2, 2, 7, 5)))
-    assert backend.kernels(fast.maths.__name__, x) is (fast if limit > x.size else fast.maths)
-    assert backend.kernels(fast.maths.__name__, x.astype(np.float64)) is fast.maths
+    assert backend.kernels(fast.maths.__name__, x) is (fast if limit > x.size else fast.maths.module)
+    assert backend.kernels(fast.maths.__name__, x.astype(np.float64)) is fast.maths.module
     found = value_and_grads(f, x)
     with using(kernels="reference"):
         expected = value_and_grads(f, x)

@@ -6,8 +6,8 @@ import fake_cupy
 import pytest
 from scripts import run_example
 
-from tinyseg import backend
-from tinyseg.command_line import add_device_options, choose_device, run_script
+from tinyseg import backend, checkpoint, models
+from tinyseg.command_line import add_device_options, choose_device, run_script, settle
 
 
 @pytest.fixture
@@ -56,6 +56,34 @@ def test_options_of_the_gpu_are_refused_on_the_cpu(given, monkeypatch):
             choose_device(options("--device", device, *given))
     with pytest.raises(RuntimeError, match="CuPy is not installed"):
         choose_device(options("--device", "gpu", *given))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("script", ["train_isbi.py", "train_brats.py"])
+def test_mixed_precision_works_on_the_cpu_and_is_said_to_be_slow(script, tmp_path, capsys):
+    few = ["--width", 4, "--size", 32, "--epochs", 1, "--workers", 1, "--device", "cpu", "--out", tmp_path / "run"]
+    if script == "train_brats.py":
+        few += ["--steps-per-epoch", 3, "--batch-size", 2, "--cache", tmp_path / "brains"]
+    out, _ = run_example(script, *few, "--amp", capsys=capsys)
+    assert ", mixed precision (slower than float32 here: only useful on a GPU)" in out
+    arrays, meta = checkpoint.read(tmp_path / "run" / "checkpoint.safetensors")
+    assert meta["config"]["amp"] is True and meta["training"]["scaler"]["factor"] <= 2.0**16
+    assert "loss_scale" in meta["training"]["state"]["history"][0]
+    _, err = run_example(script, "--resume", tmp_path / "run", "--amp", "--lr", 1, capsys=capsys, code=2)
+    assert "leave out lr" in err and "amp" not in err.split("leave out")[1]
+
+
+def test_runs_of_before_mixed_precision_can_be_resumed(tmp_path, monkeypatch):
+    model = models.build("sdunet", width=4, levels=2)
+    config = {"data": None, "epochs": 3, "schedule": "cosine", "model": "sdunet", "lr": 0.1}
+    checkpoint.save(tmp_path / "checkpoint.safetensors", model, training={}, config=config)
+    parser = argparse.ArgumentParser()
+    for name in ("data", "epochs", "resume", "out", "overwrite", "protocol", "download", "amp"):
+        parser.add_argument(f"--{name}")
+    monkeypatch.setattr("sys.argv", ["script", "--resume", str(tmp_path)])
+    assert settle(parser, config | {"amp": False}, {}, {}).amp is False
+    with pytest.raises(SystemExit):
+        settle(parser, config | {"another": 1}, {}, {})
 
 
 @pytest.mark.parametrize("script", ["train_isbi.py", "train_brats.py"])

@@ -97,3 +97,11 @@ def test_on_the_cpu_it_is_refused_before_anything_is_written(data, tmp_path):
     with pytest.raises(ValueError, match="CUDA graphs are for a GPU, but the model is on the CPU"):
         run_fit(data, tmp_path / "run", True, device="cpu")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_graph_and_mixed_precision_are_not_had_together(tmp_path):
+    model = ts.models.build("sdunet", width=4, levels=2)
+    run = RunDirectory(tmp_path / "run")
+    with pytest.raises(ValueError, match="choose one of the two"):
+        fit(model, None, None, None, None, epochs=1, run=run, cuda_graph=True, mixed_precision=True)
+    assert not run.path.exists()

@@ -9,7 +9,21 @@ from tinyseg import environment
 environment.arrange()  # before NumPy is loaded
 
 # ruff: noqa: E402
-from tinyseg import backend, checkpoint, data, metrics, models, nn, ops, optim, plots, prediction, profile, training
+from tinyseg import (
+    backend,
+    checkpoint,
+    data,
+    metrics,
+    mixed_precision,
+    models,
+    nn,
+    ops,
+    optim,
+    plots,
+    prediction,
+    profile,
+    training,
+)
 from tinyseg.autograd import Function, Tensor, no_grad
 from tinyseg.backend import using
 from tinyseg.gradcheck import check_grads
@@ -24,6 +38,7 @@ __all__ = [
     "checkpoint",
     "data",
     "metrics",
+    "mixed_precision",
     "models",
     "nn",
     "no_grad",

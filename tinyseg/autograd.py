@@ -23,6 +23,8 @@ import threading
 
 import numpy as np
 
+from tinyseg.half import HALF, SINGLE, rounded
+
 add = operator.add  # the sum of two gradients; `tinyseg.ops` puts one with fast kernels in its place
 _mode = threading.local()  # per thread: a worker thread's no_grad must not switch the trainer's graph off
 
@@ -52,7 +54,7 @@ class Tensor:
         NumPy or CuPy array, any shape; Python numbers and lists become NumPy arrays (lists of floats: float64,
         as NumPy has it). The array is not copied.
     requires_grad : bool
-        Whether `backward` leaves d(output)/d(this) in `.grad`. Needs float32 or float64 data.
+        Whether `backward` leaves d(output)/d(this) in `.grad`. Needs floating-point data.
 
     Attributes
     ----------
@@ -73,7 +75,7 @@ class Tensor:
         self.data = data if is_array else np.asarray(data)  # NumPy's 0-d results are scalars, not arrays
         if requires_grad and self.data.dtype not in FLOATS:
             raise TypeError(
-                f"Only float32 and float64 tensors can require gradients, but this one is {self.data.dtype}; "
+                f"Only floating-point tensors can require gradients, but this one is {self.data.dtype}; "
                 "convert it first, e.g. array.astype('float32')."
             )
         self.requires_grad = requires_grad
@@ -170,7 +172,7 @@ class Tensor:
         _backward(self, gy)
 
 
-FLOATS = (np.dtype("float32"), np.dtype("float64"))
+FLOATS = (HALF, SINGLE, np.dtype("float64"))
 
 
 class Function:
@@ -179,8 +181,12 @@ class Function:
     `forward` keeps what backward needs in `self.saved`; `backward` returns one gradient per input (a tuple, or
     a single array for a single input) and may return None where `self.needs[i]` is False. Options (stride,
     eps …) are constructor arguments: `Relu()(x)`, `DepthwiseConv2d(stride, padding)(x, w)`.
+
+    With a float16 input, y becomes float16; with `mixes`, float32 parameters may stand beside it (`tinyseg.half`).
     """
 
+    mixes = False
+    rounds = True  # False: y keeps the type that forward gives it
     saved = None
     needs = ()
     parents = None  # None: already used by a backward pass
@@ -189,10 +195,13 @@ class Function:
     def __call__(self, *inputs):
         if any(self.needs):
             raise RuntimeError(f"{type(self).__name__}: a node of the graph stands for one call; make a new one.")
-        inputs = as_tensors(type(self).__name__, inputs)
+        inputs = as_tensors(type(self).__name__, inputs, self.mixes)
         record = is_grad_enabled()
         self.needs = tuple(record and t.requires_grad for t in inputs)
+        self.input_dtypes = tuple(t.dtype for t in inputs)
         y = self.forward(*(t.data for t in inputs))
+        if self.rounds and HALF in self.input_dtypes and y.dtype == SINGLE:
+            y = rounded(y)
         if not any(self.needs):
             self.saved = None
             return Tensor(y)
@@ -208,11 +217,11 @@ class Function:
         raise NotImplementedError(f"{type(self).__name__} has no backward(gy).")
 
 
-def as_tensors(name, inputs):
+def as_tensors(name, inputs, mixes=False):
     """Wrap the inputs of one operation as Tensors and check that they belong together.
 
     Python and NumPy scalars take the dtype and the device of the arrays beside them, so that
-    ``x * 2.0`` stays float32.
+    ``x * 2.0`` stays float32. With `mixes`, float32 may stand beside float16.
     """
     arrays = [t.data if isinstance(t, Tensor) else t for t in inputs]
     arrays = [np.asarray(a) if isinstance(a, (list, tuple)) else a for a in arrays]
@@ -236,15 +245,15 @@ def as_tensors(name, inputs):
     for t in tensors:
         if t.dtype not in FLOATS:
             raise TypeError(
-                f"{name} needs floating-point data (float32 or float64), but got {t.dtype} of shape {t.shape}; "
-                "convert it first, e.g. array.astype('float32')."
+                f"{name} needs floating-point data (such as float32), but got {t.dtype} of shape {t.shape}; convert "
+                "it first, e.g. array.astype('float32')."
             )
         if type(t.data) is not type(tensors[0].data):
             raise TypeError(
                 f"{name} got arrays on different devices: {_describe(tensors[0].data)} and {_describe(t.data)}; "
                 "move them to one with backend.to_device(array, 'cpu' or 'gpu') or model.to(device)."
             )
-        if t.dtype != tensors[0].dtype:
+        if t.dtype != tensors[0].dtype and not (mixes and {t.dtype, tensors[0].dtype} == {HALF, SINGLE}):
             raise TypeError(
                 f"{name} got mixed precision: {_describe(tensors[0].data)} and {_describe(t.data)}; "
                 "convert one of them with .astype."
@@ -272,12 +281,14 @@ def _backward(root, gy):
         gxs = gxs if isinstance(gxs, tuple) else (gxs,)
         if len(gxs) != len(node.parents):
             raise RuntimeError(f"{name}.backward: expected {len(node.parents)} gradients, found {len(gxs)}.")
-        for parent, gx, shape in zip(node.parents, gxs, node.input_shapes, strict=True):
+        for parent, gx, shape, dtype in zip(node.parents, gxs, node.input_shapes, node.input_dtypes, strict=True):
             if parent is None:
                 continue
-            if gx is None or gx.shape != shape or gx.dtype != gy.dtype:
+            if dtype == HALF and gx is not None and gx.dtype == SINGLE:
+                gx = rounded(gx)
+            if gx is None or gx.shape != shape or gx.dtype != dtype:
                 found = "none" if gx is None else _describe(gx)
-                raise RuntimeError(f"{name}.backward: expected a {gy.dtype} gradient of shape {shape}, found {found}.")
+                raise RuntimeError(f"{name}.backward: expected a {dtype} gradient of shape {shape}, found {found}.")
             if isinstance(parent, Function):
                 grads[parent] = gx if parent not in grads else add(grads[parent], gx)
             else:

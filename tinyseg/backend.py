@@ -17,6 +17,8 @@ import sys
 
 import numpy as np
 
+from tinyseg.half import SINGLE, in_float32, is_half
+
 _cupy_error = None  # why CuPy, though installed, cannot be loaded, e.g. for want of its CUDA libraries
 try:
     import cupy as cp
@@ -66,14 +68,24 @@ def kernels(op, *arrays):
     """Return the module that computes `op` (the `__name__` of its maths file) for these arrays.
 
     The fast sibling is used where it exists, can be imported and says that it takes these arrays
-    (``supports(*arrays)``, if it has that function); otherwise the maths file itself. An exception
-    inside a kernel is never caught.
+    (``supports(*arrays)``, if it has that function); otherwise the maths file itself. float16 arrays that the
+    sibling does not take are computed as float32 would be, from copies (`tinyseg.half`), unless the maths file says
+    that it only moves or adds single numbers (``takes_half``). An exception inside a kernel is never caught.
     """
+    maths = sys.modules[op]
     if config.kernels == "fast":
         sibling = _sibling(op, "numba" if xp_of(*arrays) is np else "cuda")
         if sibling is not None and getattr(sibling, "supports", _always)(*arrays):
             return sibling
-    return sys.modules[op]
+    if any(map(is_half, arrays)) and not getattr(maths, "takes_half", False):
+        return in_float32(kernels(op, *(_as_float32(a) if is_half(a) else a for a in arrays)))
+    return maths
+
+
+def _as_float32(a):
+    """Something float32 of the shape of `a`, to choose kernels by: a single 0, repeated."""
+    xp = xp_of(a)
+    return xp.broadcast_to(xp.zeros((), SINGLE), a.shape)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ REST = {
     "device": "auto", "gpu_memory": None, "tf32": False, "cuda_graph": False, "workers": 2, "overwrite": False,
     "resume": None, "download": False,
 }  # fmt: skip
+LATER = {"amp"}  # options that runs of earlier versions do not know: they have the default
 
 
 def settle(parser, defaults, paper, rest):
@@ -43,7 +44,8 @@ def settle(parser, defaults, paper, rest):
         path = pathlib.Path(given["resume"])
         path = path.parent if path.is_file() else path
         meta = checkpoint.read(path / "checkpoint.safetensors")[1]
-        if "config" not in meta or "training" not in meta or not defaults.keys() <= meta["config"].keys():
+        known = meta.get("config", {}).keys() | LATER
+        if "config" not in meta or "training" not in meta or not defaults.keys() <= known:
             parser.error(f"{path}/checkpoint.safetensors was not written by this script: there is no run to go on with")
         settings |= meta["config"]
         changed = {name for name in settings if given.get(name, settings[name]) != settings[name]} - {"data", "epochs"}
@@ -97,6 +99,7 @@ def add_training_options(parser, defaults, paper, out):
     add("--schedule", "of the learning rate", choices=["cosine", "constant", "step", "plateau"])
     add("--warmup", "steps of rising learning rate (cosine and constant)", type=int)
     add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
+    add("--amp", "mixed precision: activations in float16 (useful on a GPU)", action="store_true", default=None)
     add("--seed", type=int)
     add_device_options(parser)
     add("--workers", f"threads that prepare the data (default: {REST['workers']})", type=int)
@@ -155,6 +158,14 @@ def choose_device(args):
             f"{option} is for a GPU, and this runs on the CPU: leave it out, or see what --device gpu says."
         )
     return device
+
+
+def kernels_line(device, amp):
+    """Return what scripts say of the kernels that they train with, and of mixed precision."""
+    text = backend.kernels_in_use(device)
+    if amp:
+        text += ", mixed precision" + " (slower than float32 here: only useful on a GPU)" * (device == "cpu")
+    return text
 
 
 def build_schedule(name, optimizer, steps, warmup):

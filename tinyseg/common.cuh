@@ -1,5 +1,27 @@
 // Put before every kernel file. All arrays are C-contiguous, and sizes fit an int.
 
+// A float16 as it lies in memory. All arithmetic is float's: `half` becomes float where it is read, and is rounded, to
+// the nearest and of two to the even one, where a float is assigned to it. In "a ? b : c" write 0.0f, not 0: beside an
+// int it would become an int.
+struct half {
+  unsigned short bits;
+#ifdef __CUDACC_RTC__
+  __device__ operator float() const {
+    float x;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(x) : "h"(bits));
+    return x;
+  }
+  __device__ void operator=(float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x)); }
+#else  // tests/cuda_on_cpu.py
+  operator float() const { return host::from_half(bits); }
+  void operator=(float x) { bits = host::to_half(x); }
+#endif
+};
+
+// The type of activations and of their gradients, chosen by `tinyseg.cuda.load`. Parameters, statistics and sums are
+// float in any case.
+typedef REAL real;
+
 // Index of this thread among all of the grid (x); sums of products in a wider type, lest they overflow below the limit.
 __device__ inline int thread_index() { return (int)((long long)blockIdx.x * blockDim.x + threadIdx.x); }
 
@@ -10,8 +32,8 @@ __device__ inline float block_sum(float value) {
   int t = threadIdx.x;
   part[t] = value;
   __syncthreads();
-  for (int half = blockDim.x / 2; half > 0; half /= 2) {
-    if (t < half) part[t] += part[t + half];
+  for (int distance = blockDim.x / 2; distance > 0; distance /= 2) {
+    if (t < distance) part[t] += part[t + distance];
     __syncthreads();
   }
   float sum = part[0];
@@ -20,7 +42,7 @@ __device__ inline float block_sum(float value) {
 }
 
 // Largest of n numbers that lie `step` apart, and the sum of exp(x - largest): of the classes of a pixel.
-__device__ inline float largest(const float* x, int n, int step) {
+__device__ inline float largest(const real* x, int n, int step) {
   float top = x[0];
   for (int k = 1; k < n; ++k) {
     float v = x[k * step];
@@ -28,7 +50,7 @@ __device__ inline float largest(const float* x, int n, int step) {
   }
   return top;
 }
-__device__ inline float sum_exp(const float* x, float top, int n, int step) {
+__device__ inline float sum_exp(const real* x, float top, int n, int step) {
   float sum = 0;
   for (int k = 0; k < n; ++k) sum += expf(x[k * step] - top);
   return sum;

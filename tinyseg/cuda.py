@@ -3,6 +3,8 @@
 A kernel file begins after ``common.cuh``, which is put before it: indices and sums over a block. Every launch goes
 through `launch`, which sees to what a kernel cannot check for itself: contiguous arrays, the types of the arguments,
 sizes that an int can count.
+
+Where a kernel says ``real`` it is compiled for activations of float32 and of float16; see `tinyseg.half`.
 """
 
 import functools
@@ -17,12 +19,19 @@ LIMIT = 2**31  # kernels count elements with an int; larger arrays take the math
 THREADS = 256  # a block; `block_sum` needs a power of two
 SLICE = 4096  # elements that a block adds up: enough work for it, and enough blocks for the GPU
 OPTIONS = ("--std=c++17",)  # of the compiler, NVRTC
+REAL = {np.dtype("float32"): "float", np.dtype("float16"): "half"}  # what `real` is in the kernels
 COMMON = pathlib.Path(__file__).with_name("common.cuh")
 
 
 def supports(*arrays):
-    """Whether kernels take these arrays: float32, and of a number of elements that an int holds."""
-    return all(a.dtype == np.float32 and a.size < LIMIT for a in arrays)
+    """Whether kernels take these arrays: float32, not empty, and of a number of elements that an int holds."""
+    return all(a.dtype == np.float32 and 0 < a.size < LIMIT for a in arrays)
+
+
+def supports_real(*activations):
+    """Whether kernels of ``real`` arrays take these: all float32 or all float16, otherwise as `supports`."""
+    dtype = activations[0].dtype
+    return dtype in REAL and all(a.dtype == dtype and 0 < a.size < LIMIT for a in activations)
 
 
 def fits(*shapes):
@@ -31,19 +40,24 @@ def fits(*shapes):
 
 
 def load(python_file):
-    """Return the kernels of the ``.cu`` file that lies beside a ``*_cuda.py`` file: a function of a kernel's name.
+    """Return the kernels of the ``.cu`` file that lies beside a ``*_cuda.py`` file.
 
     They are compiled at first use, and kept on disk by CuPy.
+
+    Returns
+    -------
+    callable
+        ``kernel(name, dtype="float32")``: the kernel of that name, for activations of that type.
     """
     path = pathlib.Path(python_file)
     path = path.with_name(path.name.replace("_cuda.py", ".cu"))
 
     @functools.cache
-    def module(cp):
+    def module(cp, real):
         code = COMMON.read_text(encoding="utf-8") + path.read_text(encoding="utf-8")
-        return cp.RawModule(code=code, options=OPTIONS)
+        return cp.RawModule(code=code, options=(*OPTIONS, f"-DREAL={real}"))
 
-    return lambda name: module(backend.cp).get_function(name)
+    return lambda name, dtype="float32": module(backend.cp, REAL[np.dtype(dtype)]).get_function(name)
 
 
 def launch(kernel, blocks, *args, threads=THREADS):
@@ -89,6 +103,12 @@ def threads_for(size):
 def contiguous(*arrays):
     """Return the arrays in C order, copied only where they are not."""
     found = tuple(backend.cp.ascontiguousarray(a) for a in arrays)
+    return found if len(found) > 1 else found[0]
+
+
+def floats(*arrays):
+    """Return parameters or statistics as the kernels want them: float32, in C order; copied only if they are not."""
+    found = tuple(backend.cp.ascontiguousarray(a, dtype=np.float32) for a in arrays)
     return found if len(found) > 1 else found[0]
 
 

@@ -17,6 +17,7 @@ from tinyseg import checkpoint, nn, ops, optim, plots
 from tinyseg.autograd import no_grad
 from tinyseg.backend import device_of, kernels_in_use
 from tinyseg.metrics import BinaryScores
+from tinyseg.mixed_precision import LossScaler, in_float16
 from tinyseg.prediction import predict_logits
 from tinyseg.run import Bar, Interruption, RunDirectory, running_dice
 from tinyseg.training_graph import TrainingStep
@@ -77,7 +78,7 @@ def evaluate(model, images, labels, batch_size=1):
 
 def fit(
     model, optimizer, schedule, loader, validate, *, epochs, run, loss=ops.binary_cross_entropy_with_logits, meta=None,
-    clip=None, best="mean_iou", progress=True, cuda_graph=False,
+    clip=None, best="mean_iou", progress=True, cuda_graph=False, mixed_precision=False,
 ):  # fmt: skip
     """Train a model, keeping log, checkpoints and curves in a run directory.
 
@@ -108,6 +109,10 @@ def fit(
     cuda_graph : bool
         On a GPU, launch each step as one CUDA graph; what that asks of optimizer and loss is in
         `tinyseg.training_graph.TrainingStep`.
+    mixed_precision : bool
+        Compute the network in float16, with float32 weights and a scaled loss (`tinyseg.mixed_precision`). Steps whose
+        gradients overflow are left out: they change neither weights nor optimizer nor schedule, and are counted in
+        the log.
 
     Returns
     -------
@@ -118,33 +123,44 @@ def fit(
     Raises
     ------
     TrainingDiverged
-        If the loss or a gradient is not finite; the message has step, learning rate and the layer.
+        If the loss or a gradient is not finite, in mixed precision even with the smallest scale; the message has step,
+        learning rate and the layer.
     ValueError
         If there are no epochs, or a CUDA graph is asked for and cannot be.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, but is {epochs}.")
+    if cuda_graph and mixed_precision:
+        raise ValueError(
+            "A CUDA graph and mixed precision cannot be had together, since which steps are left out is decided on the "
+            "host: choose one of the two."
+        )
     meta, device = meta or {}, device_of(model.parameters()[0].data)
     state = {"epoch": 0, "batch": 0, "step": 0, "lr": 0.0, "history": [], "best": None, **_NOTHING_YET}
+    network, scaler = in_float16(model) if mixed_precision else model, LossScaler(enabled=mixed_precision)
     if run.resume:
         saved = checkpoint.restore(run.latest, model, optimizer)["training"]
         state = saved["state"]
         schedule.load_state_dict(saved["schedule"])
+        scaler.load_state_dict(saved.get("scaler", {}))
 
     def step(x, y):
-        logits = model(x)
+        logits = network(x)
         value = loss(logits, y)
         figure = value.item()
-        if not math.isfinite(figure):
-            raise _diverged("loss", figure, model, x, optimizer, state, run)
+        if not math.isfinite(figure) and scaler.at_floor:
+            raise _diverged("loss", figure, network, model, x, optimizer, state, run)
         optimizer.zero_grad()
-        value.backward()
-        norm = optim.clip_grad_norm(optimizer.parameters, clip or math.inf)
-        if not math.isfinite(norm):
-            raise _diverged("gradient norm", norm, model, x, optimizer, state, run)
-        optimizer.step()
+        with scaler.quiet():
+            scaler.scale(value).backward()
+            scaler.unscale_(optimizer)
+            norm = optim.clip_grad_norm(optimizer.parameters, clip or math.inf)
+        if not math.isfinite(norm) and scaler.at_floor:
+            raise _diverged("gradient norm", norm, network, model, x, optimizer, state, run)
+        stepped = scaler.step(optimizer, norm)
+        scaler.update()
         overlap, predicted, true = _overlap(logits.data, y)
-        return figure, int(overlap), int(predicted) + int(true)
+        return figure, int(overlap), int(predicted) + int(true), stepped
 
     if cuda_graph:
         step = TrainingStep(model, optimizer, loss, clip, step, _overlap)
@@ -153,7 +169,7 @@ def fit(
     seconds = []
 
     def save(path, optimizer=None):
-        training = {"state": state, "schedule": schedule.state_dict()}
+        training = {"state": state, "schedule": schedule.state_dict(), "scaler": scaler.state_dict()}
         checkpoint.save(path, model, optimizer, training=training, **meta)
 
     x, total, drawn = None, epochs * len(loader), 0.0
@@ -163,10 +179,11 @@ def fit(
             model.train()
             for x, y in uploaded(loader.epoch(state["epoch"], state["batch"]), device):
                 start = time.perf_counter()
-                figure, overlap, area = step(x, y)
+                figure, overlap, area, stepped = step(x, y)
                 state["lr"] = optimizer.lr
-                if not isinstance(schedule, optim.ReduceLROnPlateau):
+                if stepped and not isinstance(schedule, optim.ReduceLROnPlateau):
                     schedule.step()
+                state["skipped"] = state.get("skipped", 0) + (not stepped)
                 _count(state, figure, overlap, area)
                 seconds.append(time.perf_counter() - start)
                 bar.advance(state, epochs, figure)
@@ -175,10 +192,11 @@ def fit(
             else:
                 scores = {name: float(value) for name, value in validate(model).items()}
                 if not math.isfinite(scores["loss"]):
-                    raise _diverged("validation loss", scores["loss"], model, x, optimizer, state, run)
+                    raise _diverged("validation loss", scores["loss"], model, model, x, optimizer, state, run)
                 if isinstance(schedule, optim.ReduceLROnPlateau):
                     schedule.step(scores["loss"])
-                state["history"].append(_row(state, scores, seconds))
+                precision = {"skipped": state["skipped"], "loss_scale": scaler.factor} if mixed_precision else {}
+                state["history"].append(_row(state, scores, seconds) | precision)
                 state.update(_NOTHING_YET, epoch=state["epoch"] + 1, batch=0)
                 run.write_log(state["history"])
                 if _improved(state, scores[best], f"val_{best}"):
@@ -203,7 +221,7 @@ def fit(
     }
 
 
-_NOTHING_YET = {"loss_sum": 0.0, "overlap": 0, "area": 0}  # of the epoch under way
+_NOTHING_YET = {"loss_sum": 0.0, "overlap": 0, "area": 0, "skipped": 0}  # of the epoch under way
 
 
 def _overlap(logits, y):
@@ -241,18 +259,19 @@ def _improved(state, score, name):
     return score > before or (math.isnan(before) and not math.isnan(score))
 
 
-def _diverged(what, figure, model, x, optimizer, state, run):
-    """Build the error for a loss or gradient that is not finite; says which layer it comes from."""
+def _diverged(what, figure, network, model, x, optimizer, state, run):
+    """Build the error for a loss or gradient that is not finite; says which layer of the `network` it comes from."""
     kept = (
         f"The last good checkpoint is {run.latest}." if run.latest.exists() else "No checkpoint had been written yet."
     )
     return TrainingDiverged(
         f"The {what} is {figure} at step {state['step'] + 1} (epoch {state['epoch'] + 1}), learning rate "
-        f"{optimizer.lr:.3g}: {_first_nonfinite(model, x)}. {kept} Lower --lr, clip the gradients, or check the images."
+        f"{optimizer.lr:.3g}: {_first_nonfinite(network, model, x)}. {kept} Lower --lr, clip the gradients, or check "
+        "the images."
     )
 
 
-def _first_nonfinite(model, x):
+def _first_nonfinite(network, model, x):
     """Say where the first NaN or infinity is: the input, a parameter, a layer's output or a gradient."""
 
     def bad(a):
@@ -269,7 +288,7 @@ def _first_nonfinite(model, x):
     names, found = {id(module): name or "the model" for name, module in model.named_modules()}, []
     with no_grad(), nn.watch(lambda module, y: found.append(names[id(module)]) if bad(y.data) else None):
         if x is not None:
-            model(x)
+            network(x)
     if found:
         return f"layer {found[0]} is the first whose output is not finite"
     for name, p in model.named_parameters():

@@ -62,7 +62,7 @@ class TrainingStep:
         self.graph, self.figures = Graph(), backend.cp.zeros(6)  # loss, norm, wrong class numbers, and the counts
 
     def __call__(self, x, y):
-        """Make a step on a batch of CuPy arrays; returns its loss, its overlap, and its area (both together)."""
+        """Make a step on a batch of CuPy arrays; returns loss, overlap, area (both together), and True."""
         if not self.slots.hold(self.held):
             self._forget()  # weights lie elsewhere
         key = kind((x, y))
@@ -116,7 +116,7 @@ class TrainingStep:
     def _result(self, x, y):
         loss, norm, wrong, overlap, predicted, true = backend.to_numpy(self.figures).tolist()
         if math.isfinite(loss) and math.isfinite(norm) and not wrong:
-            return loss, int(overlap), int(predicted) + int(true)
+            return loss, int(overlap), int(predicted) + int(true), True
         self.optimizer.steps -= 1  # nothing was changed
         self.graph.recording.back()
         return self.ordinary(x, y)

@@ -6,6 +6,7 @@ Every public function takes Tensors or plain arrays and returns a Tensor.
 from tinyseg.ops.activation import log_softmax, relu, sigmoid, softmax
 from tinyseg.ops.arithmetic import add, divide, exp, log, mean, multiply, power, subtract, sum
 from tinyseg.ops.batch_norm import batch_norm
+from tinyseg.ops.cast import cast
 from tinyseg.ops.conv2d import conv2d
 from tinyseg.ops.conv_transpose import conv_transpose2d
 from tinyseg.ops.depthwise_conv import depthwise_conv2d
@@ -31,6 +32,7 @@ __all__ = [
     "avg_pool2d",
     "batch_norm",
     "binary_cross_entropy_with_logits",
+    "cast",
     "center_crop",
     "concat",
     "conv2d",

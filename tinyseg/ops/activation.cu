@@ -1,29 +1,31 @@
 // activation.py on the GPU. A thread has one element; of softmax, one pixel with its A classes, which are `inner`
 // elements apart: neighbouring threads read neighbouring elements of every class.
 
-extern "C" __global__ void relu_forward(const float* x, float* y, int size) {
+extern "C" __global__ void relu_forward(const real* x, real* y, int size) {
   int t = thread_index();
-  if (t < size) y[t] = x[t] < 0 ? 0 : x[t];  // NaN stays NaN
+  if (t >= size) return;
+  float v = x[t];
+  y[t] = v < 0 ? 0.0f : v;  // NaN stays NaN
 }
 
-extern "C" __global__ void relu_grad(const float* gy, const float* y, float* gx, int size) {
+extern "C" __global__ void relu_grad(const real* gy, const real* y, real* gx, int size) {
   int t = thread_index();
   if (t < size) gx[t] = gy[t] * (y[t] > 0);
 }
 
-extern "C" __global__ void sigmoid_forward(const float* x, float* y, int size) {
+extern "C" __global__ void sigmoid_forward(const real* x, real* y, int size) {
   int t = thread_index();
   if (t >= size) return;
-  float e = expf(-fabsf(x[t]));
-  y[t] = (x[t] >= 0 ? 1 : e) / (1 + e);
+  float v = x[t], e = expf(-fabsf(v));
+  y[t] = (v >= 0 ? 1 : e) / (1 + e);
 }
 
-extern "C" __global__ void sigmoid_grad(const float* gy, const float* y, float* gx, int size) {
+extern "C" __global__ void sigmoid_grad(const real* gy, const real* y, real* gx, int size) {
   int t = thread_index();
   if (t < size) gx[t] = gy[t] * y[t] * (1 - y[t]);
 }
 
-extern "C" __global__ void softmax_forward(const float* x, float* y, int pixels, int A, int inner) {
+extern "C" __global__ void softmax_forward(const real* x, real* y, int pixels, int A, int inner) {
   int t = thread_index();
   if (t >= pixels) return;
   int first = t / inner * A * inner + t % inner;
@@ -32,7 +34,7 @@ extern "C" __global__ void softmax_forward(const float* x, float* y, int pixels,
   for (int c = 0; c < A; ++c) y[c * inner] = expf(x[c * inner] - top) / sum;
 }
 
-extern "C" __global__ void softmax_grad(const float* gy, const float* y, float* gx, int pixels, int A, int inner) {
+extern "C" __global__ void softmax_grad(const real* gy, const real* y, real* gx, int pixels, int A, int inner) {
   int t = thread_index();
   if (t >= pixels) return;
   int first = t / inner * A * inner + t % inner;
@@ -42,7 +44,7 @@ extern "C" __global__ void softmax_grad(const float* gy, const float* y, float* 
   for (int c = 0; c < A; ++c) gx[c * inner] = y[c * inner] * (gy[c * inner] - sum);
 }
 
-extern "C" __global__ void log_softmax_forward(const float* x, float* y, int pixels, int A, int inner) {
+extern "C" __global__ void log_softmax_forward(const real* x, real* y, int pixels, int A, int inner) {
   int t = thread_index();
   if (t >= pixels) return;
   int first = t / inner * A * inner + t % inner;
@@ -51,7 +53,7 @@ extern "C" __global__ void log_softmax_forward(const float* x, float* y, int pix
   for (int c = 0; c < A; ++c) y[c * inner] = x[c * inner] - top - log_sum;
 }
 
-extern "C" __global__ void log_softmax_grad(const float* gy, const float* y, float* gx, int pixels, int A, int inner) {
+extern "C" __global__ void log_softmax_grad(const real* gy, const real* y, real* gx, int pixels, int A, int inner) {
   int t = thread_index();
   if (t >= pixels) return;
   int first = t / inner * A * inner + t % inner;

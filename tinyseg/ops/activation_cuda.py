@@ -1,4 +1,4 @@
-"""Launches activation.cu: the functions of activation.py on float32 arrays of the GPU.
+"""Launches activation.cu: the functions of activation.py on float32 and float16 arrays of the GPU.
 
 A softmax over more than CLASSES is left to the maths file: one thread would have too long a way.
 """
@@ -6,8 +6,10 @@ A softmax over more than CLASSES is left to the maths file: one thread would hav
 import math
 
 from tinyseg import backend
-from tinyseg.cuda import blocks_for, contiguous, launch, load, supports
-from tinyseg.ops import activation as maths
+from tinyseg.cuda import blocks_for, contiguous, launch, load
+from tinyseg.cuda import supports_real as supports
+from tinyseg.half import in_float32
+from tinyseg.ops import activation
 
 __all__ = [
     "log_softmax_forward",
@@ -23,46 +25,47 @@ __all__ = [
 
 CLASSES = 64
 kernel = load(__file__)
+maths = in_float32(activation)
 
 
 def relu_forward(x):
-    return _each(kernel("relu_forward"), x)
+    return _each(kernel("relu_forward", x.dtype), x)
 
 
 def relu_grad(gy, y):
-    return _each(kernel("relu_grad"), gy, y)
+    return _each(kernel("relu_grad", gy.dtype), gy, y)
 
 
 def sigmoid_forward(x):
-    return _each(kernel("sigmoid_forward"), x)
+    return _each(kernel("sigmoid_forward", x.dtype), x)
 
 
 def sigmoid_grad(gy, y):
-    return _each(kernel("sigmoid_grad"), gy, y)
+    return _each(kernel("sigmoid_grad", gy.dtype), gy, y)
 
 
 def softmax_forward(x, axis):
     if x.shape[axis] > CLASSES:
         return maths.softmax_forward(x, axis)
-    return _along(kernel("softmax_forward"), axis, x)
+    return _along(kernel("softmax_forward", x.dtype), axis, x)
 
 
 def softmax_grad(gy, y, axis):
     if y.shape[axis] > CLASSES:
         return maths.softmax_grad(gy, y, axis)
-    return _along(kernel("softmax_grad"), axis, gy, y)
+    return _along(kernel("softmax_grad", gy.dtype), axis, gy, y)
 
 
 def log_softmax_forward(x, axis):
     if x.shape[axis] > CLASSES:
         return maths.log_softmax_forward(x, axis)
-    return _along(kernel("log_softmax_forward"), axis, x)
+    return _along(kernel("log_softmax_forward", x.dtype), axis, x)
 
 
 def log_softmax_grad(gy, y, axis):
     if y.shape[axis] > CLASSES:
         return maths.log_softmax_grad(gy, y, axis)
-    return _along(kernel("log_softmax_grad"), axis, gy, y)
+    return _along(kernel("log_softmax_grad", gy.dtype), axis, gy, y)
 
 
 def _each(function, *arrays):

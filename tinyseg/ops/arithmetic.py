@@ -17,7 +17,10 @@ import numbers
 from tinyseg import autograd
 from tinyseg.autograd import Function, Tensor
 from tinyseg.backend import kernels, xp_of
+from tinyseg.half import wide
 from tinyseg.ops.shape import reshape, transpose
+
+takes_half = True  # a sum or product of two numbers is rounded once, whatever their type
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -37,7 +40,7 @@ def unbroadcast(g, shape):
         return g
     extra = tuple(range(g.ndim - len(shape)))  # axes that broadcasting put in front
     kept = tuple(len(extra) + k for k, n in enumerate(shape) if n == 1)
-    return g.sum(axis=extra + kept, keepdims=True).reshape(shape)
+    return g.sum(axis=extra + kept, keepdims=True, dtype=wide(g.dtype)).reshape(shape)
 
 
 def _sum(a, b):
@@ -140,8 +143,9 @@ class Sum(Function):
         self.axis, self.keepdims = axis, keepdims
 
     def forward(self, x):
-        self.kept = x.sum(axis=self.axis, keepdims=True).shape
-        return x.sum(axis=self.axis, keepdims=self.keepdims)
+        dtype = wide(x.dtype)
+        self.kept = x.sum(axis=self.axis, keepdims=True, dtype=dtype).shape
+        return x.sum(axis=self.axis, keepdims=self.keepdims, dtype=dtype)
 
     def backward(self, gy):
         return xp_of(gy).broadcast_to(gy.reshape(self.kept), self.input_shapes[0]).copy()
@@ -154,7 +158,7 @@ class Mean(Sum):
         return y / y.dtype.type(self.count)
 
     def backward(self, gy):
-        return super().backward(gy) / gy.dtype.type(self.count)
+        return super().backward(gy / wide(gy.dtype).type(self.count))
 
 
 def add(a, b):

@@ -5,19 +5,19 @@
 // One function for the forward pass and the ReLU of the backward pass: they must agree to the last bit.
 __device__ inline float normalized(float d, float scale, float beta) { return fmaf(d, scale, beta); }
 
-extern "C" __global__ void normalize(const float* x, const float* gamma, const float* beta, const float* mean,
-                                     const float* rstd, float* y, int P, int size, int C, int D, int sets, bool relu) {
+extern "C" __global__ void normalize(const real* x, const float* gamma, const float* beta, const float* mean,
+                                     const float* rstd, real* y, int P, int size, int C, int D, int sets, bool relu) {
   Slice s = my_slice(P, size);
   int c = s.plane % C, set = s.plane / D % sets;
   float m = mean[set], scale = rstd[set] * gamma[c], b = beta[c];
   for (unsigned k = s.from + threadIdx.x; k < s.to; k += blockDim.x) {
     float v = normalized(x[k] - m, scale, b);
-    y[k] = relu && v < 0 ? 0 : v;  // NaN stays NaN
+    y[k] = relu && v < 0 ? 0.0f : v;  // NaN stays NaN
   }
 }
 
 // Of each slice the sums of gy and of gy * xhat. Here and below gy is 0 where the ReLU was off, if `beta` is not null.
-extern "C" __global__ void gradient_sums(const float* gy, const float* x, const float* gamma, const float* beta,
+extern "C" __global__ void gradient_sums(const real* gy, const real* x, const float* gamma, const float* beta,
                                          const float* mean, const float* rstd, float* of_gy, float* of_gy_xhat, int P,
                                          int size, int C, int D, int sets) {
   Slice s = my_slice(P, size);
@@ -37,9 +37,9 @@ extern "C" __global__ void gradient_sums(const float* gy, const float* x, const 
 
 // gx = rstd (gxhat - mean of gxhat - xhat * mean of gxhat * xhat), gxhat = gamma gy. `sums` of gy and gy * xhat for each
 // set, times `share`, are the means: gamma is in them, or (gamma_missing) still to come. Null: no means to take out.
-extern "C" __global__ void gradient(const float* gy, const float* x, const float* gamma, const float* beta,
+extern "C" __global__ void gradient(const real* gy, const real* x, const float* gamma, const float* beta,
                                     const float* mean, const float* rstd, const float* of_gy, const float* of_gy_xhat,
-                                    float share, bool gamma_missing, float* gx, int P, int size, int C, int D,
+                                    float share, bool gamma_missing, real* gx, int P, int size, int C, int D,
                                     int sets) {
   Slice s = my_slice(P, size);
   int c = s.plane % C, set = s.plane / D % sets;

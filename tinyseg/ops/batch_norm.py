@@ -15,6 +15,7 @@ Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 
 
 from tinyseg.autograd import Function, as_array
 from tinyseg.backend import kernels, xp_of
+from tinyseg.half import wide
 from tinyseg.ops.activation import check_activation, relu_forward, relu_grad
 from tinyseg.ops.window import check_nchw, check_shape
 
@@ -55,6 +56,8 @@ def backward(gy, x, gamma, mean, rstd, training, beta=None):
 
 # ----- the node of the graph -------------------------------------------------
 class BatchNorm(Function):
+    mixes = True
+
     def __init__(self, running_mean, running_var, training, momentum, eps, activation=None):
         check_activation("batch_norm", activation)
         self.running = running_mean, running_var
@@ -73,7 +76,7 @@ class BatchNorm(Function):
             mean, var = k.statistics(x)
             self._update_running(mean.reshape(C), var.reshape(C) * (m / (m - 1)))
         else:
-            mean, var = (stat.astype(x.dtype, copy=False)[:, None, None] for stat in self.running)
+            mean, var = (stat.astype(gamma.dtype, copy=False)[:, None, None] for stat in self.running)
         rstd = 1 / xp_of(x).sqrt(var + self.eps)
         self.saved = x, gamma, mean, rstd, self.training, *((beta,) if self.activation else ())
         return k.forward(x, gamma, beta, mean, rstd, self.activation == "relu")
@@ -122,8 +125,8 @@ def default_affine(op, x, weight, bias):
     """Return γ and β of a norm over the channels of `x` (N, C, H, W): as given, or 1 and 0."""
     data = as_array(x)
     check_nchw(op, data)
-    C, xp = data.shape[1], xp_of(data)
+    C, xp, dtype = data.shape[1], xp_of(data), wide(data.dtype)
     return (
-        xp.ones(C, data.dtype) if weight is None else weight,
-        xp.zeros(C, data.dtype) if bias is None else bias,
+        xp.ones(C, dtype) if weight is None else weight,
+        xp.zeros(C, dtype) if bias is None else bias,
     )

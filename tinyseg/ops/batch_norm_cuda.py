@@ -1,19 +1,20 @@
-"""Launches batch_norm.cu: the functions of batch_norm.py on float32 arrays of the GPU, and what group_norm shares.
+"""Launches batch_norm.cu: the functions of batch_norm.py on float32 and float16 arrays of the GPU.
 
-`D` and `sets` say which planes have a mean in common: see batch_norm.cu.
+What group_norm_cuda.py shares is here too. `D` and `sets` say which planes have a mean in common: see batch_norm.cu.
 """
 
+import numpy as np
+
 from tinyseg import backend
-from tinyseg.cuda import SLICE, contiguous, cut, launch, load
-from tinyseg.cuda import supports as fits
+from tinyseg.cuda import SLICE, contiguous, cut, floats, launch, load, supports_real
 from tinyseg.ops.slices_cuda import fold, moments
 
 kernel = load(__file__)
 
 
 def supports(*arrays):
-    """float32, and the four axes of images; not empty."""
-    return fits(*arrays) and all(a.ndim == 4 and a.size for a in arrays)
+    """All float32 or all float16, and the four axes of images; not empty."""
+    return supports_real(*arrays) and all(a.ndim == 4 and a.size for a in arrays)
 
 
 def statistics(x):
@@ -23,7 +24,7 @@ def statistics(x):
 
 
 def forward(x, gamma, beta, mean, rstd, relu=False):
-    return normalize(*contiguous(x, gamma, beta, mean, rstd), 1, x.shape[1], relu)
+    return normalize(contiguous(x), *floats(gamma, beta, mean, rstd), 1, x.shape[1], relu)
 
 
 def backward(gy, x, gamma, mean, rstd, training, beta=None):
@@ -38,24 +39,24 @@ def backward(gy, x, gamma, mean, rstd, training, beta=None):
 # ----- passes over the planes ----------------------------------------------------------
 def arguments(gy, x, gamma, beta, mean, rstd):
     """The arrays that both passes of backward take, in C order; beta, which may be None, in its place."""
-    gy, x, gamma, mean, rstd = contiguous(gy, x, gamma, mean, rstd)
-    return gy, x, gamma, None if beta is None else contiguous(beta), mean, rstd
+    (gy, x), (gamma, mean, rstd) = contiguous(gy, x), floats(gamma, mean, rstd)
+    return gy, x, gamma, None if beta is None else floats(beta), mean, rstd
 
 
 def normalize(x, gamma, beta, mean, rstd, D, sets, relu):
     """(x - mean) · rstd · γ + β, and its ReLU if asked for."""
     y = backend.cp.empty(x.shape, x.dtype)
     blocks, sizes, threads = _planes(x, D, sets)
-    launch(kernel("normalize"), blocks, x, gamma, beta, mean, rstd, y, *sizes, relu, threads=threads)
+    launch(kernel("normalize", x.dtype), blocks, x, gamma, beta, mean, rstd, y, *sizes, relu, threads=threads)
     return y
 
 
 def gradient_sums(gy, x, gamma, beta, mean, rstd, D, sets):
     """Sums of gy and of gy x̂ over each slice, (2, planes · slices); slices of a plane."""
     blocks, sizes, threads = _planes(x, D, sets)
-    sums = backend.cp.empty((2, blocks), x.dtype)
+    sums = backend.cp.empty((2, blocks), np.float32)
     args = gy, x, gamma, beta, mean, rstd, sums[0], sums[1], *sizes
-    launch(kernel("gradient_sums"), blocks, *args, threads=threads)
+    launch(kernel("gradient_sums", x.dtype), blocks, *args, threads=threads)
     return sums, blocks // (x.shape[0] * x.shape[1])
 
 
@@ -65,7 +66,7 @@ def gradient(gy, x, gamma, beta, mean, rstd, sums, share, gamma_missing, D, sets
     blocks, sizes, threads = _planes(x, D, sets)
     one, two = (None, None) if sums is None else (sums[0], sums[1])
     args = gy, x, gamma, beta, mean, rstd, one, two, share, gamma_missing, gx, *sizes
-    launch(kernel("gradient"), blocks, *args, threads=threads)
+    launch(kernel("gradient", x.dtype), blocks, *args, threads=threads)
     return gx
 
 

@@ -5,14 +5,14 @@
 
 // X[r, q] of a plane of x, 0 beyond the border.
 template <int F_>
-__device__ inline float value_at(const float* x, int r, int q, int H, int W, int F) {
+__device__ inline float value_at(const real* x, int r, int q, int H, int W, int F) {
   const int f = F_ ? F_ : F;
   return 0 <= r && r < H * f && 0 <= q && q < W * f ? x[r / f * W + q / f] : 0.0f;
 }
 
 // A thread copies what one window sees of one channel: here K x K values, all read before the first is written.
 template <int K, int F>
-__device__ inline void copy_window(const float* x, float* cols, int r, int q, int H, int W, int count) {
+__device__ inline void copy_window(const real* x, real* cols, int r, int q, int H, int W, int count) {
   float seen[K * K];
 #pragma unroll
   for (int k = 0; k < K * K; ++k) seen[k] = value_at<F>(x, r + k / K, q + k % K, H, W, F);
@@ -20,15 +20,15 @@ __device__ inline void copy_window(const float* x, float* cols, int r, int q, in
   for (int k = 0; k < K * K; ++k) cols[(size_t)k * count] = seen[k];
 }
 
-extern "C" __global__ void im2col(const float* x, const float* x2, float* cols, int C, int C1, int H, int W, int F,
+extern "C" __global__ void im2col(const real* x, const real* x2, real* cols, int C, int C1, int H, int W, int F,
                                   int KH, int KW, int OH, int OW, int sh, int sw, int top, int left, int first,
                                   int count) {
   int t = thread_index(), m = t % count, c = t / count;
   if (c >= C) return;
   int j = (first + m) % OW, i = (first + m) / OW % OH, n = (first + m) / OW / OH;
   int r = i * sh - top, q = j * sw - left;
-  const float* plane = plane_of(x, x2, n, c, C1, C, H * W);
-  float* to = cols + (size_t)c * KH * KW * count + m;
+  const real* plane = plane_of(x, x2, n, c, C1, C, H * W);
+  real* to = cols + (size_t)c * KH * KW * count + m;
   if (KH == 3 && KW == 3 && F == 1) copy_window<3, 1>(plane, to, r, q, H, W, count);
   else if (KH == 2 && KW == 2 && F == 2) copy_window<2, 2>(plane, to, r, q, H, W, count);
   else
@@ -39,7 +39,7 @@ extern "C" __global__ void im2col(const float* x, const float* x2, float* cols, 
 // A thread owns pixel (r, q) of x and gathers, from the columns of the windows that saw it, those that are here.
 // Stride 1, kernel and factor known to the compiler: all is read before the first addition.
 template <int K, int F>
-__device__ inline float gathered(const float* cols, int n, int r, int q, int OH, int OW, int top, int left, int first,
+__device__ inline float gathered(const real* cols, int n, int r, int q, int OH, int OW, int top, int left, int first,
                                  int count) {
   float sum = 0;
 #pragma unroll
@@ -54,7 +54,7 @@ __device__ inline float gathered(const float* cols, int n, int r, int q, int OH,
 }
 
 // Any stride, kernel and factor.
-__device__ inline float gathered(const float* cols, int n, int r, int q, int F, int KH, int KW, int OH, int OW, int sh,
+__device__ inline float gathered(const real* cols, int n, int r, int q, int F, int KH, int KW, int OH, int OW, int sh,
                                  int sw, int top, int left, int first, int count) {
   float sum = 0;
   for (int R = r * F + top; R < r * F + F + top; ++R)
@@ -74,7 +74,7 @@ __device__ inline float gathered(const float* cols, int n, int r, int q, int F, 
 
 // Pixels from ... from + pixels of all images, counted along N*H*W, of gx and gx2; the sum is added to what is there
 // if `add`.
-extern "C" __global__ void col2im(const float* cols, float* gx, float* gx2, int C, int C1, int H, int W, int F, int KH,
+extern "C" __global__ void col2im(const real* cols, real* gx, real* gx2, int C, int C1, int H, int W, int F, int KH,
                                   int KW, int OH, int OW, int sh, int sw, int top, int left, int first, int count,
                                   int from, int pixels, bool add) {
   int t = thread_index(), m = t % pixels, c = t / pixels;
@@ -87,6 +87,6 @@ extern "C" __global__ void col2im(const float* cols, float* gx, float* gx2, int 
   else if (KH == 2 && KW == 2 && sh == 1 && sw == 1 && F == 2)
     sum = gathered<2, 2>(cols, n, r, q, OH, OW, top, left, first, count);
   else sum = gathered(cols, n, r, q, F, KH, KW, OH, OW, sh, sw, top, left, first, count);
-  float* to = plane_of(gx, gx2, n, c, C1, C, H * W) + r * W + q;
+  real* to = plane_of(gx, gx2, n, c, C1, C, H * W) + r * W + q;
   *to = add ? *to + sum : sum;
 }

@@ -74,6 +74,8 @@ def im2col(X, kernel, out, stride):
 
 # ----- the node of the graph -------------------------------------------------
 class Conv2d(Function):
+    mixes = True
+
     def __init__(self, stride=1, padding=0):
         self.stride, self.padding = stride, padding
 

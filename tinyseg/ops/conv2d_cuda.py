@@ -1,24 +1,25 @@
 """Convolution on the GPU: columns written by conv2d.cu, multiplied by cuBLAS, a tile of the workspace at a time.
 
-Equations as in `tinyseg.ops.conv2d`, whose functions are here for float32 arrays. The columns of all images make one
-matrix: small images fill the GPU together, and large ones are cut into tiles. `convolve` and `gradients` do the work,
-for fused_conv_cuda.py too.
+Equations as in `tinyseg.ops.conv2d`, whose functions are here for float32 and float16 arrays. The columns of all images
+make one matrix: small images fill the GPU together, and large ones are cut into tiles. `convolve` and `gradients` do
+the work, for fused_conv_cuda.py too.
 """
 
 import importlib
 
 from tinyseg import backend
-from tinyseg.cublas import product
-from tinyseg.cuda import blocks_for, contiguous, fits, launch, load, supports
-from tinyseg.ops.depthwise_conv_cuda import halves
+from tinyseg.cuda import blocks_for, contiguous, fits, launch, load
+from tinyseg.half import in_float32
+from tinyseg.ops.depthwise_conv_cuda import halves, supports
 from tinyseg.ops.epilogue_cuda import columns_of, finish
+from tinyseg.ops.product_cuda import outer, product
 
 __all__ = ["forward", "grad_w", "grad_x", "supports"]
 
 WORKSPACE = 1 << 28  # bytes of columns that exist at once
 ALIGNED = 32  # tiles are multiples of so many columns: whole vectors for cuBLAS
 kernel = load(__file__)
-maths = importlib.import_module("tinyseg.ops.conv2d")  # tinyseg.ops.conv2d itself is the op
+maths = in_float32(importlib.import_module("tinyseg.ops.conv2d"))  # tinyseg.ops.conv2d itself is the op
 
 
 def forward(x, w, stride, pads, out):
@@ -44,9 +45,9 @@ def grad_x(gy, w, x_shape, stride, pads):
 def convolve(xs, w, b, stride, pads, out, factor=1, relu=False):
     """Return y (N, K, OH, OW) = W cols(X) + b (unless that is None), through a ReLU if `relu`."""
     N, K = len(xs[0]), len(w)
-    x, W, y = halves(xs), contiguous(w).reshape(K, -1), backend.cp.empty((N, K, *out), w.dtype)
+    x, W, y = halves(xs), contiguous(w).reshape(K, -1), backend.cp.empty((N, K, *out), xs[0].dtype)
     pixels = N * out[0] * out[1]
-    for first, cols in tiles(W.shape[1], pixels, w.dtype):
+    for first, cols in tiles(W.shape[1], pixels, y.dtype):
         im2col(x, cols, w.shape, stride, pads, out, factor, first)
         there = N == 1 and cols.shape[1] == pixels  # y itself is W cols(X)
         z = product(W, cols, out=y.reshape(K, pixels) if there else None)
@@ -68,7 +69,7 @@ def gradients(g, out, xs, w, w_shape, stride, pads, factor=1, needs_x=True, x_sh
         part = contiguous(g[:, first : first + cols.shape[1]])
         if xs:
             im2col(x, cols, w_shape, stride, pads, out, factor, first)
-            gw = product(part, cols.T) if first == 0 else gw + product(part, cols.T)
+            gw = outer(part, cols, gw)
         if needs_x:
             product(w.reshape(K, -1).T, part, out=cols)  # gcols, over the columns
             col2im(cols, gxs, w_shape, stride, pads, out, factor, first, whole=cols.shape[1] == g.shape[1])
@@ -90,7 +91,7 @@ def im2col(x, cols, w_shape, stride, pads, out, factor, first):
     """Write columns `first` and following of X, put together from the `halves` x."""
     (_, C, KH, KW), count, before = w_shape, cols.shape[1], [p[0] for p in pads]
     sizes = (C, *x[0].shape[1:], factor, KH, KW, *out, *stride, *before, first, count)
-    launch(kernel("im2col"), blocks_for(C * count), *x, cols, *sizes)
+    launch(kernel("im2col", cols.dtype), blocks_for(C * count), *x, cols, *sizes)
 
 
 def col2im(cols, gxs, w_shape, stride, pads, out, factor, first, whole):
@@ -109,4 +110,6 @@ def col2im(cols, gxs, w_shape, stride, pads, out, factor, first, whole):
     gx2 = gxs[1] if len(gxs) > 1 else None
     sizes = (C, C1, H, W, factor, KH, KW, *out, *stride, *(p[0] for p in pads), first, count)
     pixels = max(0, end - start) * W
-    launch(kernel("col2im"), blocks_for(C * pixels), cols, gxs[0], gx2, *sizes, start * W, pixels, not whole)
+    launch(
+        kernel("col2im", cols.dtype), blocks_for(C * pixels), cols, gxs[0], gx2, *sizes, start * W, pixels, not whole
+    )

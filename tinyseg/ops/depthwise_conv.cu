@@ -16,7 +16,7 @@ __device__ inline size_t plane_of_d(int n, int c, int N, int C, bool by_channel)
 
 // y[i0...i0+ROWS, j] = sum_{u,v} X[i*S+u-top, j*S+v-left] * taps[u,v], with X (F*H,F*W) the repeated plane x (H,W).
 template <int K, int S, int F>
-__device__ inline void strip(const float* x, int H, int W, const float (&taps)[K * K], float* y, int OH, int OW,
+__device__ inline void strip(const real* x, int H, int W, const float (&taps)[K * K], real* y, int OH, int OW,
                              int i0, int j, int top, int left) {
   float sum[ROWS] = {};
 #pragma unroll
@@ -39,7 +39,7 @@ __device__ inline void strip(const float* x, int H, int W, const float (&taps)[K
 }
 
 template <int K, int F>
-__device__ inline void forward_strip(const float* x, const float* w, float* d, int H, int W, int OH, int OW, int i0,
+__device__ inline void forward_strip(const real* x, const float* w, real* d, int H, int W, int OH, int OW, int i0,
                                      int j, int top, int left) {
   float taps[K * K];
 #pragma unroll
@@ -50,7 +50,7 @@ __device__ inline void forward_strip(const float* x, const float* w, float* d, i
 // A pixel of x became F x F of X, each of which K x K outputs used: K+F-1 rows of gd, the next pixel's F further
 // down. Hence a correlation of gd with stride F; its taps are w turned round, summed over windows of F x F.
 template <int K, int F>
-__device__ inline void grad_x_strip(const float* gd, const float* w, float* gx, int H, int W, int OH, int OW, int r0,
+__device__ inline void grad_x_strip(const real* gd, const float* w, real* gx, int H, int W, int OH, int OW, int r0,
                                     int q, int top, int left) {
   constexpr int L = K + F - 1;
   float taps[L * L];
@@ -81,25 +81,27 @@ __device__ inline Task task_of(int t, int strips, int width, int N, int C, bool 
   return {by_channel ? plane % N : plane / C, by_channel ? plane / N : plane % C, plane, s, j};
 }
 
-extern "C" __global__ void forward_strips(const float* x, const float* x2, const float* w, float* d, int size, int N,
+extern "C" __global__ void forward_strips(const real* x, const real* x2, const float* w, real* d, int size, int N,
                                           int C, int C1, int H, int W, int F, int K, int OH, int OW, int top, int left,
                                           bool by_channel) {
   if (thread_index() >= size) return;
   auto [n, c, plane, s, j] = task_of(thread_index(), (OH + ROWS - 1) / ROWS, OW, N, C, by_channel);
-  const float *from = plane_of(x, x2, n, c, C1, C, H * W), *taps = w + c * K * K;
-  float* to = d + (size_t)plane * OH * OW;
+  const real* from = plane_of(x, x2, n, c, C1, C, H * W);
+  const float* taps = w + c * K * K;
+  real* to = d + (size_t)plane * OH * OW;
   if (K == 3 && F == 1) forward_strip<3, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
   else if (K == 2 && F == 1) forward_strip<2, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
   else if (K == 3) forward_strip<3, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
   else forward_strip<2, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
 }
 
-extern "C" __global__ void forward(const float* x, const float* x2, const float* w, float* d, int size, int N, int C,
+extern "C" __global__ void forward(const real* x, const real* x2, const float* w, real* d, int size, int N, int C,
                                    int C1, int H, int W, int F, int KH, int KW, int OH, int OW, int sh, int sw,
                                    int top, int left, bool by_channel) {
   if (thread_index() >= size) return;
   auto [n, c, plane, s, j] = task_of(thread_index(), OH, OW, N, C, by_channel);
-  const float *from = plane_of(x, x2, n, c, C1, C, H * W), *taps = w + c * KH * KW;
+  const real* from = plane_of(x, x2, n, c, C1, C, H * W);
+  const float* taps = w + c * KH * KW;
   float sum = 0;
   for (int u = 0; u < KH; ++u)
     for (int v = 0; v < KW; ++v) {
@@ -109,25 +111,27 @@ extern "C" __global__ void forward(const float* x, const float* x2, const float*
   d[((size_t)plane * OH + s) * OW + j] = sum;
 }
 
-extern "C" __global__ void grad_x_strips(const float* gd, const float* w, float* gx, float* gx2, int size, int N,
+extern "C" __global__ void grad_x_strips(const real* gd, const float* w, real* gx, real* gx2, int size, int N,
                                          int C, int C1, int H, int W, int F, int K, int OH, int OW, int top, int left,
                                          bool by_channel) {
   if (thread_index() >= size) return;
   auto [n, c, plane, s, j] = task_of(thread_index(), (H + ROWS - 1) / ROWS, W, N, C, false);
-  const float *from = gd + plane_of_d(n, c, N, C, by_channel) * OH * OW, *taps = w + c * K * K;
-  float* to = plane_of(gx, gx2, n, c, C1, C, H * W);
+  const real* from = gd + plane_of_d(n, c, N, C, by_channel) * OH * OW;
+  const float* taps = w + c * K * K;
+  real* to = plane_of(gx, gx2, n, c, C1, C, H * W);
   if (K == 3 && F == 1) grad_x_strip<3, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
   else if (K == 2 && F == 1) grad_x_strip<2, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
   else if (K == 3) grad_x_strip<3, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
   else grad_x_strip<2, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
 }
 
-extern "C" __global__ void grad_x(const float* gd, const float* w, float* gx, float* gx2, int size, int N, int C,
+extern "C" __global__ void grad_x(const real* gd, const float* w, real* gx, real* gx2, int size, int N, int C,
                                   int C1, int H, int W, int F, int KH, int KW, int OH, int OW, int sh, int sw, int top,
                                   int left, bool by_channel) {
   if (thread_index() >= size) return;
   auto [n, c, plane, s, j] = task_of(thread_index(), H, W, N, C, false);
-  const float *from = gd + plane_of_d(n, c, N, C, by_channel) * OH * OW, *taps = w + c * KH * KW;
+  const real* from = gd + plane_of_d(n, c, N, C, by_channel) * OH * OW;
+  const float* taps = w + c * KH * KW;
   float sum = 0;
   for (int r = s * F; r < s * F + F; ++r)
     for (int u = 0; u < KH; ++u) {
@@ -147,15 +151,15 @@ extern "C" __global__ void grad_x(const float* gd, const float* w, float* gx, fl
 
 // All K x K taps of a channel at once: a thread reads strips of gd and the rows of X that they saw.
 template <int K, int F>
-__device__ inline void sums_of_taps(const float* x, const float* x2, const float* gd, float* gw, int c, int from,
+__device__ inline void sums_of_taps(const real* x, const real* x2, const real* gd, float* gw, int c, int from,
                                     int to, int N, int C, int C1, int H, int W, int OH, int OW, int top, int left,
                                     bool by_channel) {
   float sum[K * K] = {};
   int strips = (OH + ROWS - 1) / ROWS;
   for (int task = from + threadIdx.x; task < to; task += blockDim.x) {
     int j = task % OW, i0 = task / OW % strips * ROWS, n = task / OW / strips;
-    const float* plane = plane_of(x, x2, n, c, C1, C, H * W);
-    const float* g = gd + plane_of_d(n, c, N, C, by_channel) * OH * OW + j;
+    const real* plane = plane_of(x, x2, n, c, C1, C, H * W);
+    const real* g = gd + plane_of_d(n, c, N, C, by_channel) * OH * OW + j;
     float below[ROWS];
 #pragma unroll
     for (int a = 0; a < ROWS; ++a) below[a] = i0 + a < OH ? g[(i0 + a) * OW] : 0.0f;
@@ -182,7 +186,7 @@ __device__ inline void sums_of_taps(const float* x, const float* x2, const float
 }
 
 // gw (parts,C,K,K): one block a part and channel.
-extern "C" __global__ void grad_w_strips(const float* x, const float* x2, const float* gd, float* gw, int parts, int N,
+extern "C" __global__ void grad_w_strips(const real* x, const real* x2, const real* gd, float* gw, int parts, int N,
                                          int C, int C1, int H, int W, int F, int K, int OH, int OW, int top, int left,
                                          bool by_channel) {
   int c = blockIdx.x % C, part = blockIdx.x / C;
@@ -198,7 +202,7 @@ extern "C" __global__ void grad_w_strips(const float* x, const float* x2, const 
 }
 
 // gw (parts,C,KH,KW): one block a part, channel and tap.
-extern "C" __global__ void grad_w(const float* x, const float* x2, const float* gd, float* gw, int parts, int N, int C,
+extern "C" __global__ void grad_w(const real* x, const real* x2, const real* gd, float* gw, int parts, int N, int C,
                                   int C1, int H, int W, int F, int KH, int KW, int OH, int OW, int sh, int sw, int top,
                                   int left, bool by_channel) {
   int v = blockIdx.x % KW, u = blockIdx.x / KW % KH, c = blockIdx.x / (KW * KH) % C, part = blockIdx.x / (KW * KH) / C;

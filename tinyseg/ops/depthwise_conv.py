@@ -52,6 +52,8 @@ def grad_x(gy, w, x_shape, stride, pads):
 
 # ----- the node of the graph -------------------------------------------------
 class DepthwiseConv2d(Function):
+    mixes = True
+
     def __init__(self, stride=1, padding=0):
         self.stride, self.padding = stride, padding
 

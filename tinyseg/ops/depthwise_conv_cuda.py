@@ -1,18 +1,27 @@
-"""Launches depthwise_conv.cu: the functions of depthwise_conv.py on float32 arrays of the GPU.
+"""Launches depthwise_conv.cu: the functions of depthwise_conv.py on float32 and float16 arrays of the GPU.
 
 `correlate` and its two gradients do the work, for separable_conv_cuda.py too: their input is one array or two that are
 joined, upsampled by a factor; with `by_channel` d and gd are (C, N, OH, OW).
 """
 
-from tinyseg import backend
-from tinyseg.cuda import THREADS, blocks_for, contiguous, fits, launch, load, supports, threads_for
-from tinyseg.ops import depthwise_conv as maths
+import numpy as np
+
+from tinyseg import backend, cuda
+from tinyseg.cuda import THREADS, blocks_for, contiguous, fits, floats, launch, load, threads_for
+from tinyseg.half import in_float32
+from tinyseg.ops import depthwise_conv
 
 __all__ = ["forward", "grad_w", "grad_x", "supports"]
 
 ROWS = 8  # outputs of a thread, as in depthwise_conv.cu
 BLOCKS = 1024  # enough to fill a GPU
 kernel = load(__file__)
+maths = in_float32(depthwise_conv)
+
+
+def supports(x, *w):
+    """All float32, or float16 with float32 weights."""
+    return cuda.supports_real(x) and cuda.supports(*w)
 
 
 def forward(x, w, stride, pads, out):
@@ -36,32 +45,32 @@ def grad_w(x, gy, w_shape, stride, pads):
 # ----- on one or two inputs ----------------------------------------------------------
 def correlate(xs, w, stride, pads, out, factor=1, by_channel=False):
     """Return d (N, C, OH, OW), or (C, N, OH, OW)."""
-    (x, x2), w = halves(xs), contiguous(w)
+    (x, x2), w = halves(xs), floats(w)
     N, C, (OH, OW) = len(x), len(w), out
     d = backend.cp.empty((C, N, *out) if by_channel else (N, C, *out), x.dtype)
     args, end = (x, x2, w, d), (*(p[0] for p in pads), by_channel)
     sizes = (N, C, *x.shape[1:], factor)
     if in_strips(w.shape, stride, factor):
         size = N * C * blocks_for(OH, ROWS) * OW
-        launch(kernel("forward_strips"), blocks_for(size), *args, size, *sizes, w.shape[1], *out, *end)
+        launch(kernel("forward_strips", x.dtype), blocks_for(size), *args, size, *sizes, w.shape[1], *out, *end)
     else:
-        launch(kernel("forward"), blocks_for(d.size), *args, d.size, *sizes, *w.shape[1:], *out, *stride, *end)
+        launch(kernel("forward", x.dtype), blocks_for(d.size), *args, d.size, *sizes, *w.shape[1:], *out, *stride, *end)
     return d
 
 
 def correlate_transposed(gd, w, x_shapes, stride, pads, factor=1, by_channel=False):
     """Return the gradients of the inputs of `correlate`, a tuple."""
-    gd, w = contiguous(gd, w)
+    gd, w = contiguous(gd), floats(w)
     gxs = tuple(backend.cp.empty(shape, gd.dtype) for shape in x_shapes)
     (N, C1, H, W), C, out = x_shapes[0], len(w), gd.shape[2:]
     args, end = (gd, w, gxs[0], gxs[1] if len(gxs) > 1 else None), (*(p[0] for p in pads), by_channel)
     sizes = (N, C, C1, H, W, factor)
     if in_strips(w.shape, stride, factor):
         size = N * C * blocks_for(H, ROWS) * W
-        launch(kernel("grad_x_strips"), blocks_for(size), *args, size, *sizes, w.shape[1], *out, *end)
+        launch(kernel("grad_x_strips", gd.dtype), blocks_for(size), *args, size, *sizes, w.shape[1], *out, *end)
     else:
         size = N * C * H * W
-        launch(kernel("grad_x"), blocks_for(size), *args, size, *sizes, *w.shape[1:], *out, *stride, *end)
+        launch(kernel("grad_x", gd.dtype), blocks_for(size), *args, size, *sizes, *w.shape[1:], *out, *stride, *end)
     return gxs
 
 
@@ -73,14 +82,14 @@ def correlate_gradient(xs, gd, w_shape, stride, pads, factor=1, by_channel=False
     if in_strips(w_shape, stride, factor):
         tasks = N * blocks_for(OH, ROWS) * OW
         parts, threads = max(1, min(tasks // (4 * THREADS), blocks_for(BLOCKS, C))), threads_for(tasks)
-        gw = backend.cp.empty((parts, *w_shape), x.dtype)
+        gw = backend.cp.empty((parts, *w_shape), np.float32)
         sizes = (parts, N, C, *x.shape[1:], factor, KH, OH, OW)
-        launch(kernel("grad_w_strips"), parts * C, x, x2, gd, gw, *sizes, *end, threads=threads)
+        launch(kernel("grad_w_strips", x.dtype), parts * C, x, x2, gd, gw, *sizes, *end, threads=threads)
     else:
         parts = max(1, min(N * OH * OW // (16 * THREADS), N * OH, blocks_for(BLOCKS, C * KH * KW)))
-        gw = backend.cp.empty((parts, *w_shape), x.dtype)
+        gw = backend.cp.empty((parts, *w_shape), np.float32)
         sizes = (parts, N, C, *x.shape[1:], factor, KH, KW, OH, OW, *stride)
-        launch(kernel("grad_w"), gw.size, x, x2, gd, gw, *sizes, *end)
+        launch(kernel("grad_w", x.dtype), gw.size, x, x2, gd, gw, *sizes, *end)
     return gw.sum(axis=0) if parts > 1 else gw[0]
 
 

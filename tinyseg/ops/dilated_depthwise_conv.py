@@ -61,6 +61,8 @@ def grad_x(gy, w, x_shape, stride, pads, dilation):
 
 # ----- the node of the graph -------------------------------------------------
 class DilatedDepthwiseConv2d(Function):
+    mixes = True
+
     def __init__(self, dilation, stride=1, padding=0):
         self.dilation, self.stride, self.padding = pair(dilation, "dilation"), stride, padding
 

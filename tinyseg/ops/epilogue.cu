@@ -5,7 +5,7 @@ constexpr int PER_THREAD = 4;
 
 // y[n,k,p] = z[k, n*P+p - first] + b[k], at least 0 if `relu`, for the `count` columns from `first` on. b may be
 // missing; z may be y where there is one image.
-extern "C" __global__ void finish(const float* z, const float* b, float* y, int K, int P, int first, int count,
+extern "C" __global__ void finish(const real* z, const float* b, real* y, int K, int P, int first, int count,
                                   bool relu) {
   int blocks = (count - 1) / (PER_THREAD * blockDim.x) + 1, k = blockIdx.x / blocks;
   int m = blockIdx.x % blocks * PER_THREAD * blockDim.x + threadIdx.x;
@@ -24,7 +24,7 @@ extern "C" __global__ void finish(const float* z, const float* b, float* y, int 
 
 // The way back: g[k, n*P+p] = gy[n,k,p], but 0 where y is not positive, and gb (parts,K) the sums of g over parts of
 // the columns. y may be missing (no ReLU), and g (only gb is wanted). One block a part and k.
-extern "C" __global__ void unfinish(const float* __restrict__ gy, const float* __restrict__ y, float* __restrict__ g,
+extern "C" __global__ void unfinish(const real* __restrict__ gy, const real* __restrict__ y, real* __restrict__ g,
                                     float* gb, int parts, int N, int K, int P) {
   int k = blockIdx.x % K, part = blockIdx.x / K, count = N * P;
   int from = (int)((long long)count * part / parts), to = (int)((long long)count * (part + 1) / parts);

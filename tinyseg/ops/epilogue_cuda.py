@@ -4,8 +4,10 @@ On the GPU the pixels of all images are the columns of one matrix, (K, N·P) whe
 product in the place of N small ones, whose transpose cuBLAS takes as it lies.
 """
 
+import numpy as np
+
 from tinyseg import backend
-from tinyseg.cuda import THREADS, blocks_for, contiguous, launch, load, threads_for
+from tinyseg.cuda import THREADS, blocks_for, contiguous, floats, launch, load, threads_for
 
 PER_THREAD = 4  # columns of a thread, as in epilogue.cu
 BLOCKS = 2048  # enough to fill a GPU
@@ -17,7 +19,7 @@ def finish(z, b, y, relu, first=0):
     (K, count), P = z.shape, y.shape[2] * y.shape[3]
     threads = threads_for(count // PER_THREAD)
     blocks = K * blocks_for(count, PER_THREAD * threads)
-    launch(kernel("finish"), blocks, z, contiguous(b) if b is not None else None, y, K, P, first, count, relu,
+    launch(kernel("finish", z.dtype), blocks, z, floats(b) if b is not None else None, y, K, P, first, count, relu,
            threads=threads)  # fmt: skip
 
 
@@ -28,8 +30,8 @@ def unfinish(gy, y):
     parts = max(1, min(count // (8 * THREADS), blocks_for(BLOCKS, K)))
     there = y is None and N == 1  # gy is g
     g = gy.reshape(K, count) if there else backend.cp.empty((K, count), gy.dtype)
-    gb = backend.cp.empty((parts, K), gy.dtype)
-    launch(kernel("unfinish"), parts * K, gy, y, None if there else g, gb, parts, N, K, OH * OW,
+    gb = backend.cp.empty((parts, K), np.float32)
+    launch(kernel("unfinish", gy.dtype), parts * K, gy, y, None if there else g, gb, parts, N, K, OH * OW,
            threads=threads_for(blocks_for(count, parts)))  # fmt: skip
     return g, gb.sum(axis=0) if parts > 1 else gb[0]
 

@@ -4,14 +4,18 @@ Equations and signatures as in `tinyseg.ops.fused_conv`; the convolutions themse
 """
 
 from tinyseg import cuda
-from tinyseg.ops import fused_conv as maths
+from tinyseg.half import in_float32
+from tinyseg.ops import fused_conv
 from tinyseg.ops.conv2d_cuda import convolve, gradients
 from tinyseg.ops.epilogue_cuda import unfinish
 
+maths = in_float32(fused_conv)
+
 
 def supports(w, b, *xs):
-    """float32, and at most two inputs to join."""
-    return cuda.supports(w, b, *xs) and len(xs) <= 2
+    """All float32, or float16 with float32 weights; at most two inputs to join (in the place of b stands gy too)."""
+    of_one_type = cuda.supports(w, b) and cuda.supports_real(*xs) or cuda.supports(w) and cuda.supports_real(b, *xs)
+    return of_one_type and len(xs) <= 2
 
 
 def forward(xs, w, b, stride, pads, out, factor, relu):

@@ -52,6 +52,8 @@ def backward(gy, x, gamma, mean, rstd, beta=None):
 
 # ----- the node of the graph -------------------------------------------------
 class GroupNorm(Function):
+    mixes = True
+
     def __init__(self, num_groups, eps=1e-5, activation=None):
         check_activation("group_norm", activation)
         self.G, self.eps, self.activation = num_groups, eps, activation

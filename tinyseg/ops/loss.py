@@ -8,7 +8,8 @@ r"""Losses. All take logits z (before sigmoid or softmax), all return a scalar.
 averaged over pixels (cross-entropies), or over images and classes (Dice: Σ runs over the pixels of one class of
 one image, or of the whole batch; p = σ(z) or softmax(z)).
 
-Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) where classes exclude each other.
+Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) where classes exclude each other. float16 logits are
+converted to float32, and so the loss is float32.
 """
 
 import functools
@@ -17,6 +18,7 @@ import numbers
 from tinyseg.autograd import Function, as_array
 from tinyseg.backend import device_of, kernels, xp_of
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
+from tinyseg.ops.cast import at_least_float32
 from tinyseg.ops.window import check_nchw
 
 
@@ -140,6 +142,7 @@ def binary_cross_entropy_with_logits(logits, target, weight=None, reduction="mea
     -------
     Tensor, scalar
     """
+    logits = at_least_float32(logits)
     z = as_array(logits)
     t = _target_like(z, target, "binary_cross_entropy_with_logits")
     if reduction not in ("mean", "sum"):
@@ -167,6 +170,7 @@ def cross_entropy(logits, target, weight=None, ignore_index=None):
     -------
     Tensor, scalar
     """
+    logits = at_least_float32(logits)
     z = as_array(logits)
     t = _class_numbers(z, target, "cross_entropy", ignore_index)
     w = _per_class(z, [1.0] * z.shape[1] if weight is None else weight, "weight").reshape(-1)
@@ -214,6 +218,7 @@ def dice_bce_with_logits(
     -------
     Tensor, scalar
     """
+    logits = at_least_float32(logits)
     dice = _mean_dice(logits, target, "sigmoid", weight, pooled, smooth, empty)
     bce = binary_cross_entropy_with_logits(logits, target, weight=weight)
     return bce * bce_weight - dice * dice_weight
@@ -221,6 +226,7 @@ def dice_bce_with_logits(
 
 def _mean_dice(logits, target, activation, weight, pooled, smooth, empty, offset=0, factor=1):
     """Return offset + factor · (mean of D)."""
+    logits = at_least_float32(logits)
     z = as_array(logits)
     check_nchw("soft Dice", z)
     if empty not in ("smooth", "ignore"):

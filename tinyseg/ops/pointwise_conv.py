@@ -24,7 +24,7 @@ def forward(x, w):
     """Map the channels of every pixel: (N, C, H, W) -> (N, K, H, W)."""
     N, C, H, W = x.shape
     Y = xp_of(x).matmul(w, x.reshape(N, C, H * W))  # (K,C) @ (N,C,HW) -> (N,K,HW)
-    return Y.reshape(N, -1, H, W)
+    return Y.reshape(N, len(w), H, W)
 
 
 def grad_x(gy, w):
@@ -41,6 +41,8 @@ def grad_w(x, gy):
 
 # ----- the node of the graph -------------------------------------------------
 class PointwiseConv2d(Function):
+    mixes = True
+
     def forward(self, x, w, *b):
         if w.ndim != 2:
             raise ValueError(f"pointwise_conv2d takes w of shape (K, C), but got {w.shape}.")

@@ -1,22 +1,25 @@
 """Pointwise convolution on the GPU: products of two matrices each, whose transposes cuBLAS takes as they lie.
 
 Equations and signatures as in `tinyseg.ops.pointwise_conv`. CuPy copies a transposed stack of matrices before it
-multiplies, all of x in grad_w, but not a single matrix. What is recorded for a CUDA graph is single matrices
-throughout: `tinyseg.cublas` has no stacks.
+multiplies, all of x in grad_w, but not a single matrix. Single matrices throughout, forward and back, are float16
+images, because of a stack in float16 each must begin where cuBLAS's vectors do, and what is recorded for a CUDA graph,
+because `tinyseg.cublas` has no stacks.
 """
 
 from tinyseg import backend
-from tinyseg.cublas import product
-from tinyseg.cuda import contiguous, supports
+from tinyseg.cuda import contiguous
+from tinyseg.half import is_half
 from tinyseg.ops import pointwise_conv as maths
+from tinyseg.ops.depthwise_conv_cuda import supports
+from tinyseg.ops.product_cuda import outer, product
 from tinyseg.recording import recording
 
 __all__ = ["forward", "grad_w", "grad_x", "supports"]
 
 
 def forward(x, w):
-    """Map the channels of every pixel."""
-    if recording() is None:
+    """Map the channels of every pixel: (N, C, H, W) -> (N, K, H, W)."""
+    if not is_half(x) and recording() is None:
         return maths.forward(x, w)
     x, (N, C, H, W) = contiguous(x), x.shape
     y = backend.cp.empty((N, len(w), H, W), x.dtype)
@@ -26,15 +29,14 @@ def forward(x, w):
 
 
 def grad_x(gy, w):
-    """Gradient of the input."""
+    """Gradient of the input: the transposed map."""
     return forward(gy, w.T)
 
 
 def grad_w(x, gy):
     """Gradient of the weights, (K, C)."""
-    (N, C, H, W), K = x.shape, gy.shape[1]
+    (N, C, H, W), K, gw = x.shape, gy.shape[1], None
     X, GY = x.reshape(N, C, H * W), gy.reshape(N, K, H * W)
-    gw = product(GY[0], X[0].T)  # (K,HW) @ (HW,C) -> (K,C)
-    for n in range(1, N):
-        gw += product(GY[n], X[n].T)
+    for n in range(N):
+        gw = outer(GY[n], X[n], gw)  # (K,HW) @ (HW,C) -> (K,C)
     return gw

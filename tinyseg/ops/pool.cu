@@ -12,7 +12,7 @@ __device__ inline float minus_infinity() {
 
 // Largest value of a window, and its tap; a NaN wins, so that it is seen. K > 0: K x K, known to the compiler.
 template <int K>
-__device__ inline float largest(const float* x, int r0, int q0, int H, int W, int KH, int KW, int& winner) {
+__device__ inline float largest(const real* x, int r0, int q0, int H, int W, int KH, int KW, int& winner) {
   const int kh = K ? K : KH, kw = K ? K : KW;
   float best = minus_infinity();
   winner = 0;
@@ -31,12 +31,12 @@ __device__ inline float largest(const float* x, int r0, int q0, int H, int W, in
   return best;
 }
 
-extern "C" __global__ void max_forward(const float* x, float* y, unsigned char* winner, int size, int H, int W, int KH,
+extern "C" __global__ void max_forward(const real* x, real* y, unsigned char* winner, int size, int H, int W, int KH,
                                        int KW, int OH, int OW, int sh, int sw, int top, int left) {
   int t = thread_index();  // of y
   if (t >= size) return;
   int r = t / OW % OH * sh - top, q = t % OW * sw - left;
-  const float* plane = x + (size_t)(t / OW / OH) * H * W;
+  const real* plane = x + (size_t)(t / OW / OH) * H * W;
   int tap;
   if (KH == 2 && KW == 2) y[t] = largest<2>(plane, r, q, H, W, 2, 2, tap);
   else y[t] = largest<0>(plane, r, q, H, W, KH, KW, tap);
@@ -44,7 +44,7 @@ extern "C" __global__ void max_forward(const float* x, float* y, unsigned char* 
 }
 
 // Windows of 2 x 2 side by side: a thread owns a column of two pixels, which one window saw, or none at the border.
-extern "C" __global__ void max_of_four_gradient(const float* gy, const unsigned char* winner, float* gx, int size,
+extern "C" __global__ void max_of_four_gradient(const real* gy, const unsigned char* winner, real* gx, int size,
                                                 int H, int W, int OH, int OW) {
   int t = thread_index(), pairs = (H + 1) / 2;
   if (t >= size) return;
@@ -55,7 +55,7 @@ extern "C" __global__ void max_of_four_gradient(const float* gy, const unsigned 
     g = gy[at];
     tap = winner[at];
   }
-  float* to = gx + ((size_t)plane * H + 2 * i) * W + q;
+  real* to = gx + ((size_t)plane * H + 2 * i) * W + q;
   to[0] = tap == q % 2 ? g : 0.0f;
   if (2 * i + 1 < H) to[W] = tap == 2 + q % 2 ? g : 0.0f;
 }
@@ -64,7 +64,7 @@ extern "C" __global__ void max_of_four_gradient(const float* gy, const unsigned 
 __device__ inline int first_window(int p, int k, int s) { return p < k ? 0 : (p - k) / s + 1; }
 __device__ inline int end_of_windows(int p, int s, int n) { return p / s + 1 < n ? p / s + 1 : n; }
 
-extern "C" __global__ void max_grad_x(const float* gy, const unsigned char* winner, float* gx, int size, int H, int W,
+extern "C" __global__ void max_grad_x(const real* gy, const unsigned char* winner, real* gx, int size, int H, int W,
                                       int KH, int KW, int OH, int OW, int sh, int sw, int top, int left) {
   int t = thread_index();  // of gx
   if (t >= size) return;
@@ -77,24 +77,24 @@ extern "C" __global__ void max_grad_x(const float* gy, const unsigned char* winn
   gx[t] = sum;
 }
 
-extern "C" __global__ void avg_forward(const float* x, float* y, int size, int H, int W, int KH, int KW, int OH,
+extern "C" __global__ void avg_forward(const real* x, real* y, int size, int H, int W, int KH, int KW, int OH,
                                        int OW, int sh, int sw, int top, int left) {
   int t = thread_index();  // of y
   if (t >= size) return;
   int r0 = t / OW % OH * sh - top, q0 = t % OW * sw - left;
-  const float* plane = x + (size_t)(t / OW / OH) * H * W;
+  const real* plane = x + (size_t)(t / OW / OH) * H * W;
   float sum = 0;
   for (int r = r0 < 0 ? 0 : r0; r < r0 + KH && r < H; ++r)
     for (int q = q0 < 0 ? 0 : q0; q < q0 + KW && q < W; ++q) sum += plane[r * W + q];
   y[t] = sum / (KH * KW);
 }
 
-extern "C" __global__ void avg_grad_x(const float* gy, float* gx, int size, int H, int W, int KH, int KW, int OH,
+extern "C" __global__ void avg_grad_x(const real* gy, real* gx, int size, int H, int W, int KH, int KW, int OH,
                                       int OW, int sh, int sw, int top, int left) {
   int t = thread_index();  // of gx
   if (t >= size) return;
   int q = t % W + left, r = t / W % H + top;
-  const float* plane = gy + (size_t)(t / W / H) * OH * OW;
+  const real* plane = gy + (size_t)(t / W / H) * OH * OW;
   float sum = 0;
   for (int i = first_window(r, KH, sh); i < end_of_windows(r, sh, OH); ++i)
     for (int j = first_window(q, KW, sw); j < end_of_windows(q, sw, OW); ++j) sum += plane[i * OW + j];

@@ -1,15 +1,18 @@
-"""Launches pool.cu: the functions of pool.py on float32 arrays of the GPU."""
+"""Launches pool.cu: the functions of pool.py on float32 and float16 arrays of the GPU."""
 
 import numpy as np
 
 from tinyseg import backend
-from tinyseg.cuda import blocks_for, contiguous, fits, launch, load, supports
-from tinyseg.ops import pool as maths
+from tinyseg.cuda import blocks_for, contiguous, fits, launch, load
+from tinyseg.cuda import supports_real as supports
+from tinyseg.half import in_float32
+from tinyseg.ops import pool
 
 __all__ = ["avg_forward", "avg_grad_x", "max_forward", "max_grad_x", "supports"]
 
 TWO = (2, 2), (2, 2), ((0, 0), (0, 0))  # kernel, stride, pads of the pools that networks use
 kernel = load(__file__)
+maths = in_float32(pool)
 
 
 def max_forward(x, kernel_size, stride, pads, out):
@@ -17,9 +20,8 @@ def max_forward(x, kernel_size, stride, pads, out):
         return maths.max_forward(x, kernel_size, stride, pads, out)
     x, y = contiguous(x), backend.cp.empty((*x.shape[:2], *out), x.dtype)
     winner = backend.cp.empty(y.shape, np.uint8)
-    launch(
-        kernel("max_forward"), blocks_for(y.size), x, y, winner, y.size, *sizes(x.shape, kernel_size, stride, pads, out)
-    )
+    end = sizes(x.shape, kernel_size, stride, pads, out)
+    launch(kernel("max_forward", x.dtype), blocks_for(y.size), x, y, winner, y.size, *end)
     return y, winner
 
 
@@ -31,10 +33,10 @@ def max_grad_x(gy, winner, x_shape, kernel_size, stride, pads):
     if (kernel_size, stride, pads) == TWO:
         N, C, H, W = x_shape
         size = N * C * blocks_for(H, 2) * W
-        launch(kernel("max_of_four_gradient"), blocks_for(size), gy, winner, gx, size, H, W, *gy.shape[2:])
+        launch(kernel("max_of_four_gradient", gy.dtype), blocks_for(size), gy, winner, gx, size, H, W, *gy.shape[2:])
     else:
         end = sizes(x_shape, kernel_size, stride, pads, gy.shape[2:])
-        launch(kernel("max_grad_x"), blocks_for(gx.size), gy, winner, gx, gx.size, *end)
+        launch(kernel("max_grad_x", gy.dtype), blocks_for(gx.size), gy, winner, gx, gx.size, *end)
     return gx
 
 
@@ -42,7 +44,8 @@ def avg_forward(x, kernel_size, stride, pads, out):
     if not fits((*x.shape[:2], *out)):
         return maths.avg_forward(x, kernel_size, stride, pads, out)
     x, y = contiguous(x), backend.cp.empty((*x.shape[:2], *out), x.dtype)
-    launch(kernel("avg_forward"), blocks_for(y.size), x, y, y.size, *sizes(x.shape, kernel_size, stride, pads, out))
+    end = sizes(x.shape, kernel_size, stride, pads, out)
+    launch(kernel("avg_forward", x.dtype), blocks_for(y.size), x, y, y.size, *end)
     return y
 
 
@@ -51,7 +54,7 @@ def avg_grad_x(gy, x_shape, kernel_size, stride, pads):
         return maths.avg_grad_x(gy, x_shape, kernel_size, stride, pads)
     gy, gx = contiguous(gy), backend.cp.empty(x_shape, gy.dtype)
     end = sizes(x_shape, kernel_size, stride, pads, gy.shape[2:])
-    launch(kernel("avg_grad_x"), blocks_for(gx.size), gy, gx, gx.size, *end)
+    launch(kernel("avg_grad_x", gy.dtype), blocks_for(gx.size), gy, gx, gx.size, *end)
     return gx
 
 

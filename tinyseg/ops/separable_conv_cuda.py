@@ -6,15 +6,19 @@ pass but computed again: a tenth of a step's traffic, where D would be half of w
 """
 
 from tinyseg import backend, cuda
-from tinyseg.cublas import product
-from tinyseg.ops import separable_conv as maths
+from tinyseg.half import in_float32
+from tinyseg.ops import separable_conv
 from tinyseg.ops.depthwise_conv_cuda import correlate, correlate_gradient, correlate_transposed
 from tinyseg.ops.epilogue_cuda import finish, unfinish
+from tinyseg.ops.fused_conv_cuda import supports as supports_joined
+from tinyseg.ops.product_cuda import outer, product
+
+maths = in_float32(separable_conv)
 
 
-def supports(*arrays):
-    """float32, and at most two inputs to join (the arrays are wd, wp, b or gy, and the xs)."""
-    return cuda.supports(*arrays) and len(arrays) <= 5
+def supports(wd, wp, b, *xs):
+    """All float32, or float16 with float32 weights; at most two inputs to join (in the place of b stands gy too)."""
+    return cuda.supports(wd) and supports_joined(wp, b, *xs)
 
 
 def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
@@ -34,7 +38,7 @@ def backward(gy, xs, wd, wp, y, d, stride, pads, factor, relu):
     if not cuda.fits((N, C, *out), (N, C, *xs[0].shape[2:])):
         return maths.backward(gy, xs, wd, wp, y, d, stride, pads, factor, relu)
     g, gb = unfinish(gy, y if relu else None)
-    gwp = product(g, correlate(xs, wd, stride, pads, out, factor, by_channel=True).reshape(C, -1).T)
+    gwp = outer(g, correlate(xs, wd, stride, pads, out, factor, by_channel=True).reshape(C, -1))
     gd = product(wp.T, g).reshape(C, N, *out)
     gwd = correlate_gradient(xs, gd, wd.shape, stride, pads, factor, by_channel=True)
     return gwd, gwp, gb, correlate_transposed(gd, wd, [x.shape for x in xs], stride, pads, factor, by_channel=True)

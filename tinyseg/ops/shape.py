@@ -15,6 +15,8 @@ from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair
 
+takes_half = True  # nothing is computed, so nothing is rounded
+
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def concat_forward(xs, axis):

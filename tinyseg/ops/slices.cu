@@ -4,7 +4,7 @@
 // give equal bits.
 
 // Mean of each slice, and the sum of squared distances from it.
-extern "C" __global__ void slice_moments(const float* x, float* mean, float* squares, int P, int size) {
+extern "C" __global__ void slice_moments(const real* x, float* mean, float* squares, int P, int size) {
   Slice s = my_slice(P, size);
   float n = s.to - s.from, sum = 0, rest = 0, square = 0;
   for (unsigned k = s.from + threadIdx.x; k < s.to; k += blockDim.x) sum += x[k];

@@ -4,6 +4,8 @@ An array is (outer, sets, P): set s has the plane of P elements at [o, s] for ev
 are the channels of images (N, C, H, W); with outer = 1, sets = N·G the groups of channels of single images.
 """
 
+import numpy as np
+
 from tinyseg import backend
 from tinyseg.cuda import SLICE, cut, launch, load, threads_for
 
@@ -14,9 +16,11 @@ def moments(x, outer, sets, eps=None):
     """Mean and variance of each set, (sets,) each; 1/√(variance + eps) instead of the variance if an `eps` is given."""
     P = x.size // (outer * sets)
     slices, threads = cut(P)
-    partial = backend.cp.empty((2, outer * sets * slices), x.dtype)
-    launch(kernel("slice_moments"), outer * sets * slices, x, partial[0], partial[1], P, SLICE, threads=threads)
-    found = backend.cp.empty((2, sets), x.dtype)
+    partial = backend.cp.empty((2, outer * sets * slices), np.float32)
+    launch(
+        kernel("slice_moments", x.dtype), outer * sets * slices, x, partial[0], partial[1], P, SLICE, threads=threads
+    )
+    found = backend.cp.empty((2, sets), np.float32)
     spread = (found[1], None, 0.0) if eps is None else (None, found[1], eps)
     sizes, threads = (P, SLICE, outer, slices), threads_for(outer * slices)
     launch(kernel("fold_moments"), sets, partial[0], partial[1], found[0], *spread, *sizes, threads=threads)

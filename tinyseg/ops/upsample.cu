@@ -2,7 +2,7 @@
 // row `line` of x is counted through all planes, its pixels became rows line*fh ... line*fh + fh of y. A thread owns
 // what it writes.
 
-extern "C" __global__ void nearest_forward(const float* x, float* y, int size, int OW, int fh, int fw) {
+extern "C" __global__ void nearest_forward(const real* x, real* y, int size, int OW, int fh, int fw) {
   int t = thread_index();  // of column j of the fh rows that a row of x became
   if (t >= size) return;
   int j = t % OW, line = t / OW;
@@ -10,7 +10,7 @@ extern "C" __global__ void nearest_forward(const float* x, float* y, int size, i
   for (int u = 0; u < fh; ++u) y[((size_t)line * fh + u) * OW + j] = value;
 }
 
-extern "C" __global__ void nearest_grad_x(const float* gy, float* gx, int size, int W, int fh, int fw) {
+extern "C" __global__ void nearest_grad_x(const real* gy, real* gx, int size, int W, int fh, int fw) {
   int t = thread_index();  // of gx
   if (t >= size) return;
   int q = t % W, line = t / W;
@@ -26,13 +26,13 @@ __device__ inline int position(int i, int n, int f) {
   return p < 0 ? 0 : p > last ? last : p;
 }
 
-extern "C" __global__ void bilinear_forward(const float* x, float* y, int size, int H, int W, int fh, int fw) {
+extern "C" __global__ void bilinear_forward(const real* x, real* y, int size, int H, int W, int fh, int fw) {
   int t = thread_index();  // of y
   if (t >= size) return;
   int OH = H * fh, OW = W * fw, pr = position(t / OW % OH, H, fh), pq = position(t % OW, W, fw);
   int r = pr / (2 * fh), q = pq / (2 * fw);
   float a = (float)(pr - r * 2 * fh) / (2 * fh), b = (float)(pq - q * 2 * fw) / (2 * fw);  // weights of the next
-  const float* here = x + ((size_t)(t / OW / OH) * H + r) * W + q;
+  const real* here = x + ((size_t)(t / OW / OH) * H + r) * W + q;
   int below = r + 1 < H ? W : 0, right = q + 1 < W ? 1 : 0;  // beyond the border the weight is 0
   y[t] = (1 - a) * ((1 - b) * here[0] + b * here[right]) + a * ((1 - b) * here[below] + b * here[below + right]);
 }
@@ -45,11 +45,11 @@ __device__ inline float weight(int i, int r, int n, int f) {
   return (float)(2 * f - (distance < 0 ? -distance : distance)) / (2 * f);
 }
 
-extern "C" __global__ void bilinear_grad_x(const float* gy, float* gx, int size, int H, int W, int fh, int fw) {
+extern "C" __global__ void bilinear_grad_x(const real* gy, real* gx, int size, int H, int W, int fh, int fw) {
   int t = thread_index();  // of gx
   if (t >= size) return;
   int q = t % W, r = t / W % H;
-  const float* plane = gy + (size_t)(t / W / H) * H * fh * W * fw;
+  const real* plane = gy + (size_t)(t / W / H) * H * fh * W * fw;
   float sum = 0;
   for (int i = first_output(r, fh); i < end_of_outputs(r, H, fh); ++i) {
     float row = 0;

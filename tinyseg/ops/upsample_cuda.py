@@ -1,4 +1,4 @@
-"""Launches upsample.cu: the functions of upsample.py on float32 arrays of the GPU.
+"""Launches upsample.cu: the functions of upsample.py on float32 and float16 arrays of the GPU.
 
 The maths file multiplies with whole interpolation matrices, nearly all zeros, made on the host; here each output adds
 up the few values that it depends on.
@@ -7,12 +7,14 @@ up the few values that it depends on.
 import importlib
 
 from tinyseg import backend
-from tinyseg.cuda import blocks_for, contiguous, fits, launch, load, supports
+from tinyseg.cuda import blocks_for, contiguous, fits, launch, load
+from tinyseg.cuda import supports_real as supports
+from tinyseg.half import in_float32
 
 __all__ = ["bilinear_forward", "bilinear_grad_x", "nearest_forward", "nearest_grad_x", "supports"]
 
 kernel = load(__file__)
-maths = importlib.import_module("tinyseg.ops.upsample")  # tinyseg.ops.upsample itself is the op
+maths = in_float32(importlib.import_module("tinyseg.ops.upsample"))  # tinyseg.ops.upsample itself is the op
 
 
 def nearest_forward(x, factor):
@@ -20,13 +22,13 @@ def nearest_forward(x, factor):
         return maths.nearest_forward(x, factor)
     x, y = contiguous(x), backend.cp.empty(enlarged(x, factor), x.dtype)
     size = y.size // factor[0]
-    launch(kernel("nearest_forward"), blocks_for(size), x, y, size, y.shape[3], *factor)
+    launch(kernel("nearest_forward", x.dtype), blocks_for(size), x, y, size, y.shape[3], *factor)
     return y
 
 
 def nearest_grad_x(gy, factor):
     gy, gx = contiguous(gy), backend.cp.empty(reduced(gy, factor), gy.dtype)
-    launch(kernel("nearest_grad_x"), blocks_for(gx.size), gy, gx, gx.size, gx.shape[3], *factor)
+    launch(kernel("nearest_grad_x", gy.dtype), blocks_for(gx.size), gy, gx, gx.size, gx.shape[3], *factor)
     return gx
 
 
@@ -34,13 +36,13 @@ def bilinear_forward(x, factor):
     if not fits(enlarged(x, factor)):
         return maths.bilinear_forward(x, factor)
     x, y = contiguous(x), backend.cp.empty(enlarged(x, factor), x.dtype)
-    launch(kernel("bilinear_forward"), blocks_for(y.size), x, y, y.size, *x.shape[2:], *factor)
+    launch(kernel("bilinear_forward", x.dtype), blocks_for(y.size), x, y, y.size, *x.shape[2:], *factor)
     return y
 
 
 def bilinear_grad_x(gy, factor):
     gy, gx = contiguous(gy), backend.cp.empty(reduced(gy, factor), gy.dtype)
-    launch(kernel("bilinear_grad_x"), blocks_for(gx.size), gy, gx, gx.size, *gx.shape[2:], *factor)
+    launch(kernel("bilinear_grad_x", gy.dtype), blocks_for(gx.size), gy, gx, gx.size, *gx.shape[2:], *factor)
     return gx
 
 

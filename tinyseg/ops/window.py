@@ -8,6 +8,7 @@ the forward pass; adding into the same views gives its transpose, the gradient w
 import numbers
 
 from tinyseg.backend import xp_of
+from tinyseg.half import wide
 
 
 def pair(value, name):
@@ -126,7 +127,7 @@ def add_bias(op, y, b=None):
 
 def grad_bias(gy, *needed):
     """Return the gradient of the bias, gb[k] = sum_{n,i,j} gy[n,k,i,j], in a tuple: empty if there is no bias."""
-    return tuple(gy.sum(axis=(0, 2, 3)) if need else None for need in needed)
+    return tuple(gy.sum(axis=(0, 2, 3), dtype=wide(gy.dtype)) if need else None for need in needed)
 
 
 def check_shape(op, name, array, shape):

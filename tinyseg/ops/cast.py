@@ -1,0 +1,64 @@
+r"""Cast: the same numbers in another floating-point type.
+
+    forward   y  = x, rounded to y's type
+    grad_x    gx = gy, rounded to x's type
+
+Rounding to a narrower type counts as the identity: its true derivative is 0 almost everywhere, and of no use. float16
+has 11 bits of mantissa and reaches from 6e-8 to 65504; what is larger becomes infinite. Any shape.
+
+A network runs in float16 between two casts, with its float32 parameters as they are (`tinyseg.half`):
+
+    logits = cast(model(cast(x, "float16")), "float32")
+"""
+
+import numpy as np
+
+from tinyseg.autograd import FLOATS, Function, as_array
+from tinyseg.backend import kernels
+from tinyseg.half import is_half
+
+# ----- the maths (NumPy or CuPy) ---------------------------------------------
+takes_half = True  # it is what this op is about
+
+
+def convert(x, dtype):
+    """Return `x` in the type `dtype`, copied."""
+    with np.errstate(over="ignore"):  # to float16: infinite
+        return x.astype(dtype)
+
+
+# ----- the node of the graph -------------------------------------------------
+class Cast(Function):
+    rounds = False
+
+    def __init__(self, dtype):
+        self.dtype = dtype
+
+    def forward(self, x):
+        return kernels(__name__, x).convert(x, self.dtype)
+
+    def backward(self, gy):
+        return kernels(__name__, gy).convert(gy, self.input_dtypes[0])
+
+
+def cast(x, dtype):
+    """Convert `x` to another floating-point type; its gradient is converted back.
+
+    Parameters
+    ----------
+    x : Tensor or ndarray, any shape
+    dtype : {"float16", "float32", "float64"}
+
+    Returns
+    -------
+    Tensor, shape of x
+    """
+    known = [a for a in FLOATS if dtype is not None and dtype in (a.name, a.type, a)]  # NumPy's None is float64
+    if not known:
+        raise ValueError(f"cast: dtype must be 'float16', 'float32' or 'float64', but is {dtype!r}.")
+    return Cast(known[0])(x)
+
+
+def at_least_float32(x):
+    """Return `x`, in float32 if it is float16: for what adds up so much that float16 will not do."""
+    return cast(x, "float32") if is_half(as_array(x)) else x
