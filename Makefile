@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 GPU ?= gpu
 
-.PHONY: demo test gpu lint format docs docs-serve clean
+.PHONY: demo test gpu lint format docs docs-serve notebooks clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/train_isbi.py --width 16 --epochs 24 --out $(OUT) --overwrite
@@ -21,6 +21,7 @@ gpu: .venv/.installed-test
 lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	git ls-files | xargs $(BIN)/codespell
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -32,6 +33,12 @@ docs: .venv/.installed-docs
 
 docs-serve: docs
 	$(BIN)/python -m http.server --directory docs/_build/html --bind 127.0.0.1 8000
+
+notebooks: .venv/.installed-docs
+	mkdir -p notebooks
+	for file in docs/notebooks/[0-9]*.py; do \
+	  $(BIN)/python -m jupytext --quiet --to ipynb --output notebooks/$$(basename $$file .py).ipynb $$file || exit; done
+	@echo "Open them with Jupyter: $(BIN)/python -m pip install jupyterlab; $(BIN)/jupyter lab notebooks"
 
 .venv/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tinyseg needs Python 3.11 or newer, found ' + sys.version)"
@@ -54,4 +61,4 @@ docs-serve: docs
 	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache docs/_build docs/api docs/source
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache docs/_build docs/api docs/source notebooks

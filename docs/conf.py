@@ -4,10 +4,13 @@ The pages are Markdown that GitHub shows as well. Links that leave docs/ (to a f
 work there as they stand; here they are turned to a page of the site that shows the same file.
 """
 
+import hashlib
 import importlib.util
 import os
 import pathlib
 import re
+
+import jupytext
 
 import tinyseg
 
@@ -27,14 +30,30 @@ extensions = [
 ]
 if importlib.util.find_spec("sphinx-mathjax-offline"):  # equations show without internet; else MathJax's own server
     extensions.append("sphinx-mathjax-offline")
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "conf.py"]
 templates_path = ["_templates"]
 
 # ----- Markdown ------------------------------------------------------------------
 myst_enable_extensions = ["amsmath", "colon_fence", "deflist", "dollarmath", "fieldlist"]
 myst_heading_anchors = 3
 myst_links_external_new_tab = False
-nb_execution_mode = "off"  # the examples on the pages are run by tests/test_docs.py
+
+
+# ----- notebooks: run when they or the library changed; an error, or a cell that takes too long, fails the build ---
+def _fingerprint():
+    digest = hashlib.sha256()
+    for path in sorted(path for ending in ("*.py", "*.cu") for path in (ROOT / "tinyseg").rglob(ending)):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
+
+
+nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(DOCS / "_build" / f"notebooks-{_fingerprint()}")
+nb_execution_timeout = 300  # seconds a cell: ten times what it needs on two idle cores with kernels compiled
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_code_prompt_show = "Show the code"
 
 # ----- the reference, from docstrings --------------------------------------------
 autosummary_generate = True
@@ -65,7 +84,8 @@ LANGUAGES = {".py": "python", ".cu": "cuda", ".toml": "toml"}
 
 def write_source_pages(app):
     """Make the page source/<path> of every file outside docs/ that a page, or such a file, links to."""
-    pages, done = [p for p in DOCS.rglob("*.md") if p.relative_to(DOCS).parts[0] not in ("_build", "source")], set()
+    written = [*DOCS.rglob("*.md"), *DOCS.glob("notebooks/*.py")]
+    pages, done = [p for p in written if p.relative_to(DOCS).parts[0] not in ("_build", "source")], set()
     while pages:
         page = pages.pop()
         links = [*ALWAYS, *_targets(page.read_text())] if page == DOCS / "index.md" else _targets(page.read_text())
@@ -126,6 +146,20 @@ def turn_links(app, docname, source):
     source[0] = re.sub(r"(?<!!)\[([^\[\]]*)\]\((?!\w+:|#)([^)#\s]+)\)", turned, source[0])
 
 
+# ----- a notebook's page offers it for download -----------------------------------
+def offer_notebook(app, pagename, templatename, context, doctree):
+    """Put a link to the .ipynb file, without outputs, at the head of a notebook's page."""
+    source = DOCS / f"{pagename}.py"
+    if not source.exists():
+        return
+    name = f"{source.stem}.ipynb"
+    folder = pathlib.Path(app.outdir) / "_downloads" / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    jupytext.write(jupytext.read(source, fmt="py:percent"), folder / name, fmt="ipynb")
+    link = f'<a class="notebook" href="../_downloads/notebooks/{name}" download>Download {name}</a>'
+    context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
+
+
 # ----- docstrings are plain text with equations ----------------------------------
 def plain_text(app, what, name, obj, options, lines):
     """Make reStructuredText of a docstring that is written for people: indented equations stay as they are typed.
@@ -166,3 +200,4 @@ def setup(app):
     app.connect("autodoc-process-docstring", plain_text, priority=100)
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("source-read", turn_links)
+    app.connect("html-page-context", offer_notebook)

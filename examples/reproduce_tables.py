@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 import tinyseg as ts
 from tinyseg import plots_profile
-from tinyseg.command_line import run_script
+from tinyseg.command_line import add_device_options, choose_device, run_script
 from tinyseg.data import em_sections, isbi
 from tinyseg.data.brats import REGIONS, find_cases, read_case
 from tinyseg.data.synthetic_brain import write_brains
@@ -43,6 +43,7 @@ QUICK = {"width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8}, "brats"
 
 def main():
     args = parse_arguments()
+    args.device = choose_device(args)
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "results.json"
     results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
@@ -78,7 +79,7 @@ def measure_costs(args):
         model = ts.models.build(name, head="paper")
         totals = ts.profile.summary(model, (1, 1, 256, 256), show=False)
         found[name] = {"parameters": totals.parameters, "multiply_adds": totals.multiply_adds}
-    device = ts.backend.parse_device(args.device)
+    device = args.device
     about = {"device": ts.backend.device_name(device), "versions": ts.backend.versions()}
     try:
         import torch
@@ -170,8 +171,11 @@ def make_run(kind, folder, name, seed, held_out, args):
             options["--val-cases"] = held_out[seed % len(held_out)]
     flags = [str(word) for pair in options.items() for word in pair]
     flags += ["--protocol", args.protocol] if args.protocol else []
-    rest = [*map(str, rest), "--device", args.device]
-    score = [HERE / "evaluate.py", *score, "--worst", 0, "--device", args.device]
+    tf32 = ["--tf32"] if args.tf32 else []  # changes the result a little, so that such runs are others
+    where = ["--device", args.device] + (["--gpu-memory", str(args.gpu_memory)] if args.gpu_memory else [])
+    where += ["--cuda-graph"] if args.cuda_graph else []
+    flags, rest = flags + tf32, [*map(str, rest), *where]
+    score = [HERE / "evaluate.py", *score, "--worst", 0, *where, *tf32]
     return Run(run_folder(kind, name, seed, args), [HERE / script, *flags], score, rest)
 
 
@@ -297,7 +301,7 @@ def parse_arguments():
     add("--protocol", choices=["paper"], help="what the paper states, as for the training scripts")
     add("--val-sections", type=int, default=4, help="sections held out, the last ones (default: 4)")
     add("--quick", action="store_true", help="minutes on two cores: narrow networks, few steps, one seed")
-    add("--device", choices=["auto", "cpu", "gpu"], default="auto")
+    add_device_options(parser)
     add("--document", type=pathlib.Path, help="page whose places for the tables to fill")
     add("--out", type=pathlib.Path, default=pathlib.Path("runs/reproduction"), help="default: runs/reproduction")
     args = parser.parse_args()

@@ -26,8 +26,9 @@ from tinyseg.command_line import (
 )
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
-from tinyseg.data.brats import REGIONS, find_cases, split
+from tinyseg.data.brats import find_cases, split
 from tinyseg.data.download_brats import fetch_brain_tumours
+from tinyseg.data.label_volumes import regions_of
 from tinyseg.data.slices import SliceCache, SliceSampler
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.patients import as_log, dice_and_cross_entropy, examples_of, score_patients
@@ -92,8 +93,10 @@ def main():
     meta = {"config": config, "classes": classes}
     meta["preprocessing"] = {"kind": "brain", "modalities": list(cache.modalities)} | preparation.as_dict()
 
+    regions = regions_of(cache.classes)
+
     def validate(model):
-        return as_log(score_patients(model, cache, val, REGIONS, loss, args.batch_size))
+        return as_log(score_patients(model, cache, val, regions, loss, args.batch_size))
 
     result = fit(
         model, optimizer, schedule, loader, validate, epochs=args.epochs, run=run, loss=loss, meta=meta,
@@ -106,7 +109,7 @@ def main():
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)
     scored = test or val
-    report = score_patients(best, cache, scored, REGIONS, loss, args.batch_size)
+    report = score_patients(best, cache, scored, regions, loss, args.batch_size)
     ts.plots.tumours(*examples_of(best, cache, scored), run.path / "predictions.png", cache.modalities, classes)
     summary = {
         "model": args.model, "parameters": model.num_parameters(), "device": ts.backend.device_name(device),

@@ -86,7 +86,7 @@ def test_runs_of_before_mixed_precision_can_be_resumed(tmp_path, monkeypatch):
         settle(parser, config | {"another": 1}, {}, {})
 
 
-@pytest.mark.parametrize("script", ["train_isbi.py", "train_brats.py"])
+@pytest.mark.parametrize("script", ["train_isbi.py", "train_brats.py", "reproduce_tables.py"])
 def test_the_training_scripts_refuse_them_too(script, tmp_path, capsys):
     _, err = run_example(script, "--device", "cpu", "--tf32", "--out", tmp_path / "run", capsys=capsys, code=1)
     assert "--tf32 is for a GPU, and this runs on the CPU" in err and not (tmp_path / "run").exists()

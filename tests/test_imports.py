@@ -31,6 +31,7 @@ LAYERS = [  # a module may import from its own layer and from those before it
     {"command_line", "patients", "predictor", "volumes"},
     {"training", "training_graph"},
     {"reproduction"},
+    {"teaching"},
 ]
 RANK = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 FREE_OF_THE_ENGINE = {"data", "metrics", "isbi_metrics", "isbi_metrics_numba", "plots", "plots_profile", "files"}

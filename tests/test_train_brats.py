@@ -1,10 +1,12 @@
 """examples/train_brats.py as a user meets it, and what predict.py makes of its checkpoints."""
 
 import json
+import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
+from brains import change_dataset
 from PIL import Image
 from scripts import run_example
 
@@ -129,3 +131,15 @@ def test_another_run_is_not_taken_up(data, tmp_path, capsys):
     )  # fmt: skip
     _, err = train(capsys, "--resume", tmp_path / "isbi", code=2)
     assert "was not written by this script" in err
+
+
+def test_other_classes_than_those_of_brain_tumours_are_scored_by_their_names(data, tmp_path, capsys):
+    folder = tmp_path / "heart"
+    shutil.copytree(data, folder)
+    change_dataset(folder, labels={"0": "background", "1": "atrium", "2": "ventricle", "3": "valve"})
+    out, _ = train(
+        capsys, *SMALL, "--data", folder, "--cache", tmp_path / "cache", "--out", tmp_path / "run", "--epochs", "1"
+    )
+    report = json.loads((tmp_path / "run" / "summary.json").read_text())["test"]
+    assert list(report["regions"]) == ["whole tumour"] and list(report["classes"]) == ["atrium", "ventricle", "valve"]
+    assert "tumour core" not in out

@@ -5,7 +5,7 @@ For a random cotangent u and a random direction v the chain rule says
     < v, Jᵀ u >  =  < u, J v >  ≈  < u, ( f(x + eps v) − f(x − eps v) ) / (2 eps) >
 
 The left side is one backward pass, the right side two forward passes, whatever the size of x. A random u
-matters: with u = 1 everywhere, the gradient through a normalisation is zero whether or not its backward is right.
+matters: with u = 1 everywhere, the gradient through a normalization is zero whether or not its backward is right.
 """
 
 import numpy as np

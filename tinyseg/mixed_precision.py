@@ -36,7 +36,7 @@ def in_float16(model):
 
 
 class LossScaler:
-    """Scales the loss, and leaves out the steps whose gradients are not finite; as PyTorch's ``GradScaler`` does.
+    """Scales the loss, and leaves out the steps whose gradients are not finite; as PyTorch's ``GradScaler`` does::
 
         optimizer.zero_grad()
         with scaler.quiet():                # on a CPU, where NumPy would warn of what overflows

@@ -10,8 +10,7 @@ import math
 import numpy as np
 
 from tinyseg import backend
-from tinyseg.cuda import THREADS, blocks_for, contiguous, launch, load
-from tinyseg.cuda import supports as fits
+from tinyseg.cuda import THREADS, blocks_for, contiguous, fits, launch, load
 from tinyseg.recording import recording
 
 kernel = load(__file__)
@@ -19,12 +18,13 @@ kernel = load(__file__)
 
 def supports(*arrays):
     """Parameters and state, (w, g, m, v) one after the other, as they are made; gradients in any layout."""
-    return fits(*arrays) and all(a.flags.c_contiguous for k, a in enumerate(arrays) if k % 4 != 1)
+    single = all(a.dtype == np.float32 for a in arrays) and fits(*(a.shape for a in arrays))  # empty ones too
+    return single and all(a.flags.c_contiguous for k, a in enumerate(arrays) if k % 4 != 1)
 
 
-def adam(w, g, m, v, *numbers):
+def adam(w, g, m, v, b1, b2, eps, rate, shrink):
     """One step of one parameter, in place."""
-    adam_all([(w, g, m, v)], lambda: numbers)
+    adam_all([(w, g, m, v)], lambda: (b1, b2, eps, rate, shrink))
 
 
 def adam_all(parameters, numbers):

@@ -235,3 +235,20 @@ def test_sizes_that_do_not_fit_get_a_sentence():
 def test_wrong_arguments_get_a_sentence(arguments, message):
     with pytest.raises(ValueError, match=message):
         models.build(**arguments)
+
+
+def test_a_registered_network_is_built_by_name_and_a_name_is_given_once(monkeypatch):
+    monkeypatch.setattr(models, "MODELS", dict(models.MODELS))
+
+    class Wide(models.UNet):
+        def __init__(self, in_channels=1, num_classes=1, levels=2, **options):
+            super().__init__(in_channels, num_classes, levels=levels, **options)
+
+    models.register("wide", Wide, width=6)
+    model = models.build("wide", num_classes=2, norm="group")
+    assert type(model) is Wide and len(model.encoder) == 2 and model.config["width"] == 6
+    assert model.config.keys() == models.build("unet").config.keys()
+    models.register("wide", Wide, width=6)  # a module that is imported again
+    for name in ("wide", "unet"):
+        with pytest.raises(ValueError, match=f"model '{name}' already"):
+            models.register(name, models.SDUNet)

@@ -10,8 +10,6 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-import pooch
-
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 REGISTRY = {
     "train-volume.tif": "465461edbe0254630c4ec5577f1e7764",
@@ -54,6 +52,8 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
     RuntimeError
         What came is not the expected file.
     """
+    import pooch  # not above: it makes `import tinyseg` warn in a notebook without widgets
+
     directory, registry = Path(directory), REGISTRY if registry is None else registry
     directory.mkdir(parents=True, exist_ok=True)
     missing = [name for name in registry if not (directory / name).exists()]

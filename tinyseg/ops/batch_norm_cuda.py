@@ -13,8 +13,8 @@ kernel = load(__file__)
 
 
 def supports(*arrays):
-    """All float32 or all float16, and the four axes of images; not empty."""
-    return supports_real(*arrays) and all(a.ndim == 4 and a.size for a in arrays)
+    """All float32 or all float16, and the four axes of images."""
+    return supports_real(*arrays) and all(a.ndim == 4 for a in arrays)
 
 
 def statistics(x):

@@ -3,17 +3,13 @@
 import math
 
 from tinyseg import backend
-from tinyseg.cuda import LIMIT, SLICE, blocks_for, contiguous, cut, launch, load, threads_for
-from tinyseg.cuda import supports as fits
+from tinyseg.cuda import LIMIT, SLICE, blocks_for, contiguous, cut, launch, load, supports, threads_for
 from tinyseg.ops import loss as maths
 from tinyseg.recording import recording
 
+__all__ = ["bce_forward", "bce_grad", "ce_forward", "ce_grad", "class_numbers", "dice_forward", "dice_grad", "supports"]
+
 kernel = load(__file__)
-
-
-def supports(*arrays):
-    """float32, and not empty."""
-    return fits(*arrays) and all(a.size for a in arrays)
 
 
 # ----- binary cross-entropy ------------------------------------------------------------

@@ -4,16 +4,12 @@
 """
 
 from tinyseg import backend
-from tinyseg.cuda import SLICE, contiguous, cut, launch, load
-from tinyseg.cuda import supports as fits
+from tinyseg.cuda import SLICE, contiguous, cut, launch, load, supports
 from tinyseg.ops.slices_cuda import moments, products
 
+__all__ = ["forward", "grad_v", "supports"]
+
 kernel = load(__file__)
-
-
-def supports(*arrays):
-    """float32, and not empty."""
-    return fits(*arrays) and all(a.size for a in arrays)
 
 
 def forward(v, axes, eps, a):
