@@ -35,9 +35,7 @@ docs-serve: docs
 	$(BIN)/python -m http.server --directory docs/_build/html --bind 127.0.0.1 8000
 
 notebooks: .venv/.installed-docs
-	mkdir -p notebooks
-	for file in docs/notebooks/[0-9]*.py; do \
-	  $(BIN)/python -m jupytext --quiet --to ipynb --output notebooks/$$(basename $$file .py).ipynb $$file || exit; done
+	$(BIN)/python docs/convert.py notebooks
 	@echo "Open them with Jupyter: $(BIN)/python -m pip install jupyterlab; $(BIN)/jupyter lab notebooks"
 
 .venv/bin/python:

@@ -145,7 +145,7 @@ def run_graphs(workers, clock, quick, batches=(1, 4, 16), compiled=True, width=6
     found = []
     for network, shape, mode in the_networks(quick, batches[:2]):
         variants = [OURS, *GRAPHS, EAGER[1], *[COMPILED_GRAPH] * (compiled and network == "sdunet")]
-        case = {"network": network, "shape": shape, "mode": mode, "width": width, "tf32": False}
+        case = {"network": network, "shape": shape, "mode": mode, "width": width, "tf32": False, "amp": False}
         found.append(measure_network(workers, clock, case, variants, rounds=3 if quick else 7))
         print(_line(found[-1]), flush=True)
         yield found

@@ -9,13 +9,14 @@ import importlib.util
 import os
 import pathlib
 import re
-
-import jupytext
+import sys
 
 import tinyseg
 
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
+sys.path.insert(0, str(DOCS))
+from convert import convert  # noqa: E402
 
 project = "tinyseg"
 author = "The tinyseg developers"
@@ -30,7 +31,7 @@ extensions = [
 ]
 if importlib.util.find_spec("sphinx-mathjax-offline"):  # equations show without internet; else MathJax's own server
     extensions.append("sphinx-mathjax-offline")
-exclude_patterns = ["_build", "conf.py"]
+exclude_patterns = ["_build", "conf.py", "convert.py"]
 templates_path = ["_templates"]
 
 # ----- Markdown ------------------------------------------------------------------
@@ -152,10 +153,7 @@ def offer_notebook(app, pagename, templatename, context, doctree):
     source = DOCS / f"{pagename}.py"
     if not source.exists():
         return
-    name = f"{source.stem}.ipynb"
-    folder = pathlib.Path(app.outdir) / "_downloads" / "notebooks"
-    folder.mkdir(parents=True, exist_ok=True)
-    jupytext.write(jupytext.read(source, fmt="py:percent"), folder / name, fmt="ipynb")
+    name = convert(source, pathlib.Path(app.outdir) / "_downloads" / "notebooks").name
     link = f'<a class="notebook" href="../_downloads/notebooks/{name}" download>Download {name}</a>'
     context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
 

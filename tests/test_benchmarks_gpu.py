@@ -1,5 +1,6 @@
 """That the GPU's benchmarks count right, and run as far as the stand-in carries them."""
 
+import inspect
 import json
 import pathlib
 import re
@@ -60,6 +61,31 @@ def test_bytes_of_an_op_are_counted_at_every_scale():
 
 def test_names_of_files():
     assert gpu.slug("NVIDIA H100 80GB HBM3") == "nvidia-h100-80gb-hbm3"
+
+
+@pytest.mark.parametrize("part", ["run_networks", "run_graphs"])
+def test_each_part_gives_a_record_for_each_case(part, monkeypatch, capsys):
+    """With workers that only say what they are asked for."""
+
+    class Stub:
+        def __init__(self, framework):
+            self.framework = framework
+
+        def call(self, function, *arguments, **options):
+            if function.endswith("prepare_network"):
+                signature = inspect.signature(gpu_worker.prepare_network)
+                assert signature.bind(**options).arguments["framework"] == self.framework
+                return None
+            return 2**20
+
+    def measure(turns, **options):
+        return {name: seconds(0.01) for name in turns}, {}
+
+    monkeypatch.setattr(gpu, "measure", measure)
+    *_, found = getattr(gpu, part)(lambda name, framework: Stub(framework), gpu.Clock(9), quick=True)
+    assert [record["mode"] for record in found] == ["inference", "training"] * 2
+    assert all(record["times"] and not record["failed"] for record in found)
+    assert "sdunet 1×1×256×256 inference: tinyseg" in capsys.readouterr().out
 
 
 # ----- tables ----------------------------------------------------------------------

@@ -139,7 +139,7 @@ def test_a_float16_gradient_of_float32_parameters_is_an_error():
     """It would hide a sum that was kept in float16."""
 
     class Careless(Function):
-        mixes = True
+        mixes = slice(1)
 
         def forward(self, x, w):
             return x * w.astype(np.float16)
@@ -152,6 +152,20 @@ def test_a_float16_gradient_of_float32_parameters_is_an_error():
         RuntimeError, match="Careless.backward: expected a float32 gradient of shape .3,., found float16"
     ):
         Careless()(x, w).backward(np.ones(3, np.float16))
+
+
+def test_float16_parameters_beside_float32_activations_are_an_error():
+    """y would take after them."""
+    x, pixel = rand(1, 4, 3, 3).astype(np.float32), np.ones((4, 4), np.float16)
+    calls = {
+        "pointwise_conv2d": lambda: ops.pointwise_conv2d(x, pixel),
+        "fused_conv2d": lambda: ops.fused_conv2d([x], pixel[:, :, None, None]),
+        "separable_conv2d": lambda: ops.separable_conv2d(x, np.ones((4, 1, 1), np.float32), pixel),
+        "group_norm": lambda: ops.group_norm(x, 2, pixel[0], pixel[0]),
+    }
+    for call in calls.values():
+        with pytest.raises(TypeError, match="got mixed precision"):
+            call()
 
 
 def test_what_is_too_large_becomes_infinite_without_a_warning():

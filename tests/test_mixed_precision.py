@@ -105,13 +105,31 @@ def test_misuse_is_told():
         scaler.update()
     scaler.scale(w.sum()).backward()
     scaler.unscale_(optimizer)
-    with pytest.raises(RuntimeError, match="unscale_.. has been called already"):
+    with pytest.raises(RuntimeError, match="unscale_.. has been called for this optimizer"):
         scaler.unscale_(optimizer)
+    assert scaler.step(optimizer)
+    with pytest.raises(RuntimeError, match="step.. has been called for this optimizer: the next time is after update"):
+        scaler.step(optimizer)
     with pytest.raises(TypeError, match="compute the loss in float32"):
         scaler.scale(ops.cast(w, "float16").sum())
     for options in ({"growth_factor": 1.0}, {"backoff_factor": 1.0}, {"init_scale": 0.5}, {"floor": 0}):
         with pytest.raises(ValueError, match="LossScaler needs growth_factor > 1"):
             LossScaler(**options)
+
+
+def test_two_optimizers_have_one_factor():
+    """Each gets its own gradients unscaled; one of them without finite gradients lowers the factor for both."""
+    a, b, scaler = weight(1), weight(1), LossScaler(4.0)
+    first, second = optim.SGD([a], lr=0.1), optim.SGD([b], lr=0.1)
+    for spoiled in (False, True):
+        first.zero_grad(), second.zero_grad()
+        scaler.scale(a.sum() + b.sum()).backward()
+        if spoiled:
+            a.grad[...] = np.inf
+        assert (scaler.step(first), scaler.step(second)) == (not spoiled, True)
+        scaler.update()
+    np.testing.assert_allclose([a.data[0], b.data[0]], [1 - 0.1, 1 - 0.2], rtol=1e-6)
+    assert scaler.factor == 2.0
 
 
 def test_its_state():
@@ -275,6 +293,20 @@ def test_a_skipped_step_leaves_the_weights_alone(data, tmp_path):
             np.testing.assert_array_equal(a[name], b[name], err_msg=name)
 
 
+def test_a_loss_that_is_not_finite_does_not_spoil_the_mean(data, tmp_path):
+    calls = []
+
+    def loss(logits, y):
+        calls.append(1)
+        value = ops.binary_cross_entropy_with_logits(logits, y)
+        return value * math.inf if len(calls) == 2 else value
+
+    with np.errstate(invalid="ignore"):
+        result, _, _ = run_fit(data, tmp_path / "run", epochs=1, loss=loss)
+    (row,) = result["history"]
+    assert row["skipped"] == 1 and 0.3 < row["train_loss"] < 1.5
+
+
 def test_divergence_is_told_when_the_factor_is_at_its_floor(data, tmp_path):
     with pytest.raises(TrainingDiverged, match="gradient norm is (inf|nan) at step 17 "):  # 2^16 halved 16 times
         run_fit(data, tmp_path / "run", epochs=10, loss=overflowing_at(*range(99)))
@@ -335,7 +367,7 @@ def test_forgetting_to_unscale_is_seen(monkeypatch):
 
 def test_stepping_all_the_same_is_seen(monkeypatch):
     def careless(self, optimizer, norm=None):
-        self._skipped = True
+        self._stepped[id(optimizer)] = False
         optimizer.step()
         return False
 

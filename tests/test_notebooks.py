@@ -1,13 +1,16 @@
 """Every notebook has the form that a reader can rely on. That it runs is shown by `make docs`, which executes it."""
 
 import ast
+import importlib
+import json
 import pathlib
 import re
 import sys
 
 import pytest
 
-FOLDER = pathlib.Path(__file__).resolve().parents[1] / "docs" / "notebooks"
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+FOLDER = ROOT / "docs" / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.py"))
 
 
@@ -55,3 +58,17 @@ def test_it_imports_only_what_the_docs_extra_installs(path):
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) <= allowed
+
+
+def test_links_of_the_ipynb_files_work_beside_docs(tmp_path, monkeypatch):
+    pytest.importorskip("jupytext")
+    monkeypatch.syspath_prepend(FOLDER.parent)
+    convert = importlib.import_module("convert").convert
+    for path in NOTEBOOKS:
+        cells = json.loads(convert(path, tmp_path).read_text(encoding="utf-8"))["cells"]
+        prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        links = re.findall(r"\]\((?!\w+:|#)([^)#\s]+)", prose)
+        assert links
+        for target in links:
+            beside = target.endswith(".ipynb") and (FOLDER / target).with_suffix(".py").exists()
+            assert beside or (ROOT / "notebooks" / target).resolve().exists(), f"{target} in {path.name}"

@@ -182,10 +182,11 @@ class Function:
     a single array for a single input) and may return None where `self.needs[i]` is False. Options (stride,
     eps …) are constructor arguments: `Relu()(x)`, `DepthwiseConv2d(stride, padding)(x, w)`.
 
-    With a float16 input, y becomes float16; with `mixes`, float32 parameters may stand beside it (`tinyseg.half`).
+    With a float16 input, y becomes float16. Beside the inputs that `mixes` picks out, the activations, parameters may
+    stay float32 if those are float16 (`tinyseg.half`).
     """
 
-    mixes = False
+    mixes = None  # a slice of the inputs
     rounds = True  # False: y keeps the type that forward gives it
     saved = None
     needs = ()
@@ -217,11 +218,11 @@ class Function:
         raise NotImplementedError(f"{type(self).__name__} has no backward(gy).")
 
 
-def as_tensors(name, inputs, mixes=False):
+def as_tensors(name, inputs, mixes=None):
     """Wrap the inputs of one operation as Tensors and check that they belong together.
 
     Python and NumPy scalars take the dtype and the device of the arrays beside them, so that
-    ``x * 2.0`` stays float32. With `mixes`, float32 may stand beside float16.
+    ``x * 2.0`` stays float32. Where the inputs that the slice `mixes` picks out are float16, others may be float32.
     """
     arrays = [t.data if isinstance(t, Tensor) else t for t in inputs]
     arrays = [np.asarray(a) if isinstance(a, (list, tuple)) else a for a in arrays]
@@ -242,6 +243,7 @@ def as_tensors(name, inputs, mixes=False):
             tensors.append(Tensor(a))
         else:
             raise TypeError(f"{name} takes tensors, arrays or numbers, but got {type(a).__name__}.")
+    mixed = mixes is not None and all(t.dtype == HALF for t in tensors[mixes])
     for t in tensors:
         if t.dtype not in FLOATS:
             raise TypeError(
@@ -253,7 +255,7 @@ def as_tensors(name, inputs, mixes=False):
                 f"{name} got arrays on different devices: {_describe(tensors[0].data)} and {_describe(t.data)}; "
                 "move them to one with backend.to_device(array, 'cpu' or 'gpu') or model.to(device)."
             )
-        if t.dtype != tensors[0].dtype and not (mixes and {t.dtype, tensors[0].dtype} == {HALF, SINGLE}):
+        if t.dtype != tensors[0].dtype and not (mixed and {t.dtype, tensors[0].dtype} == {HALF, SINGLE}):
             raise TypeError(
                 f"{name} got mixed precision: {_describe(tensors[0].data)} and {_describe(t.data)}; "
                 "convert one of them with .astype."
@@ -284,17 +286,22 @@ def _backward(root, gy):
         for parent, gx, shape, dtype in zip(node.parents, gxs, node.input_shapes, node.input_dtypes, strict=True):
             if parent is None:
                 continue
-            if dtype == HALF and gx is not None and gx.dtype == SINGLE:
-                gx = rounded(gx)
             if gx is None or gx.shape != shape or gx.dtype != dtype:
-                found = "none" if gx is None else _describe(gx)
-                raise RuntimeError(f"{name}.backward: expected a {dtype} gradient of shape {shape}, found {found}.")
+                gx = _as_expected(name, gx, shape, dtype)
             if isinstance(parent, Function):
                 grads[parent] = gx if parent not in grads else add(grads[parent], gx)
             else:
                 viewed = gx.base is not None and sys.getrefcount(gx.base) > 2  # by others than gx (and this call)
                 _accumulate(parent, gx, shared=viewed or sum(g is gx for g in (gy, *gxs)) > 1)
         node.saved = node.parents = node.retained = None
+
+
+def _as_expected(name, gx, shape, dtype):
+    """Round a float32 gradient of a float16 tensor; anything else is a mistake of the node."""
+    if gx is not None and gx.shape == shape and (gx.dtype, dtype) == (SINGLE, HALF):
+        return rounded(gx)
+    found = "none" if gx is None else _describe(gx)
+    raise RuntimeError(f"{name}.backward: expected a {dtype} gradient of shape {shape}, found {found}.")
 
 
 def _accumulate(leaf, gx, shared):

@@ -77,7 +77,7 @@ def kernels(op, *arrays):
         sibling = _sibling(op, "numba" if xp_of(*arrays) is np else "cuda")
         if sibling is not None and getattr(sibling, "supports", _always)(*arrays):
             return sibling
-    if any(map(is_half, arrays)) and not getattr(maths, "takes_half", False):
+    if not getattr(maths, "takes_half", False) and any(map(is_half, arrays)):
         return in_float32(kernels(op, *(_as_float32(a) if is_half(a) else a for a in arrays)))
     return maths
 

@@ -69,7 +69,7 @@ class LossScaler:
         self.factor, self.good = float(init_scale) if enabled else 1.0, 0  # good: steps since the last change
         self.growth_factor, self.backoff_factor, self.growth_interval = growth_factor, backoff_factor, growth_interval
         self.floor, self.enabled = float(floor), enabled
-        self._unscaled, self._skipped = False, None
+        self._unscaled, self._stepped = {}, {}  # since update(): optimizers, by id; and whether they made their step
 
     @property
     def at_floor(self):
@@ -100,9 +100,9 @@ class LossScaler:
         """Divide the gradients of the optimizer's parameters by the factor, in place; once between two updates."""
         if not self.enabled:
             return
-        if self._unscaled:
-            raise RuntimeError("unscale_() has been called already: the next time is after update().")
-        self._unscaled = True
+        if id(optimizer) in self._unscaled:
+            raise RuntimeError("unscale_() has been called for this optimizer: the next time is after update().")
+        self._unscaled[id(optimizer)] = optimizer
         for p in optimizer.parameters:
             if p.grad is not None:
                 p.grad *= 1 / self.factor
@@ -122,30 +122,32 @@ class LossScaler:
             Whether the step was made.
         """
         if self.enabled:
-            if not self._unscaled:
+            if id(optimizer) in self._stepped:
+                raise RuntimeError("step() has been called for this optimizer: the next time is after update().")
+            if id(optimizer) not in self._unscaled:
                 self.unscale_(optimizer)
             if norm is None:
                 with self.quiet():
                     norm = optim.grad_norm(optimizer.parameters)
-            self._skipped = not math.isfinite(norm)
-            if self._skipped:
+            self._stepped[id(optimizer)] = math.isfinite(norm)
+            if not self._stepped[id(optimizer)]:
                 return False
         optimizer.step()
         return True
 
     def update(self):
-        """Set the factor for the next step."""
+        """Set the factor for the next step, after the steps of all optimizers."""
         if not self.enabled:
             return
-        if self._skipped is None:
+        if not self._stepped:
             raise RuntimeError("update() comes after step(): there has been no step to judge the factor by.")
-        if self._skipped:
+        if not all(self._stepped.values()):
             self.factor, self.good = max(self.floor, self.factor * self.backoff_factor), 0
         else:
             self.good += 1
             if self.good == self.growth_interval:
                 self.factor, self.good = self.factor * self.growth_factor, 0
-        self._unscaled, self._skipped = False, None
+        self._unscaled, self._stepped = {}, {}
 
     def state_dict(self):
         """Return what decides the next steps, a dict of numbers; ask between update() and the next loss."""

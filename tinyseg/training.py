@@ -221,7 +221,7 @@ def fit(
     }
 
 
-_NOTHING_YET = {"loss_sum": 0.0, "overlap": 0, "area": 0, "skipped": 0}  # of the epoch under way
+_NOTHING_YET = {"loss_sum": 0.0, "losses": 0, "overlap": 0, "area": 0, "skipped": 0}  # of the epoch under way
 
 
 def _overlap(logits, y):
@@ -234,17 +234,20 @@ def _count(state, loss, overlap, area):
     """Advance by one batch: the sums from which the epoch's training loss and foreground Dice are made."""
     state["step"] += 1
     state["batch"] += 1
-    state["loss_sum"] += loss
+    if math.isfinite(loss):  # that of a step that was left out may not be
+        state["loss_sum"] += loss
+        state["losses"] = state.get("losses", state["batch"] - 1) + 1
     state["overlap"] += overlap
     state["area"] += area
 
 
 def _row(state, scores, seconds):
+    losses = state.get("losses", state["batch"])
     return {
         "epoch": state["epoch"] + 1,
         "step": state["step"],
         "lr": state["lr"],
-        "train_loss": state["loss_sum"] / state["batch"],
+        "train_loss": state["loss_sum"] / losses if losses else math.nan,
         "train_dice": running_dice(state),
         **{f"val_{name}": value for name, value in scores.items()},
         "seconds_per_step": statistics.median(seconds[-state["batch"] :]) if seconds else math.nan,

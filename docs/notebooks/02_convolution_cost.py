@@ -84,7 +84,7 @@ axes[0].set_ylabel("3 channels out")
 plt.show()
 
 # %% [markdown]
-# **What to see.** Each block leads from one input channel to one output channel. The standard convolution fills every
+# **What to see** (purple: positive, orange: negative). Each block leads from one input channel to one output channel. The standard convolution fills every
 # block with bands, one for each tap. Depthwise keeps the bands but only the blocks of a channel with itself; pointwise
 # has every block, but only one diagonal in it. Each number that is not zero, counted in the titles, is one
 # multiply-add. The product of the two matrices fills all places that the standard one fills, so the separable
@@ -221,7 +221,7 @@ plt.show()
 # $$ w[n,c,u,v] = \sum_{r=1}^{R} w_p[n,c,r]\; w_d[c,r,u,v] $$
 #
 # Fix $c$ and write its kernels as a matrix with one row for each output channel and one column for each tap, $K \times
-# k^2$. The equation says that this matrix has rank $R$. For $R=1$: each input channel is filtered *once*, and all
+# k^2$. The equation says that this matrix has at most rank $R$. For $R=1$: each input channel is filtered *once*, and all
 # output channels share that one picture. The best choice for a given standard kernel is known: the first $R$ terms of
 # the singular value decomposition.
 

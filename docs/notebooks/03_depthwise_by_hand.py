@@ -185,7 +185,7 @@ axes[1].set(title="A, forward", xlabel="pixels of x, row after row", ylabel="pix
 _ = axes[2].set(title="Aᵀ, grad_x", xlabel="pixels of y", ylabel="pixels of x")
 
 # %% [markdown]
-# **What to see.** A block (blue lines) belongs to one row of $y$ and one of $x$. It is constant along its diagonals,
+# **What to see.** The darker, the larger the weight. A block (blue lines) belongs to one row of $y$ and one of $x$. It is constant along its diagonals,
 # which hold one row of the kernel: a *Toeplitz* matrix. The blocks are constant along theirs: *doubly* Toeplitz. It
 # must be so, since the same nine numbers are used everywhere. `grad_x` has each at the mirrored place.
 #
@@ -256,7 +256,8 @@ for p in (0, 1):
 
 # %% [markdown]
 # **2. Holes in the kernel.** A *dilated* convolution reads $x[i+d\,u,\;j+d\,v]$. Write it as a `Function` for $d=2$,
-# with its backward. Compare it with tinyseg's op and a kernel with holes; check its gradients. What had to change?
+# with its backward. Compare it with `ops.depthwise_conv2d` and a kernel with holes, and with
+# [tinyseg's own](../ops/dilated_depthwise_conv.md); check its gradients. What had to change?
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
@@ -280,6 +281,7 @@ class Dilated(Function):
 
 holes = np.kron(W, np.outer([1, 0], [1, 0]))[:, :5, :3]  # 5×3: zeros after every weight, and the last ones cut off
 assert np.allclose(Dilated()(X, W).data, ops.depthwise_conv2d(X, holes).data)
+assert np.allclose(Dilated()(X, W).data, ops.dilated_depthwise_conv2d(X, W, dilation=2).data)
 check_grads(lambda x, w: Dilated()(x, w), X, W)
 holes[0].round(2)
 

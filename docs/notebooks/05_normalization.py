@@ -140,8 +140,9 @@ axes.minorticks_off()
 
 # %% [markdown]
 # **What to see.** The law $1/\sqrt n$ (thin lines) holds for the number of *images*. Counted in pixels it would
-# promise far less noise than there is (dashed): what a batch needs is many images. (A single crop's variance lies
-# below its line. [Exercise 2](#exercises) says why.)
+# promise far less noise than there is (dashed): what a batch needs is many images. (For one or two crops
+# the variance's noise lies below its line: a batch measures distances from its own mean, not from that of all.
+# [Exercise 2](#exercises) shows what else follows.)
 #
 # ## The same image in training and in evaluation
 #
@@ -160,9 +161,10 @@ def trained_norm(n, batches=200):
 
 def outputs(norm, crop, n, times=60):
     """Output for one crop: in evaluation (32,32), and in training beside n - 1 others, `times` times."""
+    in_evaluation = norm.eval()(crop).data[0, 0]  # first: each pass in training mode moves the running statistics
     others = rng.integers(len(crops), size=(times, n - 1))
     in_training = [norm.train()(np.concatenate([crop, crops[i]])).data[0, 0] for i in others]
-    return norm.eval()(crop).data[0, 0], np.array(in_training)
+    return in_evaluation, np.array(in_training)
 
 
 gap = []
@@ -172,7 +174,7 @@ for n in sizes:
 print(f"typical gap with batches of 2: {gap[1]:.2f}, of 32: {gap[5]:.2f} (the output's own deviation is 1)")
 assert gap[0] > 2 * gap[4] and gap[2] > 2 * gap[6]  # 1/sqrt(n) says a factor of 4 for both
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the drawing code", "image": {"alt": "Profiles of one image row after BatchNorm: with batches of 2 the training-mode curves scatter widely about the evaluation curve, with 32 they nearly coincide; the root mean square gap falls as one over the root of n"}}
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the drawing code", "image": {"alt": "Profiles of one image row after BatchNorm: with batches of 2 the training-mode curves scatter widely beside the evaluation curve, with 32 they nearly coincide; the root mean square gap falls as one over the root of n"}}
 figure, row = plt.subplots(1, 3, figsize=(9.6, 3.2))
 for axes, n in zip(row, (2, 32), strict=False):
     in_evaluation, in_training = outputs(trained_norm(n), crops[310:311], n)
@@ -192,7 +194,9 @@ row[2].minorticks_off()
 
 # %% [markdown]
 # **What to see.** One row of pixels of one image. In a batch of two the output depends on who the companion is. The
-# layers above learn on the blue curves and are used on the black one. GroupNorm has one curve, always.
+# blue curves also lie to one side of the black one: the image is half of its own batch, and draws the batch's mean
+# towards its own. The layers above learn on the blue curves and are used on the black one. GroupNorm has one curve,
+# always.
 #
 # ## What a network makes of it
 #

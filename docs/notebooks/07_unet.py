@@ -140,7 +140,8 @@ axes.set(xlim=(-130, at), ylim=(middle[-1] - 60, 40), title="U-Net of width 32, 
 plt.show()
 
 # %% [markdown]
-# **What to see.** At each step down, a box has a quarter of the area and twice the depth. The way across is short at
+# **What to see.** At each step down the image has half the height and half the width, a quarter of the pixels, and
+# twice the channels: a box half as high and twice as wide. The way across is short at
 # the top and long around the bottom: a value can reach the output through one level or through five.
 #
 # ## How far an output sees
@@ -195,7 +196,9 @@ figure.colorbar(shown, ax=grid, label="influence, relative", shrink=0.8)
 plt.show()
 
 # %% [markdown]
-# **What to see.** Each pooling doubles the view. But the view (white: the bound) is no window with equal rights:
+# **What to see.** Each pooling more than doubles the view. The middle pixel sees less than the bound, and not
+# equally far to both sides: it is the first pixel of its cell at every level, and "same" puts the extra pixel of a 2 × 2
+# kernel at the bottom and right. The bound is that of the worst placed pixel. Nor is the view a window with equal rights:
 # nearly all of the influence comes from a middle part (blue), and the deeper the network, the smaller this part is.
 # Many ways lead through the U to a near pixel, and few to one at the edge. This is the network before training.
 #
@@ -386,7 +389,7 @@ plt.show()
 #
 # ## Exercises
 #
-# **1. Count the reach.** Find a closed formula for the radius of the receptive field of a U-Net with $b$ poolings and
+# **1. Count the reach.** Find a closed formula for the bound on the radius of the receptive field of a U-Net with $b$ poolings and
 # two convolutions a block: how far reach the convolutions on the way down, the poolings, the decoder? Test it on the
 # models above. How many poolings must a network have whose middle output is to see all of an image of 512 × 512?
 
@@ -399,11 +402,12 @@ def reach_of(b):
     return down + pools + up
 
 
-# The sums are geometric: 2 (2·2^b - 1) + (2^b - 1) + 3 (2^b - 1) = 8·2^b - 6.
+# The sums are geometric: 2 (2·2^b - 1) + (2^b - 1) + 3 (2^b - 1) = 8·2^b - 6. The bound only excludes five poolings;
+# that six suffice shows in the gradient, as above: the middle then sees from -382 to 445.
 assert all(reach_of(levels - 1) == 8 * 2 ** (levels - 1) - 6 == radius for levels, (_, radius) in fields.items())
 needed = next(b for b in range(20) if reach_of(b) >= 256)
 assert needed == 6
-print(f"{needed} poolings; five reach {reach_of(5)} pixels, and 256 are needed")
+print(f"{needed} poolings; five reach at most {reach_of(5)} pixels, and 256 are needed")
 
 # %% [markdown]
 # **2. Short ways.** What part of the influence on an output comes from the 5 × 5 pixels around it? Compare the two

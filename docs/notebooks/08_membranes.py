@@ -106,7 +106,7 @@ print(f"{model.num_parameters():,} weights, {len(losses)} steps; held out: accur
 print(f", Dice {scores['dice']:.3f}, Dice of the membrane {scores['membrane_dice']:.3f}")
 assert scores["accuracy"] > guess + 0.02 and scores["membrane_dice"] > 0.4
 
-# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the drawing code", "image": {"alt": "Loss against steps. Training and held-out loss fall steeply at first, then slowly, to about half of what is reached by knowing only how much is white."}}
+# %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the drawing code", "image": {"alt": "Loss against steps. Training and held-out loss fall steeply at first, then slowly, far below what is reached by knowing only how much is white."}}
 _, ax = plt.subplots()
 ax.plot(np.arange(1, len(losses) + 1), losses, color=ORANGE, linewidth=1)
 ax.plot(np.arange(1, epochs + 1) * len(loader), tested, "o-", color=BLUE, markersize=4)
@@ -149,8 +149,8 @@ axes[1, 2].set_xlabel("blue: missed membrane\norange: false membrane")
 plt.show()
 
 # %% [markdown]
-# Most errors lie along membranes, on one side or the other: a matter of how thick a line is drawn. Where blue goes
-# right *across* a membrane, the membrane is missing. Accuracy counts the two alike.
+# Where blue or orange runs along the side of a membrane, the line is drawn too thin or too thick. Where blue goes right
+# *across*, the membrane is missing; orange inside of a cell is a false wall, or an organelle. Accuracy counts all alike.
 #
 # **What does the threshold do?** A higher one calls more pixels membrane: lines get thicker.
 

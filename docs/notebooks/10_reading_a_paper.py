@@ -204,7 +204,8 @@ assert 2 < answers["memory of inference"] < 5 and 1.3 < answers["memory of a tra
 #
 # ## Rebuild a row
 #
-# Some figures can be tested by building what the text describes. U-Net (GN=32) is "U-Net with GroupNorm only":
+# Some figures can be tested by building what the text describes. U-Net (GN=32) is "Original U-Net
+# architecture with GN only with 32 groups":
 
 # %%
 live = {name: sum(p.size for p in models.build(name, head="paper").parameters()) for name in paper.ROWS}

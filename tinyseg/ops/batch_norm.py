@@ -56,7 +56,7 @@ def backward(gy, x, gamma, mean, rstd, training, beta=None):
 
 # ----- the node of the graph -------------------------------------------------
 class BatchNorm(Function):
-    mixes = True
+    mixes = slice(1)  # x
 
     def __init__(self, running_mean, running_var, training, momentum, eps, activation=None):
         check_activation("batch_norm", activation)

@@ -74,7 +74,7 @@ def im2col(X, kernel, out, stride):
 
 # ----- the node of the graph -------------------------------------------------
 class Conv2d(Function):
-    mixes = True
+    mixes = slice(1)  # x
 
     def __init__(self, stride=1, padding=0):
         self.stride, self.padding = stride, padding

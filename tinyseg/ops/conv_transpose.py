@@ -20,7 +20,7 @@ from tinyseg.ops.window import add_bias, check_nchw, grad_bias, out_size, pair
 
 
 class ConvTranspose2d(Function):
-    mixes = True
+    mixes = slice(1)  # x
 
     def __init__(self, stride=1, padding=0, output_padding=0):
         self.stride, self.padding = pair(stride, "stride"), pair(padding, "padding")

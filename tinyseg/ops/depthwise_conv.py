@@ -52,7 +52,7 @@ def grad_x(gy, w, x_shape, stride, pads):
 
 # ----- the node of the graph -------------------------------------------------
 class DepthwiseConv2d(Function):
-    mixes = True
+    mixes = slice(1)  # x
 
     def __init__(self, stride=1, padding=0):
         self.stride, self.padding = stride, padding

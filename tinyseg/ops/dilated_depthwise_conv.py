@@ -61,7 +61,7 @@ def grad_x(gy, w, x_shape, stride, pads, dilation):
 
 # ----- the node of the graph -------------------------------------------------
 class DilatedDepthwiseConv2d(Function):
-    mixes = True
+    mixes = slice(1)  # x
 
     def __init__(self, dilation, stride=1, padding=0):
         self.dilation, self.stride, self.padding = pair(dilation, "dilation"), stride, padding

@@ -42,7 +42,7 @@ def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
 
 # ----- the node of the graph -------------------------------------------------
 class FusedConv2d(Function):
-    mixes = True
+    mixes = slice(2, None)  # the xs
 
     def __init__(self, stride=1, padding=0, upsample=1, activation=None):
         self.stride, self.padding, self.factor, self.activation = stride, padding, upsample, activation

@@ -52,7 +52,7 @@ def backward(gy, x, gamma, mean, rstd, beta=None):
 
 # ----- the node of the graph -------------------------------------------------
 class GroupNorm(Function):
-    mixes = True
+    mixes = slice(1)  # x
 
     def __init__(self, num_groups, eps=1e-5, activation=None):
         check_activation("group_norm", activation)

@@ -41,7 +41,7 @@ def grad_w(x, gy):
 
 # ----- the node of the graph -------------------------------------------------
 class PointwiseConv2d(Function):
-    mixes = True
+    mixes = slice(1)  # x
 
     def forward(self, x, w, *b):
         if w.ndim != 2:

@@ -52,7 +52,7 @@ def backward(gy, xs, wd, wp, y, d, stride, pads, factor, relu):
 
 # ----- the node of the graph -------------------------------------------------
 class SeparableConv2d(Function):
-    mixes = True
+    mixes = slice(3, None)  # the xs
 
     def __init__(self, stride=1, padding=0, upsample=1, activation=None):
         self.stride, self.padding, self.factor, self.activation = stride, padding, upsample, activation

@@ -45,7 +45,8 @@ TABLE_2_NOTES = (
     "Loss is the binary cross-entropy of the sections that are scored; the paper does not say which sections its own "
     "figures are of.",
     "A Dice of 98.51 and an IoU of 87.35 cannot be of one foreground: that IoU would be D/(2 - D) = 97.1. The paper's "
-    '"mean IOU" is a mean over thresholds or classes; ours is the mean of the two classes\' IoU at threshold 0.5.',
+    '"mean IOU" is something else, perhaps a mean over thresholds (notebook 10 tries the readings); ours is the mean '
+    "of the two classes' IoU at threshold 0.5.",
     "The paper's V^Rand and V^Info are the challenge's, on 30 sections with hidden labels; ours are the same score on "
     "the sections held out here.",
 )
