@@ -24,10 +24,10 @@ class CuPy:
     """Events and memory, as CuPy has them."""
 
     def __init__(self):
-        from tinyseg import backend
+        from tinyseg import backend, graphs
 
         backend.parse_device("gpu")
-        self.cp = backend.cp
+        self.cp, self.graphs = backend.cp, graphs
 
     def event(self):
         event = self.cp.cuda.Event()
@@ -38,8 +38,8 @@ class CuPy:
         return self.cp.cuda.get_elapsed_time(start, end) / 1e3
 
     def taken(self):
-        """Bytes in the pool: of arrays, and kept for the next ones."""
-        return self.cp.get_default_memory_pool().total_bytes()
+        """Bytes in the pools, of CUDA graphs too: of arrays, and kept for the next ones."""
+        return self.cp.get_default_memory_pool().total_bytes() + self.graphs.taken()
 
     def release(self):
         """Give back what is not in use, so that the other processes have room."""

@@ -286,6 +286,7 @@ cuda = types.SimpleNamespace(
         getDeviceProperties=lambda k: {"name": b"Stand-in", "major": 9, "minor": 0, "totalGlobalMem": 2**30},
         driverGetVersion=lambda: 12080,
         runtimeGetVersion=lambda: 12080,
+        memGetInfo=fake_graphs.mem_get_info,
         CUDARuntimeError=fake_graphs.CUDARuntimeError,
         CUDA_R_32F=0,
         CUDA_R_16F=2,
@@ -296,6 +297,8 @@ cuda = types.SimpleNamespace(
         id=0, synchronize=lambda: forbid("waiting"), compute_capability="90", cublas_handle=fake_cublas.HANDLE
     ),
     Graph=fake_graphs.Graph,
+    Memory=fake_graphs.Memory,
+    MemoryPointer=fake_graphs.MemoryPointer,
     MemoryPool=fake_graphs.MemoryPool,
     using_allocator=fake_graphs.using_allocator,
     Stream=fake_cuda.Stream,

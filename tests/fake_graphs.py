@@ -4,8 +4,9 @@ While a stream is captured nothing is computed: what would be launched is noted,
 it has then, and `Graph.launch` does it. Results that are not there yet are NaN (or -1). What CUDA or CuPy refuse during
 a capture raises here too: reading results, copying from the host, products by CuPy, memory that is not the graph's own.
 
-Memory is as in CuPy: what an array leaves in a pool the next one of that size gets, during a capture as well. Arrays
-that a graph uses and that lie in no pool must live as long as it, or `launch` raises.
+Memory is as in CuPy: what an array leaves in a pool the next one of that size gets, during a capture as well; a pool
+that is short of memory frees what it keeps, and one that is dropped does not. Arrays that a graph uses and that lie in
+no pool must live as long as it, and so must the blocks of its pool, or `launch` raises.
 """
 
 import ctypes
@@ -15,12 +16,13 @@ import weakref
 import numpy as np
 
 NOT_PERMITTED, INVALIDATED = 900, 901  # cudaErrorStreamCaptureUnsupported, cudaErrorStreamCaptureInvalidated
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 capture = None  # the Graph that is being captured
 allocator = None  # of `using_allocator`
 
 
 class CUDARuntimeError(RuntimeError):
-    def __init__(self, status, message):
+    def __init__(self, status, message="as CUDA says it"):
         super().__init__(message)
         self.status = status
 
@@ -33,37 +35,88 @@ def forbid(what):
 
 
 # ----- memory ------------------------------------------------------------------------
-class MemoryPool:
-    """As much of `cupy.cuda.MemoryPool` as tinyseg uses."""
+capacity = 1 << 40  # bytes
+device = set()  # the `Memory` of all pools that was not freed: it stays, even where its pool is gone
 
-    def __init__(self):
-        self._blocks, self._free, self._limit = [], {}, 0
+
+def mem_get_info():
+    """Bytes that are free, and all."""
+    return capacity - sum(memory.size for memory in device), capacity
+
+
+class Memory:
+    """As `cupy.cuda.Memory`, but what frees it is its pool."""
+
+    def __init__(self, size):
+        if size > mem_get_info()[0]:
+            raise CUDARuntimeError(OUT_OF_MEMORY)
+        self.size, self.block = size, np.empty(size, np.uint8)
+        device.add(self)
+
+    def has(self, address):
+        return self.block.ctypes.data <= address < self.block.ctypes.data + self.size
+
+
+class MemoryPointer:
+    def __init__(self, mem, offset):
+        self.mem = mem
+
+
+class MemoryPool:
+    """As much of `cupy.cuda.MemoryPool` as tinyseg uses, but blocks are not split."""
+
+    def __init__(self, allocator=None):
+        self._allocator = allocator or (lambda size: MemoryPointer(Memory(size), 0))
+        self._blocks, self._free, self._total, self._limit = set(), {}, 0, 0
 
     def malloc(self, size):
         size = 512 * max(1, -(-size // 512))
-        if not self._free.setdefault(size, []):
-            self._blocks.append(np.empty(size, np.uint8))
-            self._free[size].append(self._blocks[-1])
-        return _Memory(self, self._free[size].pop())
+        if not self._free.get(size):
+            memory = self._try_malloc(size)
+            self._blocks.add(memory)
+        else:
+            memory = self._free[size].pop()
+        return _Lent(self, memory)
+
+    def _try_malloc(self, size):
+        """CuPy's rule: where memory runs short, free what is kept, and try again."""
+        for _ in range(3):
+            memory, self._total = None, self._total + size
+            try:
+                if 0 < self._limit < self._total:
+                    raise CUDARuntimeError(OUT_OF_MEMORY)
+                memory = self._allocator(size).mem
+                return memory
+            except CUDARuntimeError as error:
+                if error.status != OUT_OF_MEMORY:
+                    raise
+            finally:
+                self._total -= size if memory is None else 0
+            self.free_all_blocks()
+        raise MemoryError(f"Out of memory allocating {size:,} bytes (allocated so far: {self._total:,} bytes).")
+
+    def free_all_blocks(self):
+        for memory in (m for kept in self._free.values() for m in kept):
+            self._blocks.remove(memory)
+            device.remove(memory)
+            self._total -= memory.size
+        self._free = {}
+
+    def total_bytes(self):
+        return self._total
 
     def set_limit(self, size):
         self._limit = size
 
-    def get_limit(self):
-        return self._limit
 
-    def _has(self, address):
-        return any(b.ctypes.data <= address < b.ctypes.data + b.size for b in self._blocks)
-
-
-class _Memory:
-    def __init__(self, pool, block):
-        self.pool, self.block = pool, block
+class _Lent:
+    def __init__(self, pool, memory):
+        self.pool, self.memory = pool, memory
 
 
-def _give_back(pool, block):
+def _give_back(pool, memory):
     if pool() is not None:
-        pool()._free[block.size].append(block)
+        pool()._free.setdefault(memory.size, []).append(memory)
 
 
 class using_allocator:
@@ -88,10 +141,10 @@ def empty(shape, dtype):
     if allocator is None or size == 0:
         host = np.empty(shape, dtype)
     else:
-        memory = allocator(size)
-        buffer = (ctypes.c_char * size).from_address(memory.block.ctypes.data)
+        lent = allocator(size)
+        buffer = (ctypes.c_char * size).from_address(lent.memory.block.ctypes.data)
         host = np.ndarray(shape, dtype, buffer=buffer)  # its views keep it alive, and it the block
-        weakref.finalize(host, _give_back, weakref.ref(memory.pool), memory.block)
+        weakref.finalize(host, _give_back, weakref.ref(lent.pool), lent.memory)
     host.reshape(-1).view(np.uint8)[...] = 0xFF
     return host
 
@@ -158,11 +211,11 @@ class Frozen:
     def __init__(self, host):
         self.address, self.layout = host.ctypes.data, (host.shape, host.dtype, host.strides)
         pool = allocator.__self__ if allocator is not None else None
-        mine = pool is not None and pool._has(self.address)
-        self.alive = weakref.ref(pool) if mine else weakref.ref(root(host))
+        memory = next((m for m in pool._blocks if m.has(self.address)), None) if pool is not None else None
+        self.needed = [weakref.ref(a) for a in ([root(host)] if memory is None else [pool, memory])]
 
     def check(self):
-        if self.alive() is None:
+        if any(needed() is None for needed in self.needed):
             raise AssertionError("a graph uses memory that was given back")
 
     def thaw(self):

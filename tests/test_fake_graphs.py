@@ -122,6 +122,50 @@ def test_what_is_given_back_is_used_again_and_what_others_gave_back_is_missed():
         captured.graph.launch()
 
 
+def test_a_pool_that_runs_short_frees_what_it_keeps_and_goes_on():
+    x, captured = cp.asarray(np.ones(256, np.float32)), Captured()
+    captured.pool.set_limit(size=3 << 10)
+    with captured:
+        first = x + 1
+        y = first * 2
+        del first
+        assert captured.pool.total_bytes() == 2 << 10
+        z = cp.repeat(x, 2)  # needs the memory of `first`, among others
+    assert captured.pool.total_bytes() == 3 << 10
+    with pytest.raises(AssertionError, match="memory that was given back"):
+        captured.graph.launch()
+    with cp.cuda.using_allocator(captured.pool.malloc), pytest.raises(MemoryError, match="allocating 1,024 bytes"):
+        cp.empty(256, np.float32)
+    del y, z
+
+
+def test_an_allocator_says_how_it_goes_on():
+    def allocate(size):
+        raise errors.pop(0)
+
+    pool = cp.cuda.MemoryPool(allocate)
+    for status, left in ((2, 0), (700, 2)):  # cudaErrorMemoryAllocation is asked three times, others are raised
+        errors = [fake_graphs.CUDARuntimeError(status) for _ in range(3)]
+        with pytest.raises(MemoryError if status == 2 else fake_graphs.CUDARuntimeError):
+            pool.malloc(9)
+        assert len(errors) == left and pool.total_bytes() == 0
+
+
+def test_blocks_outlive_a_pool_that_is_dropped():
+    before, left = fake_graphs.device.copy(), []
+    for free in (True, False):
+        pool = cp.cuda.MemoryPool()
+        with cp.cuda.using_allocator(pool.malloc):
+            cp.empty(256, np.float32)
+        if free:
+            pool.free_all_blocks()
+        del pool
+        gc.collect()
+        left.append(cp.cuda.runtime.memGetInfo()[0])
+    assert left[0] - left[1] == 1 << 10
+    fake_graphs.device.intersection_update(before)
+
+
 def test_views_need_no_work():
     x = cp.asarray(np.arange(12, dtype=np.float32).reshape(3, 4))
     with Captured() as captured:

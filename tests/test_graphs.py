@@ -4,12 +4,19 @@ On the stand-in (fake_graphs.py). On a GPU the replays are held against the same
 ordinary steps are CuPy's, whose bits may be others.
 """
 
+import gc
+import sys
+import types
+
+import fake_graphs
 import numpy as np
 import pytest
 from arrays import rand
 from captured import Training, differ
 
+from benchmarks import gpu_worker
 from tinyseg import backend, cublas, graphs, models, no_grad, ops, optim, recording, training_graph, using
+from tinyseg.ops import loss
 from tinyseg.patients import dice_and_cross_entropy
 from tinyseg.prediction import predict
 
@@ -253,6 +260,112 @@ def test_predictions_in_tiles(model, stand_in):
     equal(stand_in, found, predict(model, x, tile=16, transforms="flips"))
 
 
+# ----- memory --------------------------------------------------------------------------
+UNIT = 1 << 22  # bytes of the arrays below
+
+
+def left(cp):
+    """Bytes that are free on the device."""
+    cp.get_default_memory_pool().free_all_blocks()
+    return cp.cuda.runtime.memGetInfo()[0]
+
+
+def test_what_a_graph_took_is_given_back(stand_in):
+    x, free = np.ones(UNIT // 4, np.float32), []
+    for _ in range(5):
+        run = graphs.capture(lambda a: (a + 1) * 2, x)
+        y = run(x)
+        assert graphs.taken() >= 2 * UNIT
+        del run
+        gc.collect()
+        free.append(left(stand_in))
+    assert free[0] - free[-1] < UNIT
+    graphs.capture(lambda a: a + 1, x[:2])
+    assert float(y.sum()) == UNIT  # it outlives its graph, and is counted
+    before = graphs.taken()
+    del y
+    gc.collect()
+    assert graphs.taken() <= before - UNIT
+
+
+def test_a_training_step_that_is_made_anew_gives_its_memory_back(stand_in):
+    training, taken = Training().capture(), []
+    for k in range(4):
+        training.run(3, first=3 * k)
+        gc.collect()
+        taken.append(graphs.taken())
+        for p in training.model.parameters():
+            p.data = p.data.copy()
+    assert taken[1] == taken[2] == taken[3]
+
+
+@pytest.mark.parametrize("what", ["limit", "device"])
+def test_a_capture_that_runs_short_of_memory_frees_nothing_that_it_recorded(what, stand_in, monkeypatch):
+    if what == "device" and stand_in.__name__ == "cupy":
+        pytest.skip("the device is too large")
+    everything, runs = stand_in.get_default_memory_pool(), []
+
+    def function(x):
+        if not runs:
+            left(stand_in)
+            if what == "limit":
+                everything.set_limit(size=everything.total_bytes() + graphs.taken() + 4 * UNIT)
+            else:
+                used = fake_graphs.capacity - left(stand_in)
+                monkeypatch.setattr(fake_graphs, "capacity", used + 4 * UNIT)
+        runs.append(x)
+        first = x + 1
+        y = first * 2
+        del first  # its memory is the pool's again, and written to by every replay
+        if len(runs) > graphs.WARM_UP:
+            stand_in.empty(3 * x.size, np.float32)
+        return y
+
+    try:
+        with pytest.raises(MemoryError, match="ran short while a CUDA graph was captured, which asked for .* more"):
+            graphs.capture(function, np.ones(UNIT // 4, np.float32))(np.ones(UNIT // 4, np.float32))
+    finally:
+        everything.set_limit(size=0)
+
+
+def test_one_limit_holds_for_all(stand_in, monkeypatch):
+    if stand_in.__name__ == "cupy":
+        pytest.skip("the default pool holds what other tests keep")
+    default, kept, x = stand_in.get_default_memory_pool(), [9 * UNIT], np.ones(UNIT // 4, np.float32)
+    monkeypatch.setattr(default, "total_bytes", lambda: UNIT + sum(kept))  # an array, and what ordinary steps left
+    monkeypatch.setattr(default, "free_all_blocks", kept.clear)
+    monkeypatch.setattr(default, "limit", graphs.taken() + 6 * UNIT)
+    runs = [graphs.capture(lambda a: (a + 1) * 2, x) for _ in range(2)]
+    assert kept == []
+    with pytest.raises(MemoryError, match="Out of memory allocating"):
+        graphs.capture(lambda a: (a + 1) * 2, x)
+    runs.pop()
+    graphs.capture(lambda a: (a + 1) * 2, x)
+    assert len(runs) == 1
+
+
+def test_the_benchmark_counts_the_memory_of_graphs(stand_in):
+    gpu, x = gpu_worker.CuPy(), np.ones(UNIT // 4, np.float32)
+    gpu.release()
+    before = gpu.taken()
+    run = graphs.capture(lambda a: a + 1, x)
+    gpu.release()
+    assert gpu.taken() >= before + UNIT
+    del run
+
+
+def test_weights_of_a_loss_that_a_graph_uses_stay(stand_in):
+    weights = [0.25, 0.5, 2.0]
+    runs = [Training(classes=3, loss=lambda z, y: ops.cross_entropy(z, y, weight=weights)) for _ in range(2)]
+    runs[1].run(1).capture().run(4, first=1)
+    for k in range(100):
+        loss._constant(stand_in, (float(k), 1.0), np.dtype(np.float32))
+    assert loss._constant.cache_info().currsize <= 64
+    gc.collect()
+    runs[1].run(2, first=5)
+    assert stand_in.__name__ == "cupy" or differ(runs[0].run(7).state(), runs[1].state()) == []
+
+
 # ----- products ------------------------------------------------------------------------
 @pytest.mark.parametrize(("n", "k", "m"), [(3, 5, 7), (1, 4, 6), (4, 1, 2), (5, 3, 1), (1, 9, 1), (2, 0, 3)])
 @pytest.mark.parametrize("turned", [(False, False), (True, False), (False, True)])
@@ -271,3 +384,14 @@ def test_other_products_are_not_captured(stand_in):
     a = stand_in.asarray(rand(3, 4))
     with recording.Recording().on(capturing=False), pytest.raises(TypeError, match="float32 .*, not float64 times"):
         cublas.product(a, a.T)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere pathfinder is asked")
+def test_cublas_is_the_one_that_cupy_is_linked_with(monkeypatch):
+    extension = np._core._multiarray_umath.__file__  # linked with libm, as CuPy's is with cuBLAS
+    cuda = types.SimpleNamespace(cublas=types.SimpleNamespace(__file__=extension))
+    monkeypatch.setattr(backend, "cp", types.SimpleNamespace(cuda=cuda))
+    library = cublas.library.__wrapped__()
+    assert library._name == extension and library.lgamma_r is not None
+    with pytest.raises(AttributeError, match="cublasGemmEx"):
+        library.cublasGemmEx  # noqa: B018

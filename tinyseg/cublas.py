@@ -9,6 +9,7 @@ CuPy's `matmul` passes for two matrices, and with a workspace that stays (`tinys
 import ctypes
 import functools
 import os
+import sys
 
 import numpy as np
 
@@ -80,8 +81,10 @@ def _use_stream(handle):
 
 @functools.cache
 def library():
-    """Load cuBLAS: found by the package that CuPy finds it with, and so the one that is loaded already."""
-    from cuda import pathfinder
+    """The cuBLAS that CuPy has loaded; there may be others, for another CUDA."""
+    if sys.platform == "linux":  # where a symbol is also looked for in what a library is linked with: dlsym(3)
+        return ctypes.CDLL(backend.cp.cuda.cublas.__file__)
+    from cuda import pathfinder  # with which CuPy finds it
 
     return ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
 

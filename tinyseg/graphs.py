@@ -13,15 +13,18 @@ shapes that stay, and for no look at a result on the way: `tinyseg.recording` ha
 
 import collections
 import contextlib
+import weakref
 
 import numpy as np
 
 from tinyseg import backend
 from tinyseg.autograd import no_grad
-from tinyseg.recording import Recording
+from tinyseg.recording import Recording, recording
 
 WARM_UP = 2  # runs before a capture: compiling and loading kernels, and cuBLAS's first time, are not allowed in one
 SHAPES = 4  # for which `Inference` keeps a graph
+OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
+_pools, _left = set(), set()  # of living graphs, and of others: those in which arrays still lie
 
 
 def capture(function, *examples):
@@ -54,22 +57,65 @@ def capture(function, *examples):
     return _Captured(function, [backend.cp.array(a) for a in examples])
 
 
+# ----- memory ------------------------------------------------------------------------
+def taken():
+    """Return how many bytes lie in the pools of graphs, free blocks and arrays that outlive their graph included."""
+    _tidy()
+    return sum(pool.total_bytes() for pool in (*_pools, *_left))
+
+
+def _more(size):
+    """Allocate for the pool of a graph; what the default pool and all graphs have counts against the limit.
+
+    A pool that is told of cudaErrorMemoryAllocation gives back its free blocks and asks again. During a capture these
+    are memory that the graph will use, so then a MemoryError is raised, which the pool lets through.
+    """
+    cp, everything = backend.cp, backend.cp.get_default_memory_pool()
+    try:
+        if 0 < everything.get_limit() < everything.total_bytes() + taken():  # in which the pool counts `size` already
+            raise cp.cuda.runtime.CUDARuntimeError(OUT_OF_MEMORY)
+        return cp.cuda.MemoryPointer(cp.cuda.Memory(size), 0)
+    except cp.cuda.runtime.CUDARuntimeError as error:
+        if backend.is_out_of_memory(error) and cp.cuda.get_current_stream().is_capturing():
+            raise MemoryError(
+                f"GPU memory ran short while a CUDA graph was captured, which asked for {size:,} bytes more: take "
+                "smaller batches or tiles, allow more memory, or go without graphs."
+            ) from error
+        raise
+
+
+def _give_up(pool):
+    """Free the memory of a graph that is no more: a pool that is dropped would keep its free blocks for good."""
+    _pools.discard(pool)
+    _left.add(pool)
+    _tidy()
+
+
+def _tidy():
+    for pool in tuple(_left) if recording() is None else ():  # a capture is not disturbed
+        pool.free_all_blocks()  # which waits for replays
+        if not pool.total_bytes():
+            _left.discard(pool)
+
+
+# ----- graphs ------------------------------------------------------------------------
 class Graph:
     """A stream to capture on, memory that only what is captured uses, and in the end the graph."""
 
     def __init__(self):
         cp = backend.cp
-        self.stream, self.pool, self.graph = cp.cuda.Stream(non_blocking=True), cp.cuda.MemoryPool(), None
-        everything = cp.get_default_memory_pool()
-        limit = everything.get_limit()
-        if limit:
-            self.pool.set_limit(size=max(1, limit - everything.used_bytes()))
+        self.stream, self.pool, self.graph = cp.cuda.Stream(non_blocking=True), cp.cuda.MemoryPool(_more), None
+        _pools.add(self.pool)
+        weakref.finalize(self, _give_up, self.pool).atexit = False  # CUDA may be gone before
         self.recording = Recording()
 
     @contextlib.contextmanager
     def there(self, capturing=False):
         """Launch on the stream, and take memory from the pool; what was launched before and after stays so."""
         cp, current = backend.cp, backend.cp.cuda.get_current_stream()
+        if not self.pool.total_bytes():  # the first run: what ordinary ones left, the graph may have
+            _tidy()
+            cp.get_default_memory_pool().free_all_blocks()
         self.stream.wait_event(current.record())
         try:
             with self.stream, cp.cuda.using_allocator(self.pool.malloc), self.recording.on(capturing):

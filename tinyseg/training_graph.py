@@ -30,7 +30,7 @@ class TrainingStep:
     optimizer : Adam or AdamW
         Its learning rate and `eps` may change from step to step, and AdamW's decay; not `betas`, not Adam's decay.
     loss : callable
-        ``loss(logits, y) -> Tensor``, a scalar; looks at no result.
+        ``loss(logits, y) -> Tensor``, a scalar; looks at no result. Its weights are frozen as they are at the capture.
     clip : float or None
         Largest norm of all gradients together.
     ordinary : callable

@@ -15,11 +15,14 @@ converted to float32, and so the loss is float32.
 import functools
 import numbers
 
+import numpy as np
+
 from tinyseg.autograd import Function, as_array
 from tinyseg.backend import device_of, kernels, xp_of
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
 from tinyseg.ops.cast import at_least_float32
 from tinyseg.ops.window import check_nchw
+from tinyseg.recording import recording
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -148,9 +151,8 @@ def binary_cross_entropy_with_logits(logits, target, weight=None, reduction="mea
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', but is {reduction!r}.")
     scale = 1 / z.size if reduction == "mean" else 1.0
-    return BinaryCrossEntropy(t, _per_class(z, weight, "weight"), _per_class(z, pos_weight, "pos_weight"), scale)(
-        logits
-    )
+    weight, pos_weight = _per_class(z, weight, "weight"), _per_class(z, pos_weight, "pos_weight")
+    return BinaryCrossEntropy(t, weight, pos_weight, scale)(logits)
 
 
 def cross_entropy(logits, target, weight=None, ignore_index=None):
@@ -262,12 +264,10 @@ def _target_like(z, target, op):
 
 def _class_numbers(z, target, op, ignore_index=None):
     check_nchw(op, z)
-    t = _on_one_device(z, target, op)
-    if t.shape != (z.shape[0], *z.shape[2:]) or t.dtype.kind not in "iu":
-        raise ValueError(
-            f"{op}: target must hold integer class numbers of shape {(z.shape[0], *z.shape[2:])}, "
-            f"but is {t.dtype} of shape {t.shape}."
-        )
+    t, shape = _on_one_device(z, target, op), (z.shape[0], *z.shape[2:])
+    if t.shape != shape or t.dtype.kind not in "iu":
+        found = f"{t.dtype} of shape {t.shape}"
+        raise ValueError(f"{op}: target must hold integer class numbers of shape {shape}, but is {found}.")
     found, valid = kernels(__name__, z).class_numbers(t, z.shape[1], ignore_index)
     if not valid:
         raise ValueError(
@@ -299,21 +299,21 @@ def _per_class(z, weight, name):
     """`weight` as an array that broadcasts against z: C numbers become (C, 1, 1)."""
     given = 1.0 if weight is None else tuple(weight) if isinstance(weight, list) else weight
     if all(isinstance(n, numbers.Real) for n in (given if isinstance(given, tuple) else (given,))):
-        w = _constant(xp_of(z), given, z.dtype)
+        graph = None if xp_of(z) is np else recording()  # which keeps its constants itself
+        w = graph.constant(np.asarray(given, z.dtype)) if graph else _constant(xp_of(z), given, z.dtype)
     else:
         w = xp_of(z).asarray(_on_one_device(z, weight, name, "weight"), dtype=z.dtype)
     if w.ndim == 1:
-        if z.ndim < 2 or len(w) != z.shape[1]:
-            raise ValueError(
-                f"{name}: expected one number for each of {z.shape[1] if z.ndim > 1 else 0} classes, found {len(w)}."
-            )
+        C = z.shape[1] if z.ndim > 1 else 0
+        if z.ndim < 2 or len(w) != C:
+            raise ValueError(f"{name}: expected one number for each of {C} classes, found {len(w)}.")
         w = w.reshape(-1, *[1] * (z.ndim - 2))
     if w.ndim > z.ndim or any(n not in (1, m) for n, m in zip(w.shape[::-1], z.shape[::-1], strict=False)):
         raise ValueError(f"{name}: shape {w.shape} does not broadcast against logits of shape {z.shape}.")
     return w
 
 
-@functools.cache
+@functools.lru_cache(maxsize=64)
 def _constant(xp, given, dtype):
-    """Numbers as an array, made once: a copy to the GPU in every step takes time, and cannot be captured."""
+    """Numbers as an array, made once: a copy to the GPU in every step takes time."""
     return xp.asarray(given, dtype=dtype)
