@@ -16,7 +16,7 @@ import tinyseg
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
 sys.path.insert(0, str(DOCS))
-from convert import convert  # noqa: E402
+from convert import convert, turned  # noqa: E402
 
 project = "tinyseg"
 author = "The tinyseg developers"
@@ -103,11 +103,11 @@ def _source_page(path):
     up = "../" * len(pathlib.Path(path).parts)  # from source/<path> to docs/
     if path.endswith(".md"):  # shown as what it is, its links seen from here
 
-        def moved(match):
-            target = os.path.relpath((ROOT / path).parent / match[1], DOCS)
-            return f"]({up}{target})" if (DOCS / target).exists() else match[0]
+        def moved(target):
+            seen_from_docs = os.path.relpath((ROOT / path).parent / target, DOCS)
+            return up + seen_from_docs if (DOCS / seen_from_docs).exists() else target
 
-        text = re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", moved, (ROOT / path).read_text())
+        text = turned((ROOT / path).read_text(), moved)
         return text if path != "README.md" else re.sub(r"^# tinyseg", "# README", text)
     return (
         f"---\norphan: true\n---\n\n# {path}\n\n"
@@ -139,12 +139,12 @@ def turn_links(app, docname, source):
     """Point a page's links out of docs/ at the pages that show those files."""
     folder = (DOCS / docname).parent
 
-    def turned(match):
+    def to_its_page(match):
         words, target = match.groups()
         path = _outside(target, folder)
         return f"[{words}](/source/{path.removesuffix('.md')}.md)" if path else match[0]
 
-    source[0] = re.sub(r"(?<!!)\[([^\[\]]*)\]\((?!\w+:|#)([^)#\s]+)\)", turned, source[0])
+    source[0] = re.sub(r"(?<!!)\[([^\[\]]*)\]\((?!\w+:|#)([^)#\s]+)\)", to_its_page, source[0])
 
 
 # ----- a notebook's page offers it for download -----------------------------------

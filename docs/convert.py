@@ -17,11 +17,16 @@ def convert(source, folder):
     book = jupytext.read(source, fmt="py:percent")
     for cell in book.cells:
         if cell.cell_type == "markdown":
-            cell.source = re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", lambda link: f"]({_moved(link[1])})", cell.source)
+            cell.source = turned(cell.source, _moved)
     path = pathlib.Path(folder) / f"{source.stem}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(book, path, fmt="ipynb")
     return path
+
+
+def turned(markdown, moved):
+    """Return a text in which every link but those to the web and within the page goes to ``moved(target)``."""
+    return re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", lambda link: f"]({moved(link[1])})", markdown)
 
 
 def _moved(target):

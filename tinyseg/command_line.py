@@ -150,12 +150,12 @@ def choose_device(args):
     device = backend.parse_device(getattr(args, "device", None) or "auto")
     memory, tf32 = getattr(args, "gpu_memory", None), bool(getattr(args, "tf32", None))
     given = {"--tf32": tf32, "--gpu-memory": memory is not None, "--cuda-graph": getattr(args, "cuda_graph", None)}
+    given = [option for option, there in given.items() if there]
     if device == "gpu":
         backend.set_up_gpu(memory, tf32)
-    elif any(given.values()):
-        option = next(option for option, there in given.items() if there)
+    elif given:
         raise ValueError(
-            f"{option} is for a GPU, and this runs on the CPU: leave it out, or see what --device gpu says."
+            f"{given[0]} is for a GPU, and this runs on the CPU: leave it out, or see what --device gpu says."
         )
     return device
 

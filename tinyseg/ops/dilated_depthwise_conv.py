@@ -17,24 +17,16 @@ convolution, the kernel turned round). A fast version of the same three function
 from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.by_channels import by_channels
-from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, pair, resolve
+from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, pair, resolve, taps
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
-def dilated_taps(X, kernel, out, stride, dilation):
-    """Yield (u, v, view): what tap (u, v) of every window sees, a view of X of shape (N, C, OH, OW)."""
-    (KH, KW), (OH, OW), (sh, sw), (dh, dw) = kernel, out, stride, dilation
-    for u in range(KH):
-        for v in range(KW):
-            yield u, v, X[:, :, u * dh : u * dh + sh * OH : sh, v * dw : v * dw + sw * OW : sw]
-
-
 @by_channels
 def forward(x, w, stride, pads, out, dilation):
     """Filter each channel with its stretched kernel: (N, C, H, W) -> (N, C, OH, OW)."""
     X = pad2d(x, pads)
     y = xp_of(x).zeros((*x.shape[:2], *out), x.dtype)
-    for u, v, window in dilated_taps(X, w.shape[1:], out, stride, dilation):
+    for u, v, window in taps(X, w.shape[1:], out, stride, dilation):
         y += window * w[:, u, v, None, None]  # (N,C,OH,OW) * (C,1,1)
     return y
 
@@ -44,7 +36,7 @@ def grad_w(x, gy, w_shape, stride, pads, dilation):
     """Gradient of the kernels, (C, KH, KW)."""
     X = pad2d(x, pads)
     gw = xp_of(x).zeros((x.shape[1], *w_shape[1:]), x.dtype)
-    for u, v, window in dilated_taps(X, w_shape[1:], gy.shape[2:], stride, dilation):
+    for u, v, window in taps(X, w_shape[1:], gy.shape[2:], stride, dilation):
         gw[:, u, v] = (window * gy).sum(axis=(0, 2, 3))  # (N,C,OH,OW) -> (C,)
     return gw
 
@@ -54,7 +46,7 @@ def grad_x(gy, w, x_shape, stride, pads, dilation):
     """Gradient of the input, (N, C, H, W)."""
     (N, C), (H, W), ((top, bottom), (left, right)) = gy.shape[:2], x_shape[2:], pads
     gX = xp_of(gy).zeros((N, C, top + H + bottom, left + W + right), gy.dtype)
-    for u, v, window in dilated_taps(gX, w.shape[1:], gy.shape[2:], stride, dilation):
+    for u, v, window in taps(gX, w.shape[1:], gy.shape[2:], stride, dilation):
         window += gy * w[:, u, v, None, None]  # a view: writes into gX
     return crop2d(gX, pads)
 

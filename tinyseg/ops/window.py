@@ -99,12 +99,12 @@ def crop2d(X, pads):
     return X[:, :, top : X.shape[2] - bottom, left : X.shape[3] - right]
 
 
-def taps(X, kernel, out, stride):
+def taps(X, kernel, out, stride, dilation=(1, 1)):
     """Yield (u, v, view): what tap (u, v) of every window sees, a view of X of shape (N, C, OH, OW)."""
-    (KH, KW), (OH, OW), (sh, sw) = kernel, out, stride
+    (KH, KW), (OH, OW), (sh, sw), (dh, dw) = kernel, out, stride, dilation
     for u in range(KH):
         for v in range(KW):
-            yield u, v, X[:, :, u : u + sh * OH : sh, v : v + sw * OW : sw]
+            yield u, v, X[:, :, u * dh : u * dh + sh * OH : sh, v * dw : v * dw + sw * OW : sw]
 
 
 def check_nchw(op, x, channels=None):
