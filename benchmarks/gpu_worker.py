@@ -24,10 +24,11 @@ class CuPy:
     """Events and memory, as CuPy has them."""
 
     def __init__(self):
-        from tinyseg import backend, graphs
+        from tinyseg import backend
+        from tinyseg.fast.gpu import graphs
 
         backend.parse_device("gpu")
-        self.cp, self.graphs = backend.cp, graphs
+        self.cp, self.graphs = devices.cp, graphs
 
     def event(self):
         event = self.cp.cuda.Event()
@@ -185,10 +186,10 @@ def prepare_network(
 
 def _tinyseg(network, shape, mode, width, layout, compiled, tf32, amp, graph):
     import tinyseg as ts
-    from tinyseg.graphs import capture
-    from tinyseg.mixed_precision import LossScaler, in_float16
+    from tinyseg.fast.gpu.graphs import capture
+    from tinyseg.fast.gpu.graphs.training_step import TrainingStep
+    from tinyseg.fast.gpu.mixed_precision import LossScaler, in_float16
     from tinyseg.training import _overlap
-    from tinyseg.training_graph import TrainingStep
 
     _set_tf32(tf32)
     x, y = (ts.backend.to_device(a, "gpu") for a in models._data(shape, 1))

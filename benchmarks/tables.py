@@ -3,7 +3,7 @@
 import math
 import statistics
 
-from tinyseg.reproduction.tables import table  # noqa: F401 (for the modules beside this one)
+from reproduction.tables import table  # noqa: F401 (for the modules beside this one)
 
 RATIOS = (
     "In every round each variant runs alone, in an order drawn anew, and a *ratio* is the median over the rounds of "

@@ -21,16 +21,16 @@ import tifffile
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg import plots_profile
-from tinyseg.command_line import add_device_options, choose_device, run_script
+from reproduction import figures, paper, tables
+from reproduction.study import Network, Run, RunFailed, spread
+from tinyseg.commands.options import add_device_options, choose_device, run_script
 from tinyseg.data import em_sections, isbi
 from tinyseg.data.brats import REGIONS, find_cases, read_case
+from tinyseg.data.files import write_atomically, write_json
 from tinyseg.data.synthetic_brain import write_brains
-from tinyseg.files import write_atomically, write_json
-from tinyseg.predictor import Predictor
-from tinyseg.predictor import labels as labels_of
-from tinyseg.reproduction import figures, paper, tables
-from tinyseg.reproduction.study import Network, Run, RunFailed, spread
+from tinyseg.prediction.predictor import Predictor
+from tinyseg.prediction.predictor import labels as labels_of
+from tinyseg.report.profile import picture as plots_profile
 
 HERE = pathlib.Path(__file__).resolve().parent
 NETWORKS = {name: Network(title, name) for name, title in paper.ROWS.items()} | {

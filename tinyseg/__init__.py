@@ -1,33 +1,23 @@
 """tinyseg: U-Net and SD-UNet from scratch, on NumPy or CuPy arrays.
 
 A small autograd engine (`autograd`), ops with hand-written backward passes (`ops`), layers (`nn`), the six networks of
-Gadosey et al. 2020 (`models`), optimizers (`optim`), data (`data`) and a training loop (`training`).
+Gadosey et al. 2020 (`models`), optimizers (`optim`), data (`data`), a training loop (`training`), masks for images of
+any size (`prediction`), and scores (`metrics`).
 """
 
-from tinyseg import environment
+import importlib.abc
+import importlib.machinery
+import sys
 
-environment.arrange()  # before NumPy is loaded
+from tinyseg import backend  # first: it prepares the thread pools before NumPy is loaded
 
-# ruff: noqa: E402
-from tinyseg import (
-    backend,
-    checkpoint,
-    data,
-    graphs,
-    metrics,
-    mixed_precision,
-    models,
-    nn,
-    ops,
-    optim,
-    plots,
-    prediction,
-    profile,
-    training,
-)
+# ruff: noqa: I001
 from tinyseg.autograd import Function, Tensor, no_grad
 from tinyseg.backend import using
-from tinyseg.gradcheck import check_grads
+from tinyseg import data, metrics, models, nn, ops, optim, prediction, training
+from tinyseg.models import checkpoint
+from tinyseg.ops.gradcheck import check_grads
+from tinyseg.report import plots, profile
 
 __version__ = "0.1.0"
 
@@ -38,9 +28,7 @@ __all__ = [
     "check_grads",
     "checkpoint",
     "data",
-    "graphs",
     "metrics",
-    "mixed_precision",
     "models",
     "nn",
     "no_grad",
@@ -52,3 +40,46 @@ __all__ = [
     "training",
     "using",
 ]
+
+# Modules that have moved can still be imported by these names.
+MOVED = {
+    "arena": ["fast.cpu.arena"],
+    "checkpoint": ["models.checkpoint"],
+    "command_line": ["commands.options"],
+    "files": ["data.files"],
+    "gradcheck": ["ops.gradcheck"],
+    "graphs": ["fast.gpu.graphs"],
+    "mixed_precision": ["fast.gpu.mixed_precision"],
+    "patients": ["metrics.patients", "ops.loss", "prediction.evaluation"],
+    "plots": ["report.plots"],
+    "predictor": ["prediction.predictor"],
+    "profile": ["report.profile"],
+    "run": ["training.run"],
+    "teaching": ["learn.teaching"],
+    "training_graph": ["fast.gpu.graphs.training_step"],
+    "volumes": ["prediction.volumes"],
+}
+
+
+class _Doors(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Imports the modules of MOVED from where they are now."""
+
+    def find_spec(self, name, path=None, target=None):
+        package, _, module = name.rpartition(".")
+        return importlib.machinery.ModuleSpec(name, self) if package == __name__ and module in MOVED else None
+
+    def exec_module(self, module):
+        rooms = [importlib.import_module(f"{__name__}.{room}") for room in MOVED[module.__name__.rpartition(".")[2]]]
+        if len(rooms) == 1:
+            sys.modules[module.__name__] = rooms[0]
+        else:
+            vars(module).update({k: v for room in rooms for k, v in vars(room).items() if not k.startswith("__")})
+
+
+sys.meta_path.append(_Doors())
+
+
+def __getattr__(name):
+    if name in MOVED:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -23,10 +23,8 @@ import threading
 
 import numpy as np
 
-from tinyseg.half import HALF, SINGLE, rounded
-
-add = operator.add  # the sum of two gradients; `tinyseg.ops` puts one with fast kernels in its place
 _mode = threading.local()  # per thread: a worker thread's no_grad must not switch the trainer's graph off
+_sum = operator.add  # adds two gradients
 
 
 @contextlib.contextmanager
@@ -45,6 +43,17 @@ def is_grad_enabled():
     return getattr(_mode, "enabled", True)
 
 
+def define_operators(methods, sum_of_gradients):
+    """Give Tensor its operators, and the engine the function that adds two gradients.
+
+    The engine knows no op, so ``x + y`` has to come from outside: `tinyseg.ops.arithmetic` calls this once.
+    """
+    global _sum
+    _sum = sum_of_gradients
+    for name, function in methods.items():
+        setattr(Tensor, name, function)
+
+
 class Tensor:
     """A float array that remembers which Function made it.
 
@@ -58,8 +67,6 @@ class Tensor:
 
     Attributes
     ----------
-    data : ndarray
-        The array itself.
     grad : ndarray or None
         The accumulated gradient, of `data`'s shape and dtype; None until a backward pass reached this tensor.
     """
@@ -68,39 +75,17 @@ class Tensor:
 
     def __init__(self, data, requires_grad=False, *, creator=None):
         if isinstance(data, Tensor):
-            raise TypeError(
-                "Tensor(data) takes an array, not a Tensor; use tensor.detach() for the same array without graph."
-            )
+            raise TypeError("Tensor(data) takes an array, not a Tensor; tensor.detach() has the same array, no graph.")
         is_array = hasattr(data, "dtype") and not isinstance(data, np.generic)
         self.data = data if is_array else np.asarray(data)  # NumPy's 0-d results are scalars, not arrays
-        if requires_grad and self.data.dtype not in FLOATS:
-            raise TypeError(
-                f"Only floating-point tensors can require gradients, but this one is {self.data.dtype}; "
-                "convert it first, e.g. array.astype('float32')."
-            )
-        self.requires_grad = requires_grad
-        self.creator = creator
-        self.grad = None
+        if requires_grad and self.data.dtype.kind != "f":
+            raise TypeError(f"Only floating-point tensors can require gradients, not {self.data.dtype}; use .astype.")
+        self.requires_grad, self.creator, self.grad = requires_grad, creator, None
 
-    @property
-    def shape(self):
-        """Shape of the array."""
-        return self.data.shape
-
-    @property
-    def ndim(self):
-        """Number of axes."""
-        return self.data.ndim
-
-    @property
-    def size(self):
-        """Number of elements."""
-        return self.data.size
-
-    @property
-    def dtype(self):
-        """Element type of the array."""
-        return self.data.dtype
+    shape = property(lambda self: self.data.shape, doc="Shape of the array.")
+    ndim = property(lambda self: self.data.ndim, doc="Number of axes.")
+    size = property(lambda self: self.data.size, doc="Number of elements.")
+    dtype = property(lambda self: self.data.dtype, doc="Element type of the array.")
 
     def __len__(self):
         return len(self.data)
@@ -130,9 +115,7 @@ class Tensor:
     def retain_grad(self):
         """Ask `backward` to leave this intermediate tensor's gradient in `.grad` too."""
         if not self.requires_grad:
-            raise RuntimeError(
-                "retain_grad() on a tensor that no gradient reaches: nothing it was made from requires grad."
-            )
+            raise RuntimeError("retain_grad() on a tensor that no gradient reaches: nothing behind it requires grad.")
         if self.creator is not None:
             self.creator.retained = self
 
@@ -157,22 +140,16 @@ class Tensor:
                 "backward() on a tensor that does not require grad: it was made under no_grad(), or from tensors "
                 "none of which has requires_grad=True."
             )
-        if gy is None:
-            if self.size != 1:
-                raise RuntimeError(
-                    f"backward() without a cotangent needs a one-element tensor such as a loss, but this one has shape "
-                    f"{self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
-                )
-            gy = np.ones_like(self.data)  # NumPy hands the call on to CuPy for a CuPy array
-        gy = gy.data if isinstance(gy, Tensor) else np.asarray(gy) if isinstance(gy, np.generic) else gy
-        if getattr(gy, "shape", None) != self.shape or gy.dtype != self.dtype or type(gy) is not type(self.data):
-            raise ValueError(
-                f"backward(gy) needs a {_describe(self.data)}, like the tensor itself, but gy is {_describe(gy)}."
+        if gy is None and self.size != 1:
+            raise RuntimeError(
+                f"backward() without a cotangent needs a one-element tensor such as a loss, but this one has shape "
+                f"{self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
             )
+        gy = np.ones_like(self.data) if gy is None else as_array(gy)  # NumPy hands the call on for a CuPy array
+        gy = np.asarray(gy) if isinstance(gy, np.generic) else gy
+        if getattr(gy, "shape", None) != self.shape or gy.dtype != self.dtype or type(gy) is not type(self.data):
+            raise ValueError(f"backward(gy) needs a {describe(self.data)}, as the tensor is, but gy is {describe(gy)}.")
         _backward(self, gy)
-
-
-FLOATS = (HALF, SINGLE, np.dtype("float64"))
 
 
 class Function:
@@ -181,13 +158,8 @@ class Function:
     `forward` keeps what backward needs in `self.saved`; `backward` returns one gradient per input (a tuple, or
     a single array for a single input) and may return None where `self.needs[i]` is False. Options (stride,
     eps …) are constructor arguments: `Relu()(x)`, `DepthwiseConv2d(stride, padding)(x, w)`.
-
-    With a float16 input, y becomes float16. Beside the inputs that `mixes` picks out, the activations, parameters may
-    stay float32 if those are float16 (`tinyseg.half`).
     """
 
-    mixes = None  # a slice of the inputs
-    rounds = True  # False: y keeps the type that forward gives it
     saved = None
     needs = ()
     parents = None  # None: already used by a backward pass
@@ -196,13 +168,11 @@ class Function:
     def __call__(self, *inputs):
         if any(self.needs):
             raise RuntimeError(f"{type(self).__name__}: a node of the graph stands for one call; make a new one.")
-        inputs = as_tensors(type(self).__name__, inputs, self.mixes)
+        inputs = as_tensors(type(self).__name__, inputs)
         record = is_grad_enabled()
         self.needs = tuple(record and t.requires_grad for t in inputs)
         self.input_dtypes = tuple(t.dtype for t in inputs)
-        y = self.forward(*(t.data for t in inputs))
-        if self.rounds and HALF in self.input_dtypes and y.dtype == SINGLE:
-            y = rounded(y)
+        y = self.apply(*(t.data for t in inputs))
         if not any(self.needs):
             self.saved = None
             return Tensor(y)
@@ -211,6 +181,21 @@ class Function:
         self.input_shapes = tuple(t.shape for t in inputs)
         return Tensor(y, requires_grad=True, creator=self)
 
+    def apply(self, *xs):
+        """Check that the arrays have one type, and run `forward`."""
+        for x in xs:
+            if x.dtype != xs[0].dtype:
+                raise TypeError(
+                    f"{type(self).__name__} got mixed precision: {describe(xs[0])} and {describe(x)}; "
+                    "convert one of them with .astype."
+                )
+        return self.forward(*xs)
+
+    def gradients(self, gy):
+        """Run `backward`, and return one gradient per input, a tuple."""
+        gxs = self.backward(gy)
+        return gxs if isinstance(gxs, tuple) else (gxs,)
+
     def forward(self, *xs):
         raise NotImplementedError(f"{type(self).__name__} has no forward(*xs).")
 
@@ -218,49 +203,30 @@ class Function:
         raise NotImplementedError(f"{type(self).__name__} has no backward(gy).")
 
 
-def as_tensors(name, inputs, mixes=None):
-    """Wrap the inputs of one operation as Tensors and check that they belong together.
+def as_tensors(name, inputs):
+    """Wrap the inputs of the operation `name` as Tensors of floating-point numbers on one device.
 
-    Python and NumPy scalars take the dtype and the device of the arrays beside them, so that
-    ``x * 2.0`` stays float32. Where the inputs that the slice `mixes` picks out are float16, others may be float32.
+    Python and NumPy scalars take the dtype and the device of the arrays beside them, so ``x * 2.0`` stays float32.
     """
-    arrays = [t.data if isinstance(t, Tensor) else t for t in inputs]
-    arrays = [np.asarray(a) if isinstance(a, (list, tuple)) else a for a in arrays]
+    arrays = [np.asarray(t) if isinstance(t, (list, tuple)) else as_array(t) for t in inputs]
     # What numbers become like: arrays go before NumPy's scalars, and arrays with axes before 0-d ones.
-    first = max(
-        (a for a in arrays if hasattr(a, "dtype")),
-        key=lambda a: (not isinstance(a, np.generic), a.ndim > 0),
-        default=np.zeros(()),
-    )
-    tensors = []
-    for original, a in zip(inputs, arrays, strict=True):
-        if isinstance(original, Tensor):
-            tensors.append(original)
-        elif isinstance(a, (int, float, np.number)) and not isinstance(a, bool):
-            one = np.full_like(first, a, shape=(1,), dtype=first.dtype)  # CuPy reads shape=() as "first's shape"
-            tensors.append(Tensor(one.reshape(())))
-        elif hasattr(a, "dtype"):
-            tensors.append(Tensor(a))
-        else:
+    by_rank = sorted((a for a in arrays if hasattr(a, "dtype")), key=lambda a: (isinstance(a, np.generic), a.ndim == 0))
+    first = by_rank[0] if by_rank else np.zeros(())
+    for k, a in enumerate(arrays):
+        if isinstance(a, (int, float, np.number)) and not isinstance(a, bool):
+            # CuPy reads shape=() as "the shape of first"
+            arrays[k] = np.full_like(first, a, shape=(1,), dtype=first.dtype).reshape(())
+        elif not hasattr(a, "dtype"):
             raise TypeError(f"{name} takes tensors, arrays or numbers, but got {type(a).__name__}.")
-    mixed = mixes is not None and all(t.dtype == HALF for t in tensors[mixes])
-    for t in tensors:
-        if t.dtype not in FLOATS:
+    for a in arrays:
+        if a.dtype.kind != "f":
+            raise TypeError(f"{name} needs floating-point data (such as float32), not a {describe(a)}; use .astype.")
+        if type(a) is not type(arrays[0]):
             raise TypeError(
-                f"{name} needs floating-point data (such as float32), but got {t.dtype} of shape {t.shape}; convert "
-                "it first, e.g. array.astype('float32')."
-            )
-        if type(t.data) is not type(tensors[0].data):
-            raise TypeError(
-                f"{name} got arrays on different devices: {_describe(tensors[0].data)} and {_describe(t.data)}; "
+                f"{name} got arrays on different devices: {describe(arrays[0])} and {describe(a)}; "
                 "move them to one with backend.to_device(array, 'cpu' or 'gpu') or model.to(device)."
             )
-        if t.dtype != tensors[0].dtype and not (mixed and {t.dtype, tensors[0].dtype} == {HALF, SINGLE}):
-            raise TypeError(
-                f"{name} got mixed precision: {_describe(tensors[0].data)} and {_describe(t.data)}; "
-                "convert one of them with .astype."
-            )
-    return tensors
+    return [t if isinstance(t, Tensor) else Tensor(a) for t, a in zip(inputs, arrays, strict=True)]
 
 
 def as_array(x):
@@ -279,35 +245,27 @@ def _backward(root, gy):
         gy, name = grads.pop(node), type(node).__name__
         if node.retained is not None:
             _accumulate(node.retained, gy, shared=True)
-        gxs = node.backward(gy)
-        gxs = gxs if isinstance(gxs, tuple) else (gxs,)
+        gxs = node.gradients(gy)
         if len(gxs) != len(node.parents):
             raise RuntimeError(f"{name}.backward: expected {len(node.parents)} gradients, found {len(gxs)}.")
         for parent, gx, shape, dtype in zip(node.parents, gxs, node.input_shapes, node.input_dtypes, strict=True):
             if parent is None:
                 continue
             if gx is None or gx.shape != shape or gx.dtype != dtype:
-                gx = _as_expected(name, gx, shape, dtype)
+                found = "none" if gx is None else describe(gx)
+                raise RuntimeError(f"{name}.backward: expected a {dtype} gradient of shape {shape}, found {found}.")
             if isinstance(parent, Function):
-                grads[parent] = gx if parent not in grads else add(grads[parent], gx)
+                grads[parent] = gx if parent not in grads else _sum(grads[parent], gx)
             else:
                 viewed = gx.base is not None and sys.getrefcount(gx.base) > 2  # by others than gx (and this call)
                 _accumulate(parent, gx, shared=viewed or sum(g is gx for g in (gy, *gxs)) > 1)
         node.saved = node.parents = node.retained = None
 
 
-def _as_expected(name, gx, shape, dtype):
-    """Round a float32 gradient of a float16 tensor; anything else is a mistake of the node."""
-    if gx is not None and gx.shape == shape and (gx.dtype, dtype) == (SINGLE, HALF):
-        return rounded(gx)
-    found = "none" if gx is None else _describe(gx)
-    raise RuntimeError(f"{name}.backward: expected a {dtype} gradient of shape {shape}, found {found}.")
-
-
 def _accumulate(leaf, gx, shared):
     """Add to a leaf's .grad, which must be its own array: one that somebody else also holds is copied."""
     if leaf.grad is not None:
-        gx = add(leaf.grad, gx)
+        gx = _sum(leaf.grad, gx)
     elif shared:
         gx = gx.copy()
     leaf.grad = np.asarray(gx) if isinstance(gx, np.generic) else gx
@@ -324,7 +282,7 @@ def _topological(root):
             if node.parents is None:
                 raise RuntimeError(
                     "backward() reached a part of the graph that an earlier backward() has used; its saved arrays are "
-                    "freed. Run the forward pass again, or add the losses and call backward() once on the sum."
+                    "freed. Run the forward pass again, or call backward() once on the sum of the losses."
                 )
             seen.add(node)
             stack.append((node, True))
@@ -332,7 +290,8 @@ def _topological(root):
     return order
 
 
-def _describe(a):
+def describe(a):
+    """Return dtype, library and shape of an array in words, for messages."""
     if not hasattr(a, "dtype"):
         return type(a).__name__
     return f"{a.dtype} {type(a).__module__.split('.')[0]} array of shape {a.shape}"

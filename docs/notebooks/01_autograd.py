@@ -20,8 +20,9 @@ import tracemalloc
 import numpy as np
 from matplotlib import pyplot as plt
 
-from tinyseg import Function, Tensor, check_grads, no_grad, ops, teaching
-from tinyseg.teaching import BLUE, GREY, ORANGE
+from tinyseg import Function, Tensor, check_grads, no_grad, ops
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE, GREY, ORANGE
 
 teaching.style()
 

@@ -18,9 +18,11 @@
 import numpy as np
 from matplotlib import pyplot as plt
 
-from tinyseg import models, nn, ops, profile, teaching
+from tinyseg import models, nn, ops
 from tinyseg.data import em_sections, standardize
-from tinyseg.teaching import BLUE, GREY, ORANGE, PURPLE
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE, GREY, ORANGE, PURPLE
+from tinyseg.report import profile
 
 teaching.style()
 rng = np.random.default_rng(0)
@@ -107,7 +109,7 @@ print(f"standard {np.count_nonzero(standard)}, separable {np.count_nonzero(depth
 #
 # $$ \frac{\text{separable}}{\text{standard}} = \frac{1}{K} + \frac{1}{k^2} $$
 #
-# [`tinyseg.profile`](../../tinyseg/profile/trace.py) counts what a layer does while it runs. Both should agree:
+# [`tinyseg.report.profile`](../../tinyseg/profile/trace.py) counts what a layer does while it runs. Both should agree:
 
 # %%
 C, K, H, W = 64, 128, 32, 32

@@ -18,9 +18,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from scipy.signal import correlate2d
 
-from tinyseg import Function, Tensor, check_grads, ops, teaching
+from tinyseg import Function, Tensor, check_grads, ops
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE
 from tinyseg.ops.depthwise_conv import DepthwiseConv2d
-from tinyseg.teaching import BLUE
 
 teaching.style()
 rng = np.random.default_rng(0)

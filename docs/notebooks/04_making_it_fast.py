@@ -28,11 +28,13 @@ import numpy as np
 from matplotlib import pyplot as plt
 from numba import njit, prange
 
-from tinyseg import Function, models, nn, no_grad, ops, optim, profile, teaching, using
-from tinyseg.arena import empty
-from tinyseg.cuda import THREADS, blocks_for
+from tinyseg import Function, models, nn, no_grad, ops, optim, using
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.gpu.launch import THREADS, blocks_for
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE, GREEN, GREY, ORANGE, PURPLE
 from tinyseg.ops import depthwise_conv
-from tinyseg.teaching import BLUE, GREEN, GREY, ORANGE, PURPLE
+from tinyseg.report import profile
 
 teaching.style()
 N, C, H, W = 2, 64, 256, 256  # two images at the first level of U-Net: 32 MiB

@@ -21,9 +21,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
 
-from tinyseg import Tensor, check_grads, nn, no_grad, ops, optim, teaching
+from tinyseg import Tensor, check_grads, nn, no_grad, ops, optim
 from tinyseg.data import em_sections, standardize
-from tinyseg.teaching import BLUE, GREY, ORANGE, PURPLE
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE, GREY, ORANGE, PURPLE
 
 teaching.style()
 numba.set_num_threads(1)  # for images this small, waking a second core costs more than it saves

@@ -21,9 +21,10 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap
 
-from tinyseg import Tensor, check_grads, metrics, models, nn, no_grad, ops, optim, teaching
+from tinyseg import Tensor, check_grads, metrics, models, nn, no_grad, ops, optim
 from tinyseg.data import em_sections, standardize
-from tinyseg.teaching import BLUE, GREY, ORANGE
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE, GREY, ORANGE
 
 teaching.style()
 numba.set_num_threads(1)  # for images this small, waking a second core costs more than it saves

@@ -20,10 +20,11 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
 from scipy.stats import rankdata
 
-from tinyseg import Tensor, models, nn, no_grad, ops, optim, prediction, teaching, using
+from tinyseg import Tensor, models, nn, no_grad, ops, optim, prediction, using
 from tinyseg.data import em_sections, standardize
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE, GREEN, GREY, ORANGE
 from tinyseg.models.unet import Up
-from tinyseg.teaching import BLUE, GREEN, GREY, ORANGE
 
 teaching.style()
 

@@ -22,10 +22,11 @@ from matplotlib import pyplot as plt
 from scipy.ndimage import binary_dilation, binary_erosion, label
 
 import tinyseg as ts
-from tinyseg import metrics, ops, teaching
+from tinyseg import metrics, ops
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, isbi, standardize
-from tinyseg.isbi_metrics import isbi_scores, label_scores, thin
-from tinyseg.teaching import BLUE, GREEN, GREY, ORANGE
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE, GREEN, GREY, ORANGE
+from tinyseg.metrics.isbi import isbi_scores, label_scores, thin
 from tinyseg.training import evaluate
 
 teaching.style()

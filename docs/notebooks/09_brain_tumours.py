@@ -22,16 +22,18 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 import tinyseg as ts
-from tinyseg import Tensor, ops, teaching
+from tinyseg import Tensor, ops
 from tinyseg.data import Loader
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import REGIONS, find_cases
 from tinyseg.data.slices import SliceCache, SliceSampler
 from tinyseg.data.synthetic_brain import write_brains
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE, ORANGE, PURPLE
 from tinyseg.metrics import SegmentationScores, dice
-from tinyseg.patients import dice_and_cross_entropy, score_patients
+from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction import predict_logits
-from tinyseg.teaching import BLUE, ORANGE, PURPLE
+from tinyseg.prediction.evaluation import score_patients
 
 teaching.style()
 

@@ -28,9 +28,12 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 import tinyseg
-from tinyseg import checkpoint, models, optim, profile, teaching
-from tinyseg.reproduction import paper  # the paper's own figures
-from tinyseg.teaching import BLUE, GREY, ORANGE
+from reproduction import paper  # the paper's own figures
+from tinyseg import models, optim
+from tinyseg.learn import teaching
+from tinyseg.learn.teaching import BLUE, GREY, ORANGE
+from tinyseg.models import checkpoint
+from tinyseg.report import profile
 
 teaching.style()
 

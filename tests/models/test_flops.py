@@ -2,7 +2,8 @@
 
 import pytest
 
-from tinyseg import models, profile
+from tinyseg import models
+from tinyseg.report import profile
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 torch_twin = pytest.importorskip("torch_twin")

@@ -43,7 +43,7 @@ def test_equals_torch(H, W, kernel, stride, padding, pads, N, C, K, kernels):
 @windows
 def test_numba_in_float32_is_within_the_rounding_of_its_sums(H, W, kernel, stride, padding, pads, N, C, K):
     pytest.importorskip("numba")
-    from tinyseg.ops import depthwise_conv_numba as fast
+    from tinyseg.fast.cpu import depthwise_conv as fast
 
     stride, pads, out = resolve((N, C, H, W), kernel, stride, padding)
     x, w, gy = (a.astype(np.float32) for a in (rand(N, C, H, W), rand(C, *kernel), rand(N, C, *out)))

@@ -66,7 +66,7 @@ def test_numba_in_float32_is_within_the_rounding_of_its_sums(
     N, C, H, W, kernel, dilation, stride, padding, pads
 ):  # fmt: skip
     pytest.importorskip("numba")
-    from tinyseg.ops import dilated_depthwise_conv_numba as fast
+    from tinyseg.fast.cpu import dilated_depthwise_conv as fast
 
     dilation = both(dilation)
     stride, pads, out = resolve((N, C, H, W), kernel, stride, padding, dilation)

@@ -151,7 +151,7 @@ def test_refuses(shapes, w, b, options, sentence):
 # ----- the numba kernels in float32 ---------------------------------------------------------------
 @pytest.fixture
 def fast():
-    return pytest.importorskip("tinyseg.ops.fused_conv_numba")
+    return pytest.importorskip("tinyseg.fast.cpu.fused_conv")
 
 
 @pytest.fixture(params=["direct", "phases"])
@@ -231,7 +231,7 @@ def test_every_layer_of_unet(layer, fast, upsampled):
 @unet
 def test_every_layer_of_unet_by_winograds_method(layer, fast, monkeypatch):
     """The tolerance is measured, see test_winograd.py."""
-    winograd = importlib.import_module("tinyseg.ops.winograd_numba")
+    winograd = importlib.import_module("tinyseg.fast.cpu.winograd")
 
     def anywhere(w, stride, y, spread):
         return w.shape[2:] == (3, 3) and stride == spread == (1, 1)

@@ -163,7 +163,7 @@ def test_refuses(change, options, sentence):
 # ----- the numba kernels in float32 ---------------------------------------------------------------
 @pytest.fixture
 def fast():
-    return pytest.importorskip("tinyseg.ops.separable_conv_numba")
+    return pytest.importorskip("tinyseg.fast.cpu.separable_conv")
 
 
 def roundings(n):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from tinyseg import plots
-from tinyseg.reproduction import figures
+from reproduction import figures
+from tinyseg.report import plots
 
 
 @pytest.fixture

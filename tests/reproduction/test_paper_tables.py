@@ -5,9 +5,9 @@ import pathlib
 
 import pytest
 
+from reproduction import paper, tables
+from reproduction.study import spread
 from tinyseg import models
-from tinyseg.reproduction import paper, tables
-from tinyseg.reproduction.study import spread
 
 COSTS = {name: {"parameters": 1_000_000, "multiply_adds": 2e9} for name in paper.ROWS}
 

@@ -5,7 +5,7 @@ import math
 
 import pytest
 
-from tinyseg.reproduction.study import Run, RunFailed, spread
+from reproduction.study import Run, RunFailed, spread
 
 TRAIN = """
 import json, pathlib, sys

@@ -21,8 +21,8 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyseg.data.brats import read_case
+from tinyseg.data.files import write_atomically
 from tinyseg.data.label_volumes import voxel_volume
-from tinyseg.files import write_atomically
 
 FORMAT = 1
 

@@ -19,7 +19,6 @@ import numpy as np
 
 from tinyseg import nn, ops
 from tinyseg.autograd import as_array
-from tinyseg.backend import reuse_memory
 
 
 class UNet(nn.Module):
@@ -67,7 +66,6 @@ class UNet(nn.Module):
             )
         if levels < 2 or min(stem_layers, bottleneck_layers) < 1:
             raise ValueError("A U-Net needs levels >= 2, stem_layers >= 1 and bottleneck_layers >= 1.")
-        reuse_memory()  # the arrays of one pass are large, and of the same sizes every time
         self.in_channels, self.num_classes = in_channels, num_classes
         rng = np.random.default_rng(seed)
 

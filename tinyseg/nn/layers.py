@@ -59,6 +59,8 @@ class Conv2d(Module):
         self.bias = _zeros(out_channels) if bias else None
 
     def forward(self, *xs):
+        if len(xs) == 1 and self.upsample == 1 and self.activation is None:
+            return ops.conv2d(*xs, self.weight, self.bias, self.stride, self.padding)
         return ops.fused_conv2d(xs, self.weight, self.bias, self.stride, self.padding, self.upsample, self.activation)
 
     def extra_repr(self):
@@ -81,7 +83,7 @@ class DepthwiseConv2d(Module):
         Multiply standardized weights by 1/√(KH·KW).
     rng : numpy.random.Generator or int, optional
     dilation : int or pair of int
-        Pixels from one tap to the next; see `tinyseg.ops.dilated_depthwise_conv`.
+        Pixels from one tap to the next; see `tinyseg.ops.depthwise_conv`.
     """
 
     def __init__(
@@ -98,9 +100,7 @@ class DepthwiseConv2d(Module):
         return ops.weight_standardization(self.weight, self.ws, self.ws_gain) if self.ws else self.weight
 
     def forward(self, x):
-        if self.dilation == (1, 1):
-            return ops.depthwise_conv2d(x, self.kernel(), self.bias, self.stride, self.padding)
-        return ops.dilated_depthwise_conv2d(x, self.kernel(), self.bias, self.dilation, self.stride, self.padding)
+        return ops.depthwise_conv2d(x, self.kernel(), self.bias, self.stride, self.padding, self.dilation)
 
     def extra_repr(self):
         C, KH, KW = self.weight.shape

@@ -4,7 +4,7 @@ import contextlib
 
 import numpy as np
 
-from tinyseg.autograd import FLOATS, Tensor
+from tinyseg.autograd import Tensor
 from tinyseg.backend import device_of, to_device, to_numpy
 
 
@@ -77,7 +77,7 @@ class Module:
     # ----- state ---------------------------------------------------------------
     def state_dict(self):
         """Return {dotted name: NumPy array} of parameters and buffers (on the CPU these are the model's own arrays)."""
-        return {name: to_numpy(getattr(*where)) for name, where in self._slots().items()}
+        return {name: to_numpy(getattr(*where)) for name, where in self.slots().items()}
 
     def load_state_dict(self, state):
         """Copy a `state_dict` into this module.
@@ -87,7 +87,7 @@ class Module:
         ValueError
             If names or shapes differ; the message lists them, and nothing is changed.
         """
-        slots = self._slots()
+        slots = self.slots()
         problems = [f"missing: {n}" for n in slots if n not in state]
         problems += [f"unexpected: {n}" for n in state if n not in slots]
         for name, where in slots.items():
@@ -104,7 +104,7 @@ class Module:
             array = getattr(*where)
             array[...] = to_device(np.asarray(state[name], array.dtype), device_of(array))
 
-    def _slots(self):
+    def slots(self):
         """Map each dotted name to (holder, attribute) of an array that belongs to the state."""
         slots = {name: (p, "data") for name, p in self.named_parameters()}
         for module_name, module in self.named_modules():
@@ -130,7 +130,7 @@ class Module:
         for _, module in self.named_modules():
             for name in module.buffers:
                 array = getattr(module, name)
-                if array.dtype in FLOATS:
+                if array.dtype.kind == "f":
                     setattr(module, name, to_device(array, device))
         return self
 
@@ -140,7 +140,7 @@ class Module:
             p.data, p.grad = p.data.astype(dtype), None
         for _, module in self.named_modules():
             for name in module.buffers:
-                if getattr(module, name).dtype in FLOATS:
+                if getattr(module, name).dtype.kind == "f":
                     setattr(module, name, getattr(module, name).astype(dtype))
         return self
 

@@ -10,7 +10,6 @@ from tinyseg.ops.cast import cast
 from tinyseg.ops.conv2d import conv2d
 from tinyseg.ops.conv_transpose import conv_transpose2d
 from tinyseg.ops.depthwise_conv import depthwise_conv2d
-from tinyseg.ops.dilated_depthwise_conv import dilated_depthwise_conv2d
 from tinyseg.ops.dropout import dropout, dropout2d
 from tinyseg.ops.fused_conv import fused_conv2d
 from tinyseg.ops.group_norm import group_norm
@@ -40,7 +39,6 @@ __all__ = [
     "cross_entropy",
     "depthwise_conv2d",
     "dice_bce_with_logits",
-    "dilated_depthwise_conv2d",
     "divide",
     "dropout",
     "dropout2d",

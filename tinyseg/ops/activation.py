@@ -9,8 +9,8 @@ r"""Activations: ReLU, sigmoid, softmax and log-softmax. All four need only thei
 -|x|, so that nothing overflows. Any shape.
 """
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
+from tinyseg.backend.half import HalfFunction
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -68,7 +68,7 @@ def check_activation(op, activation):
 
 
 # ----- the nodes of the graph ------------------------------------------------
-class Relu(Function):
+class Relu(HalfFunction):
     def forward(self, x):
         self.saved = kernels(__name__, x).relu_forward(x)
         return self.saved
@@ -77,7 +77,7 @@ class Relu(Function):
         return kernels(__name__, gy).relu_grad(gy, self.saved)
 
 
-class Sigmoid(Function):
+class Sigmoid(HalfFunction):
     def forward(self, x):
         self.saved = kernels(__name__, x).sigmoid_forward(x)
         return self.saved
@@ -86,7 +86,7 @@ class Sigmoid(Function):
         return kernels(__name__, gy).sigmoid_grad(gy, self.saved)
 
 
-class AlongAxis(Function):
+class AlongAxis(HalfFunction):
     def __init__(self, axis):
         self.axis = axis
 

@@ -14,13 +14,10 @@ and summing are each other's transpose.
 
 import numbers
 
-from tinyseg import autograd
-from tinyseg.autograd import Function, Tensor
+from tinyseg.autograd import define_operators
 from tinyseg.backend import kernels, xp_of
-from tinyseg.half import wide
+from tinyseg.backend.half import HalfFunction, wide
 from tinyseg.ops.shape import reshape, transpose
-
-takes_half = True  # a sum or product of two numbers is rounded once, whatever their type
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -52,7 +49,7 @@ def _product(a, b):
 
 
 # ----- the nodes of the graph ------------------------------------------------
-class Binary(Function):
+class Binary(HalfFunction):
     def __call__(self, a, b):
         try:
             return super().__call__(a, b)
@@ -107,7 +104,7 @@ class Divide(Binary):
         return self.back(ga, -ga * y)
 
 
-class Power(Function):
+class Power(HalfFunction):
     def __init__(self, exponent):
         self.exponent = exponent
 
@@ -120,7 +117,7 @@ class Power(Function):
         return gy * k * self.saved ** (k - 1) if k else 0 * gy  # x^0 is constant, at x = 0 too
 
 
-class Exp(Function):
+class Exp(HalfFunction):
     def forward(self, x):
         self.saved = xp_of(x).exp(x)
         return self.saved
@@ -129,7 +126,7 @@ class Exp(Function):
         return gy * self.saved
 
 
-class Log(Function):
+class Log(HalfFunction):
     def forward(self, x):
         self.saved = x
         return xp_of(x).log(x)
@@ -138,14 +135,15 @@ class Log(Function):
         return gy / self.saved
 
 
-class Sum(Function):
+class Sum(HalfFunction):
+    adds_up = True
+
     def __init__(self, axis=None, keepdims=False):
         self.axis, self.keepdims = axis, keepdims
 
     def forward(self, x):
-        dtype = wide(x.dtype)
-        self.kept = x.sum(axis=self.axis, keepdims=True, dtype=dtype).shape
-        return x.sum(axis=self.axis, keepdims=self.keepdims, dtype=dtype)
+        self.kept = x.sum(axis=self.axis, keepdims=True).shape
+        return x.sum(axis=self.axis, keepdims=self.keepdims)
 
     def backward(self, gy):
         return xp_of(gy).broadcast_to(gy.reshape(self.kept), self.input_shapes[0]).copy()
@@ -158,7 +156,7 @@ class Mean(Sum):
         return y / y.dtype.type(self.count)
 
     def backward(self, gy):
-        return super().backward(gy / wide(gy.dtype).type(self.count))
+        return super().backward(gy / gy.dtype.type(self.count))
 
 
 def add(a, b):
@@ -208,14 +206,23 @@ def mean(x, axis=None, keepdims=False):
     return Mean(axis, keepdims)(x)
 
 
-# ----- Tensor's operators, and how gradients are summed: here, so that the engine does not have to know any op ---
-autograd.add = _sum
-Tensor.__add__ = Tensor.__radd__ = add
-Tensor.__mul__ = Tensor.__rmul__ = multiply
-Tensor.__sub__ = subtract
-Tensor.__rsub__ = lambda a, b: subtract(b, a)
-Tensor.__truediv__ = divide
-Tensor.__rtruediv__ = lambda a, b: divide(b, a)
-Tensor.__neg__ = lambda x: multiply(x, -1.0)
-Tensor.__pow__ = power
-Tensor.sum, Tensor.mean, Tensor.reshape, Tensor.transpose = sum, mean, reshape, transpose
+# ----- Tensor's operators, and how two gradients are added ------------------------
+define_operators(
+    {
+        "__add__": add,
+        "__radd__": add,
+        "__mul__": multiply,
+        "__rmul__": multiply,
+        "__sub__": subtract,
+        "__rsub__": lambda a, b: subtract(b, a),
+        "__truediv__": divide,
+        "__rtruediv__": lambda a, b: divide(b, a),
+        "__neg__": lambda x: multiply(x, -1.0),
+        "__pow__": power,
+        "sum": sum,
+        "mean": mean,
+        "reshape": reshape,
+        "transpose": transpose,
+    },
+    sum_of_gradients=_sum,
+)

@@ -13,10 +13,9 @@ In evaluation the running statistics stand in for μ and var(x); they are consta
 Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 1).
 """
 
-from tinyseg.autograd import Function, as_array
+from tinyseg.autograd import as_array
 from tinyseg.backend import kernels, xp_of
-from tinyseg.half import wide
-from tinyseg.ops.activation import check_activation, relu_forward, relu_grad
+from tinyseg.backend.half import HalfFunction, wide
 from tinyseg.ops.window import check_nchw, check_shape
 
 AXES = (0, 2, 3)
@@ -30,17 +29,15 @@ def statistics(x):
     return mean, (centred * centred).mean(axis=AXES)[:, None, None]
 
 
-def forward(x, gamma, beta, mean, rstd, relu=False):
-    """Normalize with the statistics given, then max(y, 0) if `relu`: (N, C, H, W)."""
+def forward(x, gamma, beta, mean, rstd):
+    """Normalize with the statistics given: (N, C, H, W)."""
     y = (x - mean) * (rstd * gamma[:, None, None])
     y += beta[:, None, None]
-    return relu_forward(y) if relu else y
+    return y
 
 
-def backward(gy, x, gamma, mean, rstd, training, beta=None):
-    """Gradients of x, γ and β; with a `beta`, y came through a ReLU."""
-    if beta is not None:
-        gy = relu_grad(gy, forward(x, gamma, beta, mean, rstd))
+def backward(gy, x, gamma, mean, rstd, training):
+    """Gradients of x, γ and β."""
     xhat = (x - mean) * rstd
     m = x.size // x.shape[1]
     ggamma, gbeta = (gy * xhat).sum(axis=AXES), gy.sum(axis=AXES)
@@ -55,13 +52,12 @@ def backward(gy, x, gamma, mean, rstd, training, beta=None):
 
 
 # ----- the node of the graph -------------------------------------------------
-class BatchNorm(Function):
-    mixes = slice(1)  # x
+class BatchNorm(HalfFunction):
+    activations = slice(1)  # x
 
-    def __init__(self, running_mean, running_var, training, momentum, eps, activation=None):
-        check_activation("batch_norm", activation)
+    def __init__(self, running_mean, running_var, training, momentum, eps):
         self.running = running_mean, running_var
-        self.training, self.momentum, self.eps, self.activation = training, momentum, eps, activation
+        self.training, self.momentum, self.eps = training, momentum, eps
 
     def forward(self, x, gamma, beta):
         C, m = x.shape[1], x.size // x.shape[1]
@@ -78,8 +74,8 @@ class BatchNorm(Function):
         else:
             mean, var = (stat.astype(gamma.dtype, copy=False)[:, None, None] for stat in self.running)
         rstd = 1 / xp_of(x).sqrt(var + self.eps)
-        self.saved = x, gamma, mean, rstd, self.training, *((beta,) if self.activation else ())
-        return k.forward(x, gamma, beta, mean, rstd, self.activation == "relu")
+        self.saved = x, gamma, mean, rstd, self.training
+        return k.forward(x, gamma, beta, mean, rstd)
 
     def _update_running(self, mean, var):
         for running, batch in zip(self.running, (mean, var), strict=True):
@@ -90,9 +86,7 @@ class BatchNorm(Function):
         return kernels(__name__, gy).backward(gy, *self.saved)
 
 
-def batch_norm(
-    x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5, activation=None
-):
+def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
     """Normalize each channel over the batch; equations in the module docstring.
 
     Parameters
@@ -108,8 +102,6 @@ def batch_norm(
         Weight of the new batch in the running statistics (PyTorch's convention; Keras states 1 - momentum).
     eps : float
         Added to the variance.
-    activation : {None, "relu"}
-        What follows: y = max(y, 0) if "relu".
 
     Returns
     -------
@@ -117,7 +109,7 @@ def batch_norm(
     """
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm in evaluation needs running_mean and running_var; pass them or training=True.")
-    node = BatchNorm(running_mean, running_var, training, momentum, eps, activation)
+    node = BatchNorm(running_mean, running_var, training, momentum, eps)
     return node(x, *default_affine("batch_norm", x, weight, bias))
 
 

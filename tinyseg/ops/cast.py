@@ -6,21 +6,21 @@ r"""Cast: the same numbers in another floating-point type.
 Rounding to a narrower type counts as the identity: its true derivative is 0 almost everywhere, and of no use. float16
 has 11 bits of mantissa and reaches from 6e-8 to 65504; what is larger becomes infinite. Any shape.
 
-A network runs in float16 between two casts, with its float32 parameters as they are (`tinyseg.half`):
+A network runs in float16 between two casts, with its float32 parameters as they are (`tinyseg.backend.half`):
 
     logits = cast(model(cast(x, "float16")), "float32")
 """
 
 import numpy as np
 
-from tinyseg.autograd import FLOATS, Function, as_array
+from tinyseg.autograd import Function, as_array
 from tinyseg.backend import kernels
-from tinyseg.half import is_half
+from tinyseg.backend.half import is_half
+
+FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
+
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
-takes_half = True  # it is what this op is about
-
-
 def convert(x, dtype):
     """Return `x` in the type `dtype`, copied."""
     with np.errstate(over="ignore"):  # to float16: infinite
@@ -29,8 +29,6 @@ def convert(x, dtype):
 
 # ----- the node of the graph -------------------------------------------------
 class Cast(Function):
-    rounds = False
-
     def __init__(self, dtype):
         self.dtype = dtype
 

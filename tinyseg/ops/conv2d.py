@@ -15,8 +15,8 @@ A few rows of one image at a time, so that no more than their columns exist at o
 Shapes: x (N, C, H, W), w (K, C, KH, KW), b (K,), y (N, K, OH, OW), OH = (H + top + bottom - KH) // sh + 1.
 """
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, resolve, taps
 
 STRIP = 1 << 22  # values in the columns of one strip: 16 MiB in float32, about what a processor's last cache holds
@@ -73,8 +73,8 @@ def im2col(X, kernel, out, stride):
 
 
 # ----- the node of the graph -------------------------------------------------
-class Conv2d(Function):
-    mixes = slice(1)  # x
+class Conv2d(HalfFunction):
+    activations = slice(1)  # x
 
     def __init__(self, stride=1, padding=0):
         self.stride, self.padding = stride, padding

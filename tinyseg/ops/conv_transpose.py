@@ -13,14 +13,14 @@ here y plays the part of conv2d's input and x that of its output.
 Shapes: x (N, C, H, W), w (C, K, KH, KW), y (N, K, OH, OW), OH = (H - 1)·sh - 2·ph + KH + output_padding.
 """
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.conv2d import Conv2d
 from tinyseg.ops.window import add_bias, check_nchw, grad_bias, out_size, pair
 
 
-class ConvTranspose2d(Function):
-    mixes = slice(1)  # x
+class ConvTranspose2d(HalfFunction):
+    activations = slice(1)  # x
 
     def __init__(self, stride=1, padding=0, output_padding=0):
         self.stride, self.padding = pair(stride, "stride"), pair(padding, "padding")

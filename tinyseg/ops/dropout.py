@@ -12,8 +12,9 @@ Shapes: x, y any; for dropout2d (N, C, H, W).
 
 import numpy as np
 
-from tinyseg.autograd import Function, Tensor
+from tinyseg.autograd import Tensor
 from tinyseg.backend import kernels, xp_of
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw
 
 
@@ -43,7 +44,7 @@ def _scramble(h):
 
 
 # ----- the node of the graph -------------------------------------------------
-class Dropout(Function):
+class Dropout(HalfFunction):
     def __init__(self, p, seed, channelwise=False):
         self.p, self.seed, self.channelwise = p, seed, channelwise
 
@@ -68,7 +69,7 @@ def dropout(x, p=0.5, training=True, *, seed=None):
         False returns `x` unchanged.
     seed : int or sequence of int
         Needed in training. The mask is a function of the seed and of x's size alone: give a new one every step, as
-        `tinyseg.nn.Dropout` does. In a step that is captured as a CUDA graph (`tinyseg.graphs`) an integer array that
+        `tinyseg.nn.Dropout` does. In a step that is captured as a CUDA graph (`tinyseg.fast.gpu.graphs`) an integer array that
         the caller counts up in place.
 
     Returns

@@ -6,18 +6,18 @@ With X = concat(x_0, x_1, …), upsampled (nearest) by a factor if asked to, in 
     Y = max(Y, 0)               if the activation is "relu"
 
 and backward the same steps in the other order, with gy = 0 where the ReLU gave 0. The maths below *is* this
-composition. The fast sibling (fused_conv_numba.py) reads the x_k where they lie, writes X nowhere, and adds the bias
+composition. fast/cpu/fused_conv.py reads the x_k where they lie, writes X nowhere, and adds the bias
 and applies the ReLU while the sums are still in registers.
 
 Shapes: x_k (N, C_k, H, W), C = sum of C_k, w (K, C, KH, KW), b (K,), y (N, K, OH, OW).
 """
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import relu_grad
 from tinyseg.ops.conv2d import forward as convolve
 from tinyseg.ops.conv2d import grad_w, grad_x
-from tinyseg.ops.joined import as_list, bias_or_zeros, check, join, split
+from tinyseg.ops.joined import as_list, bias_or_zeros, check_joined, join, split
 from tinyseg.ops.window import check_shape, resolve
 
 
@@ -41,8 +41,8 @@ def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
 
 
 # ----- the node of the graph -------------------------------------------------
-class FusedConv2d(Function):
-    mixes = slice(2, None)  # the xs
+class FusedConv2d(HalfFunction):
+    activations = slice(2, None)  # the xs
 
     def __init__(self, stride=1, padding=0, upsample=1, activation=None):
         self.stride, self.padding, self.factor, self.activation = stride, padding, upsample, activation
@@ -51,7 +51,7 @@ class FusedConv2d(Function):
         if w.ndim != 4:
             raise ValueError(f"fused_conv2d takes w of shape (K, C, KH, KW), but got {w.shape}.")
         check_shape("fused_conv2d", "b", b, (len(w),))
-        shape = check("fused_conv2d", xs, w.shape[1], self.factor, self.activation)
+        shape = check_joined("fused_conv2d", xs, w.shape[1], self.factor, self.activation)
         stride, pads, out = resolve(shape, w.shape[2:], self.stride, self.padding)
         self.args = stride, pads, self.factor, self.activation == "relu"
         y = kernels(__name__, w, b, *xs).forward(xs, w, b, stride, pads, out, *self.args[2:])

@@ -13,16 +13,15 @@ and r; x̂ is computed again.
 Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
 """
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
-from tinyseg.ops.activation import check_activation, relu_forward, relu_grad
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.batch_norm import default_affine
 from tinyseg.ops.window import check_shape
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
-def forward(x, gamma, beta, G, eps, relu=False):
-    """Normalize, then max(y, 0) if `relu`: returns y (N, C, H, W), μ and r (N, G, 1)."""
+def forward(x, gamma, beta, G, eps):
+    """Normalize: returns y (N, C, H, W), μ and r (N, G, 1)."""
     xg = x.reshape(len(x), G, -1)  # (N,G,m)
     mean = xg.mean(axis=2, keepdims=True)
     xhat = xg - mean
@@ -30,15 +29,13 @@ def forward(x, gamma, beta, G, eps, relu=False):
     xhat *= rstd
     y = xhat.reshape(x.shape) * gamma[:, None, None]
     y += beta[:, None, None]
-    return (relu_forward(y) if relu else y), mean, rstd
+    return y, mean, rstd
 
 
-def backward(gy, x, gamma, mean, rstd, beta=None):
-    """Gradients of x, γ and β; with a `beta`, y came through a ReLU."""
+def backward(gy, x, gamma, mean, rstd):
+    """Gradients of x, γ and β."""
     G = mean.shape[1]
     xhat = (x.reshape(len(x), G, -1) - mean) * rstd  # (N,G,m)
-    if beta is not None:
-        gy = relu_grad(gy, xhat.reshape(x.shape) * gamma[:, None, None] + beta[:, None, None])
     gy_xhat = gy * xhat.reshape(x.shape)
     ggamma, gbeta = gy_xhat.sum(axis=(0, 2, 3)), gy.sum(axis=(0, 2, 3))
     gxhat = (gy * gamma[:, None, None]).reshape(xhat.shape)
@@ -51,12 +48,11 @@ def backward(gy, x, gamma, mean, rstd, beta=None):
 
 
 # ----- the node of the graph -------------------------------------------------
-class GroupNorm(Function):
-    mixes = slice(1)  # x
+class GroupNorm(HalfFunction):
+    activations = slice(1)  # x
 
-    def __init__(self, num_groups, eps=1e-5, activation=None):
-        check_activation("group_norm", activation)
-        self.G, self.eps, self.activation = num_groups, eps, activation
+    def __init__(self, num_groups, eps=1e-5):
+        self.G, self.eps = num_groups, eps
 
     def forward(self, x, gamma, beta):
         C = x.shape[1]
@@ -64,15 +60,15 @@ class GroupNorm(Function):
             raise ValueError(f"group_norm: {C} channels cannot be split into {self.G} equal groups.")
         check_shape("group_norm", "weight", gamma, (C,))
         check_shape("group_norm", "bias", beta, (C,))
-        y, mean, rstd = kernels(__name__, x).forward(x, gamma, beta, self.G, self.eps, self.activation == "relu")
-        self.saved = x, gamma, mean, rstd, *((beta,) if self.activation else ())
+        y, mean, rstd = kernels(__name__, x).forward(x, gamma, beta, self.G, self.eps)
+        self.saved = x, gamma, mean, rstd
         return y
 
     def backward(self, gy):
         return kernels(__name__, gy).backward(gy, *self.saved)
 
 
-def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5, activation=None):
+def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
     """Normalize each group of channels of each image; equations in the module docstring.
 
     Parameters
@@ -84,11 +80,9 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5, activation=None)
         γ and β; 1 and 0 if left out.
     eps : float
         Added to the variance.
-    activation : {None, "relu"}
-        What follows: y = max(y, 0) if "relu".
 
     Returns
     -------
     Tensor, shape (N, C, H, W), x's dtype
     """
-    return GroupNorm(num_groups, eps, activation)(x, *default_affine("group_norm", x, weight, bias))
+    return GroupNorm(num_groups, eps)(x, *default_affine("group_norm", x, weight, bias))

@@ -2,28 +2,28 @@
 
     X = nearest upsampling by `factor` of concat(x_0, x_1, …)
 
-Fast siblings read the x_k where they lie; nobody writes X.
+The fast kernels read the x_k where they lie; nobody writes X.
 """
 
 import numpy as np
 
 from tinyseg.autograd import as_array
-from tinyseg.backend import xp_of
+from tinyseg.backend import kernels, xp_of
 from tinyseg.ops.activation import check_activation
 from tinyseg.ops.shape import concat_backward, concat_forward
-from tinyseg.ops.upsample import nearest_forward, nearest_grad_x
+from tinyseg.ops.upsample import Upsample
 from tinyseg.ops.window import check_nchw
 
 
 def join(xs, factor):
     """Return X, (N, sum of C_k, factor·H, factor·W); the array itself where nothing is to be done."""
     x = xs[0] if len(xs) == 1 else concat_forward(xs, 1)
-    return x if factor == 1 else nearest_forward(x, (factor, factor))
+    return x if factor == 1 else kernels(Upsample.__module__, x).nearest_forward(x, (factor, factor))
 
 
 def split(gX, xs, factor):
     """Return the gradients of the x_k from that of X, a tuple."""
-    gx = gX if factor == 1 else nearest_grad_x(gX, (factor, factor))
+    gx = gX if factor == 1 else kernels(Upsample.__module__, gX).nearest_grad_x(gX, (factor, factor))
     return concat_backward(gx, np.cumsum([x.shape[1] for x in xs])[:-1].tolist(), 1)
 
 
@@ -32,7 +32,7 @@ def as_list(x):
     return list(x) if isinstance(x, (list, tuple)) else [x]
 
 
-def check(op, xs, channels, factor, activation):
+def check_joined(op, xs, channels, factor, activation):
     """Raise unless the xs can be joined to `channels` channels; return X's shape."""
     if not isinstance(factor, int) or factor < 1:
         raise ValueError(f"{op}: upsample must be a whole number of at least 1, but is {factor!r}.")

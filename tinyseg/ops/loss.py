@@ -12,17 +12,13 @@ Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) where classes exclu
 converted to float32, and so the loss is float32.
 """
 
-import functools
-import numbers
-
-import numpy as np
-
-from tinyseg.autograd import Function, as_array
-from tinyseg.backend import device_of, kernels, xp_of
+from tinyseg.autograd import as_array
+from tinyseg.backend import kernels, xp_of
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
 from tinyseg.ops.cast import at_least_float32
+from tinyseg.ops.targets import class_targets, one_hot, per_class, target_like
 from tinyseg.ops.window import check_nchw
-from tinyseg.recording import recording
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -38,13 +34,6 @@ def bce_forward(z, t, weight, pos_weight):
 def bce_grad(z, t, weight, pos_weight):
     """Gradient of that sum with respect to z."""
     return weight * ((1 - t) - (1 + (pos_weight - 1) * t) * sigmoid_forward(-z))
-
-
-def class_numbers(t, C, ignore_index):
-    """Class numbers as int64, with -1 where they are to be ignored, and whether all others are 0 … C-1."""
-    t = t.astype("int64")
-    ignored = t == ignore_index if ignore_index is not None else xp_of(t).zeros_like(t, dtype=bool)
-    return xp_of(t).where(ignored, -1, t), not (((t < 0) | (t >= C)) & ~ignored).any()
 
 
 def ce_forward(z, t, weight):
@@ -78,7 +67,7 @@ def dice_grad(gD, p, t, D, denominator):
 
 
 # ----- the nodes of the graph ------------------------------------------------
-class BinaryCrossEntropy(Function):
+class BinaryCrossEntropy(HalfFunction):
     """Targets and weights are constants: they come in by the constructor and get no gradient."""
 
     def __init__(self, t, weight, pos_weight, scale):
@@ -92,7 +81,7 @@ class BinaryCrossEntropy(Function):
         return kernels(__name__, gy).bce_grad(self.saved, *self.args) * (gy * gy.dtype.type(self.scale))
 
 
-class CrossEntropy(Function):
+class CrossEntropy(HalfFunction):
     def __init__(self, t, weight):
         self.t, self.weight = t, weight
 
@@ -107,18 +96,18 @@ class CrossEntropy(Function):
         return kernels(__name__, gy).ce_grad(z, self.t, self.weight * (gy / count))
 
 
-class SoftDice(Function):
-    """p (N, C, H, W) -> offset + Σ share · D; D and share are (N, C), or (1, C) if pooled over the batch."""
+class SoftDice(HalfFunction):
+    """p (N, C, H, W) -> constant + Σ share · D; D and share are (N, C), or (1, C) if pooled over the batch."""
 
-    def __init__(self, t, smooth, pooled, share, offset):
+    def __init__(self, t, smooth, pooled, share, constant):
         self.t, self.smooth, self.axes = t, smooth, (0, 2, 3) if pooled else (2, 3)
-        self.share, self.offset = share, offset
+        self.share, self.constant = share, constant
 
     def forward(self, p):
         D, denominator = kernels(__name__, p).dice_forward(p, self.t, self.smooth, self.axes)
         D, denominator = (a.reshape(-1, p.shape[1]) for a in (D, denominator))
         self.saved = p, D, denominator
-        return self.offset + (D * self.share).sum()
+        return self.constant + (D * self.share).sum()
 
     def backward(self, gy):
         p, D, denominator = self.saved
@@ -147,11 +136,11 @@ def binary_cross_entropy_with_logits(logits, target, weight=None, reduction="mea
     """
     logits = at_least_float32(logits)
     z = as_array(logits)
-    t = _target_like(z, target, "binary_cross_entropy_with_logits")
+    t = target_like(z, target, "binary_cross_entropy_with_logits")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', but is {reduction!r}.")
     scale = 1 / z.size if reduction == "mean" else 1.0
-    weight, pos_weight = _per_class(z, weight, "weight"), _per_class(z, pos_weight, "pos_weight")
+    weight, pos_weight = per_class(z, weight, "weight"), per_class(z, pos_weight, "pos_weight")
     return BinaryCrossEntropy(t, weight, pos_weight, scale)(logits)
 
 
@@ -174,8 +163,8 @@ def cross_entropy(logits, target, weight=None, ignore_index=None):
     """
     logits = at_least_float32(logits)
     z = as_array(logits)
-    t = _class_numbers(z, target, "cross_entropy", ignore_index)
-    w = _per_class(z, [1.0] * z.shape[1] if weight is None else weight, "weight").reshape(-1)
+    t = class_targets(z, target, "cross_entropy", ignore_index)
+    w = per_class(z, [1.0] * z.shape[1] if weight is None else weight, "weight").reshape(-1)
     return CrossEntropy(t, w)(logits)
 
 
@@ -204,7 +193,7 @@ def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=Fal
     -------
     Tensor, scalar
     """
-    return _mean_dice(logits, target, activation, weight, pooled, smooth, empty, offset=1, factor=-1)
+    return 1 - _mean_dice(logits, target, activation, weight, pooled, smooth, empty)
 
 
 def dice_bce_with_logits(
@@ -226,8 +215,35 @@ def dice_bce_with_logits(
     return bce * bce_weight - dice * dice_weight
 
 
-def _mean_dice(logits, target, activation, weight, pooled, smooth, empty, offset=0, factor=1):
-    """Return offset + factor · (mean of D)."""
+def dice_and_cross_entropy(dice_weight=1.0, ce_weight=1.0, class_weights=None):
+    """Make the loss ``ce_weight · cross-entropy - dice_weight · soft Dice`` (Gadosey et al. 2020, Section 3.5).
+
+    Parameters
+    ----------
+    dice_weight, ce_weight : float
+        The paper does not give its own.
+    class_weights : sequence of float, optional
+        Of the classes, in both parts; for several classes the background has no part in Dice unless this says so.
+
+    Returns
+    -------
+    callable
+        ``loss(logits, y)``: of several classes, with y (N, H, W) class numbers; or of one, with y (N, 1, H, W).
+    """
+
+    def loss(logits, y):
+        if logits.shape[1] == 1:
+            return dice_bce_with_logits(logits, y, dice_weight=dice_weight, bce_weight=ce_weight)
+        shares = [0.0] + [1.0] * (logits.shape[1] - 1) if class_weights is None else class_weights
+        ce = cross_entropy(logits, y, weight=class_weights)
+        dice = _mean_dice(logits, y, "softmax", shares, pooled=True, smooth=1.0, empty="smooth")
+        return ce * ce_weight - dice * dice_weight
+
+    return loss
+
+
+def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
+    """Return the mean of D over images and classes."""
     logits = at_least_float32(logits)
     z = as_array(logits)
     check_nchw("soft Dice", z)
@@ -236,12 +252,12 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty, offset
     if smooth <= 0 and empty == "smooth":
         raise ValueError("soft Dice of an empty mask is 0/0 without smoothing: use smooth > 0 or empty='ignore'.")
     if activation == "sigmoid":
-        p, t = sigmoid(logits), _target_like(z, target, "soft Dice")
+        p, t = sigmoid(logits), target_like(z, target, "soft Dice")
     elif activation == "softmax":
-        p, t = softmax(logits, axis=1), _one_hot(z, target)
+        p, t = softmax(logits, axis=1), one_hot(z, target)
     else:
         raise ValueError(f"activation must be 'sigmoid' or 'softmax', but is {activation!r}.")
-    w = _per_class(z, weight, "weight")
+    w = per_class(z, weight, "weight")
     if w.shape not in ((), (z.shape[1], 1, 1)):
         raise ValueError(f"soft Dice: weight must be one number for each of {z.shape[1]} classes, not {w.shape}.")
     share = xp_of(z).broadcast_to(w.reshape(1, -1), (1 if pooled else z.shape[0], z.shape[1]))
@@ -249,71 +265,6 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty, offset
         share = share * (t.sum(axis=(0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
     total, xp = share.sum(), xp_of(z)
     some = total > 0  # asked on the device: to wait for the answer would hold up the GPU
-    share = xp.where(some, share / (factor * xp.where(some, total, 1).astype(z.dtype)), share)
-    offset = (offset + factor * ~some).astype(z.dtype)  # with nothing left to average, D counts as 1 with no gradient
-    return SoftDice(t, z.dtype.type(smooth), pooled, share, offset)(p)
-
-
-# ----- arguments ---------------------------------------------------------------
-def _target_like(z, target, op):
-    t = _on_one_device(z, target, op)
-    if t.shape != z.shape:
-        raise ValueError(f"{op}: target must have the shape of the logits, {z.shape}, but has {t.shape}.")
-    return t.astype(z.dtype, copy=False)
-
-
-def _class_numbers(z, target, op, ignore_index=None):
-    check_nchw(op, z)
-    t, shape = _on_one_device(z, target, op), (z.shape[0], *z.shape[2:])
-    if t.shape != shape or t.dtype.kind not in "iu":
-        found = f"{t.dtype} of shape {t.shape}"
-        raise ValueError(f"{op}: target must hold integer class numbers of shape {shape}, but is {found}.")
-    found, valid = kernels(__name__, z).class_numbers(t, z.shape[1], ignore_index)
-    if not valid:
-        raise ValueError(
-            f"{op}: class numbers must be 0 … {z.shape[1] - 1}, but range from {int(t.min())} to {int(t.max())}."
-        )
-    return found
-
-
-def _one_hot(z, target):
-    t = as_array(target)
-    if t.ndim == z.ndim:
-        return _target_like(z, t, "soft Dice")
-    t = _class_numbers(z, t, "soft Dice")
-    return (t[:, None] == xp_of(z).arange(z.shape[1]).reshape(-1, 1, 1)).astype(z.dtype)
-
-
-def _on_one_device(z, array, op, what="target"):
-    t, device = as_array(array), device_of(z)
-    t = t if hasattr(t, "dtype") else xp_of(z).asarray(t)
-    if device_of(t) != device:
-        raise TypeError(
-            f"{op}: the logits are on the {device}, the {what} is not; move it with "
-            f"backend.to_device({what}, {device!r})."
-        )
-    return t
-
-
-def _per_class(z, weight, name):
-    """`weight` as an array that broadcasts against z: C numbers become (C, 1, 1)."""
-    given = 1.0 if weight is None else tuple(weight) if isinstance(weight, list) else weight
-    if all(isinstance(n, numbers.Real) for n in (given if isinstance(given, tuple) else (given,))):
-        graph = None if xp_of(z) is np else recording()  # which keeps its constants itself
-        w = graph.constant(np.asarray(given, z.dtype)) if graph else _constant(xp_of(z), given, z.dtype)
-    else:
-        w = xp_of(z).asarray(_on_one_device(z, weight, name, "weight"), dtype=z.dtype)
-    if w.ndim == 1:
-        C = z.shape[1] if z.ndim > 1 else 0
-        if z.ndim < 2 or len(w) != C:
-            raise ValueError(f"{name}: expected one number for each of {C} classes, found {len(w)}.")
-        w = w.reshape(-1, *[1] * (z.ndim - 2))
-    if w.ndim > z.ndim or any(n not in (1, m) for n, m in zip(w.shape[::-1], z.shape[::-1], strict=False)):
-        raise ValueError(f"{name}: shape {w.shape} does not broadcast against logits of shape {z.shape}.")
-    return w
-
-
-@functools.lru_cache(maxsize=64)
-def _constant(xp, given, dtype):
-    """Numbers as an array, made once: a copy to the GPU in every step takes time."""
-    return xp.asarray(given, dtype=dtype)
+    share = xp.where(some, share / xp.where(some, total, 1).astype(z.dtype), share)
+    nothing = (~some).astype(z.dtype)  # with nothing left to average, D counts as 1 with no gradient
+    return SoftDice(t, z.dtype.type(smooth), pooled, share, nothing)(p)

@@ -14,8 +14,8 @@ KH x KW convolution from C to K channels, KH·KW·C·K per pixel, becomes KH·KW
 Shapes: x (N, C, H, W), w (K, C), b (K,), y (N, K, H, W).
 """
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import add_bias, check_nchw, grad_bias
 
 
@@ -40,8 +40,8 @@ def grad_w(x, gy):
 
 
 # ----- the node of the graph -------------------------------------------------
-class PointwiseConv2d(Function):
-    mixes = slice(1)  # x
+class PointwiseConv2d(HalfFunction):
+    activations = slice(1)  # x
 
     def forward(self, x, w, *b):
         if w.ndim != 2:

@@ -15,14 +15,14 @@ Shapes: x (N, C, H, W), y (N, C, OH, OW).
 
 import numpy as np
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
-from tinyseg.ops.by_channels import by_channels
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair, resolve, taps
+
+BY_CHANNEL = ("max_forward", "max_grad_x", "avg_forward", "avg_grad_x")  # channel c of the result depends on channel c of the arguments alone
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
-@by_channels
 def max_forward(x, kernel, stride, pads, out):
     """Largest value of each window, and which tap it was (uint8): two arrays (N, C, OH, OW)."""
     xp, X = xp_of(x), pad2d(x, pads, value=-np.inf)
@@ -38,16 +38,14 @@ def max_forward(x, kernel, stride, pads, out):
     return y, winner
 
 
-@by_channels
 def max_grad_x(gy, winner, x_shape, kernel, stride, pads):
     """Gradient of the input: gy goes to the tap that won."""
-    gX = pad2d(xp_of(gy).zeros((*gy.shape[:2], *x_shape[2:]), gy.dtype), pads)
+    gX = pad2d(xp_of(gy).zeros(x_shape, gy.dtype), pads)
     for tap, (_, _, window) in enumerate(taps(gX, kernel, gy.shape[2:], stride)):
         window += gy * (winner == tap)  # a view: writes into gX
     return crop2d(gX, pads)
 
 
-@by_channels
 def avg_forward(x, kernel, stride, pads, out):
     """Mean of each window, (N, C, OH, OW)."""
     y = xp_of(x).zeros((*x.shape[:2], *out), x.dtype)
@@ -57,10 +55,9 @@ def avg_forward(x, kernel, stride, pads, out):
     return y
 
 
-@by_channels
 def avg_grad_x(gy, x_shape, kernel, stride, pads):
     """Gradient of the input: every tap gets its share."""
-    gX = pad2d(xp_of(gy).zeros((*gy.shape[:2], *x_shape[2:]), gy.dtype), pads)
+    gX = pad2d(xp_of(gy).zeros(x_shape, gy.dtype), pads)
     share = gy / (kernel[0] * kernel[1])
     for _, _, window in taps(gX, kernel, gy.shape[2:], stride):
         window += share  # a view: writes into gX
@@ -68,7 +65,7 @@ def avg_grad_x(gy, x_shape, kernel, stride, pads):
 
 
 # ----- the nodes of the graph ------------------------------------------------
-class Pool2d(Function):
+class Pool2d(HalfFunction):
     def __init__(self, kernel_size, stride=None, padding=0):
         self.kernel = pair(kernel_size, "kernel_size")
         self.stride, self.padding = self.kernel if stride is None else stride, padding

@@ -11,11 +11,9 @@ from itertools import accumulate
 
 import numpy as np
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair
-
-takes_half = True  # nothing is computed, so nothing is rounded
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -30,7 +28,7 @@ def concat_backward(gy, cuts, axis):
 
 
 # ----- the nodes of the graph ------------------------------------------------
-class Concat(Function):
+class Concat(HalfFunction):
     def __init__(self, axis=1):
         self.axis = axis
 
@@ -52,7 +50,7 @@ class Concat(Function):
         return kernels(__name__, gy).concat_backward(gy, self.saved, self.axis)
 
 
-class Pad(Function):
+class Pad(HalfFunction):
     def __init__(self, pads):
         self.pads = pads
 
@@ -64,7 +62,7 @@ class Pad(Function):
         return crop2d(gy, self.pads)
 
 
-class Crop(Function):
+class Crop(HalfFunction):
     def __init__(self, pads):
         self.pads = pads
 
@@ -75,7 +73,7 @@ class Crop(Function):
         return pad2d(gy, self.pads)
 
 
-class Reshape(Function):
+class Reshape(HalfFunction):
     def __init__(self, shape):
         self.shape = shape
 
@@ -87,7 +85,7 @@ class Reshape(Function):
         return gy.reshape(self.saved)
 
 
-class Transpose(Function):
+class Transpose(HalfFunction):
     def __init__(self, axes):
         self.axes = axes
 

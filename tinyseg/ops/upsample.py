@@ -14,14 +14,14 @@ Shapes: x (N, C, H, W), y (N, C, fh·H, fw·W).
 
 import numpy as np
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
-from tinyseg.ops.by_channels import by_channels
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw, pair
+
+BY_CHANNEL = ("nearest_forward", "nearest_grad_x")  # channel c of the result depends on channel c of the arguments alone
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
-@by_channels
 def nearest_forward(x, factor):
     """Repeat every pixel fh x fw times."""
     (N, C, H, W), (fh, fw) = x.shape, factor
@@ -32,7 +32,6 @@ def nearest_forward(x, factor):
     return y
 
 
-@by_channels
 def nearest_grad_x(gy, factor):
     """Sum the gradient over every fh x fw block."""
     fh, fw = factor
@@ -72,7 +71,7 @@ def _matrix(n, f):
 
 
 # ----- the node of the graph -------------------------------------------------
-class Upsample(Function):
+class Upsample(HalfFunction):
     def __init__(self, scale_factor=2, mode="nearest"):
         self.factor, self.mode = pair(scale_factor, "scale_factor"), mode
         if min(self.factor) < 1:

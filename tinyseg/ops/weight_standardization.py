@@ -22,8 +22,8 @@ Shapes: v and w alike, filters along the first axis: (C, KH, KW), (K, C) or (K, 
 
 import math
 
-from tinyseg.autograd import Function
 from tinyseg.backend import kernels, xp_of
+from tinyseg.backend.half import HalfFunction
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -43,7 +43,7 @@ def grad_v(gw, w, std, axes, eps, a):
 
 
 # ----- the node of the graph -------------------------------------------------
-class WeightStandardization(Function):
+class WeightStandardization(HalfFunction):
     def __init__(self, per="layer", gain=False, eps=1e-5):
         if per not in ("layer", "filter"):
             raise ValueError(f"weight_standardization is per 'layer' or per 'filter', not {per!r}.")

@@ -8,7 +8,7 @@ the forward pass; adding into the same views gives its transpose, the gradient w
 import numbers
 
 from tinyseg.backend import xp_of
-from tinyseg.half import wide
+from tinyseg.backend.half import wide
 
 
 def pair(value, name):

@@ -1,0 +1,116 @@
+"""Counterparts of the paper's Figures 9 to 12: predictions side by side, and training curves."""
+
+import itertools
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from tinyseg.report import plots
+
+COLOURS = ("#000000", "#767676", "#D55E00", "#E69F00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73")  # Okabe and Ito's
+DASHES = ("-", "--", "-.", ":")
+
+
+def curves(histories, path, figures=(("train_loss", "training loss"), ("val_dice", "Dice, held out"))):
+    """Draw how figures of a log develop: a line for each network, the mean over seeds, in a band from least to most.
+
+    Parameters
+    ----------
+    histories : dict of str to list of list of dict
+        For each network the histories of its seeds, see `tinyseg.training.fit`.
+    path : path-like
+        File to write; its ending is the format.
+    figures : sequence of (str, str)
+        Keys of the history, and what to call them: one panel each.
+    """
+    figure = Figure(figsize=(5.2 * len(figures), 4.6), dpi=plots.DPI, layout="constrained")
+    panels = figure.subplots(1, len(figures), squeeze=False)[0]
+    styles = zip(itertools.cycle(COLOURS), itertools.cycle(DASHES))  # noqa: B905 (endless)
+    for (title, seeds), (colour, dash) in zip(histories.items(), styles):  # noqa: B905
+        step = [row["step"] for row in min(seeds, key=len)]
+        for ax, (key, _) in zip(panels, figures, strict=True):
+            values = np.array(
+                [[row[key] for row in history[: len(step)]] for history in seeds], float
+            )  # (seeds, epochs)
+            ax.plot(step, values.mean(axis=0), dash, color=colour, label=title, linewidth=1.5)
+            if len(values) > 1:
+                ax.fill_between(step, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
+    for ax, (_, name) in zip(panels, figures, strict=True):
+        ax.set(xlabel="step", ylabel=name)
+        ax.grid(alpha=0.3)
+        ax.spines[["top", "right"]].set_visible(False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False, handlelength=3)
+    plots.save(figure, path)
+
+
+def sections_side_by_side(images, labels, predictions, captions, path, threshold=0.5):
+    """Draw sections, one a row: image, truth, and the errors of each network.
+
+    Parameters
+    ----------
+    images : ndarray, shape (S, H, W)
+    labels : bool ndarray, shape (S, H, W)
+        True inside of a cell.
+    predictions : dict of str to float ndarray, shape (S, H, W)
+        Probabilities of the inside of a cell, by the network's name.
+    captions : dict of str to list of str
+        What to write below each section's prediction by each network, such as its score; ``""``: before the rows.
+    path : path-like
+    threshold : float
+    """
+    rows = zip(images, labels, *predictions.values(), strict=True)
+    figure, grid = _grid(["image", "truth", *predictions], images, captions)
+    for axes, (image, label, *probabilities) in zip(grid, rows, strict=True):
+        axes[0].imshow(image, cmap="gray")
+        axes[1].imshow(label, cmap="gray", vmin=0, vmax=1)
+        for ax, p in zip(axes[2:], probabilities, strict=True):
+            ax.imshow(plots.error_overlay(image, np.asarray(label, bool), p > threshold))
+    kinds = [(plots.FALSE_MEMBRANE, "false membrane"), (plots.MISSED_MEMBRANE, "missed membrane")]
+    patches = [Patch(facecolor=np.array(colour) / 255, label=text) for colour, text in kinds]
+    figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=9, frameon=False)
+    plots.save(figure, path)
+
+
+def tumours_side_by_side(images, labels, predictions, captions, path, classes):
+    """Draw slices of brains, one a row: image, truth, and the classes that each network finds, as outlines.
+
+    Parameters
+    ----------
+    images : ndarray, shape (S, X, Y)
+        Of one modality.
+    labels : integer ndarray, shape (S, X, Y)
+    predictions : dict of str to integer ndarray, shape (S, X, Y)
+        Class numbers by the network's name.
+    captions : dict of str to list of str
+        As for `sections_side_by_side`.
+    path : path-like
+    classes : sequence of str
+        Names of the classes from 0.
+    """
+    rows = zip(images, labels, *predictions.values(), strict=True)
+    figure, grid = _grid(["image", "truth", *predictions], np.swapaxes(images, 1, 2), captions)
+    for axes, (image, *outlined) in zip(grid, rows, strict=True):
+        for ax, found in zip(axes, [None, *outlined], strict=True):
+            ax.imshow(np.rot90(image), cmap="gray", vmin=image.min(), vmax=np.percentile(image, 99.8))
+            if found is not None:
+                plots.outline(ax, np.rot90(found), len(classes))
+    plots.legend_of_classes(figure, classes)
+    plots.save(figure, path)
+
+
+def _grid(titles, pictures, captions):
+    """Axes without ticks, a row for each picture, with titles above and captions beside and below."""
+    height, width = pictures.shape[1:]
+    size = 2.4 * len(titles), (2.4 * height / width + 0.2) * len(pictures) + 0.6  # inches
+    figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    grid = figure.subplots(len(pictures), len(titles), squeeze=False)
+    for number, axes in enumerate(grid):
+        axes[0].set_ylabel(captions[""][number], fontsize=9)
+        for ax, title in zip(axes, titles, strict=True):
+            ax.set(xticks=[], yticks=[])
+            ax.set_xlabel(captions.get(title, [""] * len(grid))[number], fontsize=8)
+            if not number:
+                ax.set_title(title, fontsize=10)
+    return figure, grid

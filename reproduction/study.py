@@ -1,0 +1,142 @@
+"""Several networks, several seeds, one protocol: a study, made of runs of the training scripts.
+
+Every run is a process of its own with a folder of its own, ``<out>/<network>-<seed>``: the command that a user would
+type, kept in ``command.txt``. A run that is finished is not made again, one that was interrupted goes on where it was,
+and one that fails is named and does not end the others. What is reported is the last epoch, which nobody has chosen.
+"""
+
+import csv
+import json
+import shlex
+import statistics
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from tinyseg.data.files import write_atomically
+
+
+class RunFailed(RuntimeError):
+    """A training or an evaluation ended with an error."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A row of a table.
+
+    Attributes
+    ----------
+    title : str
+    model : str
+        Of `tinyseg.models.MODELS`.
+    ws : str
+        Weight standardization: "default", "layer", "filter" or "none".
+    """
+
+    title: str
+    model: str
+    ws: str = "default"
+
+
+class Run:
+    """One network trained with one seed.
+
+    Parameters
+    ----------
+    folder : Path
+        For everything that the run leaves.
+    train : list of str
+        The training script, and the options that decide what is learned.
+    evaluate : list of str
+        The evaluation script, and its options but for ``--checkpoint`` and ``--out``.
+    rest : list of str
+        Options of the training that do not change its result, such as the device.
+    """
+
+    def __init__(self, folder, train, evaluate, rest=()):
+        self.folder, self.rest = Path(folder), list(map(str, rest))
+        self.train, self.evaluate = list(map(str, train)), list(map(str, evaluate))
+        self.latest, self.scores = self.folder / "checkpoint.safetensors", self.folder / "scores.json"
+
+    @property
+    def command(self):
+        """What a user would type."""
+        return shlex.join(["python", "/".join(Path(self.train[0]).parts[-2:]), *self.train[1:]])
+
+    def carry_out(self):
+        """Train and score, as far as it has not been done.
+
+        Returns
+        -------
+        dict
+            ``history``: a dict an epoch, see `tinyseg.training.fit`; ``summary`` and ``scores``: what the scripts
+            wrote.
+
+        Raises
+        ------
+        ValueError
+            If the folder holds a run with other options.
+        RunFailed
+            If a script ends with an error; the message is its own.
+        KeyboardInterrupt
+            If it was interrupted.
+        """
+        kept = self.folder / "command.txt"
+        before = kept.read_text(encoding="utf-8").strip() if kept.is_file() else self.command
+        if before != self.command:
+            raise ValueError(
+                f"{self.folder} holds a run made with other options ({before}; now {self.command}). "
+                "Choose another --out, or delete the folder."
+            )
+        if not (self.folder / "summary.json").is_file():
+            if self.latest.is_file() and kept.is_file():
+                self._call([self.train[0], "--resume", str(self.folder), *self.rest])
+            else:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_atomically(kept, self.command + "\n")
+                self._call([*self.train, "--out", str(self.folder), "--overwrite", *self.rest])
+        if not self.scores.is_file():
+            self._call([*self.evaluate, "--checkpoint", str(self.latest), "--out", str(self.scores)])
+        with open(self.folder / "log.csv", newline="", encoding="utf-8") as file:
+            history = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
+        return {
+            "history": history,
+            "summary": json.loads((self.folder / "summary.json").read_text(encoding="utf-8")),
+            "scores": json.loads(self.scores.read_text(encoding="utf-8")),
+        }
+
+    def _call(self, arguments):
+        """Run a script; what it prints goes to ``output.txt``."""
+        with open(self.folder / "output.txt", "a+", encoding="utf-8") as output:
+            start = output.tell()
+            done = subprocess.run([sys.executable, *arguments], stdout=output, stderr=output)
+            output.seek(start)
+            said = output.read().replace("\r", "\n").strip().split("\n")
+        if done.returncode in (130, 143) or done.returncode < 0:
+            raise KeyboardInterrupt
+        if done.returncode:
+            raise RunFailed(said[-1])
+
+
+def spread(values):
+    """Mean and deviation of figures of several seeds.
+
+    Returns
+    -------
+    dict
+        ``mean``, ``std`` (of the sample, divided by n - 1; None of a single value) and ``values``; values that are
+        None are left out, and all is None if there are no others.
+    """
+    known = [v for v in values if v is not None]
+    return {
+        "mean": statistics.fmean(known) if known else None,
+        "std": statistics.stdev(known) if len(known) > 1 else None,
+        "values": list(values),
+    }
+
+
+def _number(text):
+    """A cell of log.csv: NaN, which says that there is no such figure, becomes None."""
+    value = float(text) if text else None
+    return value if value == value else None

@@ -1,0 +1,157 @@
+"""Tables 1 to 3 in Markdown, the paper's figures beside ours, and how they get into a page."""
+
+from pathlib import Path
+
+from reproduction import paper
+from tinyseg.data.files import write_atomically
+
+ISBI = {
+    "loss": "loss", "accuracy": "accuracy", "mean_iou": "mean IoU", "dice": "Dice", "membrane_iou": "membrane IoU",
+    "v_rand": "V^Rand", "v_info": "V^Info",
+}  # fmt: skip
+BRATS = {
+    "train_loss": "training loss", "accuracy": "accuracy", "dice": "Dice", "whole tumour": "whole tumour",
+    "tumour core": "tumour core", "enhancing": "enhancing", "small": "small tumours", "large": "large tumours",
+}  # fmt: skip
+
+
+def all_tables(results):
+    """Make every table that there are results for.
+
+    Parameters
+    ----------
+    results : dict
+        What `examples/reproduce_tables.py` keeps in results.json.
+
+    Returns
+    -------
+    dict of str to str
+        Markdown by the name of its place in a page, see `insert`.
+    """
+    parts = {}
+    if "costs" in results:
+        parts["table 1"] = table_1(results["costs"]["networks"]) + notes(paper.TABLE_1_NOTES)
+    for kind, name, columns, published, remarks in (
+        ("isbi", "table 2", ISBI, paper.TABLE_2, paper.TABLE_2_NOTES),
+        ("brats", "table 3", BRATS, paper.TABLE_3, paper.TABLE_3_NOTES),
+    ):
+        if kind in results:
+            study = results[kind]
+            head = f"`{study['command']}` and so on: {study['seeds']} seeds each, the last epoch of every run.\n\n"
+            parts[name] = head + scores(study["rows"], columns, published) + notes(remarks)
+    return parts
+
+
+def table_1(costs):
+    """Make Table 1: what the networks cost.
+
+    Parameters
+    ----------
+    costs : dict of str to dict
+        For each of `paper.ROWS`: ``parameters``, ``multiply_adds``; and where they were measured ``milliseconds``,
+        ``pytorch_milliseconds`` and ``ratio``.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    head = [
+        "network", "parameters", "*paper*", "2 × parameters", '*paper, "FLOPs"*', "multiply-adds", "weights, 4 B",
+        "with Adam's, 12 B", "*paper, size*", "tinyseg", "PyTorch", "ratio", "*paper, K40c*",
+    ]  # fmt: skip
+    rows = []
+    for name, title in paper.ROWS.items():
+        ours, theirs = costs[name], paper.TABLE_1[name]
+        n = ours["parameters"]
+        rows.append(
+            [
+                title, f"{n:,}", f"*{theirs['parameters']:g} M*", f"{2e-6 * n:.2f} M", f"*{theirs['flops']:g} M*",
+                f"{1e-9 * ours['multiply_adds']:.2f} G", f"{4e-6 * n:.1f} MB", f"{12e-6 * n:.1f} MB",
+                f"*{theirs['megabytes']:g} MB*", _in_ms(ours.get("milliseconds")),
+                _in_ms(ours.get("pytorch_milliseconds")), _text(ours.get("ratio"), 2),
+                f"*{theirs['milliseconds']} ms*",
+            ]
+        )  # fmt: skip
+    return table(head, rows)
+
+
+def scores(rows, columns, published):
+    """Make Table 2 or 3: the scores of trained networks.
+
+    Parameters
+    ----------
+    rows : dict of str to dict
+        For each network: ``title``, ``model``, ``figures`` (for each of `columns` what `study.spread` returns), and
+        ``failed``: what ended the runs that have no figures.
+    columns : dict of str to str
+        Figures and what to call them.
+    published : dict of str to dict
+        The paper's figures by model.
+
+    Returns
+    -------
+    str
+        Markdown.
+    """
+    lines = []
+    for name, row in rows.items():
+        cells = [_spread(row["figures"].get(key)) for key in columns]
+        lines.append([row["title"] + f" ({len(row['failed'])} runs failed)" * bool(row["failed"]), *cells])
+        if name in published:
+            theirs = [published[name].get(key) for key in columns]
+            lines.append([f"*{row['title']}, paper*", *(f"*{_text(v, 4)}*" if v else "–" for v in theirs)])
+    return table(["network", *columns.values()], lines)
+
+
+def table(head, rows, text_columns=1):
+    """Make a Markdown table; the first columns hold text, the others numbers. None becomes a dash."""
+    rule = ["---"] * text_columns + ["---:"] * (len(head) - text_columns)
+    lines = [head, rule, *[["–" if cell is None else str(cell) for cell in row] for row in rows]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
+
+
+def notes(texts):
+    """Make a list of remarks to stand below a table."""
+    return "\n" + "".join(f"- {text}\n" for text in texts)
+
+
+def insert(path, parts):
+    """Put texts between their marks in a page: ``<!-- begin name -->`` and ``<!-- end name -->``.
+
+    Parameters
+    ----------
+    path : path-like
+    parts : dict of str to str
+        Text by the name of its marks. What stands between them is replaced; other parts of the page stay.
+
+    Raises
+    ------
+    ValueError
+        If the page has no such marks.
+    """
+    path = Path(path)
+    page = path.read_text(encoding="utf-8")
+    for name, text in parts.items():
+        begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
+        before, found, rest = page.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not (found and closed):
+            raise ValueError(f"{path} has no place for {name}: put the lines {begin} and {end} where it belongs.")
+        page = f"{before}{begin}\n{text.strip()}\n{end}{after}"
+    write_atomically(path, page)
+
+
+def _text(value, digits):
+    return None if value is None else f"{value:.{digits}f}"
+
+
+def _in_ms(value):
+    return None if value is None else f"{value:.3g} ms"
+
+
+def _spread(found):
+    """Mean ± deviation of a figure."""
+    if found is None or found["mean"] is None:
+        return None
+    return f"{found['mean']:.3f}" + (f" ± {found['std']:.3f}" if found["std"] is not None else "")

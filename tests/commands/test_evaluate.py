@@ -1,0 +1,146 @@
+"""examples/evaluate.py as a user meets it: the same figures as the functions give, and sentences for what cannot be."""
+
+import json
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from scipy.ndimage import binary_erosion
+from scripts import REAL, run_example
+
+import tinyseg as ts
+from tinyseg.data import em_sections
+from tinyseg.metrics import accuracy, dice, iou, mean_iou, sensitivity, specificity
+from tinyseg.metrics.isbi import v_info, v_rand
+from tinyseg.prediction.predictor import Predictor
+
+pytestmark = pytest.mark.slow
+
+
+def write(path, stack):
+    tifffile.imwrite(path, stack, photometric="minisblack")
+    return path
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A folder like the challenge's, and probabilities that are right more often than not."""
+    images, labels = em_sections(num_sections=4, size=64, seed=1)
+    write(tmp_path / "train-volume.tif", images)
+    write(tmp_path / "train-labels.tif", np.where(labels, 255, 0).astype(np.uint8))
+    noise = np.random.default_rng(0).random(labels.shape)
+    probability = np.where(labels, 0.55 + 0.45 * noise, 0.75 * noise).astype(np.float32)
+    write(tmp_path / "probability.tif", probability)
+    return tmp_path, labels, probability
+
+
+def evaluate(capsys, *arguments, code=0):
+    return run_example("evaluate.py", *arguments, capsys=capsys, code=code)
+
+
+def test_predictions_get_the_scores_of_the_library(data, capsys):
+    folder, labels, probability = data
+    out, _ = evaluate(
+        capsys, "--predictions", folder / "probability.tif", "--labels", folder / "train-labels.tif", "--images",
+        folder / "train-volume.tif", "--out", folder / "scores.json", "--threshold", "0.6",
+    )  # fmt: skip
+    report = json.loads((folder / "scores.json").read_text())
+    mask = probability > 0.6
+    expected = {f.__name__: f(mask, labels) for f in (accuracy, dice, iou, mean_iou, sensitivity, specificity)}
+    expected |= {"v_rand": v_rand(probability, labels), "v_info": v_info(probability, labels)}
+    expected |= {"membrane_iou": iou(~mask, ~labels), "membrane_dice": dice(~mask, ~labels)}
+    assert report["metrics"] == pytest.approx(expected)
+    per_section = [dice(m, t) for m, t in zip(mask, labels, strict=True)]
+    assert [s["dice"] for s in report["sections"]] == pytest.approx(per_section)
+    mean = report["mean_over_sections"]["dice"]
+    assert mean["mean"] == pytest.approx(np.mean(per_section)) and mean["sections"] == 4
+    assert min(per_section) <= mean["interval"][0] < mean["mean"] < mean["interval"][1] <= max(per_section)
+    assert np.mean([s["v_rand"] for s in report["sections"]]) == pytest.approx(report["metrics"]["v_rand"])
+    assert report["settings"]["threshold"] == 0.6 and len(report["isbi"]["thresholds"]) == 11
+    with Image.open(folder / "scores.worst.png") as picture:
+        assert min(picture.size) > 300
+    lines = {line.split("  ")[0].strip(): line for line in out.splitlines()}
+    assert (
+        f"{expected['v_rand']:.4f}" in lines["all pixels"] and f"{per_section[2]:.4f}" in lines["train-volume.tif[2]"]
+    )
+
+
+def test_a_checkpoint_is_scored_on_the_chosen_sections(data, capsys):
+    folder, labels, _ = data
+    model = ts.models.build("sdunet", width=4, levels=3)
+    ts.checkpoint.save(folder / "net.safetensors", model, preprocessing={"scale": [0.5, 0.5], "standardize": "section"})
+    evaluate(
+        capsys, "--checkpoint", folder / "net.safetensors", "--images", folder, "--sections", "1:3", "--out",
+        folder / "new" / "scores.json", "--worst", "1", "--device", "cpu",
+    )  # fmt: skip
+    report = json.loads((folder / "new" / "scores.json").read_text())
+    predictor = Predictor.load(folder / "net.safetensors")
+    images = tifffile.imread(folder / "train-volume.tif")[1:3]
+    mask = np.stack([predictor(image)[0] for image in images]) > 0.5
+    assert report["metrics"]["accuracy"] == pytest.approx(accuracy(mask, labels[1:3]))
+    assert [s["name"] for s in report["sections"]] == ["train-volume.tif[1]", "train-volume.tif[2]"]
+
+
+def test_masks_are_scored_as_they_are(data, capsys):
+    folder, labels, _ = data
+    mask = np.stack([binary_erosion(x) for x in labels])
+    write(folder / "mask.tif", np.where(mask, 255, 0).astype(np.uint8))
+    arguments = "--labels", folder / "train-labels.tif", "--sections", "2", "--out", folder / "s.json"
+    evaluate(capsys, "--predictions", folder / "mask.tif", *arguments)
+    report = json.loads((folder / "s.json").read_text())
+    assert report["metrics"]["dice"] == pytest.approx(dice(mask[2:], labels[2:]))
+    assert report["metrics"]["v_rand"] == pytest.approx(v_rand(mask[2:], labels[2:]))
+
+
+def test_a_section_where_nothing_is_to_be_found(data, capsys):
+    folder, labels, probability = data
+    labels[1], probability[1] = True, 0.9  # no membrane, and none found
+    write(folder / "train-labels.tif", np.where(labels, 255, 0).astype(np.uint8))
+    write(folder / "probability.tif", probability)
+    given = (
+        "--predictions",
+        folder / "probability.tif",
+        "--labels",
+        folder / "train-labels.tif",
+        "--out",
+        folder / "s.json",
+    )
+    out, _ = evaluate(capsys, *given)
+    report = json.loads((folder / "s.json").read_text())
+    assert report["sections"][1]["membrane_iou"] is None and report["sections"][1]["v_info"] == 0
+    assert report["mean_over_sections"]["membrane_iou"]["undefined"] == 1 and "0/0" in out
+    evaluate(capsys, *given, "--empty", "one", "--degenerate", "one")
+    report = json.loads((folder / "s.json").read_text())
+    assert report["sections"][1]["membrane_iou"] == 1 and report["sections"][1]["v_info"] == 1
+
+
+def test_what_cannot_be_compared_gets_a_sentence(data, capsys):
+    folder, labels, probability = data
+    fewer, grey, logits = folder / "fewer.tif", folder / "grey.tif", folder / "logits.tif"
+    write(fewer, np.where(labels[:3], 255, 0).astype(np.uint8))
+    write(grey, (probability * 255).astype(np.uint8))
+    write(logits, probability * 10 - 5)
+    good, true = folder / "probability.tif", folder / "train-labels.tif"
+    for predictions, other, words in (
+        (good, fewer, "4 sections of 64×64.*3 sections of 64×64"), (grey, true, "Divide by the largest value"),
+        (logits, true, r"floats in \[0, 1\]"), (good, folder / "none.tif", "not exist"), (good, grey, "two values"),
+    ):  # fmt: skip
+        with pytest.raises(AssertionError, match=words):  # the message is in it
+            evaluate(capsys, "--predictions", predictions, "--labels", other, "--out", folder / "s.json")
+        assert not (folder / "s.json").exists()
+    for arguments in (
+        [],
+        ["--predictions", good],
+        ["--checkpoint", good],
+        ["--predictions", good, "--checkpoint", good],
+    ):
+        evaluate(capsys, *arguments, code=2)
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")
+def test_the_real_labels_against_themselves(tmp_path, capsys):
+    labels = REAL / "isbi2012" / "train-labels.tif"
+    evaluate(capsys, "--predictions", labels, "--labels", labels, "--sections", "2", "--out", tmp_path / "s.json")
+    metrics = json.loads((tmp_path / "s.json").read_text())["metrics"]
+    assert metrics["dice"] == metrics["accuracy"] == 1 and metrics["v_rand"] > 0.99 and metrics["v_info"] > 0.99

@@ -1,0 +1,165 @@
+"""examples/train_isbi.py as a user meets it: real processes, real files, real kills."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tifffile
+
+import tinyseg as ts
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+SCRIPT = ROOT / "examples" / "train_isbi.py"
+REAL = ROOT.parent / "shared" / "data" / "isbi2012"
+SMALL = ["--width", "4", "--size", "32", "--epochs", "8", "--workers", "1", "--device", "cpu"]
+pytestmark = pytest.mark.slow
+
+
+def start(*arguments, **options):
+    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+def run(*arguments, code=0):
+    process = start(*arguments)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
+    return out, err
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A run that was never interrupted."""
+    path = tmp_path_factory.mktemp("whole") / "run"
+    out, _ = run(*SMALL, "--out", path)
+    return path, out
+
+
+def test_a_run_says_what_it_does_and_leaves_its_files(whole):
+    path, out = whole
+    assert "SYNTHETIC" in out.splitlines()[0]
+    assert "kernels: " in out and "20 sections to train on, 4 held out" in out
+    assert {p.name for p in path.iterdir()} == {
+        "config.json", "log.csv", "checkpoint.safetensors", "best.safetensors", "summary.json", "curves.png",
+        "predictions.png",
+    }  # fmt: skip
+    summary = json.loads((path / "summary.json").read_text())
+    assert summary["model"] == "sdunet" and summary["data"] == "synthetic" and summary["steps"] == 80
+    assert summary["parameters"] == ts.models.build("sdunet", width=4).num_parameters()
+    assert {"accuracy", "dice", "iou", "mean_iou", "membrane_iou"} <= summary["val"].keys()
+    assert summary["seconds_per_step"] > 0 and "cpu" in summary["device"] and summary["kernels"]
+    assert len((path / "log.csv").read_text().splitlines()) == 1 + 8
+    assert ts.checkpoint.load(path / "best.safetensors").meta["preprocessing"] == {
+        "scale": [1, 1],
+        "standardize": "section",
+    }
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+def test_a_killed_run_resumes_to_the_same_bits(whole, tmp_path, number):
+    path = tmp_path / "run"
+    process = start(*SMALL, "--out", path)
+    deadline = time.monotonic() + 200
+    while not (path / "checkpoint.safetensors").exists():  # the first epoch is done
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.005)
+    process.send_signal(number)
+    out, _ = process.communicate(timeout=60)
+    if number == signal.SIGKILL:
+        assert process.returncode == -number
+    else:
+        assert process.returncode == 128 + number and f"--resume {path}" in out
+    assert not (path / "summary.json").exists()
+    assert 10 <= ts.checkpoint.read(path / "checkpoint.safetensors")[1]["training"]["state"]["step"] < 80
+
+    run("--resume", path)
+    (a, _), (b, _) = (ts.checkpoint.read(p / "checkpoint.safetensors") for p in (whole[0], path))
+    assert a.keys() == b.keys()
+    for name in a:
+        np.testing.assert_array_equal(a[name], b[name], err_msg=name)
+    without_time = [
+        [line.rsplit(",", 1)[0] for line in (p / "log.csv").read_text().splitlines()] for p in (whole[0], path)
+    ]
+    assert without_time[0] == without_time[1]
+
+
+def test_a_finished_run_can_be_taken_further_but_not_changed(whole, tmp_path):
+    path = tmp_path / "run"
+    run(*SMALL, "--epochs", 1, "--out", path)
+    _, err = run("--resume", path, "--lr", 0.5, "--protocol", "paper", code=2)
+    assert f"goes on with the options of {path}: leave out lr, protocol" in err
+    run("--resume", path, "--epochs", 2)
+    assert json.loads((path / "summary.json").read_text())["steps"] == 20
+    _, err = run(*SMALL, "--out", path, code=1)
+    assert "already holds a training run" in err and "--resume" in err
+    run(*SMALL, "--epochs", 1, "--out", path, "--overwrite")
+    assert json.loads((path / "summary.json").read_text())["steps"] == 10
+
+
+def test_resuming_asks_for_the_same_data_and_takes_a_file_or_a_folder(tmp_path):
+    path = tmp_path / "run"
+    run(*SMALL, "--epochs", 1, "--out", path)
+    rng = np.random.default_rng(0)
+    tifffile.imwrite(tmp_path / "train-volume.tif", rng.integers(0, 255, (24, 32, 32)).astype(np.uint8))
+    tifffile.imwrite(tmp_path / "train-labels.tif", np.uint8(255) * (rng.random((24, 32, 32)) > 0.2))
+    _, err = run("--resume", path, "--epochs", 2, "--data", tmp_path, code=1)
+    assert "is not the data that" in err
+    out, _ = run("--resume", path / "checkpoint.safetensors", "--epochs", 2)
+    assert "stretches the schedule" in out
+    _, err = run("--resume", tmp_path / "nowhere", code=1)
+    assert "There is no checkpoint" in err
+    ts.checkpoint.save(tmp_path / "checkpoint.safetensors", ts.models.build("sdunet", width=4))
+    _, err = run("--resume", tmp_path, code=2)
+    assert "no run to go on with" in err
+
+
+def test_a_mistake_with_overwrite_costs_nothing(tmp_path):
+    path = tmp_path / "run"
+    run(*SMALL, "--epochs", 1, "--out", path)
+    before = sorted(p.name for p in path.iterdir())
+    for mistake in (["--data", tmp_path / "nowhere"], ["--size", 33], ["--dropout", 1.5], ["--epochs", 0]):
+        run(*SMALL, "--out", path, "--overwrite", *mistake, code=1)
+    assert sorted(p.name for p in path.iterdir()) == before
+
+
+def test_the_papers_protocol_is_one_flag(tmp_path):
+    run(*SMALL, "--epochs", 1, "--protocol", "paper", "--size", 48, "--schedule", "step", "--out", tmp_path / "run")
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["lr"] == 1e-4 and config["augment"] == "paper" and config["clip"] == 0
+    assert config["size"] == 48 and config["schedule"] == "step"  # what is asked for by name goes before the protocol
+
+
+def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path):
+    def fails(*arguments, says, code=1):
+        _, err = run(*SMALL, "--out", tmp_path / "out", *arguments, code=code)
+        assert says in err.replace("\n", " ") and "Traceback" not in err, err
+        assert not (tmp_path / "out").exists()
+
+    fails("--data", tmp_path / "nowhere", says="nowhere")
+    fails("--val-sections", "24", says="validation sections")
+    fails("--augment", "hflop", says="hflop")
+    fails("--ws", "layer", "--model", "unet", says="ws standardizes depthwise kernels")
+    fails("--size", "33", says="multiples of 16")
+    fails("--download", says="--download needs --data", code=2)
+    tifffile.imwrite(tmp_path / "train-volume.tif", np.zeros((3, 32, 40), np.uint8), photometric="minisblack")
+    tifffile.imwrite(tmp_path / "train-labels.tif", np.zeros((2, 32, 40), np.uint8), photometric="minisblack")
+    fails("--data", tmp_path, says="train-labels.tif has")
+    if ts.devices.cp is None:
+        fails("--device", "gpu", says="CuPy is not installed")
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"the ISBI 2012 stack is not in {REAL}")
+def test_real_sections_go_through(tmp_path):
+    out, _ = run(*SMALL, "--size", 64, "--epochs", 1, "--data", REAL, "--out", tmp_path / "run")
+    assert "24 sections of 512 x 512" in out and "SYNTHETIC" not in out
+    assert "train-volume.tif" not in os.listdir(tmp_path / "run")
+
+
+def test_the_script_reads_on_a_few_screens():
+    assert len(SCRIPT.read_text().splitlines()) < 200

@@ -1,0 +1,44 @@
+"""What is set before NumPy is loaded, and that the user's own settings stand."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tinyseg.fast.cpu.threads import _is_amd_with_avx512
+
+FLAGS = "fpu avx2 avx512f avx512dq avx512cd avx512bw avx512vl"
+
+
+def cpuinfo(vendor="AuthenticAMD", family=26, flags=FLAGS):
+    return f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel name\t: X: Y\nflags\t\t: {flags}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (cpuinfo(), True),
+        (cpuinfo(family=25), False),
+        (cpuinfo(vendor="GenuineIntel"), False),
+        (cpuinfo(flags="fpu avx2 avx512f"), False),
+        ("", False),
+        ("processor : 0\nBogoMIPS : 100.00\nFeatures : fp asimd", False),
+    ],
+)
+def test_amd_processors_with_avx512_are_told_from_others(text, expected):
+    assert _is_amd_with_avx512(text) is expected
+
+
+def run(**environment):
+    """GOMP_SPINCOUNT as a new process has it after importing tinyseg."""
+    code = "import os, tinyseg; print(os.environ['GOMP_SPINCOUNT'], os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OPENBLAS_"))}
+    return subprocess.run(
+        [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=True
+    ).stdout.split()
+
+
+def test_idle_threads_go_to_sleep_unless_the_user_says_otherwise():
+    assert run() == ["10000", "4"]
+    assert run(GOMP_SPINCOUNT="77") == ["77", "4"]

@@ -1,0 +1,100 @@
+"""From images as stored to probabilities at their own resolution."""
+
+import numpy as np
+import pytest
+import tifffile
+
+import tinyseg as ts
+from tinyseg.data import Sections, standardize
+from tinyseg.data.images import open_image
+from tinyseg.prediction import predict
+from tinyseg.prediction.predictor import Predictor
+
+
+def build(scale=(0.5, 0.5), how="section", num_classes=1, in_channels=1, name="sdunet", classes=None):
+    model = ts.models.build(name, in_channels, num_classes, width=4, levels=3).eval()
+    model.meta = {"preprocessing": {"scale": list(scale), "standardize": how}, "classes": classes}
+    return model
+
+
+def stack(shape=(3, 40, 56), dtype=np.uint8):
+    return (np.random.default_rng(0).random(shape) * 250).astype(dtype)
+
+
+@pytest.mark.parametrize("how", ["section", "stack", "unit"])
+def test_it_prepares_images_as_the_training_did(how, tmp_path):
+    """The same numbers as by the functions that the training uses, read back at the pixels they were read from."""
+    images, model = stack(), build(how=how)
+    tifffile.imwrite(tmp_path / "stack.tif", images, photometric="minisblack")
+    small = Sections(images, None, ["a", "b", "c"]).resized((20, 28)).images
+    expected = predict(model, standardize(small, how))
+    predictor = Predictor(model)
+    with open_image(tmp_path / "stack.tif") as image:
+        predictor.look_at(image)
+        found = np.stack([predictor(image.section(k)) for k in range(3)])
+    assert found.shape == (3, 1, 40, 56) and found.dtype == np.float32
+    np.testing.assert_allclose(found[:, :, 1::2, 1::2], expected, atol=1e-5)
+
+
+def test_the_stacks_statistics_are_forgotten_with_the_next_stack(tmp_path):
+    predictor = Predictor(build(how="stack", scale=(1, 1)))
+    found = []
+    for name, images in (("dark", stack()), ("light", stack() // 2 + 100), ("dark", stack())):
+        tifffile.imwrite(tmp_path / f"{name}.tif", images, photometric="minisblack")
+        with open_image(tmp_path / f"{name}.tif") as image:
+            predictor.look_at(image)
+            found.append(predictor(image.section(0)))
+    np.testing.assert_array_equal(found[0], found[2])
+    assert np.abs(found[0] - found[1]).max() < 0.05  # the light one is the dark one, rescaled and rounded
+
+
+def test_a_blank_stack_is_no_division_by_zero(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", np.full((2, 24, 32), 7, np.uint8), photometric="minisblack")
+    predictor = Predictor(build(how="stack"))
+    with open_image(tmp_path / "a.tif") as image:
+        predictor.look_at(image)
+        assert np.isfinite(predictor(image.section(0))).all()
+
+
+def test_several_classes_sum_to_one_and_are_named():
+    predictor = Predictor(build(num_classes=3, in_channels=2, classes=["air", "bone", "rest"]))
+    p = predictor(stack((2, 24, 40)))
+    np.testing.assert_allclose(p.sum(axis=0), 1, atol=1e-5)
+    assert p.shape == (3, 24, 40) and predictor.classes == ["air", "bone", "rest"]
+    assert Predictor(build(num_classes=2)).classes == ["class 0", "class 1"]
+
+
+def test_another_scale_than_the_trainings():
+    image = stack((32, 32))
+    model = build(scale=(1, 1))
+    np.testing.assert_array_equal(Predictor(model, scale=0.5)(image), Predictor(build(scale=(0.5, 0.5)))(image))
+    assert np.abs(Predictor(model, scale=0.5)(image) - Predictor(model)(image)).max() > 1e-3
+    with pytest.raises(ValueError, match="scale must be positive"):
+        Predictor(model, scale=-1)
+
+
+def test_little_memory_means_tiles_with_nearly_the_same_result():
+    model, image = build(name="unet", scale=(1, 1)), stack((200, 232))
+    whole = Predictor(model)
+    tiled = Predictor(model, memory=10 * 4 * 4 * 112**2)
+    assert tiled.tile == 112 < 200 < whole.tile
+    np.testing.assert_allclose(tiled(image), whole(image), atol=1e-5)
+
+
+def test_it_says_what_is_missing(tmp_path):
+    model = build()
+    del model.meta["preprocessing"]
+    with pytest.raises(ValueError, match="does not say how images were prepared"):
+        Predictor(model)
+    ts.checkpoint.save(tmp_path / "bare.safetensors", ts.models.build("sdunet", width=4, levels=3))
+    with pytest.raises(ValueError, match="train_isbi.py"):
+        Predictor.load(tmp_path / "bare.safetensors")
+
+
+def test_images_with_other_channels_are_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", stack(), photometric="minisblack")
+    with (
+        open_image(tmp_path / "a.tif") as image,
+        pytest.raises(ValueError, match="has 1 channel, and the network takes 2"),
+    ):
+        Predictor(build(in_channels=2)).look_at(image)

@@ -1,0 +1,33 @@
+"""The backend: which module computes an op (`dispatch`), where arrays live (`devices`), the float16 rule (`half`)."""
+
+from tinyseg.backend.devices import (
+    device_name,
+    device_of,
+    is_out_of_memory,
+    parse_device,
+    set_up_gpu,
+    synchronize,
+    to_device,
+    to_numpy,
+    versions,
+    xp_of,
+)
+from tinyseg.backend.dispatch import config, fast, kernels, kernels_in_use, using
+
+__all__ = [
+    "config",
+    "device_name",
+    "device_of",
+    "fast",
+    "is_out_of_memory",
+    "kernels",
+    "kernels_in_use",
+    "parse_device",
+    "set_up_gpu",
+    "synchronize",
+    "to_device",
+    "to_numpy",
+    "using",
+    "versions",
+    "xp_of",
+]

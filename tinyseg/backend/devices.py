@@ -1,0 +1,151 @@
+"""Devices: which array module owns an array, moving arrays between CPU and GPU, and setting the GPU up.
+
+Nothing else in tinyseg knows about devices. An array's own type decides: NumPy arrays are computed on the CPU,
+CuPy arrays on the GPU.
+"""
+
+import os
+import platform
+import sys
+
+import numpy as np
+
+_cupy_error = None  # why CuPy, though installed, cannot be loaded, e.g. for want of its CUDA libraries
+try:
+    import cupy as cp
+except ImportError as error:
+    cp, _cupy_error = None, None if error.name == "cupy" else error
+
+
+def xp_of(*arrays):
+    """Return the array module, `numpy` or `cupy`, that owns these arrays."""
+    return cp.get_array_module(*arrays) if cp is not None else np
+
+
+def parse_device(name):
+    """Turn what a user asked for into a device that is there.
+
+    Parameters
+    ----------
+    name : {"auto", "cpu", "gpu"}
+        "auto" is the GPU if CuPy and a CUDA device are there, else the CPU. "cuda" is understood as "gpu".
+
+    Returns
+    -------
+    {"cpu", "gpu"}
+
+    Raises
+    ------
+    RuntimeError
+        If a GPU is asked for and CuPy or the CUDA device is missing; the message says which, and what to do.
+    """
+    if name not in ("auto", "cpu", "gpu", "cuda"):
+        raise ValueError(f"Unknown device {name!r}: choose 'auto', 'cpu' or 'gpu'.")
+    if name == "cpu":
+        return "cpu"
+    missing = _why_no_gpu()
+    if missing is None:
+        return "gpu"
+    if name == "auto":
+        return "cpu"
+    raise RuntimeError(f"Device 'gpu' was asked for, but {missing}")
+
+
+def _why_no_gpu():
+    if cp is None and _cupy_error is not None:
+        return f"CuPy is installed but cannot be loaded ({_cupy_error}). Mend that installation, or use --device cpu."
+    if cp is None:
+        return (
+            "CuPy is not installed. Install the build for your CUDA driver: pip install 'tinyseg[gpu]' "
+            "(cupy-cuda12x) or pip install 'tinyseg[gpu13]' (cupy-cuda13x). Or use --device cpu."
+        )
+    try:
+        count = cp.cuda.runtime.getDeviceCount()
+    except Exception as error:  # CuPy raises several types for 'no driver', 'driver too old', 'no device'
+        return f"CuPy {cp.__version__} finds no CUDA device ({error}). Check `nvidia-smi`, or use --device cpu."
+    if count == 0:
+        return f"CuPy {cp.__version__} finds no CUDA device. Check `nvidia-smi`, or use --device cpu."
+    return None
+
+
+def device_of(array):
+    """Return "gpu" for a CuPy array, "cpu" for anything else."""
+    return "cpu" if xp_of(array) is np else "gpu"
+
+
+def to_device(array, device):
+    """Return `array` on `device` ("cpu" or "gpu"), copied only if it is elsewhere."""
+    if device not in ("cpu", "gpu", "cuda"):
+        raise ValueError(f"Unknown device {device!r}: choose 'cpu' or 'gpu' (parse_device finds out which for 'auto').")
+    if device == "cpu":
+        return to_numpy(array)
+    if device_of(array) == "cpu":
+        parse_device("gpu")  # raises with the reason if there is none
+    return cp.asarray(array)
+
+
+def to_numpy(array):
+    """Return `array` as a NumPy array, copied from the GPU if it lives there."""
+    return array if xp_of(array) is np else cp.asnumpy(array)
+
+
+def device_name(device):
+    """Describe a device for reports, e.g. ``"gpu: NVIDIA H100"`` or ``"cpu: x86_64, 2 cores"``."""
+    if device == "gpu":
+        return f"gpu: {cp.cuda.runtime.getDeviceProperties(cp.cuda.Device().id)['name'].decode()}"
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"cpu: {platform.machine()}, {cores} cores"
+
+
+def synchronize(device):
+    """Wait until the device has done what it was told; at once on the CPU."""
+    if device == "gpu":
+        cp.cuda.Device().synchronize()
+
+
+def set_up_gpu(memory=None, tf32=False):
+    """Limit the GPU memory of this process, and let matrix products round their inputs to TF32.
+
+    Call it before anything else is done on the GPU: CuPy decides on TF32 at its first product of float32 matrices.
+
+    Parameters
+    ----------
+    memory : float, optional
+        GiB that arrays may take, memory that CuPy keeps for the next ones included.
+    tf32 : bool
+        Whether products of two float32 matrices, and so our convolutions but the depthwise ones, may use the tensor
+        cores of Ampere and later: inputs are rounded to 10 bits of mantissa (relative error 5e-4), sums stay float32.
+        False leaves it as it is: off, unless the environment variable CUPY_TF32 says otherwise.
+
+    Raises
+    ------
+    RuntimeError
+        If there is no GPU.
+    ValueError
+        If `memory` is not positive.
+    """
+    parse_device("gpu")
+    if memory is not None:
+        if not memory > 0:
+            raise ValueError(f"The GPU memory limit is in GiB and must be positive, but is {memory}.")
+        cp.get_default_memory_pool().set_limit(size=int(memory * 2**30))
+    if tf32:
+        os.environ["CUPY_TF32"] = "1"  # the switch that CuPy documents
+
+
+def versions():
+    """Return the versions that identical bits depend on: tinyseg, Python, NumPy, and numba or CuPy where installed."""
+    names = ("tinyseg", "numpy", "numba", "cupy")
+    found = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
+    return {"python": platform.python_version()} | {name: v for name, v in found.items() if v is not None}
+
+
+# ----- memory ------------------------------------------------------------------
+# What CUDA calls cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY and CUBLAS_STATUS_ALLOC_FAILED.
+_OUT_OF_MEMORY = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
+
+
+def is_out_of_memory(error):
+    """Whether an exception says that memory did not suffice, the computer's or the GPU's."""
+    expected = _OUT_OF_MEMORY.get(type(error).__name__)
+    return isinstance(error, MemoryError) or (expected is not None and getattr(error, "status", None) == expected)

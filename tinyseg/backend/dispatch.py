@@ -1,0 +1,152 @@
+"""Which module computes an op on given arrays.
+
+Each op has a maths file in `tinyseg/ops`, which runs on NumPy and CuPy arrays. A namesake in `tinyseg/fast/cpu` (for
+NumPy arrays) or `tinyseg/fast/gpu` (for CuPy arrays) may do the same faster: functions of the same names and
+signatures. `kernels` picks between them, `using` switches by hand.
+
+What a namesake does not support it says in ``supports(*arrays)``, or, where that hangs on other arguments, by returning
+NotImplemented from a function; then the maths file computes. An exception in a kernel is never caught. Everything here
+works without the folder `tinyseg/fast`.
+"""
+
+import contextlib
+import functools
+import importlib
+import importlib.util
+import os
+import sys
+
+
+@functools.cache
+def fast(name):
+    """Import the module ``tinyseg.fast.<name>``; None if it is not there, or numba or CuPy is not installed for it.
+
+    Parameters
+    ----------
+    name : str
+        Such as "cpu.conv2d" or "gpu.graphs".
+
+    Returns
+    -------
+    module or None
+    """
+    full = f"tinyseg.fast.{name}"
+    try:
+        found = importlib.util.find_spec(full)
+    except ModuleNotFoundError:  # the folder is not there
+        return None
+    return importlib.import_module(full) if found else None
+
+
+threads = fast("cpu.threads")
+if threads is not None:
+    threads.set_environment()  # before NumPy is loaded
+
+import numpy as np  # noqa: E402
+
+from tinyseg.backend.devices import xp_of  # noqa: E402
+from tinyseg.backend.half import ROUNDED_ONCE, in_float32, is_half, like_float32  # noqa: E402
+
+
+class config:
+    """Options that `using` sets."""
+
+    kernels = "fast"  # "fast": the namesake where there is one; "reference": always the maths file
+    winograd = True  # whether fast 3x3 convolutions may use Winograd's method (1e-5 relative error, not 3e-7)
+
+
+@contextlib.contextmanager
+def using(**options):
+    """Set options for a block, in all threads, and put the old ones back: ``with using(kernels="reference"): ...``.
+
+    Parameters
+    ----------
+    kernels : {"fast", "reference"}
+        Whether ops use their fast namesake where there is one, or always the maths file.
+    winograd : bool
+        Whether fast 3x3 convolutions may use Winograd's method: up to three times as fast, with float32 errors of
+        about 1e-5 of the largest output instead of 3e-7.
+    """
+    allowed = {"kernels": ("fast", "reference"), "winograd": (True, False)}
+    for name, value in options.items():
+        if value not in allowed.get(name, ()):
+            raise ValueError(f"using({name}={value!r}): known options are {allowed}.")
+    old = {name: getattr(config, name) for name in options}
+    try:
+        for name, value in options.items():
+            setattr(config, name, value)
+        yield
+    finally:
+        for name, value in old.items():
+            setattr(config, name, value)
+
+
+def kernels(op, *arrays):
+    """Return what computes `op` (the `__name__` of its maths file) for these arrays: an object with its functions.
+
+    float16 arrays that no namesake takes are computed on as float32 copies (`tinyseg.backend.half`).
+    """
+    found = _namesake(op, arrays)
+    if found is not None:
+        return found
+    if op not in ROUNDED_ONCE and any(map(is_half, arrays)):
+        wide = [like_float32(a) if is_half(a) else a for a in arrays]
+        return in_float32(_namesake(op, wide) or _maths(op, wide))
+    return _maths(op, arrays)
+
+
+class OrMaths:
+    """The functions of a fast namesake; the maths file's where the namesake has none, or returns NotImplemented."""
+
+    def __init__(self, namesake, op):
+        self.namesake, self.op = namesake, op
+
+    def __getattr__(self, name):
+        kernel = getattr(self.namesake, name, None)
+        if kernel is None:
+            return getattr(sys.modules[self.op], name)
+
+        def call(*args):
+            found = kernel(*args)
+            if found is not NotImplemented:
+                return found
+            arrays = [a for a in args if hasattr(a, "dtype")]
+            return getattr(in_float32(_maths(self.op, arrays)), name)(*args)
+
+        return call
+
+
+_or_maths = functools.cache(OrMaths)
+
+
+def _namesake(op, arrays):
+    """Return the fast namesake with the maths behind it, or None if it does not take these arrays."""
+    if config.kernels == "reference":
+        return None
+    device, tool = ("cpu", "numba") if xp_of(*arrays) is np else ("gpu", "cupy")
+    module = _module_of(op, device, tool)
+    return _or_maths(module, op) if module is not None and module.supports(*arrays) else None
+
+
+@functools.cache
+def _module_of(op, device, tool):
+    """Import the namesake of `op` if it is there and what it is compiled with is installed."""
+    return fast(f"{device}.{op.rpartition('.')[2]}") if importlib.util.find_spec(tool) else None
+
+
+def _maths(op, arrays):
+    """Return the maths file; on the CPU its functions that treat every channel by itself take a few at a time."""
+    maths = sys.modules[op]
+    if hasattr(maths, "BY_CHANNEL") and config.kernels == "fast" and xp_of(*arrays) is np:
+        blocks = fast("cpu.by_channels")
+        return blocks.in_blocks(maths) if blocks else maths
+    return maths
+
+
+def kernels_in_use(device="cpu"):
+    """Name, in a few words, the kernels that arrays on `device` get: for the line that scripts print."""
+    if config.kernels == "reference":
+        return "reference (maths files)"
+    if device == "gpu":
+        return "CuPy + CUDA" + (", TF32" if int(os.environ.get("CUPY_TF32", "0")) > 0 else "")
+    return "NumPy + numba" if importlib.util.find_spec("numba") else "NumPy (install tinyseg[fast] for numba kernels)"

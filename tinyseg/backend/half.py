@@ -1,0 +1,121 @@
+"""float16: the rule that ops keep, and what computes where kernels do not take it.
+
+    An op gives y in x's dtype. Beside a float16 x, parameters may be float32, and statistics, sums and the gradients of
+    parameters are: float16 is for activations and their gradients, of which there are many, not for what is added up.
+
+An op keeps the rule by deriving its node from `HalfFunction`. On the GPU there are kernels for float16
+(`tinyseg.fast.gpu`). Where there are none `in_float32` stands in: it computes on float32 copies, with the kernels or the
+maths that float32 has. What it computes is rounded to float16 once: y by itself, gradients when they go on to a
+float16 tensor. So the op files have no branch for float16.
+"""
+
+import functools
+
+import numpy as np
+
+from tinyseg.autograd import Function, describe
+from tinyseg.backend.devices import xp_of
+
+HALF, SINGLE = np.dtype("float16"), np.dtype("float32")
+# Ops that only move numbers, or round a single sum or product: their maths computes float16 as it is.
+ROUNDED_ONCE = ("tinyseg.ops.arithmetic", "tinyseg.ops.cast", "tinyseg.ops.shape")
+
+
+class HalfFunction(Function):
+    """A node that keeps the rule for float16.
+
+    Attributes
+    ----------
+    activations : slice
+        The inputs that are activations. If they are float16, the other inputs may be float32.
+    adds_up : bool
+        Whether the node adds many values up: it then computes on float32 copies.
+    """
+
+    activations = slice(None)
+    adds_up = False
+
+    def apply(self, *xs):
+        if HALF not in self.input_dtypes:
+            return super().apply(*xs)
+        mixed = all(dtype == HALF for dtype in self.input_dtypes[self.activations])
+        for x in xs:
+            if x.dtype != xs[0].dtype and not (mixed and {x.dtype, xs[0].dtype} == {HALF, SINGLE}):
+                raise TypeError(
+                    f"{type(self).__name__} got mixed precision: {describe(xs[0])} and {describe(x)}; "
+                    "convert one of them with .astype."
+                )
+        y = self.forward(*(widened(xs) if self.adds_up else xs))
+        return rounded(y) if y.dtype == SINGLE else y
+
+    def gradients(self, gy):
+        if HALF not in self.input_dtypes:
+            return super().gradients(gy)
+        gxs = super().gradients(widened(gy) if self.adds_up else gy)
+        pairs = zip(gxs, self.input_dtypes, strict=True)
+        return tuple(rounded(gx) if dtype == HALF and gx is not None and gx.dtype == SINGLE else gx for gx, dtype in pairs)
+
+
+def is_half(a):
+    """Whether `a` is a float16 array."""
+    return getattr(a, "dtype", None) == HALF
+
+
+def wide(dtype):
+    """Return the type in which sums over arrays of `dtype` are kept: float32 for float16, else `dtype` itself."""
+    return SINGLE if dtype == HALF else np.dtype(dtype)
+
+
+def rounded(a):
+    """Return `a` as float16. What is too large becomes infinite, which is for the loss scaler to see."""
+    with np.errstate(over="ignore"):
+        return a.astype(HALF, copy=False)
+
+
+def widened(a):
+    """Return `a` as float32 if it is a float16 array; a tuple with its float16 arrays so; anything else as it is."""
+    if isinstance(a, tuple):
+        return tuple(map(widened, a))
+    return a.astype(SINGLE) if is_half(a) else a
+
+
+def like_float32(a):
+    """Return something float32 of the shape of `a`, to choose kernels by: a single 0, repeated."""
+    xp = xp_of(a)
+    return xp.broadcast_to(xp.zeros((), SINGLE), a.shape)
+
+
+class InFloat32:
+    """The functions of a module, which get float32 copies of float16 arrays.
+
+    If they got any, the first result of a function that is a *forward* pass, y, is rounded to float16.
+    """
+
+    def __init__(self, module):
+        self.module = module
+
+    def __getattr__(self, name):
+        function = getattr(self.module, name)
+        if not callable(function):
+            return function
+
+        @functools.wraps(function)
+        def on_copies(*args):
+            if not any(map(is_half, _flat(args))):
+                return function(*args)
+            found = function(*widened(args))
+            if "forward" not in name:
+                return found
+            return (rounded(found[0]), *found[1:]) if isinstance(found, tuple) else rounded(found)
+
+        return on_copies
+
+
+@functools.cache
+def in_float32(module):
+    """Return `module` as `InFloat32`, the same object every time."""
+    return InFloat32(module)
+
+
+def _flat(args):
+    return [item for a in args for item in (a if isinstance(a, tuple) else (a,))]

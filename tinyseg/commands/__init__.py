@@ -1,0 +1,1 @@
+"""What the scripts in `examples/` run, one file a command; `options` has what they share."""

@@ -1,0 +1,311 @@
+r"""Score a network, or predictions, against labels: of cell membranes, or of brain tumours.
+
+    python examples/evaluate.py --checkpoint best.safetensors --images train-volume.tif --labels train-labels.tif \
+        --sections 4 --out scores.json                         # the last four sections
+    python examples/evaluate.py --predictions probability.tif --labels labels.tif --out scores.json
+
+    python examples/evaluate.py --checkpoint runs/brats/best.safetensors --images Task01_BrainTumour --out scores.json
+    python examples/evaluate.py --predictions masks --labels Task01_BrainTumour --out scores.json
+
+Membranes: pixel scores at one threshold, and the ISBI-2012 challenge's V^Rand and V^Info at their best of eleven, for
+every section and for all. Tumours (a checkpoint of train_brats.py, or NIfTI volumes): Dice of each region and class of
+every patient as one volume. Writes a table, with --out a JSON file, and beside it a picture of the worst.
+
+Reads top to bottom: membranes, then tumours, each with what is compared, scores, table and files; options.
+"""
+
+import argparse
+import math
+import pathlib
+
+import numpy as np
+from tqdm import tqdm
+
+import tinyseg as ts
+from tinyseg.commands.options import add_device_options, choose_device, mean_rows, run_script, table
+from tinyseg.data import Sections, isbi, load_stack
+from tinyseg.data.brain import Preparation
+from tinyseg.data.brats import DECATHLON, find_cases
+from tinyseg.data.files import write_json
+from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes, regions_of, same_classes
+from tinyseg.data.stacks import shape_in_words
+from tinyseg.metrics import BinaryScores, mean_interval, sensitivity, specificity
+from tinyseg.metrics.isbi import isbi_scores
+from tinyseg.metrics.patients import EMPTY, PatientScores
+from tinyseg.prediction import TRANSFORMS
+from tinyseg.prediction.predictor import Predictor
+from tinyseg.prediction.volumes import choose, draw_slices, held_out, most_tumour, predict_cases, read_predictions
+
+
+def main():
+    args = parse_arguments()
+    predictor = None
+    if args.checkpoint:
+        predictor = Predictor.load(
+            args.checkpoint, choose_device(args), memory=int(args.memory * 2**30), transforms=args.transforms,
+            cuda_graph=bool(args.cuda_graph),
+        )  # fmt: skip
+        brains = isinstance(predictor.preparation, Preparation)
+    else:
+        brains = holds_volumes(args.labels)
+    (tumours if brains else membranes)(args, predictor)
+
+
+# ===== membranes =================================================================
+def membranes(args, predictor):
+    if args.cases or args.whole or args.small is not None:
+        raise ValueError("--cases, --whole and --small are for volumes of brain tumours: sections take --sections.")
+    args.empty = args.empty or "nan"
+
+    # ----- what is compared ------------------------------------------------------
+    sections, probabilities = from_checkpoint(args, predictor) if predictor else from_predictions(args)
+    labels, names = sections.labels, sections.names
+
+    # ----- scores ----------------------------------------------------------------
+    per_section = [pixel_scores(p, t, args) for p, t in zip(probabilities, labels, strict=True)]
+    challenge = isbi_scores(probabilities, labels, degenerate=args.degenerate)
+    for scores, rand, info in zip(per_section, challenge.v_rand_sections, challenge.v_info_sections, strict=True):
+        scores |= {"v_rand": float(rand), "v_info": float(info)}
+    pooled = pixel_scores(probabilities, labels, args) | {"v_rand": challenge.v_rand, "v_info": challenge.v_info}
+    means = {key: mean_over_sections([scores[key] for scores in per_section]) for key in pooled}
+
+    # ----- table and files -------------------------------------------------------
+    print_table(names, per_section, pooled, means)
+    print(
+        f"Pixel scores at {args.threshold:g}. V^Rand at its best threshold, {challenge.v_rand_threshold:.1f}: split "
+        f"{challenge.v_rand_split:.4f}, merge {challenge.v_rand_merge:.4f}. V^Info at {challenge.v_info_threshold:.1f}."
+    )
+    if args.out:
+        report = {
+            "metrics": pooled,
+            "mean_over_sections": means,
+            "sections": [{"name": name} | scores for name, scores in zip(names, per_section, strict=True)],
+            "isbi": challenge.summary(),
+        }
+        write_report(args, report)
+        worst = np.argsort([scores["v_rand"] for scores in per_section], kind="stable")[: args.worst]
+        if len(worst):
+            picture = args.out.with_suffix(".worst.png")
+            captions = [f"{names[k]}\nV^Rand {per_section[k]['v_rand']:.3f}" for k in worst]
+            ts.plots.predictions(
+                sections.images[worst], labels[worst], probabilities[worst], picture, captions, args.threshold,
+                max_rows=len(worst),
+            )  # fmt: skip
+            print(f"wrote {args.out} and {picture}")
+
+
+def from_checkpoint(args, predictor):
+    """Sections with labels, and what the network says about them at their own resolution."""
+    everything = isbi.load(args.images, args.labels or "required", args.foreground)
+    sections = chosen(everything, args.sections)
+    if len(predictor.classes) > 1:
+        raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
+    predictor.take_statistics(everything.images[:, None])  # the whole stack's, not those of the chosen sections
+    rows = tqdm(sections.images, desc="predicting", unit="section")
+    return sections, np.stack([predictor(section)[0] for section in rows])
+
+
+def from_predictions(args):
+    """Sections with labels, and the predictions that the user brings."""
+    stack, names = load_stack(args.predictions)
+    labels, label_names = load_stack(args.labels)
+    if stack.shape != labels.shape:
+        raise ValueError(
+            f"predictions and labels must be the same sections: {args.predictions} has {shape_in_words(stack)}, "
+            f"{args.labels} has {shape_in_words(labels)}."
+        )
+    labels = isbi.binarize_labels(labels, label_names, args.foreground)
+    values = np.unique(stack) if stack.dtype.kind in "biu" else ()
+    if stack.dtype.kind in "biu" and len(values) <= 2 and set(values.tolist()) <= {0, 1, 255}:
+        stack = stack > 0
+    elif stack.dtype.kind in "biu" or not 0 <= stack.min() <= stack.max() <= 1:
+        raise ValueError(
+            f"{args.predictions} must hold probabilities of the inside of a cell, floats in [0, 1], or masks of 0 and "
+            f"255, but its values run from {stack.min()} to {stack.max()} ({stack.dtype}). Divide by the largest value."
+        )
+    probabilities = stack.astype(np.float32)
+    if args.images:
+        sections = isbi.load(args.images, labels=None)
+        if sections.images.shape != labels.shape:
+            raise ValueError(f"{args.images} has {shape_in_words(sections.images)}, labels {shape_in_words(labels)}.")
+        images, names = sections.images, sections.names
+    else:
+        images = np.rint(255 * probabilities).astype(np.uint8)
+    everything = Sections(images, labels, names)
+    if args.sections is None:
+        return everything, probabilities
+    both = Sections(probabilities, labels, names)
+    return chosen(everything, args.sections), chosen(both, args.sections).images
+
+
+def chosen(sections, which):
+    """The sections to score: all, the last k, or a to b-1."""
+    if which is None or which in (str(len(sections)), f"0:{len(sections)}"):
+        return sections
+    return sections.split(which)[1]
+
+
+def pixel_scores(probability, truth, args):
+    """All scores of pixels at the threshold, of one section or pooled over a stack."""
+    scores = BinaryScores(args.empty)
+    scores.update(probability, truth, args.threshold)
+    mask = probability > args.threshold
+    return scores.compute() | {
+        "sensitivity": sensitivity(mask, truth, args.empty), "specificity": specificity(mask, truth, args.empty),
+    }  # fmt: skip
+
+
+def mean_over_sections(values):
+    """Mean of the scores that are defined, how many they are, and an interval."""
+    kept = [value for value in values if not math.isnan(value)]
+    result = {"mean": float(np.mean(kept)) if kept else math.nan, "sections": len(kept)}
+    return result | {"undefined": len(values) - len(kept)} | with_interval(values)
+
+
+COLUMNS = {
+    "accuracy": "accuracy", "dice": "Dice", "iou": "IoU", "mean_iou": "mean IoU", "membrane_iou": "membrane IoU",
+    "v_rand": "V^Rand", "v_info": "V^Info",
+}  # fmt: skip
+
+
+def print_table(names, per_section, pooled, means):
+    """One line a section; below, the mean with its 95% interval, and the score of all pixels together."""
+    longest = max(map(len, COLUMNS.values()))
+    rows = [(name, [f"{scores[key]:.4f}" for key in COLUMNS]) for name, scores in zip(names, per_section, strict=True)]
+    rows += mean_rows("mean over sections", [means[key] for key in COLUMNS])
+    rows += [("all pixels", [f"{pooled[key]:.4f}" for key in COLUMNS])]
+    print(table([f"{title:>{longest}}" for title in COLUMNS.values()], rows))
+    undefined = sum(means[key]["undefined"] for key in COLUMNS)
+    if undefined:
+        print(f"{undefined} scores are 0/0 (a class that neither has) and left out of the means: see --empty.")
+
+
+# ===== tumours ===================================================================
+def tumours(args, predictor):
+    args.empty = args.empty or EMPTY
+    if args.sections or (args.labels if predictor else args.images):
+        raise ValueError(
+            "volumes of brain tumours are chosen with --cases, not --sections, and images and labels are in one "
+            "folder: give --checkpoint with --images, or --predictions with --labels."
+        )
+
+    # ----- what is compared ------------------------------------------------------
+    names = None if args.cases == ["all"] else args.cases
+    if predictor:
+        cases, classes = find_cases(args.images), predictor.classes
+        patients = predictor.model.meta.get("config", {}).get("patients", {})
+        if args.cases is None:
+            names, what = held_out(cases, patients)
+            print(f"{len(names)} of {len(cases)} patients in {args.images}: {what} (--cases all takes all)")
+        scored = choose(cases, names, args.images)
+        trained = sum(case.name in patients.get("train", ()) for case in scored)
+        if trained:
+            print(f"The network was trained on {trained} of these {len(scored)} patients: expect too good a score.")
+        pairs = predict_cases(predictor, scored, cases.modalities, args.threshold)
+    else:
+        known = predicted_classes(args.predictions) or []
+        cases = find_labels(args.labels, known if len(known) > 1 else DECATHLON)
+        classes = known or list(cases.classes)
+        scored = choose(cases, names, args.labels)
+        pairs = read_predictions(args.predictions, scored, cases.classes)
+        print(f"labels: {', '.join(f'{k} {name}' for k, name in enumerate(cases.classes))}")
+    classes = ["whole tumour"] if args.whole or len(classes) == 1 else classes
+    if len(classes) > 1 and not same_classes(classes, cases.classes):
+        raise ValueError(
+            f"the predictions' classes are {', '.join(classes)}, and those of the labels {', '.join(cases.classes)}: "
+            "they cannot be compared. Use a network that was trained on such labels."
+        )
+
+    # ----- scores ----------------------------------------------------------------
+    regions = regions_of(classes)
+    scores, slices = PatientScores(classes, regions, args.empty), []
+    bar = tqdm(zip(scored, pairs, strict=True), desc="scoring", unit="patient", total=len(scored))
+    for case, (predicted, truth, voxel) in bar:
+        scores.add(case.name, predicted, truth, voxel)
+        slices.append(most_tumour(predicted, truth))
+    report = scores.report(args.small)
+    means = report["regions"] | report["classes"] | {name: report[name] for name in ("sensitivity", "specificity")}
+    for name, mean in means.items():
+        mean |= with_interval([patient[name] for patient in report["patients"]])
+
+    # ----- table and files -------------------------------------------------------
+    print_patients(report, means, regions)
+    if args.out:
+        metrics = {name: report[name] for name in ("dice", "accuracy")} | {n: mean["mean"] for n, mean in means.items()}
+        content = {"metrics": metrics, "mean_over_patients": means, "classes": classes, "regions": regions}
+        content |= {name: report[name] for name in ("small", "large", "small_below_mm3", "empty", "patients")}
+        write_report(args, content)
+        order = np.argsort([patient["whole tumour"] for patient in report["patients"]], kind="stable")
+        worst = [(scored[k], slices[k], report["patients"][k]["whole tumour"]) for k in order[: args.worst]]
+        if worst:
+            picture = args.out.with_suffix(".worst.png")
+            draw_slices(worst, picture, cases.modalities, classes)
+            print(f"wrote {args.out} and {picture}")
+
+
+def print_patients(report, means, regions):
+    """One line a patient: Dice of regions and classes, other scores of the whole tumour, its volume; then the means."""
+    patients = report["patients"]
+    own = [name for k, name in enumerate(report["classes"], 1) if (k,) not in regions.values()]  # others are regions
+    columns = [*regions, *own, "sensitivity", "specificity"]
+    rows = [(p["name"], [*(f"{p[c]:.4f}" for c in columns), f"{p['tumour_mm3']:,.0f}"]) for p in patients]
+    rows += [(name, [*cells, ""]) for name, cells in mean_rows("mean over patients", [means[c] for c in columns])]
+    print(table([*columns, "tumour mm³"], rows))
+    sizes = [
+        f"{report[s]['dice']:.4f} of {report[s]['patients']} {s}" for s in ("small", "large") if report[s]["patients"]
+    ]
+    print(f"Dice of the whole tumour: {', '.join(sizes)} (small: below {report['small_below_mm3']:,.0f} mm³).")
+    meaning = {"one": "is 1, as in BraTS", "zero": "is 0", "nan": "is left out of the means"}[report["empty"]]
+    empty = [f"{name} in {means[name]['empty']}" for name in [*regions, *own] if means[name]["empty"]]
+    print(
+        f"Dice of what neither truth nor prediction has {meaning} (--empty {report['empty']}): "
+        f"{', '.join(empty) or 'in none'} of {len(patients)} patients."
+    )
+
+
+# ===== both ======================================================================
+def with_interval(values):
+    """{"interval": of the mean}, where there are enough values."""
+    interval = mean_interval(values)
+    return {"interval": list(interval)} if interval else {}
+
+
+def write_report(args, report):
+    settings = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in vars(args).items()}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(args.out, report | {"settings": settings})
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add("--checkpoint", type=pathlib.Path, help="network to score on --images")
+    add("--predictions", type=pathlib.Path, help="instead: stack of probabilities or masks; label volume, or a folder")
+    add("--images", type=pathlib.Path, help="stack, or folder with train-volume.tif; Decathlon or BraTS folder")
+    add("--labels", type=pathlib.Path, help="stack of masks (default: those in the folder of --images); for volumes a "
+        "Decathlon or BraTS folder, a folder of label volumes, or one")  # fmt: skip
+    add("--cases", nargs="+", help="patients to score, or all (default: those that the network was not trained on)")
+    add("--whole", action="store_true", help="score tumour or not, as of label volumes that tell no more")
+    add("--small", type=float, help="tumours below so many mm³ are small (default: the patients' median)")
+    add("--sections", help="score only the last k, or a:b (a to b-1, from 0)")
+    add("--foreground", choices=["white", "black"], default="white", help="the inside of cells in the labels")
+    add("--threshold", type=float, default=0.5, help="of one class's probability (default: 0.5)")
+    add("--empty", choices=["nan", "one", "zero"], help="what 0/0 is (default: nan; for tumours one, as in BraTS)")
+    add("--degenerate", choices=["challenge", "one"], default="challenge", help="V^Info of a section of one segment")
+    add("--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns")
+    add("--memory", type=float, default=2, help="GiB for activations; larger images in tiles (default: 2)")
+    add_device_options(parser)
+    add("--worst", type=int, default=3, help="how many of the worst to picture (default: 3)")
+    add("--out", type=pathlib.Path, help="JSON file; the picture goes beside it")
+    args = parser.parse_args()
+    if (args.checkpoint is None) == (args.predictions is None):
+        parser.error("give --checkpoint with --images, or --predictions")
+    if args.checkpoint and args.images is None:
+        parser.error("--checkpoint needs --images to run on")
+    if args.predictions and args.labels is None:
+        parser.error("--predictions needs --labels to compare with")
+    return args
+
+
+if __name__ == "__main__":
+    run_script(main, out_of_memory="give a smaller --memory, so that images go through in tiles")

@@ -1,0 +1,187 @@
+"""Run a trained network on images: TIFF stacks, PNG, folders of them, NIfTI volumes, BraTS and Decathlon folders.
+
+    python examples/predict.py --checkpoint runs/isbi/best.safetensors stack.tif
+    python examples/predict.py --checkpoint best.safetensors folder/ case.nii.gz --out masks --probabilities
+    python examples/predict.py --checkpoint best.safetensors test-volume.tif --isbi-submission --transforms all
+    python examples/predict.py --checkpoint runs/brats/best.safetensors Task01_BrainTumour BraTS2021_00000
+
+Writes what it was given, at its own resolution: a TIFF for a TIFF, with its resolution tags; a NIfTI volume with its
+affine and header; a PNG for any other picture. Sections are read, predicted and written one by one. Run again after
+an interruption, it goes on with the first file that is missing; nothing is overwritten without --force.
+
+Of a Decathlon folder (with dataset.json) it predicts imagesTs, or imagesTr if that is empty. A BraTS case (a folder
+with <case>_flair.nii.gz, _t1, _t1ce, _t2), or a folder of them, gives one volume a case, from the modalities that the
+network was trained with.
+
+Reads top to bottom: what to do, each file, options.
+"""
+
+import argparse
+import json
+import pathlib
+import sys
+import tempfile
+import zlib
+
+import numpy as np
+from tqdm import tqdm
+
+import tinyseg as ts
+from tinyseg.commands.options import add_device_options, choose_device, run_script
+from tinyseg.data.files import write_atomically
+from tinyseg.data.images import output_name, write_like
+from tinyseg.data.scans import find_scans, open_scan
+from tinyseg.prediction import TRANSFORMS, normalizes_over_space
+from tinyseg.prediction.predictor import Predictor, labels
+
+RECORD = "predictions.json"  # in the output folder: what its files were made with
+
+
+def main():
+    args = parse_arguments()
+    predictor = Predictor.load(
+        args.checkpoint, choose_device(args), memory=int(args.memory * 2**30),
+        transforms=args.transforms, scale=args.scale, cuda_graph=bool(args.cuda_graph),
+    )  # fmt: skip
+    if args.isbi_submission and len(predictor.classes) > 1:
+        raise ValueError(f"--isbi-submission is for a network of one class, and this one has {len(predictor.classes)}.")
+    print(
+        f"{predictor.model.config['name']} for {', '.join(predictor.classes)}, kernels: "
+        f"{ts.backend.kernels_in_use(ts.backend.device_of(predictor.model.parameters()[0].data))}"
+    )
+
+    # ----- what to do ------------------------------------------------------------
+    scans = [scan for path in args.inputs for scan in find_scans(path, predictor.modalities)]
+    plan = [(scan, args.out / output_name(scan.name, args.suffix)) for scan in scans]
+    check_names(plan)
+    make_folder(args.out)
+    settings = record(args) | {"classes": predictor.classes}
+    failed = []
+
+    # ----- each file -------------------------------------------------------------
+    for scan, target in plan:
+        try:
+            if target.exists() and not args.force:
+                if len(plan) == 1:
+                    raise FileExistsError(f"{target} already exists: give --force to replace it, or another --out.")
+                print(f"{target} is there already (--force makes it again)")
+                continue
+            predict_file(predictor, scan, target, args)
+        except (ValueError, OSError) as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            failed.append(scan)
+            continue
+        settings["files"][target.name] = ", ".join(map(str, scan.files))
+        write_atomically(args.out / RECORD, json.dumps(settings, indent=1) + "\n")
+    if failed:
+        sys.exit(f"{len(failed)} of {len(plan)} files could not be predicted: {', '.join(s.name for s in failed)}")
+
+
+def predict_file(predictor, scan, target, args):
+    """Predict one file, or a file a modality, a section at a time."""
+    with open_scan(scan) as image:
+        predictor.look_at(image)
+        H, W = predictor.size(image.shape)
+        if max(H, W) > predictor.tile:
+            print(f"{scan.name}: {H} x {W} pixels go through the network in tiles of {predictor.tile}", end="")
+            norms = normalizes_over_space(predictor.model)
+            print(", each with its own GroupNorm statistics (raise --memory to avoid that)" * norms)
+        channels = len(predictor.classes) if args.probabilities else 1
+        dtype = np.float32 if args.probabilities else np.uint8
+        sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
+        with write_like(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
+            for k in sections:
+                out.write(as_asked(predictor(image.section(k)), args, image.kind))
+    print(f"wrote {target}")
+
+
+def as_asked(p, args, kind):
+    """Turn probabilities (classes, H, W) into what is to be written: themselves, or a mask (H, W)."""
+    if args.probabilities:
+        return p[0] if len(p) == 1 else p
+    white = 255 if len(p) == 1 and kind != "nifti" else 1  # volumes hold labels, pictures something to look at
+    return labels(p, args.threshold) * np.uint8(white)
+
+
+def make_folder(path):
+    """Make the output folder and see that it can be written to, before hours of work."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+    except OSError as error:
+        raise OSError(f"cannot write to the folder {path} ({error.strerror}): give another --out.") from None
+
+
+def check_names(plan):
+    """Refuse two inputs that would be written to one file."""
+    first = {}
+    for scan, target in plan:
+        if target in first:
+            both = f"{first[target].files[0]} and {scan.files[0]}"
+            raise ValueError(f"{both} would both be written to {target}: predict them one by one.")
+        if target.resolve() in [file.resolve() for file in scan.files]:
+            raise ValueError(f"{target} would be overwritten by its own prediction: give another --out or --suffix.")
+        first[target] = scan
+
+
+def record(args):
+    """What the files in the output folder are made with; refuses to mix."""
+    names = ("transforms", "threshold", "probabilities", "scale", "memory")
+    settings = {"checkpoint_crc32": zlib.crc32(args.checkpoint.read_bytes())} | {n: getattr(args, n) for n in names}
+    path = args.out / RECORD
+    if path.is_file():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in settings if before.get(name) != settings[name]]
+        if not changed:
+            return before
+        if not args.force:
+            raise ValueError(
+                f"{args.out} holds predictions made with another {', '.join(changed)} (see {path.name}): "
+                "give another --out, or --force to make them again."
+            )
+    return settings | {"checkpoint": str(args.checkpoint), "files": {}}
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=pathlib.Path, help="image, stack, volume or folder")
+    parser.add_argument(
+        "--checkpoint", required=True, type=pathlib.Path, help="of train_isbi.py or train_brats.py: best.safetensors"
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, default=pathlib.Path("predictions"), help="folder (default: predictions)"
+    )
+    parser.add_argument(
+        "--probabilities", action="store_true", help="write probabilities (float32; 16 bits in PNG), not masks"
+    )
+    parser.add_argument("--threshold", type=float, default=0.5, help="of the masks of one class (default: 0.5)")
+    parser.add_argument(
+        "--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns"
+    )
+    parser.add_argument(
+        "--scale", type=float, help="size of the network's image over the input's (default: the training's)"
+    )
+    parser.add_argument(
+        "--memory", type=float, default=2, help="GiB for activations; larger images in tiles (default: 2)"
+    )
+    parser.add_argument(
+        "--isbi-submission", action="store_true", help="32-bit TIFF of probabilities, as the challenge asks"
+    )
+    parser.add_argument("--suffix", help="of the output's name (default: _mask or _probability)")
+    add_device_options(parser)
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    args = parser.parse_args()
+    if not 0 <= args.threshold <= 1:
+        parser.error(f"--threshold is a probability, in [0, 1], but is {args.threshold}")
+    if not args.memory > 0:
+        parser.error(f"--memory is in GiB and must be positive, but is {args.memory}")
+    args.probabilities |= args.isbi_submission
+    if args.suffix is None:
+        kind = "_probability" if args.probabilities else "_mask"
+        args.suffix = "_submission" if args.isbi_submission else kind
+    return args
+
+
+if __name__ == "__main__":
+    run_script(main, out_of_memory="give a smaller --memory, so that images go through in tiles")

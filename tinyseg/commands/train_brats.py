@@ -1,0 +1,173 @@
+"""Train U-Net or SD-UNet to find brain tumours in MRI.
+
+    python examples/train_brats.py                                       # synthetic brains
+    python examples/train_brats.py --data Task01_BrainTumour             # Medical Decathlon, or BraTS folders
+    python examples/train_brats.py --data DIR --download                 # fetch the public archive, 7.6 GB, first
+    python examples/train_brats.py --data DIR --mode whole               # one class: tumour or not
+    python examples/train_brats.py --resume runs/brats                   # go on where it stopped
+
+Reads top to bottom: data, model, training, report, options.
+"""
+
+import argparse
+import pathlib
+import sys
+
+import tinyseg as ts
+from tinyseg.commands.options import (
+    add_training_options,
+    build_network,
+    build_schedule,
+    choose_device,
+    kernels_line,
+    option_adder,
+    run_script,
+    settle,
+)
+from tinyseg.data import Augment, Loader
+from tinyseg.data.brain import Preparation
+from tinyseg.data.brats import find_cases, split
+from tinyseg.data.download_brats import fetch_brain_tumours
+from tinyseg.data.label_volumes import regions_of
+from tinyseg.data.slices import SliceCache, SliceSampler
+from tinyseg.data.synthetic_brain import write_brains
+from tinyseg.metrics.patients import as_log
+from tinyseg.ops.loss import dice_and_cross_entropy
+from tinyseg.prediction.evaluation import examples_of, score_patients
+from tinyseg.training import RunDirectory, fit
+
+DEFAULTS = {
+    "data": None, "shares": "406:32:46", "val_cases": None, "size": 144, "how": "crop", "standardize": "volume",
+    "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0, "class_weights": None,
+    "empty_share": None, "balanced": False, "augment": "hflip", "model": "sdunet", "width": 64, "head": "direct",
+    "ws": "default", "dropout": 0.5, "epochs": 4, "steps_per_epoch": 1000, "batch_size": 4, "lr": None,
+    "schedule": "cosine", "warmup": 20, "clip": 1.0, "amp": False, "seed": 0,
+}  # fmt: skip
+# What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
+PAPER = {"augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0}
+
+
+def main():
+    args = parse_arguments()
+    device = choose_device(args)
+    run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
+
+    # ----- data ------------------------------------------------------------------
+    folder = args.data
+    if folder is None:
+        print("No --data given: training on SYNTHETIC brains, a stand-in for real data.")
+        folder = write_brains(pathlib.Path(args.cache or "runs/synthetic_brains"), num_cases=12, seed=args.seed)
+    elif args.download:
+        fetch_brain_tumours(folder)
+    cases = find_cases(folder)
+    preparation = Preparation(args.size, args.how, args.standardize)
+    cache = SliceCache.build(
+        cases, args.cache or pathlib.Path(folder) / "tinyseg-slices", preparation, args.workers, args.skip_bad
+    )
+    for name, why in cache.skipped.items():
+        print(f"left out {name}: {why}")
+    train, val, test = parts_of(list(cache.entries), args)
+    sampler = SliceSampler(
+        cache, train, args.steps_per_epoch * args.batch_size, args.empty_share, args.balanced, args.mode == "whole",
+        Augment.parse(args.augment), args.seed,
+    )  # fmt: skip
+    loader = Loader(sampler, args.batch_size, shuffle=False, seed=args.seed, workers=args.workers)
+    print(
+        f"{folder}: {len(train)} patients to train on, {len(val)} for validation, {len(test)} for the test; "
+        f"{', '.join(cache.modalities)}"
+    )
+
+    # ----- model -----------------------------------------------------------------
+    classes = ["whole tumour"] if args.mode == "whole" else list(cache.classes)
+    model = build_network(args, len(cache.modalities), len(classes), device)
+    optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
+    schedule = build_schedule(args.schedule, optimizer, args.epochs * len(loader), args.warmup)
+    weights = None if args.class_weights is None else [float(w) for w in args.class_weights.split(",")]
+    loss = dice_and_cross_entropy(args.dice_weight, args.ce_weight, weights)
+    print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
+    print(f"kernels: {kernels_line(device, args.amp)}")
+
+    # ----- training --------------------------------------------------------------
+    config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
+    config["patients"] = {"train": train, "val": val, "test": test}
+    if args.patients not in (None, config["patients"]):
+        raise ValueError(f"{folder} does not hold the cases that {args.resume} was begun with.")
+    meta = {"config": config, "classes": classes}
+    meta["preprocessing"] = {"kind": "brain", "modalities": list(cache.modalities)} | preparation.as_dict()
+
+    regions = regions_of(cache.classes)
+
+    def validate(model):
+        return as_log(score_patients(model, cache, val, regions, loss, args.batch_size))
+
+    result = fit(
+        model, optimizer, schedule, loader, validate, epochs=args.epochs, run=run, loss=loss, meta=meta,
+        clip=args.clip, best="dice", cuda_graph=args.cuda_graph, mixed_precision=args.amp,
+    )  # fmt: skip
+    if result["interrupted"]:
+        print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
+        sys.exit(128 + result["interrupted"])
+
+    # ----- report ----------------------------------------------------------------
+    best = ts.checkpoint.load(run.best, device)
+    scored = test or val
+    report = score_patients(best, cache, scored, regions, loss, args.batch_size)
+    ts.plots.tumours(*examples_of(best, cache, scored), run.path / "predictions.png", cache.modalities, classes)
+    summary = {
+        "model": args.model, "parameters": model.num_parameters(), "device": ts.backend.device_name(device),
+        "kernels": kernels_line(device, args.amp), "data": args.data or "synthetic", "steps": result["steps"],
+        "seconds_per_step": result["seconds_per_step"], "best_epoch": result["best"]["epoch"],
+        "val": result["best"], "test" if test else "val_patients": report,
+    }  # fmt: skip
+    run.write_json("summary.json", summary)
+    part = "test" if test else "validation"
+    print(f"{len(scored)} patients of the {part} (best epoch: {result['best']['epoch']}), Dice:")
+    for name, value in (report["regions"] | report["classes"]).items():
+        spread = f" ± {value['std']:.4f}" * (len(scored) > 1)
+        print(f"  {name}: {value['mean']:.4f}{spread}" + f", {value['empty']} without it" * bool(value["empty"]))
+    for name in ("small", "large") if len(scored) > 1 else ():
+        print(f"  {name} tumours, whole: {report[name]['dice']:.4f} ({report[name]['patients']} patients)")
+    print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
+
+
+def parts_of(names, args):
+    """Cases for training, validation and test."""
+    if args.val_cases is None:
+        return split(names, [float(share) for share in args.shares.split(":")], args.seed)
+    val = args.val_cases.split(",")
+    unknown = [name for name in val if name not in names]
+    if unknown or len(val) == len(names):
+        raise ValueError(
+            f"--val-cases {args.val_cases} must name some of the cases, and leave some to train on. "
+            f"There are: {', '.join(names[:8])}{' …' * (len(names) > 8)}."
+        )
+    return [name for name in names if name not in val], val, []
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    add = option_adder(parser, DEFAULTS)
+    add("--data", "folder with dataset.json, imagesTr and labelsTr, or with one folder a BraTS case")
+    add("--download", "fetch the public archive, 7.6 GB, into --data first", action="store_true", default=None)
+    add("--cache", "folder for the prepared slices (default: tinyseg-slices in --data)")
+    add("--skip-bad", "leave out cases that cannot be read, and list them", action="store_true", default=None)
+    add("--shares", "training:validation:test, by patient")
+    add("--val-cases", "cases for validation, as in A,B; all others are trained on (instead of --shares)")
+    add("--size", "side of the square slices, in pixels", type=int)
+    add("--how", "cut out the middle, or resample the slice", choices=["crop", "resize"])
+    add("--standardize", "mean 0 and variance 1 over the brain of", choices=["volume", "slice"])
+    add("--mode", "all classes, or whole tumour or not", choices=["classes", "whole"])
+    add("--dice-weight", "of the negative Dice in the loss", type=float)
+    add("--ce-weight", "of the cross-entropy in the loss", type=float)
+    add("--class-weights", "one number a class, as in 0.1,1,1,1")
+    add("--empty-share", "share of the samples without tumour (default: as they come)", type=float)
+    add("--balanced", "draw a class, then a slice that has it", action="store_true", default=None)
+    add("--steps-per-epoch", type=int)
+    add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
+    rest = {"out": "runs/brats", "cache": None, "patients": None}  # patients: known only to a resumed run
+    return settle(parser, DEFAULTS, PAPER, rest)
+
+
+if __name__ == "__main__":
+    run_script(main, out_of_memory="try a smaller --batch-size, --size or --width")

@@ -1,0 +1,125 @@
+"""Train U-Net or SD-UNet to find cell membranes in electron micrographs.
+
+    python examples/train_isbi.py                                  # synthetic sections
+    python examples/train_isbi.py --data path/to/isbi2012          # train-volume.tif and train-labels.tif
+    python examples/train_isbi.py --data DIR --download            # fetch the public files into DIR first
+    python examples/train_isbi.py --resume runs/isbi               # go on where it stopped
+
+Reads top to bottom: data, model, training, report, options.
+"""
+
+import argparse
+import sys
+import zlib
+
+import tinyseg as ts
+from tinyseg.commands.options import (
+    add_training_options,
+    build_network,
+    build_schedule,
+    choose_device,
+    kernels_line,
+    option_adder,
+    run_script,
+    settle,
+)
+from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
+from tinyseg.training import RunDirectory, evaluate, fit
+
+# What is measured to learn well for sdunet and unet (docs/results.md) ...
+DEFAULTS = {
+    "data": None, "foreground": "white", "size": 256, "val_sections": "4", "standardize": "section",
+    "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
+    "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "amp": False,
+    "seed": 0,
+}  # fmt: skip
+# ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
+# [0, 1] is what the Keras code it builds on does.
+PAPER = {
+    "size": 256, "augment": "paper", "lr": 1e-4, "schedule": "constant", "warmup": 0, "clip": 0, "standardize": "unit",
+}  # fmt: skip
+
+
+def main():
+    args = parse_arguments()
+    device = choose_device(args)
+    run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
+
+    # ----- data ------------------------------------------------------------------
+    sections = load_sections(args)
+    train, val = (part.resized(args.size) for part in sections.split(args.val_sections))
+    train_x, val_x = standardize(train.images, args.standardize), standardize(val.images, args.standardize)
+    dataset = SegmentationDataset(train_x, train.labels, Augment.parse(args.augment), seed=args.seed)
+    loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers)
+    print(f"{len(train)} sections to train on, {len(val)} held out, {args.size} x {args.size} pixels")
+
+    # ----- model -----------------------------------------------------------------
+    model = build_network(args, 1, 1, device)
+    optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
+    schedule = build_schedule(args.schedule, optimizer, args.epochs * len(loader), args.warmup)
+    print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
+    print(f"kernels: {kernels_line(device, args.amp)}")
+
+    # ----- training --------------------------------------------------------------
+    config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
+    config["data_crc32"] = zlib.crc32(train_x.tobytes() + train.labels.tobytes())
+    if args.data_crc32 not in (None, config["data_crc32"]):
+        raise ValueError(f"{args.data or 'the synthetic stack'} is not the data that {args.resume} was begun with.")
+    scale = [args.size / n for n in sections.images.shape[1:]]
+    meta = {"config": config, "preprocessing": {"scale": scale, "standardize": args.standardize}}
+    meta["classes"] = ["inside of a cell"]
+    result = fit(
+        model, optimizer, schedule, loader, lambda model: evaluate(model, val_x, val.labels)[0],
+        epochs=args.epochs, run=run, meta=meta, clip=args.clip, cuda_graph=args.cuda_graph, mixed_precision=args.amp,
+    )  # fmt: skip
+    if result["interrupted"]:
+        print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
+        sys.exit(128 + result["interrupted"])
+
+    # ----- report ----------------------------------------------------------------
+    best = ts.checkpoint.load(run.best, device)
+    scores, probabilities = evaluate(best, val_x, val.labels)
+    ts.plots.predictions(val.images, val.labels, probabilities, run.path / "predictions.png", names=val.names)
+    last = {k.removeprefix("val_"): v for k, v in result["history"][-1].items() if k.startswith("val_")}
+    summary = {
+        "model": args.model, "parameters": model.num_parameters(), "device": ts.backend.device_name(device),
+        "kernels": kernels_line(device, args.amp), "data": args.data or "synthetic", "steps": result["steps"],
+        "seconds_per_step": result["seconds_per_step"], "best_epoch": result["best"]["epoch"], "val": scores,
+        "val_last_epoch": last,
+    }  # fmt: skip
+    run.write_json("summary.json", summary)
+    print("Held-out sections (the best epoch is the one with the highest mean IoU on these very sections):")
+    for name, figures in ((f"best, epoch {result['best']['epoch']}", scores), ("last", last)):
+        print(f"  {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()))
+    print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
+
+
+def load_sections(args):
+    if args.data is None:
+        print("No --data given: training on a SYNTHETIC stack of sections, a stand-in for real data.")
+        images, labels = em_sections(num_sections=24, size=args.size, seed=args.seed)
+        return Sections(images, labels, [f"synthetic[{k}]" for k in range(len(images))])
+    if args.download:
+        fetch_isbi(args.data)
+    sections = isbi.load(args.data, labels="required", foreground=args.foreground)
+    H, W = sections.images.shape[1:]
+    print(f"{args.data}: {len(sections)} sections of {H} x {W}" + ", not square: resizing distorts them" * (H != W))
+    return sections
+
+
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+
+    add = option_adder(parser, DEFAULTS)
+    add("--data", "folder with train-volume.tif and train-labels.tif, or with images/ and labels/")
+    add("--download", "fetch the public ISBI 2012 files into --data first", action="store_true", default=None)
+    add("--foreground", "which mask value is the inside of a cell", choices=["white", "black"])
+    add("--size", "side of the square that sections are resized to, in pixels", type=int)
+    add("--val-sections", "sections held out: a number (the last ones) or a:b")
+    add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
+    add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
+    return settle(parser, DEFAULTS, PAPER, {"out": "runs/isbi", "data_crc32": None})  # the last: of a resumed run
+
+
+if __name__ == "__main__":
+    run_script(main, out_of_memory="try a smaller --batch-size, --size or --width")

@@ -1,0 +1,133 @@
+"""ReLU and sigmoid with numba: one pass over the numbers in the order in which they lie in memory.
+
+Equations and signatures as in `tinyseg.ops.activation`, whose other functions are taken as they are. `exp` and `log1p`
+are polynomials, so that the compiler can compute many at a time; `tinyseg.fast.cpu.loss` uses them too.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
+from tinyseg.ops.activation import (  # noqa: F401
+    log_softmax_forward,
+    log_softmax_grad,
+    softmax_forward,
+    softmax_grad,
+)
+
+CHUNK = 1 << 14  # numbers that one thread works on at a time
+
+supports = float32
+
+
+def relu_forward(x):
+    """max(x, 0)."""
+    return _each(_relu, x, x)
+
+
+def relu_grad(gy, y):
+    """Pass gy where the unit was on."""
+    return _each(_relu_grad, y, gy)
+
+
+def sigmoid_forward(x):
+    """1 / (1 + exp(-x))."""
+    return _each(_sigmoid, x, x)
+
+
+def sigmoid_grad(gy, y):
+    """Gradient from the output."""
+    return _each(_sigmoid_grad, y, gy)
+
+
+def _each(compute, a, b):
+    """Call compute(a, b, out) with flat arrays; `out` gets the shape and the layout of `a`."""
+    if a.ndim == 4 and not a.flags.c_contiguous:
+        a, b = pixels(a), pixels(b)
+        out = empty(a.shape)
+        result = channels_first(out)
+    else:
+        result = out = empty(a.shape)
+    compute(np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), out.reshape(-1))
+    return result
+
+
+# ----- functions of one number ---------------------------------------------------------
+@njit(**OPTIONS)
+def exp(x):
+    """exp(x) for x <= 0, to one unit in the last place; 0 where that would be no normal number.
+
+    exp(x) = 2ⁿ exp(r), with n the whole number next to x / log 2 and so |r| <= log(2) / 2; exp(r) is the polynomial of
+    the Cephes library. Adding 1.5 · 2²³ rounds to whole numbers and leaves n in the last bits.
+    """
+    shifted = max(x, np.float32(-87.3)) * np.float32(1.44269504) + np.float32(12582912)
+    n = shifted - np.float32(12582912)
+    r = (x - n * np.float32(0.693359375)) + n * np.float32(2.12194440e-4)  # log 2 in two parts, the first exact
+    p = np.float32(1.9875691500e-4)
+    p = p * r + np.float32(1.3981999507e-3)
+    p = p * r + np.float32(8.3334519073e-3)
+    p = p * r + np.float32(4.1665795894e-2)
+    p = p * r + np.float32(1.6666665459e-1)
+    p = p * r + np.float32(5.0000001201e-1)
+    p = (p * r * r + r) + np.float32(1)
+    y = p * np.int32((np.float32(shifted).view(np.int32) + 127) << 23).view(np.float32)
+    return np.float32(0) if x < np.float32(-87.3) else y
+
+
+@njit(**OPTIONS)
+def log1p(e):
+    """log(1 + e) for 0 <= e <= 1: the series of 2 artanh(s), s = e / (2 + e) <= 1/3."""
+    s = e / (e + np.float32(2))
+    z = s * s
+    p = np.float32(2 / 13)
+    p = p * z + np.float32(2 / 11)
+    p = p * z + np.float32(2 / 9)
+    p = p * z + np.float32(2 / 7)
+    p = p * z + np.float32(2 / 5)
+    p = p * z + np.float32(2 / 3)
+    return p * z * s + np.float32(2) * s
+
+
+@njit(**OPTIONS)
+def sigmoid(x):
+    """1 / (1 + exp(-x)), from e = exp(-|x|) <= 1."""
+    e = exp(-abs(x))
+    return (np.float32(1) if x >= 0 else e) / (np.float32(1) + e)
+
+
+# ----- the passes ----------------------------------------------------------------------
+@njit(**PARALLEL)
+def _relu(x, _, y):
+    for chunk in prange(-(-len(x) // CHUNK)):
+        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
+        xs, ys = x[a:b], y[a:b]
+        for i in range(len(xs)):
+            ys[i] = np.float32(0) if xs[i] < 0 else xs[i]
+
+
+@njit(**PARALLEL)
+def _relu_grad(y, gy, gx):
+    for chunk in prange(-(-len(y) // CHUNK)):
+        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
+        ys, gys, gxs = y[a:b], gy[a:b], gx[a:b]
+        for i in range(len(ys)):
+            gxs[i] = gys[i] * np.float32(ys[i] > 0)
+
+
+@njit(**PARALLEL)
+def _sigmoid(x, _, y):
+    for chunk in prange(-(-len(x) // CHUNK)):
+        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
+        xs, ys = x[a:b], y[a:b]
+        for i in range(len(xs)):
+            ys[i] = sigmoid(xs[i])
+
+
+@njit(**PARALLEL)
+def _sigmoid_grad(y, gy, gx):
+    for chunk in prange(-(-len(y) // CHUNK)):
+        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
+        ys, gys, gxs = y[a:b], gy[a:b], gx[a:b]
+        for i in range(len(ys)):
+            gxs[i] = gys[i] * ys[i] * (np.float32(1) - ys[i])

@@ -1,0 +1,91 @@
+"""Run the maths of an op that treats every channel by itself a few channels at a time.
+
+The maths of such an op (depthwise convolution, pooling) passes over its arrays once a tap. Over whole arrays every
+pass is a trip to memory; over a few channels, which fit into a core's cache, it is not, and the cores can share the
+channels. A maths file declares which of its functions may be run so: ``BY_CHANNEL = ("forward", …)``. They are written
+for whole arrays all the same: a slice of the channels is an array like any other.
+"""
+
+import functools
+import os
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+
+BLOCK = 1 << 17  # values of the largest array in a block, 512 KiB: what is computed from them stays in cache
+
+
+class InBlocks:
+    """The functions of a maths module; those that it declares in BY_CHANNEL run a few channels at a time."""
+
+    def __init__(self, maths):
+        self.maths = maths
+
+    def __getattr__(self, name):
+        function = getattr(self.maths, name)
+        return by_channels(function) if name in self.maths.BY_CHANNEL else function
+
+
+in_blocks = functools.cache(InBlocks)
+
+
+def by_channels(function):
+    """Return `function`, whose channel c depends on channel c of the arguments alone, computed in blocks of channels.
+
+    Arrays and shapes of four axes, (N, C, H, W), are cut along their second axis, those of fewer (weights) along their
+    first; other arguments are passed on as they are.
+    """
+
+    @functools.wraps(function)
+    def in_parts(*args):
+        largest = max((a for a in args if hasattr(a, "ndim")), key=lambda a: a.size)
+        C = largest.shape[_axis(largest.shape)]
+        width = max(1, BLOCK * C // max(largest.size, 1))
+        if width >= C:
+            return function(*args)
+
+        def block(start):
+            return function(*(_cut(a, slice(start, start + width)) for a in args))
+
+        def fill(start):
+            for whole, piece in zip(wholes, _as_tuple(block(start)), strict=True):
+                _cut(whole, slice(start, start + width))[...] = piece
+
+        first = block(0)  # says what the results are
+        wholes = [_whole(piece, C) for piece in _as_tuple(first)]
+        for whole, piece in zip(wholes, _as_tuple(first), strict=True):
+            _cut(whole, slice(0, width))[...] = piece
+        list(_pool().map(fill, range(width, C, width)))
+        return tuple(wholes) if isinstance(first, tuple) else wholes[0]
+
+    return in_parts
+
+
+@functools.cache
+def _pool():
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return ThreadPoolExecutor(cores, thread_name_prefix="tinyseg-channels")
+
+
+def _axis(shape):
+    return 1 if len(shape) == 4 else 0
+
+
+def _cut(a, part):
+    """Return some channels of an array, or the shape that they have; anything else as it is."""
+    if hasattr(a, "ndim"):
+        return a[:, part] if a.ndim == 4 else a[part]
+    if isinstance(a, tuple) and len(a) > 2 and all(isinstance(n, int) for n in a):
+        axis = _axis(a)
+        return (*a[:axis], len(range(a[axis])[part]), *a[axis + 1 :])
+    return a
+
+
+def _whole(piece, C):
+    shape = list(piece.shape)
+    shape[_axis(piece.shape)] = C
+    return np.empty(shape, piece.dtype)
+
+
+def _as_tuple(result):
+    return result if isinstance(result, tuple) else (result,)

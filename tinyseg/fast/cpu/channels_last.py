@@ -1,0 +1,86 @@
+"""The layout of the numba kernels: all channels of a pixel side by side in memory, as (N, H, W, C).
+
+Arrays keep their shape (N, C, H, W) for everyone; only their strides differ, as in PyTorch's channels_last. What a
+kernel returns lies that way, so that from one kernel to the next nothing is moved; what a user brings in another
+layout is copied once. Channels are what all sums run over or side by side: vectors of them are never cut by an
+image's border, however small the image.
+"""
+
+import contextlib
+import pathlib
+
+import numba
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.simd import LANES
+
+HERE = pathlib.Path(__file__).parent
+
+
+def drop_stale_kernels():
+    """Delete numba's compiled kernels if a source in this folder is newer than they are.
+
+    numba compares a compiled kernel with its own file, but kernels contain functions of other files too.
+    """
+    compiled = list((HERE / "__pycache__").glob("*.nbi"))
+    with contextlib.suppress(OSError):  # another process may be doing the same, or we may not write here
+        times = [path.stat().st_mtime for path in compiled]
+        if times and min(times) < max(path.stat().st_mtime for path in HERE.glob("*.py")):
+            for path in compiled:
+                path.unlink(missing_ok=True)
+
+
+drop_stale_kernels()
+OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
+PARALLEL = {
+    **OPTIONS,
+    "parallel": {"prange": True, "setitem": False, "numpy": False, "reduction": False, "fusion": False},
+}
+FAST = {**PARALLEL, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}  # sums in any order; NaN stays NaN
+
+
+def pixels(x):
+    """Return `x` (N, C, H, W) as a contiguous array (N, H, W, C): a view if it lies so in memory, else a copy."""
+    y = x.transpose(0, 2, 3, 1)
+    if y.flags.c_contiguous:
+        return y
+    if x.flags.c_contiguous:
+        y = empty(y.shape)
+        _move_channels(x, y)
+        return y
+    return np.ascontiguousarray(y)
+
+
+def channels_first(y):
+    """Return an array (N, H, W, C) under its public shape, (N, C, H, W): a view."""
+    return y.transpose(0, 3, 1, 2)
+
+
+def float32(*arrays):
+    """Whether all arrays are float32: the type that the kernels are written for."""
+    return all(a.dtype == np.float32 for a in arrays)
+
+
+def threads():
+    """Return the number of threads that a parallel loop is cut for."""
+    return numba.get_num_threads()
+
+
+def whole_vectors(n):
+    """Return `n` rounded up to a multiple of LANES."""
+    return -(-n // LANES) * LANES
+
+
+@njit(**PARALLEL)
+def _move_channels(x, y):
+    N, C, H, W = x.shape
+    for row in prange(N * H):
+        n, i = row // H, row % H
+        for c0 in range(0, C, LANES):
+            c1 = min(c0 + LANES, C)
+            for j0 in range(0, W, LANES):
+                for j in range(j0, min(j0 + LANES, W)):
+                    for c in range(c0, c1):
+                        y[n, i, j, c] = x[n, c, i, j]

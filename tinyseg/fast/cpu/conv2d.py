@@ -1,0 +1,213 @@
+"""Standard convolution with numba: a matrix product whose left side is read straight from a band of rows.
+
+Equations and signatures as in `tinyseg.ops.conv2d`. With channels last, what tap row u of the window at output (i, j)
+sees is one contiguous piece of a padded row: the KW·C values from pixel j·sw of row i·sh + u. These pieces, which
+overlap, are the rows of the matrix that im2col would write out. 3x3 convolutions with stride 1 go to
+`tinyseg.fast.cpu.winograd` where that needs less time.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu import winograd as winograd
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed
+from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.gemm import outer_panel, padded, rows_of_panel
+from tinyseg.fast.cpu.prepared import prepared
+from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
+
+LONGEST = 256  # pixels in one sum of the gradient of the weights
+BLOCK = 1024  # rows of a panel of weights that are used at a time: 128 KiB
+
+supports = float32
+
+
+def forward(x, w, stride, pads, out):
+    """Convolve: (N, C, H, W) -> (N, K, OH, OW)."""
+    x = pixels(x)
+    y = empty((len(x), *out, len(w)))
+    convolve(x, NOTHING, w, padded(np.zeros(len(w))), NO_FLOOR, stride, pads, y)
+    return channels_first(y)
+
+
+def grad_x(gy, w, x_shape, stride, pads):
+    """Gradient of the input, (N, C, H, W)."""
+    N, C, H, W = x_shape
+    gx = empty((N, H, W, C))
+    convolve_transposed(pixels(gy), w, stride, pads, gx)
+    return channels_first(gx)
+
+
+def grad_w(x, gy, w_shape, stride, pads):
+    """Gradient of the weights, (K, C, KH, KW)."""
+    return convolve_gradient(pixels(x), NOTHING, pixels(gy), w_shape, stride, pads)
+
+
+# ----- on (N, H, W, C) ---------------------------------------------------------------
+def convolve(x, x2, w, b, floor, stride, pads, y, repeat=1, spread=(1, 1), every=1, at=(0, 0)):
+    """y = max(floor, b + correlation of the band-loaded (x, x2) with w (K, C, KH, KW)); b as `padded` made it.
+
+    With `every` > 1 only the pixels (every·i + at[0], every·j + at[1]) of y are written: those are the output.
+    """
+    if every == 1 and winograd.pays(w, stride, y, spread):
+        winograd.convolve(x, x2, w, b, floor, pads, y, repeat)
+        return
+    (N, OH, OW, K), (_, C, KH, KW), (sh, sw) = y.shape, w.shape, stride
+    OH, OW = (-(-(size - a) // every) for size, a in zip((OH, OW), at, strict=True))
+    pitch = dense_pitch(C)
+    rows, groups = _plan(N, OH, OW, K)
+    width = (OW - 1) * sw + KW
+    scratch = empty((threads(), ((rows - 1) * sh + KH) * width * pitch + rows * OW * WIDTH))
+    B = prepared(w, "packed", lambda: pack_weights(w, pitch))
+    _convolve(
+        x, x2, B, b, floor, KH, KW, sh, sw, pads[0][0], pads[1][0], repeat, *spread, rows, groups, width, pitch,
+        scratch, y, OH, OW, every, *at,
+    )  # fmt: skip
+
+
+def convolve_transposed(gy, w, stride, pads, gx):
+    """gx = the gradient of the input of a convolution with weights w (K, C, KH, KW)."""
+    pads = transposed(pads, w.shape[2:])
+    flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    convolve(gy, NOTHING, flipped, padded(np.zeros(len(flipped))), NO_FLOOR, (1, 1), pads, gx, spread=stride)
+
+
+def convolve_gradient(x, x2, gy, w_shape, stride, pads, repeat=1):
+    """Gradient (K, C, KH, KW) of the weights of `convolve`, with gy (N, OH, OW, K)."""
+    if winograd.pays(np.broadcast_to(np.float32(0), w_shape), stride, gy, (1, 1)):
+        return winograd.gradient(x, x2, gy, w_shape, pads, repeat)
+    (N, OH, OW, K), (_, C, KH, KW), (sh, sw) = gy.shape, w_shape, stride
+    pitch = dense_pitch(C)
+    rows, groups = _plan(N, OH, OW, K)
+    width = (OW - 1) * sw + KW
+    scratch = empty((threads(), ((rows - 1) * sh + KH) * width * pitch + LONGEST * WIDTH))
+    gw = empty((1 if groups > 1 else threads(), K, KH, KW * pitch))
+    _gradient(x, x2, gy, sh, sw, pads[0][0], pads[1][0], repeat, rows, groups, width, pitch, scratch, gw, KW)
+    out = empty(w_shape)
+    _unpack_gradient(gw.reshape(-1, K, KH, KW, pitch), out)
+    return out
+
+
+def pack_weights(w, pitch):
+    """Pack w (K, C, KH, KW) as the matrix ((u, v, c), k); see `tinyseg.fast.cpu.gemm.packed`."""
+    K, _, KH, KW = w.shape
+    B = empty(KH * KW * pitch * -(-K // WIDTH) * WIDTH)
+    _pack_weights(w, B, pitch)
+    return B
+
+
+def dense_pitch(C):
+    """Distance between neighbouring pixels of a band: C, but never a multiple of 4096 bytes (see `bands`)."""
+    return C + LANES if C % 1024 == 0 else C
+
+
+def _plan(N, OH, OW, K):
+    """Rows of output to a band (some hundred pixels, to use weights from memory well), and groups of channels.
+
+    Threads share the bands; where these are too few, all threads go through all bands, each for its share of the
+    output channels.
+    """
+    rows = min(OH, max(1, -(-LONGEST // OW)))
+    groups = 1 if N * -(-OH // rows) >= 2 * threads() or K < 2 * WIDTH else threads()
+    return rows, groups
+
+
+@njit(**PARALLEL)
+def _pack_weights(w, B, pitch):
+    K, C, KH, KW = w.shape
+    for p in prange(-(-K // WIDTH)):
+        start, n = p * KH * KW * pitch * WIDTH, min(WIDTH, K - p * WIDTH)
+        if n < WIDTH or pitch > C:
+            clear(B, start, KH * KW * pitch * WIDTH)
+        block = 1 if w.strides[0] < w.strides[1] else LANES  # reads what lies side by side one after the other
+        for c0 in range(0, C, block):
+            for j in range(n):
+                for c in range(c0, min(C, c0 + block)):
+                    for u in range(KH):
+                        for v in range(KW):
+                            B[start + ((u * KW + v) * pitch + c) * WIDTH + j] = w[p * WIDTH + j, c, u, v]
+
+
+@njit(**PARALLEL)
+def _unpack_gradient(parts, gw):
+    """gw (K, C, KH, KW) = the sum of parts (T, K, KH, KW, pitch)."""
+    K, C, KH, KW = gw.shape
+    for k in prange(K):
+        for c in range(C):
+            for u in range(KH):
+                for v in range(KW):
+                    s = np.float32(0)
+                    for t in range(parts.shape[0]):
+                        s += parts[t, k, u, v, c]
+                    gw[k, c, u, v] = s
+
+
+@njit(**PARALLEL)
+def _convolve(
+    x, x2, B, b, floor, KH, KW, sh, sw, top, left, repeat, dh, dw, rows, groups, width, pitch, scratch, y,
+    OH, OW, every, row, column,
+):  # fmt: skip
+    N, _, _, K = y.shape
+    bands, panels, T = -(-OH // rows), -(-K // WIDTH), scratch.shape[0]
+    length = KW * pitch
+    ys = y.reshape(-1)
+    for t in prange(T):
+        band = scratch[t]
+        out = band.size - rows * OW * WIDTH  # sums of one panel
+        first, last = (0, N * bands) if groups > 1 else (N * bands * t // T, N * bands * (t + 1) // T)
+        p0, p1 = (panels * t // T, panels * (t + 1) // T) if groups > 1 else (0, panels)
+        for task in range(first, last):
+            n, i0 = task // bands, task % bands * rows
+            m = min(rows, OH - i0)
+            load_band(x, x2, n, i0 * sh - top, (m - 1) * sh + KH, left, width, repeat, dh, dw, band, 0, pitch)
+            for p in range(p0, p1):
+                start, source, step = b, p * WIDTH, 0
+                whole = KH * length <= BLOCK
+                for u in range(1 if whole else KH):
+                    for k in range(0, length, length if whole else BLOCK):
+                        n_k = min(length - k, length if whole else BLOCK)
+                        end = whole or (u == KH - 1 and k + n_k == length)
+                        for i in range(m):
+                            rows_of_panel(
+                                OW, KH if whole else 1, n_k, band, (i * sh + u) * width * pitch + k, width * pitch,
+                                sw * pitch, 1, B, (p * KH * length + u * length + k) * WIDTH, WIDTH,
+                                start, source + i * OW * step, step, floor if end else NO_FLOOR,
+                                band, out + i * OW * WIDTH, WIDTH,
+                            )  # fmt: skip
+                        start, source, step = band, out, WIDTH
+                N_p = min(WIDTH, K - p * WIDTH)
+                for i in range(m):
+                    line = (n * y.shape[1] + (i0 + i) * every + row) * y.shape[2] + column
+                    for j in range(OW):
+                        copy(ys, (line + j * every) * K + p * WIDTH, band, out + (i * OW + j) * WIDTH, N_p)
+
+
+@njit(**PARALLEL)
+def _gradient(x, x2, gy, sh, sw, top, left, repeat, rows, groups, width, pitch, scratch, gw, KW):
+    N, OH, OW, K = gy.shape
+    KH, length = gw.shape[2], gw.shape[3]
+    bands, T = -(-OH // rows), scratch.shape[0]
+    gys = gy.reshape(-1)
+    for t in prange(T):
+        band, sums = scratch[t], gw[0 if groups > 1 else np.int64(t)].reshape(-1)
+        panel = band.size - LONGEST * WIDTH
+        first, last = (0, N * bands) if groups > 1 else (N * bands * t // T, N * bands * (t + 1) // T)
+        k0, k1 = (K * t // T, K * (t + 1) // T) if groups > 1 else (0, K)
+        clear(sums, k0 * KH * length, (k1 - k0) * KH * length)
+        for task in range(first, last):
+            n, i0 = task // bands, task % bands * rows
+            m = min(rows, OH - i0) * OW
+            load_band(x, x2, n, i0 * sh - top, (m // OW - 1) * sh + KH, left, width, repeat, 1, 1, band, 0, pitch)
+            for u in range(KH):
+                for j in range(0, length, WIDTH):
+                    n_j = min(WIDTH, length - j)
+                    for pixel in range(0, m, LONGEST):
+                        count = min(LONGEST, m - pixel)
+                        for q in range(count):
+                            i, col = (pixel + q) // OW, (pixel + q) % OW
+                            copy(band, panel + q * WIDTH, band, ((i * sh + u) * width + col * sw) * pitch + j, n_j)
+                            clear(band, panel + q * WIDTH + n_j, WIDTH - n_j)
+                        source = ((n * OH + i0) * OW + pixel) * K + k0
+                        target = (k0 * KH + u) * length + j
+                        outer_panel(k1 - k0, n_j, count, gys, source, K, band, panel, sums, target, KH * length)

@@ -1,0 +1,60 @@
+"""The mask of dropout with numba: one pass, written in the layout of the array that it is for.
+
+Equations and signature as in `tinyseg.ops.dropout`: element t of the logical order (N, C, H, W), whatever the layout.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32
+
+CHUNK = 1 << 12  # numbers that one thread draws at a time
+
+supports = float32
+
+
+def mask(x, shape, p, seed):
+    """Draw 0 or 1/(1-p) for each element of `shape`."""
+    key1, key2 = np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    args = key1, key2, np.uint32(min(round(p * 2**32), 2**32 - 1)), np.float32(1 / (1 - p))
+    if x.ndim == 4 and x.shape == shape and not x.flags.c_contiguous:
+        N, C, H, W = shape
+        m = empty((N, H, W, C))
+        _mask_channels_last(*args, m.reshape(N, H * W, C))
+        return channels_first(m)
+    m = empty(shape)
+    _mask(*args, m.reshape(-1))
+    return m
+
+
+@njit(**PARALLEL)
+def _mask(key1, key2, threshold, scale, m):
+    for chunk in prange(-(-len(m) // CHUNK)):
+        first = chunk * CHUNK
+        part = m[first : first + CHUNK]
+        for i in range(len(part)):
+            part[i] = scale if _random(first + i, key1, key2) >= threshold else np.float32(0)
+
+
+@njit(**PARALLEL)
+def _mask_channels_last(key1, key2, threshold, scale, m):
+    N, P, C = m.shape
+    for pixel in prange(N * P):
+        n, q = pixel // P, pixel % P
+        for c in range(C):
+            m[n, q, c] = scale if _random((n * C + c) * P + q, key1, key2) >= threshold else np.float32(0)
+
+
+@njit(**OPTIONS)
+def _random(t, key1, key2):
+    return _scramble(np.uint32(_scramble(np.uint32(t) ^ key1) + key2))
+
+
+@njit(**OPTIONS)
+def _scramble(h):
+    h = np.uint32(h ^ (h >> np.uint32(16)))
+    h = np.uint32(h * np.uint32(0x85EBCA6B))
+    h = np.uint32(h ^ (h >> np.uint32(13)))
+    h = np.uint32(h * np.uint32(0xC2B2AE35))
+    return np.uint32(h ^ (h >> np.uint32(16)))

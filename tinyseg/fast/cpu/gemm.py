@@ -1,0 +1,146 @@
+"""Matrix products for numba kernels: `pack` a matrix B, then `product` (C = A B) or `outer` (C += Aᵀ B) with it.
+
+They run inside a parallel loop, on the thread that calls them, so that what they read and write is still in that
+thread's cache. Flat float32 arrays and indices, as in `tinyseg.fast.cpu.simd`.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL
+from tinyseg.fast.cpu.simd import NO_FLOOR, ROWS, WIDTH, clear, copy, tile
+
+FEW = 4
+_tile_rows, _tile_few, _tile_one = tile(ROWS), tile(FEW), tile(1)
+
+
+def packed(b):
+    """Pack a float32 matrix B (K, N) of any strides: panels of WIDTH columns, one after the other; zeros beyond N."""
+    K, N = b.shape
+    out = empty(K * -(-N // WIDTH) * WIDTH)
+    _pack(b, out)
+    return out
+
+
+def padded(b):
+    """Return a bias with zeros behind it, so that whole tiles can start from it."""
+    out = np.zeros(len(b) + WIDTH, np.float32)
+    out[: len(b)] = b
+    return out
+
+
+@njit(**PARALLEL)
+def _pack(b, out):
+    K, N = b.shape
+    panels = -(-N // WIDTH)
+    block = 256 if b.strides[0] < b.strides[1] else 16
+    for piece in prange(-(-K // block)):
+        first, last = piece * block, min(K, (piece + 1) * block)
+        for panel in range(panels):
+            j0 = panel * WIDTH
+            n, start = min(WIDTH, N - j0), panel * K * WIDTH
+            if b.strides[0] < b.strides[1]:  # reads what lies side by side one after the other
+                for j in range(n):
+                    for k in range(first, last):
+                        out[start + k * WIDTH + j] = b[k, j0 + j]
+            else:
+                for k in range(first, last):
+                    for j in range(n):
+                        out[start + k * WIDTH + j] = b[k, j0 + j]
+            for k in range(first, last):
+                clear(out, start + k * WIDTH + n, WIDTH - n)
+
+
+@njit(**OPTIONS)
+def rows_of_panel(m, taps, K, a, ai, a_t, a_i, a_k, b, bi, b_k, s, si, s_i, floor, c, ci, c_i):
+    """`product` for WIDTH columns; b_k is the distance between the rows of B, WIDTH where it is packed."""
+    i = 0
+    while i + ROWS <= m:
+        _tile_rows(
+            taps, K, a, ai + i * a_i, a_t, a_i, a_k, b, bi, b_k, s, si + i * s_i, s_i, floor, c, ci + i * c_i, c_i
+        )
+        i += ROWS
+    while i + FEW <= m:
+        _tile_few(
+            taps, K, a, ai + i * a_i, a_t, a_i, a_k, b, bi, b_k, s, si + i * s_i, s_i, floor, c, ci + i * c_i, c_i
+        )
+        i += FEW
+    while i < m:
+        _tile_one(
+            taps, K, a, ai + i * a_i, a_t, a_i, a_k, b, bi, b_k, s, si + i * s_i, s_i, floor, c, ci + i * c_i, c_i
+        )
+        i += 1
+
+
+@njit(**OPTIONS)
+def product(m, N, taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si, s_i, floor, c, ci, c_i):
+    """C[i, j] = max(floor, S[i, j] + sum_{t,k} A[t, i, k] B[t, k, j]) for i < m and j < N.
+
+    B is packed panel by panel, each of them taps·K rows. Arguments as for `tinyseg.fast.cpu.simd.tile`.
+    """
+    for j in range(0, N, WIDTH):
+        _panel(m, min(WIDTH, N - j), taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si + j, s_i, floor, c, ci + j, c_i)
+        bi += taps * K * WIDTH
+
+
+@njit(**OPTIONS)
+def _panel(m, n, taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si, s_i, floor, c, ci, c_i):
+    if n == WIDTH:
+        rows_of_panel(m, taps, K, a, ai, a_t, a_i, a_k, b, bi, WIDTH, s, si, s_i, floor, c, ci, c_i)
+        return
+    buffer = np.empty(ROWS * WIDTH, np.float32)  # where the panel reaches beyond C
+    for i in range(0, m, ROWS):
+        rows = min(ROWS, m - i)
+        for r in range(rows):
+            copy(buffer, r * WIDTH, s, si + (i + r) * s_i, n)
+            clear(buffer, r * WIDTH + n, WIDTH - n)
+        rows_of_panel(
+            rows, taps, K, a, ai + i * a_i, a_t, a_i, a_k, b, bi, WIDTH, buffer, 0, WIDTH, floor, buffer, 0, WIDTH
+        )
+        for r in range(rows):
+            copy(c, ci + (i + r) * c_i, buffer, r * WIDTH, n)
+
+
+@njit(**OPTIONS)
+def outer(M, N, K, a, ai, a_k, b, bi, b_k, panel, c, ci, c_i):
+    """C[i, j] += sum_k A[k, i] B[k, j] for i < M and j < N, with a_k and b_k the row strides of A and B.
+
+    `panel` is scratch of K·WIDTH floats. Long sums are for the caller to cut: keep K at some hundreds.
+    """
+    for j in range(0, N, WIDTH):
+        n = min(WIDTH, N - j)
+        if n == WIDTH:
+            rows_of_panel(M, 1, K, a, ai, 0, 1, a_k, b, bi + j, b_k, c, ci + j, c_i, NO_FLOOR, c, ci + j, c_i)
+        else:
+            for k in range(K):
+                copy(panel, k * WIDTH, b, bi + k * b_k + j, n)
+                clear(panel, k * WIDTH + n, WIDTH - n)
+            outer_panel(M, n, K, a, ai, a_k, panel, 0, c, ci + j, c_i)
+
+
+@njit(**OPTIONS)
+def outer_panel(M, n, K, a, ai, a_k, panel, start, c, ci, c_i):
+    """`outer` for one packed panel of n <= WIDTH columns."""
+    _panel(M, n, 1, K, a, ai, 0, 1, a_k, panel, start, c, ci, c_i, NO_FLOOR, c, ci, c_i)
+
+
+@njit(**PARALLEL)
+def sum_parts(parts, out):
+    """out = the sum of parts[0], parts[1], … of out's shape: what the threads have each summed for themselves."""
+    T = parts.shape[0]
+    flat, total = parts.reshape(T, -1), out.reshape(-1)
+    pieces = -(-total.size // 4096)
+    for piece in prange(pieces):
+        for i in range(piece * 4096, min(total.size, (piece + 1) * 4096)):
+            s = flat[0, i]
+            for t in range(1, T):
+                s += flat[t, i]
+            total[i] = s
+
+
+def summed(parts):
+    """Return the sum over the first axis."""
+    out = empty(parts.shape[1:])
+    sum_parts(parts, out)
+    return out

@@ -1,0 +1,319 @@
+"""The losses with numba: one pass over logits and targets for the value, one for the gradient.
+
+Equations and signatures as in `tinyseg.ops.loss`. Sums go by the rows and chunks of `tinyseg.fast.cpu.batch_norm`:
+float32 in the columns of a chunk, float64 beyond, the same for any number of threads. The cross-entropy works on BLOCK
+pixels at a time, laid out class by class, so that also two classes make long vectors.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu.activation import exp, log1p, sigmoid
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.batch_norm import cut, fold, in_rows
+from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
+
+BLOCK = 256
+BLOCKS = 16  # blocks that one thread works on at a time
+
+TINY = np.finfo(np.float32).tiny
+
+supports = float32
+
+
+# ----- binary cross-entropy ------------------------------------------------------------
+def bce_forward(z, t, weight, pos_weight):
+    """Sum of the weighted binary cross-entropy over all elements."""
+    *arrays, width, rows, chunks = _side_by_side(z, t, weight, pos_weight)
+    sums = empty((chunks, width))
+    _bce(*arrays, rows, sums)
+    return sums.sum(dtype=np.float64).astype(np.float32)
+
+
+def bce_grad(z, t, weight, pos_weight):
+    """Gradient of that sum with respect to z."""
+    *arrays, width, rows, chunks = _side_by_side(z, t, weight, pos_weight)
+    gz = empty(arrays[0].shape)
+    _bce_grad(*arrays, width, rows, chunks, gz)
+    if z.ndim != 4:
+        return gz.reshape(z.shape)
+    N, C, H, W = z.shape
+    return channels_first(gz.reshape(N, H, W, C))
+
+
+def _side_by_side(z, t, *weights):
+    """Return flat z and t, and each of the weights as long as z, or a row if it is one and the same in all of them."""
+    C, flat = (z.shape[1], pixels) if z.ndim == 4 else (1, np.ascontiguousarray)
+    arrays = [flat(np.asarray(a, np.float32)).reshape(-1) for a in (z, t)]
+    width, rows, chunks = cut(arrays[0][None], C)
+    for w in weights:
+        w = np.asarray(w, np.float32)
+        if w.size == 1 or (z.ndim == 4 and w.shape == (C, 1, 1)):
+            arrays.append(np.tile(w.reshape(-1), width // w.size))
+        else:
+            arrays.append(flat(np.broadcast_to(w, z.shape)).reshape(-1))
+    return *arrays, width, rows, chunks
+
+
+@njit(**PARALLEL)
+def _bce(z, t, weight, pos_weight, rows, sums):
+    chunks, width = sums.shape
+    weight_moves, pos_weight_moves = len(weight) == len(z), len(pos_weight) == len(z)
+    for chunk in prange(chunks):
+        s = sums[chunk]
+        for c in range(width):
+            s[c] = 0
+        for p in range(chunk * rows * width, min((chunk + 1) * rows * width, len(z)), width):
+            a, b = p * weight_moves, p * pos_weight_moves
+            _bce_row(z[p : p + width], t[p : p + width], weight[a : a + width], pos_weight[b : b + width], s)
+
+
+@njit(**OPTIONS)
+def _bce_row(z, t, weight, pos_weight, s):
+    one = np.float32(1)
+    for c in range(len(z)):
+        softplus = log1p(exp(-abs(z[c]))) + max(-z[c], np.float32(0))
+        s[c] += weight[c] * ((one - t[c]) * z[c] + (one + (pos_weight[c] - one) * t[c]) * softplus)
+
+
+@njit(**PARALLEL)
+def _bce_grad(z, t, weight, pos_weight, width, rows, chunks, gz):
+    weight_moves, pos_weight_moves = len(weight) == len(z), len(pos_weight) == len(z)
+    for chunk in prange(chunks):
+        for p in range(chunk * rows * width, min((chunk + 1) * rows * width, len(z)), width):
+            a, b, q = p * weight_moves, p * pos_weight_moves, p + width
+            _bce_grad_row(z[p:q], t[p:q], weight[a : a + width], pos_weight[b : b + width], gz[p:q])
+
+
+@njit(**OPTIONS)
+def _bce_grad_row(z, t, weight, pos_weight, gz):
+    one = np.float32(1)
+    for c in range(len(z)):
+        gz[c] = weight[c] * ((one - t[c]) - (one + (pos_weight[c] - one) * t[c]) * sigmoid(-z[c]))
+
+
+# ----- cross-entropy -------------------------------------------------------------------
+def class_numbers(t, C, ignore_index):
+    """Class numbers as int64, with -1 where they are to be ignored, and whether all others are 0 … C-1."""
+    if not isinstance(ignore_index, (int, np.integer, type(None))):
+        return NotImplemented
+    if ignore_index is None and t.dtype == np.int64:
+        return t, _all_below(np.ascontiguousarray(t).reshape(-1), C)
+    numbers = t.astype(np.int64, order="C")
+    if ignore_index is None or not -(2**63) <= ignore_index < 2**63:
+        return numbers, _all_below(numbers.reshape(-1), C)
+    return numbers, _all_below_but(numbers.reshape(-1), C, ignore_index)
+
+
+@njit(**OPTIONS)
+def _all_below(t, C):
+    """Whether all numbers are 0 … C-1."""
+    outside = False
+    for i in range(len(t)):
+        outside |= (t[i] < 0) | (t[i] >= C)
+    return not outside
+
+
+@njit(**OPTIONS)
+def _all_below_but(t, C, ignored):
+    """The same, leaving out `ignored`, for which -1 is put in."""
+    outside = False
+    for i in range(len(t)):
+        outside |= ((t[i] < 0) | (t[i] >= C)) & (t[i] != ignored)
+        t[i] = -1 if t[i] == ignored else t[i]
+    return not outside
+
+
+def ce_forward(z, t, weight):
+    """Sum over pixels of weight[t] · (-log softmax(z)[t]), and of weight[t]; t (N, H, W), -1 where ignored."""
+    z, strides, _ = _any_layout(z)
+    t = np.ascontiguousarray(t, np.int64).reshape(len(z), -1)
+    sums = np.empty((len(z), -(-t.shape[1] // (BLOCK * BLOCKS)), 2))
+    _ce(z, *strides, t, np.asarray(weight, np.float32), sums)
+    total, count = sums.sum(axis=(0, 1)).astype(np.float32)
+    return total, count
+
+
+def ce_grad(z, t, weight):
+    """Gradient of the first of those sums with respect to z."""
+    z, strides, public = _any_layout(z)
+    t = np.ascontiguousarray(t, np.int64).reshape(len(z), -1)
+    gz = empty(z.shape)
+    _ce_grad(z, *strides, t, np.asarray(weight, np.float32), gz)
+    return public(gz)
+
+
+def _any_layout(z):
+    """Return z as (N, C·H·W) floats as they lie, the strides of classes and pixels, and the way back to z's shape."""
+    N, C, H, W = z.shape
+    if z.flags.c_contiguous:
+        return z.reshape(N, -1), (H * W, 1), lambda a: a.reshape(N, C, H, W)
+    return pixels(z).reshape(N, -1), (1, C), lambda a: channels_first(a.reshape(N, H, W, C))
+
+
+@njit(**PARALLEL)
+def _ce(z, of_class, of_pixel, t, weight, sums):
+    N, chunks, _ = sums.shape
+    P, C = t.shape[1], len(weight)
+    for task in prange(N * chunks):
+        n, chunk = task // chunks, task % chunks
+        e, block, k = np.empty((C, BLOCK), np.float32), np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int32)
+        columns = np.zeros((2, BLOCK))
+        for p in range(chunk * BLOCK * BLOCKS, min((chunk + 1) * BLOCK * BLOCKS, P), BLOCK):
+            _gather(z[n], of_class, of_pixel, p, t[n, p : p + BLOCK], e, k)
+            _pick(e, k, weight, block[0], block[2], block[3])
+            _exponentials(e, block[0], block[1])
+            _add_losses(k, block[0], block[1], block[2], block[3], columns[0], columns[1])
+        sums[n, chunk, 0], sums[n, chunk, 1] = columns[0].sum(), columns[1].sum()
+
+
+@njit(**PARALLEL)
+def _ce_grad(z, of_class, of_pixel, t, weight, gz):
+    (N, P), C = t.shape, len(weight)
+    chunks = -(-P // (BLOCK * BLOCKS))
+    for task in prange(N * chunks):
+        n, chunk = task // chunks, task % chunks
+        e, block, k = np.empty((C, BLOCK), np.float32), np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int32)
+        for p in range(chunk * BLOCK * BLOCKS, min((chunk + 1) * BLOCK * BLOCKS, P), BLOCK):
+            _gather(z[n], of_class, of_pixel, p, t[n, p : p + BLOCK], e, k)
+            _pick(e, k, weight, block[0], block[2], block[3])
+            _exponentials(e, block[0], block[1])
+            _scatter_grad(e, k, block[1], block[3], of_class, of_pixel, p, min(BLOCK, P - p), gz[n])
+
+
+@njit(**OPTIONS)
+def _gather(z, of_class, of_pixel, p, t, e, k):
+    """Logits of the pixels from p on class by class, and the classes they have; zeros fill the block."""
+    m = len(t)
+    for j in range(m):
+        k[j] = np.int32(t[j])
+    k[m:] = -1
+    e[:, m:] = 0
+    for c in range(len(e)):
+        first, es = c * of_class + p * of_pixel, e[c]
+        if of_pixel == 1:  # a loop of its own, which the compiler can turn into one over vectors
+            _copy(z[first : first + m], es)
+        else:
+            _copy(z[first : first + m * of_pixel : of_pixel], es)
+
+
+@njit(**OPTIONS)
+def _copy(a, b):
+    for j in range(len(a)):
+        b[j] = a[j]
+
+
+@njit(**OPTIONS)
+def _pick(e, k, weight, top, picked, weights):
+    """Of each pixel the largest logit, that of its class, and the weight of that class; 0 where it has none."""
+    for j in range(BLOCK):
+        top[j] = e[0, j]
+        picked[j] = weights[j] = np.float32(0)
+    for c in range(len(e)):
+        es, w, label = e[c], weight[c], np.int32(c)
+        for j in range(BLOCK):
+            z, before = es[j], picked[j]  # loaded in any case: else it would be a branch
+            picked[j] = z if k[j] == label else before
+            top[j] = max(top[j], z)
+        for j in range(BLOCK):
+            before = weights[j]
+            weights[j] = w if k[j] == label else before
+
+
+@njit(**OPTIONS)
+def _exponentials(e, top, total):
+    """exp(z - top) in the place of z, and its sum over the classes."""
+    for j in range(BLOCK):
+        total[j] = 0
+    for c in range(len(e)):
+        es = e[c]
+        for j in range(BLOCK):
+            es[j] = exp(es[j] - top[j])
+            total[j] += es[j]
+
+
+@njit(**OPTIONS)
+def _add_losses(k, top, total, picked, weights, losses, counts):
+    for j in range(BLOCK):
+        loss = weights[j] * (_log(total[j]) - (picked[j] - top[j]))
+        picked[j] = loss if k[j] >= 0 else np.float32(0)
+    for j in range(BLOCK):
+        losses[j] += picked[j]
+        counts[j] += weights[j]
+
+
+@njit(**OPTIONS)
+def _log(x):
+    """log x for normal x >= 1: with x = 2ⁿ y and 1 <= y < 2 it is n log 2 + log y."""
+    n = np.int32((np.float32(x).view(np.int32) >> 23) - 127)
+    y = x * np.int32((127 - n) << 23).view(np.float32)  # NaN stays NaN
+    return np.float32(n) * np.float32(0.6931471805599453) + log1p(y - np.float32(1))
+
+
+@njit(**OPTIONS)
+def _scatter_grad(e, k, total, weights, of_class, of_pixel, p, m, gz):
+    for j in range(BLOCK):
+        total[j] = np.float32(1) / total[j]
+    for c in range(len(e)):
+        es, first, label = e[c], c * of_class + p * of_pixel, np.int32(c)
+        for j in range(BLOCK):
+            es[j] = weights[j] * (es[j] * total[j] - (np.float32(1) if k[j] == label else np.float32(0)))
+        if of_pixel == 1:
+            _copy(es[:m], gz[first:])
+        else:
+            _copy(es[:m], gz[first : first + m * of_pixel : of_pixel])
+
+
+# ----- soft Dice -----------------------------------------------------------------------
+def dice_forward(p, t, smooth, axes):
+    """Soft Dice over `axes`: D, and its denominator."""
+    if axes not in ((2, 3), (0, 2, 3)):
+        return NotImplemented
+    N, C = p.shape[:2]
+    I = N if axes == (2, 3) else 1
+    p, t = (pixels(np.asarray(a, np.float32)).reshape(I, -1) for a in (p, t))
+    width, rows, chunks = cut(p, C)
+    sums = empty((I, chunks, 2, width))
+    _dice_sums(p, t, rows, sums)
+    both, product = fold(sums, C).astype(np.float32).reshape(2, *((N, C) if axes == (2, 3) else (C,)))
+    denominator = np.maximum(both + smooth, TINY)
+    return (2 * product + smooth) / denominator, denominator
+
+
+def dice_grad(gD, p, t, D, denominator):
+    """Gradient of D with respect to p; gD, D and denominator (N, C, 1, 1) or (1, C, 1, 1)."""
+    N, C, H, W = p.shape
+    gD, D = (a.reshape(-1, C) for a in (gD / denominator, D))
+    t = pixels(np.asarray(t, np.float32)).reshape(len(D), -1)
+    gp = empty(t.shape)
+    _dice_grad(t, *in_rows(t, gD, D), gp)
+    return channels_first(gp.reshape(N, H, W, C))
+
+
+@njit(**PARALLEL)
+def _dice_sums(p, t, rows, sums):
+    I, chunks, _, width = sums.shape
+    for task in prange(I * chunks):
+        n, chunk = task // chunks, task % chunks
+        both, product = sums[n, chunk, 0], sums[n, chunk, 1]
+        for c in range(width):
+            both[c] = product[c] = 0
+        for q in range(chunk * rows * width, min((chunk + 1) * rows * width, p.shape[1]), width):
+            ps, ts = p[n, q : q + width], t[n, q : q + width]
+            for c in range(len(ps)):
+                both[c] += ps[c] + ts[c]
+                product[c] += ps[c] * ts[c]
+
+
+@njit(**PARALLEL)
+def _dice_grad(t, coefficients, rows, gp):
+    I, M = t.shape
+    width = coefficients.shape[2]
+    chunks = -(-M // (rows * width))
+    for task in prange(I * chunks):
+        n, chunk = task // chunks, task % chunks
+        scale, D = coefficients[n, 0], coefficients[n, 1]
+        for q in range(chunk * rows * width, min((chunk + 1) * rows * width, M), width):
+            ts, out = t[n, q : q + width], gp[n, q : q + width]
+            for c in range(len(ts)):
+                out[c] = scale[c] * (np.float32(2) * ts[c] - D[c])

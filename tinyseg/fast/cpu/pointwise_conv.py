@@ -1,0 +1,66 @@
+"""Pointwise convolution with numba: with channels last, the pixels are the rows of the matrix just as they lie.
+
+Equations and signatures as in `tinyseg.ops.pointwise_conv`.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.gemm import outer, packed, padded, product, summed
+from tinyseg.fast.cpu.prepared import prepared
+from tinyseg.fast.cpu.simd import NO_FLOOR, WIDTH, clear
+
+ROWS = 192  # pixels at a time: a whole number of tiles whose channels, up to some hundreds, stay in cache
+
+supports = float32
+
+
+def forward(x, w):
+    """Map the channels of every pixel: (N, C, H, W) -> (N, K, H, W)."""
+    x = pixels(x)
+    y = empty((*x.shape[:3], len(w)))
+    B = prepared(w, "packed", lambda: packed(w.T))
+    _map(x, B, padded(np.zeros(len(w))), threads(), y)
+    return channels_first(y)
+
+
+def grad_x(gy, w):
+    """Gradient of the input: the transposed map."""
+    return forward(gy, w.T)
+
+
+def grad_w(x, gy):
+    """Gradient of the weights, (K, C)."""
+    x, gy = pixels(x), pixels(gy)
+    K, C = gy.shape[3], x.shape[3]
+    gw, panels = empty((threads(), K, C)), empty((threads(), ROWS * WIDTH))
+    _gradient(x, gy, panels, gw)
+    return summed(gw)
+
+
+@njit(**PARALLEL)
+def _map(x, B, b, T, y):
+    C, K = x.shape[3], y.shape[3]
+    xs, ys = x.reshape(-1), y.reshape(-1)
+    P = xs.size // C
+    pieces = -(-P // ROWS)
+    for t in prange(T):
+        for piece in range(pieces * t // T, pieces * (t + 1) // T):
+            i = piece * ROWS
+            product(min(ROWS, P - i), K, 1, C, xs, i * C, 0, C, 1, B, 0, b, 0, 0, NO_FLOOR, ys, i * K, K)
+
+
+@njit(**PARALLEL)
+def _gradient(x, gy, panels, gw):
+    C, K, T = x.shape[3], gy.shape[3], gw.shape[0]
+    xs, gys = x.reshape(-1), gy.reshape(-1)
+    P = xs.size // C
+    pieces = -(-P // ROWS)
+    for t in prange(T):
+        sums = gw[t].reshape(-1)
+        clear(sums, 0, sums.size)
+        for piece in range(pieces * t // T, pieces * (t + 1) // T):
+            i = piece * ROWS
+            outer(K, C, min(ROWS, P - i), gys, i * K, K, xs, i * C, C, panels[t], sums, 0, C)

@@ -1,0 +1,55 @@
+"""Weights in the form that a kernel wants them, remembered during inference.
+
+Packing weights, or transforming them for Winograd's method, is work for every step of training, since every step
+changes them. In inference (under `no_grad`) they stay, and so does what was made of them: it is remembered for as long
+as the array of weights lives, and used while a fingerprint of the weights says that nobody changed them in place.
+"""
+
+import weakref
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.autograd import is_grad_enabled
+from tinyseg.fast.cpu.channels_last import PARALLEL
+
+_made = {}  # id of the weights: {form: (weak reference to the weights, fingerprint, what was made)}
+
+
+def prepared(w, form, make):
+    """Return `make()`, which depends on the array `w` alone, or what it returned the last time for this `form`."""
+    key = id(w)
+    if is_grad_enabled():
+        _made.pop(key, None)  # about to be trained: do not keep what will not be used
+        return make()
+    mark = fingerprint(w)
+    of, old_mark, value = _made.get(key, {}).get(form, (None, None, None))
+    if of is None or of() is not w or mark != old_mark:
+        value = make()
+        _made.setdefault(key, {})[form] = weakref.ref(w, lambda _, made=_made: made.pop(key, None)), mark, value
+    return value
+
+
+def remembered(w):
+    """Return what is remembered for the array `w`: a list, with what was made for each form."""
+    return [value for _, _, value in _made.get(id(w), {}).values()]
+
+
+def fingerprint(w):
+    """A 64-bit number that differs, but for one chance in 2⁶⁴, for arrays of different bits; and the shape."""
+    bits = np.ascontiguousarray(w).reshape(-1).view(np.uint32)
+    return int(_fingerprints(bits, np.empty(64, np.uint64)).sum(dtype=np.uint64)), w.shape
+
+
+@njit(**PARALLEL)
+def _fingerprints(bits, parts):
+    """Sums over the words of 64 pieces, each word mixed with its place."""
+    n = bits.size
+    for part in prange(64):
+        start = n * part // 64
+        piece, h = bits[start : n * (part + 1) // 64], np.uint64(part)
+        for i in range(piece.size):
+            x = (np.uint64(piece[i]) + np.uint64(start + i)) * np.uint64(0x9E3779B97F4A7C15)
+            h += (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+        parts[part] = h
+    return parts

@@ -1,0 +1,153 @@
+"""Depthwise separable convolution with numba: a few rows of D at a time, multiplied while they are in cache.
+
+Equations and signatures as in `tinyseg.ops.separable_conv`.
+
+    forward    for every band: load rows of X, D = depthwise(band), Y = max(floor, b + D wpᵀ)
+    backward   for every band: G = gy where y > 0, gb += sum G, load rows of X, D again, gwp += Gᵀ D, gD = G wp;
+               then the depthwise backward pass of gD
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.bands import load_band
+from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, pixels, threads, whole_vectors
+from tinyseg.fast.cpu.channels_last import float32 as all_float32
+from tinyseg.fast.cpu.depthwise_conv import (
+    band_rows,
+    correlate_gradient,
+    correlate_transposed,
+    taps_of,
+    windows,
+)
+from tinyseg.fast.cpu.fused_conv import halves
+from tinyseg.fast.cpu.gemm import outer, packed, padded, product, summed
+from tinyseg.fast.cpu.prepared import prepared
+from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, keep_where_positive, load, store
+from tinyseg.fast.cpu.upsample import sum_blocks
+
+LONGEST = 256  # pixels in one sum of `outer`
+
+
+def supports(*arrays):
+    """float32, and at most two inputs to join (the arrays are wd, wp, b or gy, and the xs)."""
+    return all_float32(*arrays) and len(arrays) <= 5
+
+
+def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
+    """Return y (N, K, OH, OW)."""
+    x, x2 = halves(xs)
+    w = taps_of(wd)
+    y = empty((len(x), *out, len(wp)))
+    rows, width, scratch = _scratch(y, w, stride, w.shape[2])
+    floor = np.float32(0) if relu else NO_FLOOR
+    B = prepared(wp, "packed", lambda: packed(wp.T))
+    _forward(x, x2, w, B, padded(b), stride, pads[0][0], pads[1][0], factor, rows, width, floor, scratch, y)
+    return channels_first(y)
+
+
+def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
+    """Gradients of wd, wp, b, and a tuple of those of the xs."""
+    (x, x2), gy, w = halves(xs), pixels(gy), taps_of(wd)
+    K, C = wp.shape
+    gD = empty((*gy.shape[:3], C))
+    rows, width, scratch = _scratch(gy, w, stride, w.shape[2] + whole_vectors(K))
+    gw, gb = empty((threads(), K, C)), empty((threads(), whole_vectors(K)))
+    y = pixels(y) if relu else gy
+    _backward(
+        gy, x, x2, y, w, packed(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
+        padded(np.zeros(C)), scratch, gw, gb, gD,
+    )  # fmt: skip
+    gxs = [empty((len(x), factor * x.shape[1], factor * x.shape[2], half.shape[3])) for half in (x, x2)]
+    correlate_transposed(gD, wd, stride, pads, *gxs)
+    gwd = correlate_gradient(x, x2, gD, wd.shape, stride, pads, factor)
+    if factor > 1:
+        gxs = [sum_blocks(gx, factor) for gx in gxs]
+    return gwd, summed(gw), gb.sum(axis=0)[:K], tuple(channels_first(gx) for gx in gxs[: len(xs)])
+
+
+def _scratch(y, w, stride, pixel):
+    """Rows of output to a band, pixels to a row of a band, and scratch for a band and `pixel` floats an output."""
+    (N, OH, OW, _), (KH, KW, pitch) = y.shape, w.shape
+    rows, width = band_rows(N, OH, OW * pitch), (OW - 1) * stride[1] + KW
+    band = ((rows - 1) * stride[0] + KH) * width * pitch
+    return rows, width, empty((threads(), band + rows * OW * pixel + LONGEST * WIDTH))
+
+
+@njit(**PARALLEL)
+def _forward(x, x2, w, B, b, stride, top, left, factor, rows, width, floor, scratch, y):
+    N, OH, OW, K = y.shape
+    KH, _, pitch = w.shape
+    sh, sw = stride
+    C, bands, T = x.shape[3] + x2.shape[3], -(-OH // rows), scratch.shape[0]
+    D = ((rows - 1) * sh + KH) * width * pitch  # where D begins in the scratch
+    ys = y.reshape(-1)
+    for t in prange(T):
+        band = scratch[t]
+        for task in range(N * bands * t // T, N * bands * (t + 1) // T):
+            n, i0 = task // bands, task % bands * rows
+            m = min(rows, OH - i0)
+            _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
+            product(m * OW, K, 1, C, band, D, 0, pitch, 1, B, 0, b, 0, 0, floor, ys, (n * OH + i0) * OW * K, K)
+
+
+@njit(**PARALLEL)
+def _backward(gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, gw, gb, gD):
+    N, OH, OW, K = gy.shape
+    KH, _, pitch = w.shape
+    sh, sw = stride
+    C, bands, T = x.shape[3] + x2.shape[3], -(-OH // rows), scratch.shape[0]
+    g_pitch = gb.shape[1]
+    D = ((rows - 1) * sh + KH) * width * pitch
+    G = D + rows * OW * pitch
+    panel = G + rows * OW * g_pitch
+    gys, ys, gDs = gy.reshape(-1), y.reshape(-1), gD.reshape(-1)
+    for t in prange(T):
+        band, gwt, gbt, piece = scratch[t], gw[t].reshape(-1), gb[t], np.empty(g_pitch, np.float32)
+        clear(gwt, 0, gwt.size)
+        clear(gbt, 0, gbt.size)
+        for task in range(N * bands * t // T, N * bands * (t + 1) // T):
+            n, i0 = task // bands, task % bands * rows
+            m = min(rows, OH - i0)
+            pixel = (n * OH + i0) * OW
+            masked(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece)
+            for k in range(g_pitch):
+                gbt[k] += piece[k]
+            _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
+            for j in range(0, m * OW, LONGEST):
+                k = min(LONGEST, m * OW - j)
+                outer(K, C, k, band, G + j * g_pitch, g_pitch, band, D + j * pitch, pitch, band[panel:], gwt, 0, C)
+            product(m * OW, C, 1, K, band, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
+
+
+@njit(**OPTIONS)
+def _depthwise(x, x2, n, first, left, factor, w, sh, sw, m, OW, width, band, D):
+    """m rows of D, to band[D:], from the rows of image n that begin at `first`, loaded to band[0:]."""
+    KH, KW, pitch = w.shape
+    C, ws = x.shape[3] + x2.shape[3], w.reshape(-1)
+    load_band(x, x2, n, first, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch)
+    for i in range(m):
+        start, target = i * sh * width * pitch, D + i * OW * pitch
+        windows(band, start, width, pitch, ws, KH, KW, sw, OW, 0, C, band, target, pitch)
+
+
+@njit(**OPTIONS)
+def masked(m, K, gy, y, start, relu, out, oi, pitch, gb):
+    """Copy m pixels of gy, 0 where y is not positive if `relu`, to out[oi:]; gb is their sum."""
+    whole = K - K % LANES
+    clear(gb, 0, pitch)
+    for i in range(m):
+        p, q = start + i * K, oi + i * pitch
+        for c in range(0, whole, LANES):
+            g = load(gy, p + c)
+            if relu:
+                g = keep_where_positive(g, load(y, p + c))
+            store(out, q + c, g)
+            store(gb, c, load(gb, c) + g)
+        for c in range(whole, K):
+            g = gy[p + c] if not relu or y[p + c] > 0 else np.float32(0)
+            out[q + c] = g
+            gb[c] += g
+        for c in range(K, pitch):
+            out[q + c] = 0

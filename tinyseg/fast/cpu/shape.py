@@ -1,0 +1,68 @@
+"""Concatenation of channels with numba: of each pixel, the channels of two arrays are copied at a time.
+
+Equations and signatures as in `tinyseg.ops.shape`; along other axes, the maths path computes.
+"""
+
+from itertools import pairwise, zip_longest
+
+from numba import njit, prange
+
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels
+from tinyseg.fast.cpu.simd import copy
+
+
+def supports(*arrays):
+    return all(a.ndim == 4 for a in arrays) and float32(*arrays)
+
+
+def concat_forward(xs, axis):
+    """Join arrays along `axis`."""
+    if axis != 1:
+        return NotImplemented
+    xs = [pixels(x) for x in xs]
+    y = empty((*xs[0].shape[:3], sum(x.shape[3] for x in xs)))
+    for start, a, b in _pairs(xs):
+        _join(a, b, y, start)
+    return channels_first(y)
+
+
+def concat_backward(gy, cuts, axis):
+    """Cut gy at the indices `cuts` of `axis`: one array for each input."""
+    if axis != 1:
+        return NotImplemented
+    gy, ends = pixels(gy), (0, *cuts, gy.shape[1])
+    gxs = [empty((*gy.shape[:3], end - start)) for start, end in pairwise(ends)]
+    for start, a, b in _pairs(gxs):
+        _part(gy, start, a, b)
+    return tuple(channels_first(gx) for gx in gxs)
+
+
+def _pairs(xs):
+    """Yield the arrays two by two, after the number of channels before them; an odd one goes with an empty one."""
+    start, nothing = 0, xs[0][..., :0].copy()
+    for a, b in zip_longest(xs[::2], xs[1::2], fillvalue=nothing):
+        yield start, a, b
+        start += a.shape[3] + b.shape[3]
+
+
+@njit(**PARALLEL)
+def _join(a, b, y, start):
+    N, H, W, C = y.shape
+    A, B = a.shape[3], b.shape[3]
+    a, b, y = a.reshape(-1), b.reshape(-1), y.reshape(-1)
+    for row in prange(N * H):
+        for pixel in range(row * W, (row + 1) * W):
+            copy(y, pixel * C + start, a, pixel * A, A)
+            copy(y, pixel * C + start + A, b, pixel * B, B)
+
+
+@njit(**PARALLEL)
+def _part(y, start, a, b):
+    N, H, W, C = y.shape
+    A, B = a.shape[3], b.shape[3]
+    a, b, y = a.reshape(-1), b.reshape(-1), y.reshape(-1)
+    for row in prange(N * H):
+        for pixel in range(row * W, (row + 1) * W):
+            copy(a, pixel * A, y, pixel * C + start, A)
+            copy(b, pixel * B, y, pixel * C + start + A, B)

@@ -1,0 +1,141 @@
+"""Upsampling with numba: whole pixels, all their channels, are copied and summed.
+
+Equations and signatures as in `tinyseg.ops.upsample`. Of the interpolation matrices A and B, and of their transposes,
+only what is not 0 is kept: each row is a *first* column and a few weights. So one kernel computes A X Bᵀ and Aᵀ GY B,
+each pixel of the result gathered from those that it depends on. Of fewer channels than a vector has, the maths path's
+matrix products are faster.
+"""
+
+import functools
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.channels_last import FAST, PARALLEL, channels_first, float32, pixels
+from tinyseg.fast.cpu.simd import LANES, fma, load, splat, store
+from tinyseg.ops.upsample import bilinear_forward as forward_of_few
+from tinyseg.ops.upsample import bilinear_grad_x as grad_x_of_few
+
+supports = float32
+
+
+def nearest_forward(x, factor):
+    """Repeat every pixel fh x fw times."""
+    x, (fh, fw) = pixels(x), factor
+    N, H, W, C = x.shape
+    y = empty((N, H * fh, W * fw, C))
+    _repeat(x, y, fh, fw)
+    return channels_first(y)
+
+
+def nearest_grad_x(gy, factor):
+    """Sum the gradient over every fh x fw block."""
+    return channels_first(sum_blocks(pixels(gy), *factor))
+
+
+def bilinear_forward(x, factor):
+    """Interpolate both axes: A X Bᵀ."""
+    if x.shape[1] < LANES:
+        return forward_of_few(x, factor)
+    x, (fh, fw) = pixels(x), factor
+    N, H, W, C = x.shape
+    y = empty((N, H * fh, W * fw, C))
+    _gather(x, *_rows(H, fh), *_rows(W, fw), y)
+    return channels_first(y)
+
+
+def bilinear_grad_x(gy, factor):
+    """The transposed maps: Aᵀ GY B."""
+    if gy.shape[1] < LANES:
+        return grad_x_of_few(gy, factor)
+    gy, (fh, fw) = pixels(gy), factor
+    N, OH, OW, C = gy.shape
+    H, W = OH // fh, OW // fw
+    gx = empty((N, H, W, C))
+    _gather(gy, *_transposed_rows(H, fh), *_transposed_rows(W, fw), gx)
+    return channels_first(gx)
+
+
+def sum_blocks(gy, fh, fw=None):
+    """Sum an array (N, fh·H, fw·W, C) over its blocks: (N, H, W, C)."""
+    fw = fh if fw is None else fw
+    N, H, W, C = gy.shape
+    gx = empty((N, H // fh, W // fw, C))
+    _sum_blocks(gy, gx, fh, fw)
+    return gx
+
+
+# ----- interpolation matrices (f·n, n): A[i, r] = max(0, 1 - |position(i) - r|) --------
+@functools.lru_cache(maxsize=64)
+def _rows(n, f):
+    """Of each row i: the first column r and the weights of the `K` columns from there, (f·n,) and (f·n, K)."""
+    position, K = _positions(n, f), min(2, n)
+    first = np.minimum(position.astype(np.int64), n - K)
+    return first, _weights(position[:, None] - (first[:, None] + np.arange(K)))
+
+
+@functools.lru_cache(maxsize=64)
+def _transposed_rows(n, f):
+    """Of each column r: the first row i and the weights of the `K` rows from there, (n,) and (n, K)."""
+    r, K = np.arange(n), min(2, n) * f
+    first = np.clip((2 * r - 1) * f // 2, 0, n * f - K)
+    return first, _weights(_positions(n, f)[first[:, None] + np.arange(K)] - r[:, None])
+
+
+def _positions(n, f):
+    return np.clip((np.arange(n * f) + 0.5) / f - 0.5, 0, n - 1)
+
+
+def _weights(distance):
+    return np.maximum(0, 1 - abs(distance)).astype(np.float32)
+
+
+# ----- the kernels -----------------------------------------------------------------------
+@njit(**PARALLEL)
+def _gather(x, top, a, left, b, y):
+    """y[n, i, j] = sum_{u,v} a[i, u] b[j, v] x[n, top[i] + u, left[j] + v]."""
+    N, OH, OW, C = y.shape
+    H, W = x.shape[1:3]
+    x, y = x.reshape(-1), y.reshape(-1)
+    for row in prange(N * OH):
+        n, i = row // OH, row % OH
+        for j in range(OW):
+            source, target = ((n * H + top[i]) * W + left[j]) * C, (row * OW + j) * C
+            for first in range(0, C, LANES):
+                c = min(first, C - LANES)  # the last vector may overlap the one before
+                total = splat(np.float32(0))
+                for u in range(a.shape[1]):
+                    for v in range(b.shape[1]):
+                        total = fma(splat(a[i, u] * b[j, v]), load(x, source + (u * W + v) * C + c), total)
+                store(y, target + c, total)
+
+
+@njit(**FAST)
+def _repeat(x, y, fh, fw):
+    N, H, W, C = x.shape
+    for row in prange(N * H * fh):
+        n, i = row // (H * fh), row % (H * fh)
+        source, target = x[n, i // fh], y[n, i]
+        for q in range(W):
+            for v in range(fw):
+                for c in range(C):
+                    target[q * fw + v, c] = source[q, c]
+
+
+@njit(**FAST)
+def _sum_blocks(gy, gx, fh, fw):
+    N, H, W, C = gx.shape
+    for row in prange(N * H):
+        n, r = row // H, row % H
+        target = gx[n, r]
+        for u in range(fh):
+            source = gy[n, r * fh + u]
+            for q in range(W):
+                for v in range(fw):
+                    if u == 0 and v == 0:
+                        for c in range(C):
+                            target[q, c] = source[q * fw, c]
+                    else:
+                        for c in range(C):
+                            target[q, c] += source[q * fw + v, c]

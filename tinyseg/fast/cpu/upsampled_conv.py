@@ -1,0 +1,99 @@
+"""Convolution of an upsampled image without the upsampled image: 9 products of matrices where there were 16.
+
+Repeat every pixel f x f times, then convolve with w (k x k, `before` rows of padding above). Along one axis, output p
+sees input q through all taps u with (p + u - before) // f = q: u = t + r, t = f·q - p + before, r = 0 … f - 1. Hence
+
+    y[p] = sum_q W[f·q - p + before] x[q],     W[t] = sum_r w[t + r],     t = -(f - 1) … k - 1
+
+This is a transposed convolution with the k + f - 1 taps of W and stride f. So, both axes alike:
+
+    forward   the outputs p = f·i + a for each a = 0 … f - 1 are a convolution of x with every f-th tap of W
+    grad_x    gx[q] = sum_p W[f·q - p + before] gy[p], a convolution of gy with stride f
+    grad_w    gW[t] = sum_q gy[f·q - t + before] x[q], the gradient of that convolution;  gw[u] = sum_r gW[u - r]
+
+For the 2x2 kernels of U-Net, upsampled by 2, W has 3x3 taps on a quarter of the pixels.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.bands import NOTHING
+from tinyseg.fast.cpu.channels_last import PARALLEL
+from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient
+from tinyseg.fast.cpu.gemm import padded
+from tinyseg.fast.cpu.prepared import prepared
+from tinyseg.fast.cpu.simd import NO_FLOOR
+
+
+def forward(x, w, b, floor, pads, f, y):
+    """y = max(floor, b + convolution of x (N, H, W, C), f x f upsampled, with w (K, C, KH, KW) and stride 1)."""
+    for a, c, taps, border in prepared(w, ("phases", pads, f), lambda: phases(w, pads, f)):
+        convolve(x, NOTHING, taps, b, floor, (1, 1), border, y, every=f, at=(a, c))
+
+
+def backward(x, w, gy, pads, f, gx):
+    """Write the gradient of x to gx, unless that is None; return the gradient of w."""
+    (K, C, KH, KW), ((top, _), (left, _)) = w.shape, pads
+    shape, pads = (C, K, KH + f - 1, KW + f - 1), ((KH - 1 - top, 0), (KW - 1 - left, 0))
+    if gx is not None:
+        turned = box(w, f)[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        convolve(gy, NOTHING, turned, padded(np.zeros(C)), NO_FLOOR, (f, f), pads, gx)
+    gw = empty(w.shape)
+    _sum_windows(convolve_gradient(gy, NOTHING, x, shape, (f, f), pads), f, gw)
+    return gw
+
+
+def phases(w, pads, f):
+    """List (a, c, the taps of W that outputs (f·i + a, f·j + c) use, their padding)."""
+    W, ((top, _), (left, _)), out = box(w, f), pads, []
+    for a in range(f):
+        rows, above = _phase(w.shape[2], top, f, a)
+        for c in range(f):
+            columns, before = _phase(w.shape[3], left, f, c)
+            out.append((a, c, W[:, :, rows, columns], ((above, 0), (before, 0))))
+    return out
+
+
+def box(w, f):
+    """W (K, C, KH + f - 1, KW + f - 1), the sums of w over windows of f x f."""
+    K, C, KH, KW = w.shape
+    W = empty((K, C, KH + f - 1, KW + f - 1))
+    _box(w, f, W)
+    return W
+
+
+@njit(**PARALLEL)
+def _box(w, f, W):
+    K, C, KH, KW = w.shape
+    for k in prange(K):
+        for c in range(C):
+            for t in range(W.shape[2]):
+                for s in range(W.shape[3]):
+                    total = np.float32(0)
+                    for u in range(max(0, t - f + 1), min(KH, t + 1)):
+                        for v in range(max(0, s - f + 1), min(KW, s + 1)):
+                            total += w[k, c, u, v]
+                    W[k, c, t, s] = total
+
+
+@njit(**PARALLEL)
+def _sum_windows(gW, f, gw):
+    """gw[u] = sum_r gW[u - r]; gW comes turned round and with its channels changed over, (C, K, …)."""
+    K, C, KH, KW = gw.shape
+    for k in prange(K):
+        for c in range(C):
+            for u in range(KH):
+                for v in range(KW):
+                    total = np.float32(0)
+                    for r in range(KH - 1 - u, KH - 1 - u + f):
+                        for s in range(KW - 1 - v, KW - 1 - v + f):
+                            total += gW[c, k, r, s]
+                    gw[k, c, u, v] = total
+
+
+def _phase(k, before, f, a):
+    """Which taps of W the outputs f·i + a use, a slice, and how many inputs before i the first of them is."""
+    t = f - 1 - a + before  # index of the tap that meets input i
+    first = t % f
+    return slice(first, k + f - 1, f), (t - first) // f

@@ -1,0 +1,223 @@
+"""Winograd's convolution F(4x4, 3x3) with numba: 36 multiplications for 16 outputs of a 3x3 window, instead of 144.
+
+Derivation and matrices: docs/ops/winograd.md. A tile is 4 x 4 outputs, which see 6 x 6 inputs d. With k = 1 … 36 the
+elements of the transformed tile,
+
+    forward    V = Bᵀ d B      U = G w Gᵀ      M_k = V_k U_k (a matrix product over channels)      y = Aᵀ M A
+    gradient   Z = A gy Aᵀ     dU_k = Z_kᵀ V_k (a matrix product over tiles)                       gw = Gᵀ dU G
+
+The gradient of the input is the forward pass with w turned round. V is kept as [channel panel][k][tile][WIDTH], so that
+the same array is the left side of one product and the packed right side of the other. From one k to the next it is an
+odd number of rows: were it a power of two, all 36 elements of a tile would share one set of the cache.
+
+Float32 rounding grows from about 1e-6 of the largest output to about 1e-5, which is why `using(winograd=False)` exists.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+from tinyseg.backend import config
+from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.bands import load_band, pitch_of
+from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, threads
+from tinyseg.fast.cpu.gemm import outer_panel, rows_of_panel
+from tinyseg.fast.cpu.prepared import prepared
+from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
+from tinyseg.fast.cpu.winograd_tiles import (
+    gradient_tile,
+    input_tile,
+    output_tile,
+    weights_gradient_tile,
+    weights_tile,
+)
+
+STRIP = 16  # tiles that are transformed at a time
+CHUNK = 256  # tiles whose V exists at a time
+BLOCK = 64  # tiles whose M, for one panel of output channels, exists at a time
+CHANNELS = 48  # input channels whose weights are transformed at a time
+SOME = 48  # tiles below which the transformed weights, four times as many, cost more than they save
+LARGE = 1 << 24  # floats of transformed weights (64 MiB) that no cache holds: then twice as many
+ZEROS = np.zeros(WIDTH, np.float32)
+
+
+def pays(w, stride, y, spread):
+    """Whether a convolution with weights w and output y (N, OH, OW, K) is faster this way (and allowed to be)."""
+    K, C, KH, KW = w.shape
+    if not config.winograd or (KH, KW) != (3, 3) or stride != (1, 1) or spread != (1, 1) or min(K, C) < LANES:
+        return False
+    N, OH, OW, _ = y.shape
+    tiles = N * -(-OH // 4) * -(-OW // 4)
+    enough = SOME if 36 * K * C < LARGE else 2 * SOME
+    return tiles >= enough and 16 * tiles <= 2 * N * OH * OW  # not where most of a tile lies outside of a small image
+
+
+def convolve(x, x2, w, b, floor, pads, y, repeat=1):
+    """y = max(floor, b + correlation of the band-loaded (x, x2) with w (K, C, 3, 3))."""
+    (N, OH, OW, _), C = y.shape, w.shape[1]
+    chunk, across = _chunk(N, OH, OW)
+    V, U = empty((_panels(C), 36, chunk + 1, WIDTH)), prepared(w, "winograd", lambda: transform_weights(w))
+    scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), (36 * (BLOCK + 1) + 16) * WIDTH)))
+    _convolve(x, x2, U, b, floor, pads[0][0], pads[1][0], repeat, across, scratch, V, y)
+
+
+def transform_weights(w):
+    """U = G w Gᵀ for weights w (K, C, 3, 3), laid out for `_convolve`."""
+    K, C, _, _ = w.shape
+    U = empty((_panels(K), 36, _panels(C) * WIDTH + 1, WIDTH))
+    _transform_weights(w, U)
+    return U
+
+
+def gradient(x, x2, gy, w_shape, pads, repeat=1):
+    """Gradient (K, C, 3, 3) of the weights, with gy (N, OH, OW, K)."""
+    (K, C, _, _), (N, OH, OW, _) = w_shape, gy.shape
+    chunk, across = _chunk(N, OH, OW)
+    V, Z = empty((_panels(C), 36, chunk + 1, WIDTH)), empty((_panels(K), 36, chunk + 1, WIDTH))
+    dU = empty((36, K * _panels(C) * WIDTH + WIDTH))
+    scratch = empty((threads(), 6 * (4 * STRIP + 2) * max(pitch_of(C), pitch_of(K))))
+    _gradient(x, x2, gy, pads[0][0], pads[1][0], repeat, across, scratch, V, Z, dU)
+    gw = empty(w_shape)
+    _gradient_of_weights(dU, gw)
+    return gw
+
+
+def _panels(n):
+    return -(-n // WIDTH)
+
+
+def _chunk(N, OH, OW):
+    """Tiles in a chunk, a whole number of strips, and strips across an image."""
+    across = -(-OW // (4 * STRIP))
+    strips = N * -(-OH // 4) * across
+    return min(strips * STRIP, CHUNK), across
+
+
+# ----- loops over tiles -------------------------------------------------------------------
+@njit(**OPTIONS)
+def _load_strip(x, x2, strip, across, down, top, left, repeat, size, inputs, band, V, slot):
+    """Transform the STRIP tiles of one strip into V[:, :, slot : slot + STRIP].
+
+    `size` is 6 for inputs of the convolution and 4 for gradients of its output.
+    """
+    panels, slots = V.shape[0], V.shape[2]
+    n, ty, tx = strip // (down * across), strip // across % down, strip % across * STRIP
+    width, pitch = 4 * STRIP + size - 4, (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
+    load_band(x, x2, n, 4 * ty - top, size, left - 4 * tx, width, repeat, 1, 1, band, 0, pitch)
+    Vs, step = V.reshape(-1), slots * WIDTH
+    for c in range(0, panels * WIDTH, LANES):
+        v = (c // WIDTH * 36 * slots + slot) * WIDTH + c % WIDTH
+        if c >= pitch:  # the second half of a panel that is not full
+            for k in range(36):
+                for i in range(STRIP):
+                    clear(Vs, v + k * step + i * WIDTH, LANES)
+            continue
+        for i in range(STRIP):
+            if inputs:
+                input_tile(band, 4 * i * pitch + c, width * pitch, pitch, Vs, v + i * WIDTH, step)
+            else:
+                gradient_tile(band, 4 * i * pitch + c, width * pitch, pitch, Vs, v + i * WIDTH, step)
+
+
+@njit(**PARALLEL)
+def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, y):
+    N, OH, OW, K = y.shape
+    C_panels, slots, K_panels, length = V.shape[0], V.shape[2], U.shape[0], U.shape[2]
+    down, T, per_chunk, per_block = -(-OH // 4), scratch.shape[0], (slots - 1) // STRIP, BLOCK // STRIP
+    strips = N * down * across
+    ys, Vs, Us = y.reshape(-1), V.reshape(-1), U.reshape(-1)
+    for first in range(0, strips, per_chunk):
+        count = min(per_chunk, strips - first)
+        for t in prange(T):
+            for s in range(count * t // T, count * (t + 1) // T):
+                _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, True, scratch[t], V, s * STRIP)
+        blocks = -(-count // per_block)
+        for t in prange(T):
+            M = scratch[t]
+            out = M.size - 16 * WIDTH
+            # A thread takes, as far as may be, the tiles that it has transformed: they lie in its own cache.
+            for task in range(K_panels * blocks * t // T, K_panels * blocks * (t + 1) // T):
+                s0, p = task // K_panels * per_block, task % K_panels
+                m = min(count - s0, per_block) * STRIP
+                step = (m + 1) * WIDTH
+                for k in range(36):
+                    rows_of_panel(
+                        m, C_panels, WIDTH, Vs, (k * slots + s0 * STRIP) * WIDTH, 36 * slots * WIDTH, WIDTH, 1,
+                        Us, (p * 36 + k) * length * WIDTH, WIDTH, ZEROS, 0, 0, NO_FLOOR, M, k * step, WIDTH,
+                    )  # fmt: skip
+                N_p = min(WIDTH, K - p * WIDTH)
+                for i in range(m):
+                    strip = first + s0 + i // STRIP
+                    n, ty, tx = strip // (down * across), strip // across % down, strip % across * STRIP + i % STRIP
+                    for lane in range(0, WIDTH, LANES):
+                        output_tile(M, i * WIDTH + lane, step, b, p * WIDTH + lane, floor, M, out + lane)
+                    for r in range(min(4, OH - 4 * ty)):
+                        for q in range(min(4, OW - 4 * tx)):
+                            target = ((n * OH + 4 * ty + r) * OW + 4 * tx + q) * K + p * WIDTH
+                            copy(ys, target, M, out + (r * 4 + q) * WIDTH, N_p)
+
+
+@njit(**PARALLEL)
+def _gradient(x, x2, gy, top, left, repeat, across, scratch, V, Z, dU):
+    N, OH, OW, K = gy.shape
+    C_panels, K_panels, slots = V.shape[0], Z.shape[0], V.shape[2]
+    down, T, per_chunk, length = -(-OH // 4), scratch.shape[0], (slots - 1) // STRIP, C_panels * WIDTH
+    strips = N * down * across
+    Vs, Zs, dUs = V.reshape(-1), Z.reshape(-1), dU.reshape(-1)
+    nothing = np.zeros((1, 1, 1, 0), np.float32)
+    for first in range(0, strips, per_chunk):
+        count = min(per_chunk, strips - first)
+        for t in prange(T):
+            for s in range(count * t // T, count * (t + 1) // T):
+                _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, True, scratch[t], V, s * STRIP)
+                _load_strip(gy, nothing, first + s, across, down, 0, 0, 1, 4, False, scratch[t], Z, s * STRIP)
+        for t in prange(T):
+            for k in range(36 * t // T, 36 * (t + 1) // T):
+                start = k * dU.shape[1]
+                if first == 0:
+                    clear(dUs, start, dU.shape[1])
+                for c in range(C_panels):
+                    for p in range(K_panels):
+                        outer_panel(
+                            min(WIDTH, K - p * WIDTH), WIDTH, count * STRIP,
+                            Zs, (p * 36 + k) * slots * WIDTH, WIDTH, Vs, (c * 36 + k) * slots * WIDTH,
+                            dUs, start + p * WIDTH * length + c * WIDTH, length,
+                        )  # fmt: skip
+
+
+# ----- weights ----------------------------------------------------------------------------
+@njit(**PARALLEL)
+def _transform_weights(w, U):
+    """U[panel of K][k][c][WIDTH] = (G w Gᵀ)_k; zero where there is no such filter or channel."""
+    K, C = w.shape[0], w.shape[1]
+    K_panels, _, length, _ = U.shape
+    Us, step, pieces = U.reshape(-1), length * WIDTH, -(-length // CHANNELS)
+    for task in prange(K_panels * pieces):
+        p, c0 = task // pieces, task % pieces * CHANNELS
+        n, c1 = min(WIDTH, K - p * WIDTH), min(length, c0 + CHANNELS)
+        g = np.zeros((CHANNELS, 9, WIDTH), np.float32)
+        rows, columns = (n, min(c1, C) - c0) if w.strides[0] > w.strides[1] else (min(c1, C) - c0, n)
+        for i in range(rows):  # reads what lies side by side one after the other
+            for q in range(columns):
+                j, c = (i, q) if w.strides[0] > w.strides[1] else (q, i)
+                for u in range(3):
+                    for v in range(3):
+                        g[c, 3 * u + v, j] = w[p * WIDTH + j, c0 + c, u, v]
+        gs = g.reshape(-1)
+        for c in range(c0, c1):
+            for lane in range(0, WIDTH, LANES):
+                weights_tile(gs, (c - c0) * 9 * WIDTH + lane, Us, (p * 36 * length + c) * WIDTH + lane, step)
+
+
+@njit(**PARALLEL)
+def _gradient_of_weights(dU, gw):
+    """gw = Gᵀ dU G."""
+    K, C = gw.shape[0], gw.shape[1]
+    dUs, step, length = dU.reshape(-1), dU.shape[1], -(-C // WIDTH) * WIDTH
+    for o in prange(K):
+        full = np.zeros((9, length), np.float32)
+        for c in range(0, length, LANES):
+            weights_gradient_tile(dUs, o * length + c, step, full.reshape(-1), c, length)
+        for c in range(C):
+            for u in range(3):
+                for v in range(3):
+                    gw[o, c, u, v] = full[3 * u + v, c]

@@ -1,0 +1,101 @@
+"""Launches depthwise_conv.cu: the functions of depthwise_conv.py on float32 and float16 arrays of the GPU.
+
+`correlate` and its two gradients do the work, for separable_conv_cuda.py too: their input is one array or two that are
+joined, upsampled by a factor; with `by_channel` d and gd are (C, N, OH, OW).
+"""
+
+import numpy as np
+
+from tinyseg.backend import devices
+from tinyseg.fast.gpu import launch as cuda
+from tinyseg.fast.gpu.launch import THREADS, blocks_for, contiguous, fits, floats, launch, load, threads_for
+
+__all__ = ["forward", "grad_w", "grad_x", "supports"]
+
+ROWS = 8  # outputs of a thread, as in depthwise_conv.cu
+BLOCKS = 1024  # enough to fill a GPU
+kernel = load(__file__)
+
+
+def supports(x, *w):
+    """All float32, or float16 with float32 weights."""
+    return cuda.supports_real(x) and cuda.supports(*w)
+
+
+def forward(x, w, stride, pads, out):
+    if not fits((*x.shape[:2], *out)):
+        return NotImplemented
+    return correlate((x,), w, stride, pads, out)
+
+
+def grad_x(gy, w, x_shape, stride, pads):
+    if not fits(x_shape, gy.shape):
+        return NotImplemented
+    return correlate_transposed(gy, w, [x_shape], stride, pads)[0]
+
+
+def grad_w(x, gy, w_shape, stride, pads):
+    if not fits(gy.shape):
+        return NotImplemented
+    return correlate_gradient((x,), gy, w_shape, stride, pads)
+
+
+# ----- on one or two inputs ----------------------------------------------------------
+def correlate(xs, w, stride, pads, out, factor=1, by_channel=False):
+    """Return d (N, C, OH, OW), or (C, N, OH, OW)."""
+    (x, x2), w = halves(xs), floats(w)
+    N, C, (OH, OW) = len(x), len(w), out
+    d = devices.cp.empty((C, N, *out) if by_channel else (N, C, *out), x.dtype)
+    args, end = (x, x2, w, d), (*(p[0] for p in pads), by_channel)
+    sizes = (N, C, *x.shape[1:], factor)
+    if in_strips(w.shape, stride, factor):
+        size = N * C * blocks_for(OH, ROWS) * OW
+        launch(kernel("forward_strips", x.dtype), blocks_for(size), *args, size, *sizes, w.shape[1], *out, *end)
+    else:
+        launch(kernel("forward", x.dtype), blocks_for(d.size), *args, d.size, *sizes, *w.shape[1:], *out, *stride, *end)
+    return d
+
+
+def correlate_transposed(gd, w, x_shapes, stride, pads, factor=1, by_channel=False):
+    """Return the gradients of the inputs of `correlate`, a tuple."""
+    gd, w = contiguous(gd), floats(w)
+    gxs = tuple(devices.cp.empty(shape, gd.dtype) for shape in x_shapes)
+    (N, C1, H, W), C, out = x_shapes[0], len(w), gd.shape[2:]
+    args, end = (gd, w, gxs[0], gxs[1] if len(gxs) > 1 else None), (*(p[0] for p in pads), by_channel)
+    sizes = (N, C, C1, H, W, factor)
+    if in_strips(w.shape, stride, factor):
+        size = N * C * blocks_for(H, ROWS) * W
+        launch(kernel("grad_x_strips", gd.dtype), blocks_for(size), *args, size, *sizes, w.shape[1], *out, *end)
+    else:
+        size = N * C * H * W
+        launch(kernel("grad_x", gd.dtype), blocks_for(size), *args, size, *sizes, *w.shape[1:], *out, *stride, *end)
+    return gxs
+
+
+def correlate_gradient(xs, gd, w_shape, stride, pads, factor=1, by_channel=False):
+    """Return the gradient of w, (C, KH, KW). Parts of the sums run beside each other where the channels are few."""
+    (x, x2), gd = halves(xs), contiguous(gd)
+    N, (C, KH, KW), (OH, OW) = len(x), w_shape, gd.shape[2:]
+    end = (*(p[0] for p in pads), by_channel)
+    if in_strips(w_shape, stride, factor):
+        tasks = N * blocks_for(OH, ROWS) * OW
+        parts, threads = max(1, min(tasks // (4 * THREADS), blocks_for(BLOCKS, C))), threads_for(tasks)
+        gw = devices.cp.empty((parts, *w_shape), np.float32)
+        sizes = (parts, N, C, *x.shape[1:], factor, KH, OH, OW)
+        launch(kernel("grad_w_strips", x.dtype), parts * C, x, x2, gd, gw, *sizes, *end, threads=threads)
+    else:
+        parts = max(1, min(N * OH * OW // (16 * THREADS), N * OH, blocks_for(BLOCKS, C * KH * KW)))
+        gw = devices.cp.empty((parts, *w_shape), np.float32)
+        sizes = (parts, N, C, *x.shape[1:], factor, KH, KW, OH, OW, *stride)
+        launch(kernel("grad_w", x.dtype), gw.size, x, x2, gd, gw, *sizes, *end)
+    return gw.sum(axis=0) if parts > 1 else gw[0]
+
+
+def halves(xs):
+    """Return the one or two inputs in C order, None in the place of the second where there is one."""
+    return contiguous(xs[0]), contiguous(xs[1]) if len(xs) > 1 else None
+
+
+def in_strips(w_shape, stride, factor):
+    """Whether depthwise_conv.cu has kernels in strips for this case."""
+    return stride == (1, 1) and w_shape[1:] in ((2, 2), (3, 3)) and factor in (1, 2)

@@ -1,0 +1,128 @@
+"""A training step as a CUDA graph: forward, loss, backward, clipping, Adam and the figures of the step in one launch.
+
+How graphs are made is in `tinyseg.fast.gpu.graphs`, what changes from step to step all the same in `tinyseg.fast.gpu.graphs.recording`.
+"""
+
+import collections
+import math
+
+import numpy as np
+
+from tinyseg import backend
+from tinyseg.backend import devices
+from tinyseg.fast.gpu import optim as optim_cuda
+from tinyseg.fast.gpu.graphs.graph import WARM_UP, Graph, Slots, copy_in, kind, need_gpu
+
+
+class TrainingStep:
+    """A training step that is replayed: forward, loss, backward, clipping, Adam, and the figures of the step.
+
+    The first shape of batch that comes for the third time is captured; batches of other shapes, such as the smaller
+    last one of an epoch, take the ordinary step. The results are those of ordinary steps.
+
+    After every step its figures are read, in one transfer. Where the loss or the gradient is not finite, or class
+    numbers are none, the replay has changed no weight, and the ordinary step is made on the same batch: it says what is
+    wrong, or, where only float32's range was too small for the squares of the gradient, goes on. (Running statistics of
+    batch normalization have then seen that batch twice.)
+
+    Parameters
+    ----------
+    model : UNet
+        On the GPU, float32. Dropout by `nn.Dropout`.
+    optimizer : Adam or AdamW
+        Its learning rate and `eps` may change from step to step, and AdamW's decay; not `betas`, not Adam's decay.
+    loss : callable
+        ``loss(logits, y) -> Tensor``, a scalar; looks at no result. Its weights are frozen as they are at the capture.
+    clip : float or None
+        Largest norm of all gradients together.
+    ordinary : callable
+        ``ordinary(x, y)``, the step as it is otherwise made; returns what `__call__` returns.
+    counts : callable
+        ``counts(logits, y)``, arrays: returns three whole numbers, as arrays: overlap, predicted and true area.
+
+    Raises
+    ------
+    ValueError
+        If that cannot be captured: on the CPU, with another optimizer, other dtypes or the reference kernels.
+    """
+
+    def __init__(self, model, optimizer, loss, clip, ordinary, counts):
+        need_gpu(model)
+        arrays = [a for k, p in enumerate(optimizer.parameters) for a in (p.data, p.data, *_state(optimizer, k))]
+        if not hasattr(optimizer, "numbers") or backend.kernels("tinyseg.optim", *arrays) is not optim_cuda:
+            raise ValueError(
+                "A training step can be captured as a CUDA graph with Adam or AdamW, float32 parameters and the fast "
+                f"kernels, but the optimizer is {type(optimizer).__name__} and the first parameter "
+                f"{optimizer.parameters[0].dtype}: go without graphs."
+            )
+        self.model, self.optimizer, self.loss, self.clip = model, optimizer, loss, clip or math.inf
+        self.ordinary, self.counts, self.slots = ordinary, counts, Slots(model)
+        self._forget()
+
+    def _forget(self):
+        self.key, self.seen, self.held = None, collections.Counter(), self.slots.held()
+        self.graph, self.figures = Graph(), devices.cp.zeros(6)  # loss, norm, wrong class numbers, and the counts
+
+    def __call__(self, x, y):
+        """Make a step on a batch of CuPy arrays; returns loss, overlap, area (both together), and True."""
+        if not self.slots.hold(self.held):
+            self._forget()  # weights lie elsewhere
+        key = kind((x, y))
+        if key == self.key and self.model.training:
+            return self._replay(x, y)
+        if self.key is not None or not self.model.training:
+            return self.ordinary(x, y)
+        self.seen[key] += 1
+        if self.seen[key] > WARM_UP:
+            self._capture(x, y)
+            return self._replay(x, y)
+        with self.graph.there():
+            self._launch(x, y)
+        return self._result(x, y)
+
+    def _launch(self, x, y):
+        """The step itself: this is captured."""
+        logits = self.model(x)
+        value = self.loss(logits, y)
+        if value.data.dtype != np.float32 or value.size != 1:
+            raise TypeError(f"A captured step needs a loss of one float32, not {value.dtype} of shape {value.shape}.")
+        self.optimizer.zero_grad()
+        value.backward()
+        gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
+        optim_cuda.clip_and_judge(gradients, self.clip, value.data, self.figures)
+        self.optimizer.step()
+        for k, count in enumerate(self.counts(logits.data, y)):
+            self.figures[3 + k] = count
+
+    def _capture(self, x, y):
+        self.inputs, steps = [a.copy() for a in (x, y)], self.optimizer.steps
+        before = [(a, a.copy()) for a in self.held if isinstance(a, np.ndarray)]
+        try:
+            self.graph.capture(lambda: self._launch(*self.inputs))
+        finally:
+            self.optimizer.steps = steps  # nothing was computed
+        if any((a != old).any() for a, old in before):
+            raise ValueError(
+                "The model counts something on the host that a CUDA graph cannot follow: go without graphs."
+            )
+        self.key, self.gradients = kind((x, y)), [p.grad for p in self.optimizer.parameters]
+
+    def _replay(self, x, y):
+        copy_in((x, y), self.inputs)
+        self.optimizer.steps += 1
+        self.graph.launch()
+        for p, g in zip(self.optimizer.parameters, self.gradients, strict=True):
+            p.grad = g
+        return self._result(x, y)
+
+    def _result(self, x, y):
+        loss, norm, wrong, overlap, predicted, true = backend.to_numpy(self.figures).tolist()
+        if math.isfinite(loss) and math.isfinite(norm) and not wrong:
+            return loss, int(overlap), int(predicted) + int(true), True
+        self.optimizer.steps -= 1  # nothing was changed
+        self.graph.recording.back()
+        return self.ordinary(x, y)
+
+
+def _state(optimizer, k):
+    return [optimizer.state[slot][k] for slot in optimizer.slots]

@@ -1,0 +1,80 @@
+"""Adam on the GPU: optim.cu steps all parameters in one launch; equations in `tinyseg.optim`.
+
+Steps that are captured as a CUDA graph (`tinyseg.fast.gpu.graphs`) clip here too: whether a step may be made, and by what its
+gradients are scaled, is decided on the device.
+"""
+
+import functools
+import math
+
+import numpy as np
+
+from tinyseg.backend import devices
+from tinyseg.fast.gpu.graphs.recording import recording
+from tinyseg.fast.gpu.launch import THREADS, blocks_for, contiguous, fits, launch, load
+
+kernel = load(__file__)
+
+
+def supports(*arrays):
+    """Parameters and state, (w, g, m, v) one after the other, as they are made; gradients in any layout."""
+    single = all(a.dtype == np.float32 for a in arrays) and fits(*(a.shape for a in arrays))  # empty ones too
+    return single and all(a.flags.c_contiguous for k, a in enumerate(arrays) if k % 4 != 1)
+
+
+def adam(w, g, m, v, b1, b2, eps, rate, shrink):
+    """One step of one parameter, in place."""
+    adam_all([(w, g, m, v)], lambda: (b1, b2, eps, rate, shrink))
+
+
+def adam_all(parameters, numbers):
+    """One step of all parameters, (w, g, m, v) each, in place."""
+    b1, b2, *others = numbers()
+    parameters = [(w, contiguous(g), m, v) for w, g, m, v in parameters]
+    addresses = tuple(tuple(a.data.ptr for a in arrays) for arrays in zip(*parameters, strict=True))
+    sizes, record, changing, go = tuple(w.size for w, *_ in parameters), recording(), None, None
+    if record is None:
+        table, blocks = _table(devices.cp, addresses, sizes)
+    else:
+        rows, blocks = _rows(addresses, sizes)
+        table, go = record.constant(rows), record.go
+        changing = record.changing(lambda: numbers()[2:], np.float32)
+    scalars = (float(a) for a in (1 - b1, 1 - b2, *others))
+    launch(kernel("adam"), blocks, table, len(parameters), *scalars, changing, go)
+
+
+@functools.lru_cache(maxsize=4)  # gradients are made anew every step, but mostly where the last ones were
+def _table(cp, addresses, sizes):
+    """What the kernel reads, on the device, and the number of blocks."""
+    rows, blocks = _rows(addresses, sizes)
+    return cp.asarray(rows), blocks
+
+
+def _rows(addresses, sizes):
+    blocks = [blocks_for(size, 4 * THREADS) for size in sizes]
+    first = np.cumsum([0, *blocks[:-1]])
+    return np.array([*addresses, sizes, first], np.uint64), sum(blocks)
+
+
+def clip_and_judge(gradients, max_norm, loss, figures):
+    """Scale gradients as `tinyseg.optim.clip_grad_norm`, and decide if Adam may use them, without asking the host.
+
+    Only while a step is recorded. Adam leaves everything as it is where the loss or the norm is not finite (the norm
+    from sums of squares in float32), or class numbers were none.
+
+    Parameters
+    ----------
+    gradients : list of float32 CuPy arrays
+    max_norm : float
+    loss : float32 CuPy array, shape ()
+    figures : float64 CuPy array
+        Becomes (loss, norm, whether class numbers were wrong, …).
+    """
+    record, sums = recording(), [(g * g).sum() for g in gradients]
+    table = record.constant(np.array([s.data.ptr for s in sums], np.uint64))
+    limit = record.constant(np.array([max_norm], np.float64))
+    outputs = figures, record.factor, record.go
+    launch(kernel("judge"), 1, table, len(sums), limit, loss, record.wrong, *outputs, threads=32)
+    if max_norm < math.inf:
+        for g in gradients:
+            g *= record.factor

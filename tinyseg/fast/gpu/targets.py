@@ -1,0 +1,41 @@
+"""Launches targets.cu, and keeps constants on the GPU: the functions of `tinyseg.ops.targets`."""
+
+import functools
+
+import numpy as np
+
+from tinyseg.backend import devices
+from tinyseg.fast.gpu.graphs.recording import recording
+from tinyseg.fast.gpu.launch import LIMIT, blocks_for, contiguous, launch, load, supports
+
+__all__ = ["class_numbers", "constant", "supports"]
+
+kernel = load(__file__)
+
+
+def class_numbers(t, C, ignore_index):
+    ignoring = ignore_index is not None
+    if t.size >= LIMIT or (ignoring and not -LIMIT <= ignore_index < LIMIT):
+        return NotImplemented
+    t = contiguous(t.astype("int64", copy=False))
+    numbers, record = devices.cp.empty(t.shape, t.dtype), recording()
+    wrong = devices.cp.zeros(1, "int32") if record is None else record.wrong
+    args = t, numbers, wrong, t.size, C, ignoring, int(ignore_index) if ignoring else 0, record is not None
+    launch(kernel("class_numbers"), blocks_for(t.size), *args)
+    if record is not None:
+        record.check()  # afterwards: during a capture nothing can be read
+        return numbers, True
+    return numbers, not wrong.item()
+
+
+def constant(z, given):
+    """Return numbers as an array: made once, since a copy to the GPU in every step takes time."""
+    record = recording()
+    if record is not None:  # a captured step keeps its constants itself
+        return record.constant(np.asarray(given, z.dtype))
+    return _constant(devices.cp, given, z.dtype)
+
+
+@functools.lru_cache(maxsize=64)
+def _constant(cp, given, dtype):
+    return cp.asarray(given, dtype=dtype)

@@ -1,0 +1,1 @@
+"""What students work with: figures, drawn graphs, animations (`teaching`)."""

@@ -1,0 +1,93 @@
+"""Scores of whole patients: every slice of a volume predicted, put together, and scored as one.
+
+A score of slices would count a patient with many tumour slices more often than one with few, and would ask, slice by
+slice, what Dice is where there is no tumour. Here a patient has one Dice for each class and region. Voxels that the
+preparation cut off count as predicted background.
+
+Tumours are called small or large by their own volume, against the median of the patients scored or a given volume.
+"""
+
+import math
+
+import numpy as np
+
+from tinyseg.metrics import SegmentationScores
+
+EMPTY = "one"  # BraTS's convention: a region that neither truth nor prediction has scores 1, a false one 0
+
+
+class PatientScores:
+    """Scores of whole patients, added one by one.
+
+    Parameters
+    ----------
+    classes : sequence of str
+        Names from the background on; or one only, for tumour or not: then every class above 0 is tumour.
+    regions : dict of str to tuple of int
+        Unions of classes to score beside the classes, "whole tumour" among them; of one class there is no other.
+    empty : {"nan", "one", "zero"}
+        What Dice is where neither truth nor prediction has the class or region.
+    """
+
+    def __init__(self, classes, regions, empty=EMPTY):
+        self.binary = len(classes) == 1
+        if self.binary:
+            classes, regions = ("background", "whole tumour"), {"whole tumour": (1,)}
+        self._scores = SegmentationScores(len(classes), classes, empty, include_background=False, regions=regions)
+        self._names, self._volumes = [], []
+
+    def add(self, name, predicted, truth, voxel):
+        """Score one patient.
+
+        Parameters
+        ----------
+        name : str
+        predicted, truth : uint8 ndarray, equal shapes
+            Class of each voxel.
+        voxel : float
+            Volume of a voxel, mm³.
+        """
+        if self.binary:
+            predicted, truth = predicted > 0, truth > 0
+        self._scores.update(predicted[None, None], truth[None, None])
+        self._names.append(name)
+        self._volumes.append(float(voxel * np.count_nonzero(truth)))
+
+    def report(self, small=None):
+        """Return the scores of all patients, as `score_patients` but for the loss."""
+        means, each, volumes = self._scores.mean(), self._scores.per_image(), np.array(self._volumes)
+        wholes = [patient["regions"]["whole tumour"] for patient in each]
+        limit = float(np.median(volumes)) if small is None else small
+        report = {
+            "accuracy": self._scores.pooled()["accuracy"],
+            "dice": _mean([value["dice"]["mean"] for value in means["regions"].values()]),
+            "classes": {name: value["dice"] for name, value in list(means["classes"].items())[1:]},
+            "regions": {name: value["dice"] for name, value in means["regions"].items()},
+            "sensitivity": means["regions"]["whole tumour"]["sensitivity"],
+            "specificity": means["regions"]["whole tumour"]["specificity"],
+            "empty": self._scores.empty, "small_below_mm3": limit,
+        }  # fmt: skip
+        dice = np.array([whole["dice"] for whole in wholes])
+        for stratum, chosen in (("small", volumes < limit), ("large", volumes >= limit)):
+            report[stratum] = {"dice": _mean(dice[chosen]), "patients": int(chosen.sum())}
+        report["patients"] = [
+            {"name": name, "tumour_mm3": volume, "accuracy": patient["accuracy"]}
+            | {"sensitivity": whole["sensitivity"], "specificity": whole["specificity"]}
+            | {region: patient["regions"][region]["dice"] for region in patient["regions"]}
+            | {name: value["dice"] for name, value in list(patient["classes"].items())[1:]}
+            for name, volume, patient, whole in zip(self._names, self._volumes, each, wholes, strict=True)
+        ]
+        return report
+
+
+def as_log(report):
+    """Return the figures of a report that go into a row of the log: loss, accuracy, dice, one a region and class."""
+    row = {name: report[name] for name in ("loss", "accuracy", "dice")}
+    for kind in ("regions", "classes"):
+        row |= {name.replace(" ", "_").replace("-", "_"): value["mean"] for name, value in report[kind].items()}
+    return row | {stratum: report[stratum]["dice"] for stratum in ("small", "large")}
+
+
+def _mean(values):
+    values = [v for v in values if not math.isnan(v)]
+    return math.fsum(values) / len(values) if values else math.nan

@@ -1,0 +1,188 @@
+"""A checkpoint's network with what stands before and after it: images as they are stored in, probabilities out.
+
+resample to the size of the training's pixels - standardize - network - probabilities - back to the image's pixels
+"""
+
+import numpy as np
+
+from tinyseg.backend import fast
+from tinyseg.data.brain import Preparation
+from tinyseg.data.isbi import standardize
+from tinyseg.data.resample import resample, restore
+from tinyseg.models import checkpoint
+from tinyseg.prediction.tiles import predict, tile_within
+
+
+class Predictor:
+    """Probabilities for images as they are stored, at their own resolution.
+
+    Parameters
+    ----------
+    model : UNet
+        With a `meta` attribute, as `checkpoint.load` returns it. ``meta["preprocessing"]`` says how images were
+        prepared: ``scale``, the size of the image that the network saw over that of the image as stored, (rows,
+        columns), and ``standardize``, see `tinyseg.data.standardize`; or ``kind`` "brain" with the fields of
+        `tinyseg.data.brain.Preparation`. ``meta["classes"]`` holds the names of the classes.
+    memory : int
+        Bytes of activations; images that would take more go through the network in tiles.
+    transforms : {"none", "flips", "all"}
+        See `tinyseg.prediction.predict`.
+    scale : float or (float, float), optional
+        Instead of the checkpoint's, for images whose pixels are of another size than those of the training.
+    cuda_graph : bool
+        On a GPU, launch the network as one CUDA graph for each of the first shapes that come often: those of tiles.
+
+    Attributes
+    ----------
+    classes : list of str
+        One name a channel of the probabilities.
+    modalities : list of str or None
+        Names of the channels that the network takes, where the checkpoint has them.
+    tile : int
+        Largest height and width, in the network's pixels, that go through it at once.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint does not say how images were prepared, or a CUDA graph is asked for on the CPU.
+    """
+
+    def __init__(self, model, memory=2 << 30, transforms="none", scale=None, cuda_graph=False):
+        self.model, self.transforms = model, transforms
+        self._forward = fast("gpu.graphs").Inference(model) if cuda_graph else None
+        how = dict(getattr(model, "meta", {}).get("preprocessing", {}))
+        self.modalities = how.pop("modalities", None)
+        self.preparation = _preparation(how, scale)
+        self.classes = model.meta.get("classes") or [f"class {k}" for k in range(model.num_classes)]
+        self.tile = tile_within(model, memory)
+        self._statistics = None
+
+    @classmethod
+    def load(cls, path, device="cpu", **options):
+        """Read a checkpoint; raises as `checkpoint.load`."""
+        return cls(checkpoint.load(path, device), **options)
+
+    def look_at(self, image):
+        """Take what preparing needs to know of the whole image: the mean and deviation of a stack or volume.
+
+        Parameters
+        ----------
+        image : ImageFile
+            From `tinyseg.data.images.open_image`. Every section is read once, unless each is standardized by itself.
+
+        Raises
+        ------
+        ValueError
+            If its channels are not those of the network, or a section cannot be read.
+        """
+        if image.channels != self.model.in_channels:
+            raise ValueError(
+                f"{image.path} has {image.channels} channel{'s' * (image.channels != 1)}, and the network takes "
+                f"{self.model.in_channels}: give it the images it was trained for, or another checkpoint."
+            )
+        self.take_statistics(image.section(k) for k in range(len(image)))
+
+    def take_statistics(self, sections):
+        """Take mean and deviation from all sections (C, H, W) of an image, if that is how they are standardized."""
+        self._statistics = self.preparation.statistics(sections)
+
+    def __call__(self, section):
+        """Return the probability of each class at each pixel of one section.
+
+        Parameters
+        ----------
+        section : ndarray, shape (C, H, W) or (H, W)
+            As stored: any integer type, or float.
+
+        Returns
+        -------
+        float32 ndarray, shape (classes, H, W), in [0, 1]
+            One channel, the probability of foreground, for a network of one class; else they sum to 1.
+        """
+        section = section[None] if section.ndim == 2 else section
+        x = self.preparation.prepare(section, self._statistics)
+        p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms, forward=self._forward)[0]
+        return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
+
+    def volume(self, volume, threshold=0.5):
+        """Return the class of each voxel of a whole volume, at its own grid.
+
+        Parameters
+        ----------
+        volume : ndarray, shape (C, X, Y, Z)
+            As stored.
+        threshold : float
+            See `labels`.
+
+        Returns
+        -------
+        uint8 ndarray, shape (X, Y, Z)
+        """
+        sections = np.moveaxis(volume, 3, 0)
+        self.take_statistics(sections)
+        return np.stack([labels(self(section), threshold) for section in sections], axis=2)
+
+    def size(self, shape):
+        """Height and width at which a section of this shape goes through the network."""
+        return self.preparation.target(shape)
+
+
+def labels(probabilities, threshold=0.5):
+    """Return the class of each pixel, uint8 (H, W), from probabilities (classes, H, W).
+
+    The likeliest; of a network of one class 1 where its probability is above `threshold`, else 0.
+    """
+    if len(probabilities) > 1:
+        return probabilities.argmax(axis=0).astype(np.uint8)
+    return (probabilities[0] > threshold).astype(np.uint8)
+
+
+def _preparation(how, scale):
+    """What a checkpoint says of preparing images, as an object; a `scale` goes before the checkpoint's."""
+    if how.pop("kind", None) == "brain":
+        if scale is not None:
+            raise ValueError("The network was trained on brain slices of one size: it takes no scale.")
+        return Preparation(**how)
+    if not {"scale", "standardize"} <= how.keys():
+        raise ValueError(
+            'The checkpoint does not say how images were prepared for it ("preprocessing" with scale and '
+            f"standardize, found {sorted(how)}). Train it with examples/train_isbi.py, or save it with "
+            'checkpoint.save(path, model, preprocessing={"scale": [1, 1], "standardize": "section"}).'
+        )
+    return _Sections(how["scale"] if scale is None else scale, how["standardize"])
+
+
+class _Sections:
+    """Preparation of grey sections, with the interface of `tinyseg.data.brain.Preparation`."""
+
+    def __init__(self, scale, standardize):
+        self.scale, self.standardize = np.broadcast_to(scale, 2), standardize
+        if not (self.scale > 0).all():
+            raise ValueError(f"scale must be positive, but is {scale}.")
+
+    def statistics(self, sections):
+        if self.standardize != "stack":
+            return None
+        count, mean, squares = 0, 0.0, 0.0  # Chan et al. 1983: means and sums of squares of parts, joined
+        for section in sections:
+            x = self._resampled(section).astype(np.float64)
+            gap, n = x.mean() - mean, count + x.size
+            squares += ((x - x.mean()) ** 2).sum() + gap**2 * count * x.size / n
+            mean, count = mean + gap * x.size / n, n
+        return mean, (squares / count) ** 0.5
+
+    def prepare(self, section, statistics=None):
+        x = self._resampled(section)
+        if statistics is None:
+            return standardize(x, self.standardize)
+        mean, deviation = statistics
+        return ((x - mean) / (deviation or 1)).astype(np.float32)
+
+    def restore(self, probabilities, shape):
+        return restore(probabilities, shape)
+
+    def target(self, shape):
+        return tuple(max(1, round(n * s)) for n, s in zip(shape, self.scale, strict=True))
+
+    def _resampled(self, section):
+        return np.stack([resample(channel, self.target(section.shape[1:])) for channel in section])

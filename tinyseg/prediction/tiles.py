@@ -1,0 +1,169 @@
+r"""Probabilities from a model, for images of any size: padding, tiles, and the mean over flips and turns.
+
+An image too large for the memory at hand goes through the network in overlapping tiles. Where they overlap, their
+logits are averaged,
+
+    y(p) = sum_t g_t(p) y_t(p) / sum_t g_t(p),     g_t = a Gaussian about the middle of tile t
+
+with g_t = 0 within r pixels of the tile's inner sides, r the network's receptive radius: there its output would depend
+on pixels that the tile does not have. So the result is that of the whole image, to rounding. Two things remain:
+GroupNorm takes its mean and variance over the tile instead of the image; and tiles of less than 4 r spare a margin of a
+quarter of their side only.
+"""
+
+import numpy as np
+
+from tinyseg import nn, ops
+from tinyseg.autograd import no_grad
+from tinyseg.backend import device_of, to_device, to_numpy
+
+TRANSFORMS = {"none": 1, "flips": 4, "all": 8}  # how many of the eight symmetries of a square
+
+
+def predict_logits(model, images, batch_size=1, tile=None, forward=None):
+    """Run a model over images of any size: pad to what the network takes, and crop its output back.
+
+    Padding mirrors the image about its border pixels at the bottom and right. The model runs in evaluation mode; all
+    its modules are left in the mode they were in.
+
+    Parameters
+    ----------
+    model : UNet
+    images : ndarray, shape (N, C, H, W) or (N, H, W) for one channel
+        Preprocessed as for training; converted to the dtype of the model's parameters.
+    batch_size : int
+        Images that go through the network together.
+    tile : int, optional
+        Largest height and width that go through the network at once; a multiple of ``model.multiple``.
+    forward : callable, optional
+        In the place of the model, from NumPy array to NumPy array: `tinyseg.fast.gpu.graphs.Inference` of it.
+
+    Returns
+    -------
+    float NumPy array, shape (N, num_classes, H, W)
+
+    Raises
+    ------
+    ValueError
+        If `tile` is no positive multiple of ``model.multiple``, or an image has not the channels of the model.
+    """
+    images = images[:, None] if images.ndim == 3 else images
+    if tile is not None and (tile < 1 or tile % model.multiple):
+        raise ValueError(f"tile must be a positive multiple of {model.multiple}, but is {tile}.")
+    weights = model.parameters()[0].data
+    H, W = images.shape[2:]
+    pads = (0, 0), (0, 0), (0, -H % model.multiple), (0, -W % model.multiple)
+    modes, logits = [(module, module.training) for _, module in model.named_modules()], []
+    model.eval()
+
+    def run(x):
+        x = np.ascontiguousarray(x)
+        return forward(x) if forward else to_numpy(model(to_device(x, device_of(weights))).data)
+
+    try:
+        with no_grad():
+            for start in range(0, len(images), batch_size):
+                x = np.asarray(to_numpy(images[start : start + batch_size]), weights.dtype)
+                x = np.pad(x, pads, mode="reflect" if min(H, W) > 1 else "edge")
+                y = run(x) if tile is None or max(x.shape[2:]) <= tile else _in_tiles(run, x, tile, model)
+                logits.append(y[:, :, :H, :W])
+    finally:
+        for module, mode in modes:
+            module.training = mode
+    return np.concatenate(logits)
+
+
+def predict(model, images, batch_size=1, tile=None, transforms="none", forward=None):
+    """Return the probability of each class at each pixel: as `predict_logits`, then sigmoid (one class) or softmax.
+
+    Parameters
+    ----------
+    model, images, batch_size, tile, forward
+        As for `predict_logits`.
+    transforms : {"none", "flips", "all"}
+        Mean of the probabilities of the image, of its mirror images (4 runs of the network), or of those and their
+        quarter turns (8 runs), each brought back into place.
+
+    Returns
+    -------
+    float NumPy array, shape (N, num_classes, H, W), in [0, 1]
+    """
+    if transforms not in TRANSFORMS:
+        raise ValueError(f"transforms must be one of {', '.join(TRANSFORMS)}, but is {transforms!r}.")
+    images = images[:, None] if images.ndim == 3 else images
+    mean = 0
+    for k in range(TRANSFORMS[transforms]):
+        logits = predict_logits(model, _turn(images, k), batch_size, tile, forward)
+        p = (ops.sigmoid(logits) if logits.shape[1] == 1 else ops.softmax(logits)).data
+        mean = mean + _turn_back(p, k)
+    return mean / TRANSFORMS[transforms]
+
+
+def tile_within(model, memory):
+    """Return the side of the largest square tile that takes about `memory` bytes to predict.
+
+    Parameters
+    ----------
+    model : UNet
+    memory : int
+        Bytes for activations, beside weights and images.
+
+    Returns
+    -------
+    int
+        A multiple of ``model.multiple``, at least 64 pixels.
+    """
+    pixels = memory / (ARRAYS * 4 * model.config["width"])
+    return max(int(pixels**0.5), 64) // model.multiple * model.multiple
+
+
+ARRAYS = 10  # peak of inference, in float32 arrays as large as the first level's output (measured: docs/results.md)
+
+
+def normalizes_over_space(model):
+    """Whether an output depends on the whole image, through the mean and variance of a GroupNorm."""
+    return any(isinstance(module, nn.GroupNorm) for _, module in model.named_modules())
+
+
+def _in_tiles(run, x, tile, model):
+    """Logits of padded images x (N, C, H, W), a tile at a time."""
+    margin = min(model.receptive_radius, tile // 4)
+    total = weight = None
+    for rows, row_weight in _spans(x.shape[2], tile, margin, model.multiple):
+        for columns, column_weight in _spans(x.shape[3], tile, margin, model.multiple):
+            y = run(x[:, :, rows, columns])
+            g = np.outer(row_weight, column_weight).astype(y.dtype)
+            if total is None:
+                total = np.zeros((*y.shape[:2], *x.shape[2:]), y.dtype)
+                weight = np.zeros(x.shape[2:], y.dtype)
+            total[:, :, rows, columns] += g * y
+            weight[rows, columns] += g
+    total /= weight
+    return total
+
+
+def _spans(n, tile, margin, multiple):
+    """Cut an axis of n pixels: the slice of each tile and its weights along it."""
+    tile = min(tile, n)
+    step = max((tile - 2 * margin - tile // 8) // multiple, 1) * multiple  # an eighth of the tile is blended
+    starts = [*range(0, n - tile, step), n - tile]
+    position = np.arange(tile)
+    for start in starts:
+        weight = np.exp(-0.5 * ((position - (tile - 1) / 2) / (tile / 4)) ** 2)
+        if start > 0:
+            weight[:margin] = 0
+        if start < n - tile:
+            weight[tile - margin :] = 0
+        yield slice(start, start + tile), weight
+
+
+def _turn(x, k):
+    """The k-th symmetry of a square: k & 1 mirrors the columns, k & 2 the rows, k & 4 swaps the two."""
+    x = x[..., ::-1] if k & 1 else x
+    x = x[..., ::-1, :] if k & 2 else x
+    return x.swapaxes(-1, -2) if k & 4 else x
+
+
+def _turn_back(x, k):
+    x = x.swapaxes(-1, -2) if k & 4 else x
+    return _turn(x, k & 3)

@@ -1,0 +1,320 @@
+"""Pictures of a run: learning curves, and predictions beside the truth with their errors in colour.
+
+Figures are made with Matplotlib's objects and not with pyplot, so they need no display and leave no global
+state. Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell
+apart. Files are written under a temporary name beside their own and renamed: nobody sees half a picture.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import re
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator
+
+from tinyseg.data.files import write_atomically
+from tinyseg.metrics import BinaryScores
+
+ORANGE, BLUE, GREEN, PURPLE, GREY = "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#767676"
+FALSE_MEMBRANE = (230, 159, 0)  # orange: predicted membrane, truly inside of a cell
+MISSED_MEMBRANE = (0, 114, 178)  # blue: predicted inside of a cell, truly membrane
+DPI = 120
+
+_LOSSES = [("train_loss", "training", ORANGE), ("val_loss", "validation", BLUE)]
+_SCORES = [
+    ("val_dice", "Dice", BLUE),
+    ("val_accuracy", "accuracy", ORANGE),
+    ("val_mean_iou", "mean IoU", GREEN),
+    ("val_membrane_iou", "membrane IoU", PURPLE),
+    ("val_whole_tumour", "whole tumour", GREEN),
+    ("val_tumour_core", "tumour core", PURPLE),
+    ("val_enhancing", "enhancing", GREY),
+]
+CLASS_COLOURS = (GREEN, BLUE, ORANGE, PURPLE)  # of classes 1, 2, 3, 4
+
+
+def curves(history, path, best="val_dice"):
+    """Draw loss and validation scores over the epochs, with the best epoch marked.
+
+    Parameters
+    ----------
+    history : sequence of dict
+        One an epoch, in order: ``epoch`` (counted from 1 where it is missing), ``train_loss``, ``val_loss``,
+        ``val_dice``, ``val_accuracy``, ``val_mean_iou``, ``val_membrane_iou``, ``lr``. Other keys are
+        left alone; a missing, empty or NaN value is a gap. Values may be text, as read from a CSV file.
+    path : str or path-like
+        File to write; its ending is the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
+    best : str
+        The key that decides which epoch is best: the least where it names a loss, else the greatest.
+
+    Raises
+    ------
+    ValueError
+        If ``history`` is empty.
+    FileNotFoundError
+        If the folder of ``path`` does not exist.
+    """
+    history = list(history)
+    if not history:
+        raise ValueError("curves needs at least one epoch, but history is empty. Train for one epoch first.")
+    epoch = _series(history, "epoch")
+    epoch = np.where(np.isnan(epoch), np.arange(1, len(history) + 1), epoch)
+    marker = "o" if len(history) <= 40 else None
+    score = _series(history, best) * (-1 if "loss" in best else 1)
+    at = None if np.isnan(score).all() else int(np.nanargmax(score))
+
+    figure = Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
+    loss_axes, score_axes = figure.subplots(1, 2)
+    for axes, lines, title in [(loss_axes, _LOSSES, "Loss"), (score_axes, _SCORES, "Validation scores")]:
+        drawn = False
+        for key, label, color in lines:
+            values = _series(history, key)
+            if np.isfinite(values).any():
+                if at is not None and np.isfinite(values[at]):
+                    label = f"{label} {values[at]:.3f}"
+                axes.plot(epoch, values, color=color, marker=marker, markersize=3.5, label=label)
+                drawn = True
+        if at is not None:
+            axes.axvline(epoch[at], color="black", linestyle=":", linewidth=1.2)
+        axes.set(title=title, xlabel="epoch", xlim=_widened(epoch))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        axes.grid(color="0.9", linewidth=0.8)
+        axes.set_axisbelow(True)
+        if drawn:
+            heading = None if at is None else f"at epoch {epoch[at]:g}, the best {best}"
+            axes.legend(title=heading, loc="best", fontsize=9, title_fontsize=9, framealpha=0.95)
+        else:
+            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY)
+    _draw_learning_rate(loss_axes, epoch, _series(history, "lr"))
+    save(figure, path)
+
+
+def error_overlay(image, label, prediction):
+    """Paint the errors of a prediction onto its image.
+
+    Parameters
+    ----------
+    image : ndarray, shape (H, W)
+        Grey levels: uint8 as they are, any other dtype stretched to 0–255 over its range.
+    label, prediction : ndarray of bool, shape (H, W)
+        True inside of a cell, False on membrane.
+
+    Returns
+    -------
+    ndarray of uint8, shape (H, W, 3)
+        ``FALSE_MEMBRANE`` (orange) where membrane was predicted inside of a cell, ``MISSED_MEMBRANE`` (blue)
+        where membrane was taken for the inside, the image's grey elsewhere.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ or are not two-dimensional, or a mask is not boolean.
+    """
+    image, label, prediction = np.asarray(image), np.asarray(label), np.asarray(prediction)
+    if image.ndim != 2 or not image.shape == label.shape == prediction.shape:
+        raise ValueError(
+            "error_overlay needs image, label and prediction of one shape (H, W), but found "
+            f"{image.shape}, {label.shape} and {prediction.shape}."
+        )
+    if label.dtype != bool or prediction.dtype != bool:
+        raise ValueError(
+            f"label and prediction must be boolean, but are {label.dtype} and {prediction.dtype}. "
+            "Compare them with a threshold first, as in probability > 0.5."
+        )
+    overlay = np.repeat(_grey(image)[..., None], 3, axis=2)  # (H, W, 3)
+    overlay[label & ~prediction] = FALSE_MEMBRANE
+    overlay[prediction & ~label] = MISSED_MEMBRANE
+    return overlay
+
+
+def predictions(images, labels, probabilities, path, names=None, threshold=0.5, max_rows=4):
+    """Draw sections, one a row: image, truth, prediction and errors.
+
+    Parameters
+    ----------
+    images : ndarray, shape (S, H, W)
+        Grey levels of any dtype.
+    labels : ndarray of bool, shape (S, H, W), or None
+        True inside of a cell. Without labels a row is image, prediction and the prediction's outlines.
+    probabilities : ndarray of float in [0, 1], shape (S, H, W)
+        Probability of the inside of a cell.
+    path : str or path-like
+        File to write; its ending is the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
+    names : sequence of str, optional
+        A name for each of the S sections; ``section 0`` and so on without.
+    threshold : float
+        A pixel with a probability above it, in [0, 1], is predicted to be inside of a cell.
+    max_rows : int
+        Of more sections, so many are drawn, evenly spaced from the first to the last.
+
+    Raises
+    ------
+    ValueError
+        If shapes or the number of names differ, a probability is NaN or outside of [0, 1], labels are not
+        binary, or there is nothing to draw.
+    FileNotFoundError
+        If the folder of ``path`` does not exist.
+    """
+    images, probabilities = np.asarray(images), np.asarray(probabilities, dtype=float)
+    labels = None if labels is None else np.asarray(labels)
+    names = [f"section {s}" for s in range(len(images))] if names is None else list(names)
+    _check_stacks(images, labels, probabilities, names, max_rows)
+
+    rows = np.unique(np.linspace(0, len(images) - 1, min(max_rows, len(images))).round().astype(int))
+    titles = ["image", "probability of inside\n(black 0, white 1)", f"outlines at {threshold:g}"]
+    if labels is not None:
+        titles = ["image", "truth\n(white is inside of a cell)", titles[1], f"errors at {threshold:g}"]
+    height = 3.1 * np.clip(images.shape[1] / images.shape[2], 0.3, 3) + (0.08 if labels is None else 0.25)
+    size = 3.1 * len(titles) + 0.4, height * len(rows) + (0.5 if labels is None else 0.8)  # inches
+    figure = Figure(figsize=size, dpi=DPI)
+    figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03)
+    grid = figure.subplots(len(rows), len(titles), squeeze=False)
+    for axes, title in zip(grid[0], titles, strict=True):
+        axes.set_title(title, fontsize=10)
+    for axes, s in zip(grid, rows, strict=True):
+        label = None if labels is None else labels[s]
+        _draw_row(axes, images[s], label, probabilities[s], names[s], threshold)
+    if labels is not None:
+        kinds = [(FALSE_MEMBRANE, "false membrane"), (MISSED_MEMBRANE, "missed membrane")]
+        patches = [Patch(facecolor=np.array(color) / 255, label=text) for color, text in kinds]
+        figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=10, frameon=False)
+    save(figure, path)
+
+
+def tumours(images, labels, predictions, names, path, modalities, classes):
+    """Draw slices of brains, one a row: modalities, the truth and the prediction as outlines.
+
+    Parameters
+    ----------
+    images : float ndarray, shape (S, M, H, W)
+    labels, predictions : integer ndarray, shape (S, H, W)
+        Class numbers; 0 is background.
+    names : sequence of str
+        One a slice.
+    path : str or path-like
+        File to write; its ending is the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
+    modalities : sequence of str
+        Names of the M channels; the first and the one with gadolinium (its name ends in gd, ce or c) are drawn.
+    classes : sequence of str
+        Names of the classes from 0; a single one is that of class 1.
+    """
+    shown = [0, *(m for m, name in enumerate(modalities) if m and re.search("(gd|ce|c)$", name.lower()))][:2]
+    titles = [*(modalities[m] for m in shown), "truth", "prediction"]
+    height, width = images.shape[2:]
+    size = 2.6 * len(titles), 2.6 * height / width * len(images) + 0.6  # inches
+    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    grid = figure.subplots(len(images), len(titles), squeeze=False)
+    classes = ["background", *classes] if len(classes) == 1 else classes
+    for row, image, label, prediction, name in zip(grid, images, labels, predictions, names, strict=True):
+        for ax, m, outlined in zip(row, [*shown, 0, 0], [None] * len(shown) + [label, prediction], strict=True):
+            ax.imshow(np.rot90(image[m]), cmap="gray", vmin=image[m].min(), vmax=np.percentile(image[m], 99.8))
+            ax.set(xticks=[], yticks=[])
+            if outlined is not None:
+                outline(ax, np.rot90(outlined), len(classes))
+        row[0].set_ylabel(name, fontsize=9)
+    for ax, title in zip(grid[0], titles, strict=True):
+        ax.set_title(title, fontsize=10)
+    legend_of_classes(figure, classes)
+    save(figure, path)
+
+
+def outline(ax, labels, num_classes):
+    """Draw the outline of each class of a label image (H, W) but the background, 0, in its colour."""
+    for k, colour in zip(range(1, num_classes), itertools.cycle(CLASS_COLOURS), strict=False):
+        if 0 < (labels == k).mean() < 1:
+            ax.contour(labels == k, [0.5], colors=[colour], linewidths=1)
+
+
+def legend_of_classes(figure, classes):
+    """Name the colours of `outline` below a figure with the constrained layout; `classes` begin with background."""
+    colours = itertools.cycle(CLASS_COLOURS)
+    patches = [Patch(facecolor=next(colours), label=name) for name in classes[1:]]
+    figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=9, frameon=False)
+
+
+def _draw_row(axes, image, label, probability, name, threshold):
+    """One section across its axes."""
+    pictures = [_grey(image), probability]
+    scores = BinaryScores()
+    scores.update(probability, probability > threshold if label is None else label, threshold)
+    if label is None:
+        pictures.append(_grey(image))
+        if probability.min() < threshold < probability.max():  # else older Matplotlibs warn
+            axes[-1].contour(probability, [threshold], colors=[ORANGE], linewidths=1)
+    else:
+        label = label == 1
+        pictures = [pictures[0], label, probability, error_overlay(image, label, probability > threshold)]
+        score = scores.compute()
+        axes[-1].set_xlabel(
+            f"accuracy {score['accuracy']:.3f}, Dice {score['dice']:.3f}, membrane IoU {score['membrane_iou']:.3f}",
+            fontsize=8,
+        )
+    for ax, picture in zip(axes, pictures, strict=True):
+        white = 255 if picture.dtype == np.uint8 else 1
+        ax.imshow(picture, cmap="gray", vmin=0, vmax=white)
+        ax.set(xticks=[], yticks=[])
+    axes[0].set_ylabel(name, fontsize=10)
+
+
+def _check_stacks(images, labels, probabilities, names, max_rows):
+    """Complain in a sentence about stacks that do not belong together."""
+    if images.ndim != 3 or images.size == 0 or max_rows < 1:
+        raise ValueError(
+            "predictions needs images of shape (S, H, W) with at least one section, and max_rows >= 1, "
+            f"but found shape {images.shape} and max_rows={max_rows}."
+        )
+    for name, stack in [("labels", labels), ("probabilities", probabilities)]:
+        if stack is not None and stack.shape != images.shape:
+            raise ValueError(f"{name} must have the images' shape {images.shape}, but found {stack.shape}.")
+    if len(names) != len(images):
+        raise ValueError(f"names must name each of the {len(images)} sections, but there are {len(names)}.")
+
+
+def _draw_learning_rate(axes, epoch, rate):
+    """Faint line with an axis of its own on the right."""
+    finite = rate[np.isfinite(rate)]
+    if not finite.size:
+        return
+    right = axes.twinx()
+    right.plot(epoch, rate, "--", color=GREY, alpha=0.5, marker="o" if len(rate) == 1 else None, linewidth=1.2)
+    right.set_ylabel("learning rate (dashed)", color=GREY)
+    right.set_ylim(0, max(1.15 * finite.max(), 1e-12))
+    right.tick_params(axis="y", colors=GREY)
+    right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
+    axes.set_zorder(right.get_zorder() + 1)  # so that the line passes under the loss and its legend
+    axes.patch.set_visible(False)
+
+
+def _series(history, key):
+    """Values of key as floats, NaN where there is none."""
+    values = [record.get(key) for record in history]
+    return np.array([np.nan if value is None or value == "" else float(value) for value in values])
+
+
+def _widened(epoch):
+    """Limits of the x axis: a single epoch needs some width, too."""
+    pad = max(0.02 * (epoch.max() - epoch.min()), 0.5 if epoch.max() == epoch.min() else 0.1)
+    return epoch.min() - pad, epoch.max() + pad
+
+
+def _grey(image):
+    """Image as uint8: kept if it is, else stretched over its range."""
+    if image.dtype == np.uint8:
+        return image
+    image, low, high = image.astype(float), image.min(), image.max()
+    return np.rint(255 * (image - low) / (high - low if high > low else 1)).astype(np.uint8)
+
+
+def save(figure, path):
+    """Write a figure in the format that the path's ending says (PNG without one), all of it or nothing."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix.lstrip(".") or "png")
+    write_atomically(path, picture.getvalue())

@@ -1,0 +1,69 @@
+"""Several networks side by side, as numbers and as a picture."""
+
+import numpy as np
+
+from tinyseg import models as networks
+from tinyseg.report.profile.picture import comparison
+from tinyseg.report.profile.table import shape_text, summary
+from tinyseg.report.profile.timing import latency
+
+KEYS = ("parameters", "multiply_adds", "latency", "dice")
+
+
+def compare(models, input_shape, path=None, dice=None, paper=None, repeats=20, budget=10.0):
+    """Draw parameters, multiply-adds, latency of inference and Dice of several models.
+
+    Parameters
+    ----------
+    models : dict or list
+        ``{name: model}``, or names of `tinyseg.models.MODELS`, which are built for this input and one class.
+    input_shape : tuple
+        (N, C, H, W).
+    path : str or path-like, optional
+        Picture to write: PNG, SVG or PDF by its ending. None without one.
+    dice : dict, optional
+        ``{name: Dice}``, a number or a list with one for each seed.
+    paper : dict, optional
+        ``{name: {"parameters", "multiply_adds", "latency" (in seconds), "dice"}}``, any of these: what somebody else
+        reported, drawn as diamonds beside the bars.
+    repeats, budget
+        Of `tinyseg.report.profile.latency`, for each model.
+
+    Returns
+    -------
+    dict
+        ``{name: {"parameters": int, "multiply_adds": int, "latency": dict, "dice": list, "paper": dict}}``, with the
+        latency as `Latency.as_dict` has it.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, `dice` or `paper` name one that is not there, or a model does not take this shape.
+    """
+    if not isinstance(models, dict):
+        models = {name: networks.build(name, in_channels=input_shape[1]) for name in models}
+    dice, paper = dice or {}, paper or {}
+    unknown = [name for name in (*dice, *paper) if name not in models]
+    if unknown or not models:
+        raise ValueError(
+            "compare needs models, and dice and paper for some of them, but there is no "
+            f"{', '.join(unknown) or 'model'}; the models are {', '.join(models) or 'none'}."
+        )
+    wrong = sorted({key for values in paper.values() for key in values} - set(KEYS))
+    if wrong:
+        raise ValueError(f"paper takes {', '.join(KEYS)} for each model, but has {', '.join(wrong)}.")
+    found = {}
+    for name, model in models.items():
+        counted = summary(model, input_shape, show=False)
+        found[name] = {
+            "parameters": counted.parameters,
+            "multiply_adds": counted.multiply_adds,
+            "latency": latency(model, input_shape, repeats=repeats, budget=budget).as_dict(),
+            "dice": [float(d) for d in np.atleast_1d(dice.get(name, []))],
+            "paper": dict(paper.get(name, {})),
+        }
+    if path is not None:
+        where = next(iter(found.values()))["latency"]
+        threads = f", {where['threads']} threads" if where["threads"] else ""
+        comparison(found, path, f"input {shape_text(input_shape)}; {where['device']}{threads}, {where['kernels']}")
+    return found

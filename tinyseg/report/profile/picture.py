@@ -1,0 +1,140 @@
+"""A picture of what networks cost and what they reach: parameters, multiply-adds, latency, Dice, one panel each."""
+
+import math
+
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from tinyseg.report.plots import BLUE, DPI, GREEN, ORANGE, PURPLE, save
+
+SIZE = 12  # points of the text, for a slide
+BAR = 0.62  # height of a bar; 1 from one network to the next
+UNITS = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1, "s": 1, "ms": 1e-3}
+PAPER = {"marker": "D", "markersize": 8, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
+PANELS = [  # key, label, colour
+    ("parameters", "parameters ({unit})", BLUE),
+    ("multiply_adds", "multiply-adds ({unit})", ORANGE),
+    ("latency", "inference ({unit})\nmedian, quartiles", GREEN),
+    ("dice", "Dice\nseeds, mean ± deviation", PURPLE),
+]
+
+
+def comparison(networks, path, title=""):
+    """Draw one row a network and one panel a quantity, with the values written beside the bars.
+
+    Bars begin at 0. Dice, which does not, is drawn as dots: one a seed, and a line at their mean.
+
+    Parameters
+    ----------
+    networks : dict
+        ``{name: values}``, from top to bottom, with values a dict of any of
+
+        - "parameters", "multiply_adds": numbers;
+        - "latency": dict with "median" and, if they are known, "lower_quartile" and "upper_quartile", in seconds;
+        - "dice": list of numbers, one a seed;
+        - "paper": dict with any of "parameters", "multiply_adds", "latency" (in seconds) and "dice", numbers to
+          stand beside ours, as a diamond.
+
+        A quantity that no network has gets no panel.
+    path : str or path-like
+        File to write; its ending is the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
+    title : str
+        Over all panels.
+
+    Raises
+    ------
+    ValueError
+        If there is nothing to draw.
+    FileNotFoundError
+        If the folder of ``path`` does not exist.
+    """
+    rows = list(networks.values())
+    panels = [panel for panel in PANELS if any(_has(values, panel[0]) for values in rows)]
+    if not panels:
+        raise ValueError(
+            "comparison needs at least one network with parameters, multiply_adds, latency or dice, but found "
+            f"{networks}."
+        )
+    figure = Figure(figsize=(13.3, 1.5 + 0.52 * len(rows)), dpi=DPI, layout="constrained")
+    figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03)
+    grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+    for axes, (key, label, color) in zip(grid, panels, strict=True):
+        ours = {row: values[key] for row, values in enumerate(rows) if _has(values, key)}
+        papers = {row: values["paper"][key] for row, values in enumerate(rows) if key in (values.get("paper") or {})}
+        unit = (_draw_dots if key == "dice" else _draw_bars)(axes, ours, papers, color)
+        axes.set_xlabel(label.format(unit=unit), fontsize=SIZE)
+        axes.tick_params(labelsize=SIZE - 2, left=False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        for row, value in papers.items():
+            axes.plot(value / UNITS[unit], row, **PAPER)
+    grid[0].set_yticks(range(len(rows)), networks, fontsize=SIZE)
+    grid[0].set_ylim(len(rows) - 0.5, -0.5)
+    if title:
+        figure.suptitle(title, fontsize=SIZE + 1)
+    if any(values.get("paper") for values in rows):
+        diamond = Line2D([], [], label="the paper's", **PAPER)
+        figure.legend(handles=[diamond], loc="outside upper right", frameon=False, fontsize=SIZE)
+    save(figure, path)
+
+
+def _has(values, key):
+    found = values.get(key)
+    return found is not None and found != []
+
+
+def _draw_bars(axes, ours, papers, color):
+    """Bars from 0, a line from quartile to quartile where there are some, values beside them. Return the unit."""
+    medians = {row: v["median"] if isinstance(v, dict) else v for row, v in ours.items()}
+    reach = max([*medians.values(), *papers.values()])
+    unit = _unit(reach, seconds=any(isinstance(v, dict) for v in ours.values()))
+    factor, reach = UNITS[unit], reach / UNITS[unit]
+    axes.barh(list(medians), [v / factor for v in medians.values()], height=BAR, color=color)
+    ends = {}
+    for row, median in medians.items():
+        ends[row] = median / factor
+        if isinstance(ours[row], dict) and "lower_quartile" in ours[row]:
+            low, high = (ours[row][f"{which}_quartile"] / factor for which in ("lower", "upper"))
+            axes.plot([low, high], [row, row], color="black", linewidth=1.5, solid_capstyle="butt")
+            ends[row] = max(ends[row], high)
+    reach = max([reach, *ends.values()])
+    for row, end in ends.items():
+        diamond = papers.get(row, -math.inf) / factor
+        hidden = abs(diamond - end) < 0.25 * reach  # would lie on the text, or under it
+        _write(axes, max(end, diamond) if hidden else end, row, _digits(medians[row] / factor), 9 if hidden else 5)
+    axes.set_xlim(0, 1.28 * reach or 1)
+    return unit
+
+
+def _draw_dots(axes, ours, papers, color):
+    """A dot for each seed, a line at their mean; mean and standard deviation in a column at the right."""
+    everything = [*(d for seeds in ours.values() for d in seeds), *papers.values()]
+    centre, half = (min(everything) + max(everything)) / 2, max(0.01, (max(everything) - min(everything)) / 2)
+    for row, seeds in ours.items():
+        mean = float(np.mean(seeds))
+        axes.plot(seeds, [row] * len(seeds), "o", color=color, markersize=9, alpha=0.65, markeredgewidth=0)
+        axes.plot([mean, mean], [row - BAR / 2, row + BAR / 2], color="black", linewidth=2)
+        deviation = f" ± {np.std(seeds, ddof=1):.3f}" if len(seeds) > 1 else ""
+        _write(axes, 1, row, f"{mean:.3f}{deviation}", xycoords=axes.get_yaxis_transform())
+    axes.set_xlim(centre - 1.16 * half, centre + 1.16 * half)
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.grid(axis="x", color="0.9")
+    axes.set_axisbelow(True)
+    return ""
+
+
+def _write(axes, x, row, text, away=5, **options):
+    axes.annotate(text, (x, row), (away, 0), textcoords="offset points", va="center", fontsize=SIZE, **options)
+
+
+def _unit(most, seconds):
+    """Return the unit in which the largest value is easy to read."""
+    if seconds:
+        return "s" if most >= 10 else "ms"
+    return next((unit for unit in ("G", "M", "k") if most >= UNITS[unit]), "")
+
+
+def _digits(v):
+    """Three significant digits, never an exponent."""
+    return f"{v:.{max(0, 2 - math.floor(math.log10(v)))}f}" if v else "0"

@@ -1,0 +1,278 @@
+"""What a network does when it runs: which ops, on which shapes, in which layer, and what the graph keeps of it.
+
+Nothing here knows an architecture. A copy of the network runs once, on one batch, while two watchers look on: one sees
+modules begin and end (`tinyseg.nn.watch`), the other every op (`tinyseg.autograd.Function`) with the shapes that go
+in and come out. What the graph keeps is read off its nodes at the end of the forward pass.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import threading
+import weakref
+
+import numpy as np
+
+from tinyseg import nn
+from tinyseg.autograd import Function, Tensor, as_array, no_grad
+from tinyseg.ops.conv2d import Conv2d
+from tinyseg.ops.conv_transpose import ConvTranspose2d
+from tinyseg.ops.depthwise_conv import DepthwiseConv2d
+from tinyseg.ops.fused_conv import FusedConv2d
+from tinyseg.ops.pointwise_conv import PointwiseConv2d
+from tinyseg.ops.separable_conv import SeparableConv2d
+from tinyseg.report.profile.steps import batch, copied
+
+
+# ----- multiply-adds of one op ---------------------------------------------------
+@functools.singledispatch
+def multiply_adds(node, shapes, out):
+    """Return the number of multiply-adds of one op by its definition; an op of your own registers itself here.
+
+    A convolution uses each of its weights once for every pixel of its output, padding included (a transposed one: of
+    its input). With K x K taps, C channels in and N out (Gadosey et al. 2020, Equations 1 and 2):
+
+        standard     K·K·C·N·OH·OW
+        separable    K·K·C·OH·OW + C·N·OH·OW
+
+    What is not a convolution counts as 0, as in other tools: norms, activations, pooling, upsampling, losses.
+
+    Parameters
+    ----------
+    node : Function
+        The op; its type decides: ``@multiply_adds.register(MyOp)``.
+    shapes : list of tuple
+        Of the inputs.
+    out : tuple
+        Shape of the output.
+
+    Returns
+    -------
+    int or None
+        None if the op is not known.
+    """
+    return 0 if type(node).__module__.startswith("tinyseg.") else None
+
+
+@multiply_adds.register(Conv2d)
+@multiply_adds.register(DepthwiseConv2d)
+@multiply_adds.register(DepthwiseConv2d)
+@multiply_adds.register(PointwiseConv2d)
+def _(node, shapes, out):
+    return math.prod(shapes[1]) * _pixels(out)
+
+
+@multiply_adds.register(FusedConv2d)
+def _(node, shapes, out):
+    return math.prod(shapes[0]) * _pixels(out)
+
+
+@multiply_adds.register(SeparableConv2d)
+def _(node, shapes, out):
+    return (math.prod(shapes[0]) + math.prod(shapes[1])) * _pixels(out)
+
+
+@multiply_adds.register(ConvTranspose2d)
+def _(node, shapes, out):
+    return math.prod(shapes[1]) * _pixels(shapes[0])
+
+
+def _pixels(shape):
+    N, _, H, W = shape
+    return N * H * W
+
+
+# ----- one run ---------------------------------------------------------------------
+@dataclasses.dataclass
+class Call:
+    """One call of a module or of an op, and the calls made inside of it.
+
+    `multiply_adds` is that of an op alone (None: not known), `held` the bytes that the graph keeps for this op and for
+    none before it, `node` a weak reference: it is dead if the graph does not need the op.
+    """
+
+    module: nn.Module | None
+    kind: str
+    output: tuple = ()
+    inside: list = dataclasses.field(default_factory=list)
+    multiply_adds: int | None = 0
+    held: int = 0
+    node: weakref.ref | None = None
+
+    def ops(self):
+        """Yield the ops in this call, in the order in which they ran."""
+        if self.module is None:
+            yield self
+        for call in self.inside:
+            yield from call.ops()
+
+
+@dataclasses.dataclass
+class Trace:
+    """What happened in one run.
+
+    Attributes
+    ----------
+    model : Module
+        The copy that ran.
+    root : Call
+        The call of the model.
+    weights, input : int
+        Bytes of parameters and buffers, and of the batch.
+    itemsize : int
+        Bytes of one value.
+    nodes : list of (Function, {id: bytes})
+        What the graph consists of at the end, in the order in which it ran, and the arrays that each node holds.
+        Empty unless the run was in training.
+    outputs : int
+        Bytes of the outputs of ops that lived at the same time, at the moment when they were most.
+    """
+
+    model: nn.Module
+    root: Call
+    weights: int
+    input: int
+    itemsize: int
+    nodes: list
+    outputs: int
+
+
+def trace(model, input_shape, training=True, loss=None):
+    """Run a copy of a model once, on random numbers between 0 and 1.
+
+    Parameters
+    ----------
+    model : Module
+        Stays as it is: a copy of it runs, on the device and in the precision of the model's parameters.
+    input_shape : tuple
+        (N, C, H, W).
+    training : bool
+        Run in training mode and record the graph, or in evaluation mode without.
+    loss : function of the output, optional
+        What is computed from the output in the same run.
+
+    Returns
+    -------
+    Trace
+    """
+    model = copied(model, training)
+    x, output, lives = batch(model, input_shape), None, _Lives()
+    stack = [Call(None, "")]
+
+    def begin(module):
+        call = Call(module, type(module).__name__)
+        stack[-1].inside.append(call)
+        stack.append(call)
+
+    def end(module, y):
+        while stack[-1].module is not module:
+            stack.pop()  # it ended in an exception, which the model caught
+        stack.pop().output = _shape(y)
+
+    def op(node, inputs, y):
+        shapes = [_shape(as_array(a)) for a in inputs]
+        work = multiply_adds(node, shapes, y.shape)
+        stack[-1].inside.append(Call(None, type(node).__name__, y.shape, multiply_adds=work, node=weakref.ref(node)))
+        lives.add(y.data)
+
+    with _watching(begin, end, op), contextlib.nullcontext() if training else no_grad():
+        output = model(x)
+        if loss is not None:
+            output = loss(output)
+    state = [p.data for p in model.parameters()]
+    state += [getattr(module, name) for _, module in model.named_modules() for name in module.buffers]
+    nodes = _graph(stack[0], {id(_memory(a)[0]) for a in [*state, x]})
+    return Trace(
+        model, stack[0].inside[0], sum(a.nbytes for a in state), x.nbytes, x.itemsize, nodes if training else [],
+        lives.peak,
+    )  # fmt: skip
+
+
+# ----- what is seen ------------------------------------------------------------------
+_one_at_a_time = threading.RLock()
+
+
+@contextlib.contextmanager
+def _watching(begin, end, op):
+    """Tell of the modules and ops that this thread runs."""
+    me = threading.get_ident()
+
+    def mine(watcher):
+        return lambda *args: watcher(*args) if threading.get_ident() == me else None
+
+    begin, end, op = mine(begin), mine(end), mine(op)
+    with _one_at_a_time, nn.watch(end, begin):
+        run = Function.__call__
+
+        def watched(node, *inputs):
+            y = run(node, *inputs)
+            op(node, inputs, y)
+            return y
+
+        Function.__call__ = watched  # for this block: a hook in the engine would cost every op something
+        try:
+            yield
+        finally:
+            Function.__call__ = run
+
+
+class _Lives:
+    """How many bytes of outputs live at the same time."""
+
+    def __init__(self):
+        self.now, self.peak, self._living = 0, 0, {}
+
+    def add(self, array):
+        memory, size = _memory(array)
+        key = id(memory)
+        if key not in self._living:
+            self._living[key] = weakref.ref(memory, lambda _: self._die(key, size))
+            self.now += size
+            self.peak = max(self.peak, self.now)
+
+    def _die(self, key, size):
+        del self._living[key]
+        self.now -= size
+
+
+def _graph(root, fixed):
+    """List the nodes that still live with the arrays that each holds; write to each op what it is the first to hold."""
+    nodes, seen = [], set(fixed)
+    for call in root.ops():
+        node = call.node and call.node()
+        if node is None or node.parents is None:
+            continue
+        state = {name: value for name, value in vars(node).items() if name not in ("parents", "retained")}
+        memories = {id(memory): size for memory, size in map(_memory, arrays(state)) if id(memory) not in fixed}
+        call.held = sum(size for key, size in memories.items() if key not in seen)
+        seen.update(memories)
+        nodes.append((node, memories))
+    return nodes
+
+
+def arrays(value):
+    """Yield the arrays in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        yield value.data
+    elif isinstance(value, dict):
+        yield from arrays(list(value.values()))
+    elif isinstance(value, (tuple, list)):
+        for item in value:
+            yield from arrays(item)
+    elif hasattr(value, "nbytes") and hasattr(value, "dtype") and not isinstance(value, np.generic):
+        yield value
+
+
+def _memory(array):
+    """Return the array that owns the memory of a view, and how many bytes it counts for."""
+    owner = array
+    while isinstance(owner.base, type(array)):
+        owner = owner.base
+    of_arena = owner.ndim == 1 and owner.dtype == np.uint8  # and perhaps larger than what was asked for
+    return owner, (array if of_arena else owner).nbytes
+
+
+def _shape(y):
+    """Shape of an array, of a Tensor or of a number; of several in a tuple, a tuple of shapes."""
+    return tuple(map(_shape, y)) if isinstance(y, (tuple, list)) else tuple(getattr(y, "shape", ()))

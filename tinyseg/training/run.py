@@ -1,0 +1,117 @@
+"""What surrounds a training run: its folder, Ctrl-C and SIGTERM, and the progress bar."""
+
+import contextlib
+import csv
+import io
+import math
+import pathlib
+import signal
+import sys
+import threading
+
+from tqdm import tqdm
+
+from tinyseg.data.files import write_atomically, write_json
+
+
+class RunDirectory:
+    """The folder of one training run, and the names of the files in it.
+
+    Parameters
+    ----------
+    path : path-like
+    overwrite : bool
+        Start a new run in a folder that holds one already.
+    resume : bool
+        The folder's run is continued.
+
+    Nothing is made or deleted before `begin`.
+
+    Raises
+    ------
+    FileExistsError
+        If the folder holds a run, and neither `overwrite` nor `resume` is given.
+    """
+
+    def __init__(self, path, overwrite=False, resume=False):
+        self.path = pathlib.Path(path)
+        self.latest, self.best = self.path / "checkpoint.safetensors", self.path / "best.safetensors"
+        self.resume = resume
+        if not (overwrite or resume) and any(file.exists() for file in (self.latest, self.best)):
+            raise FileExistsError(
+                f"{self.path} already holds a training run. Continue it with --resume {self.path}, "
+                "choose another --out, or replace it with --overwrite."
+            )
+
+    def begin(self):
+        """Make the folder; for a new run, delete what an old one left, lest it be taken for the new one's."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        if not self.resume:
+            others = ("config.json", "log.csv", "summary.json", "curves.png", "predictions.png")
+            for name in (self.latest.name, self.best.name, *others):
+                (self.path / name).unlink(missing_ok=True)
+
+    def write_json(self, name, content):
+        """Write a dict as JSON; NaN and infinities, which JSON does not have, become null."""
+        write_json(self.path / name, content, indent=2)
+
+    def write_log(self, history):
+        """Write log.csv: one row an epoch."""
+        text = io.StringIO()
+        rows = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+        rows.writeheader()
+        rows.writerows(history)
+        write_atomically(self.path / "log.csv", text.getvalue())
+
+
+class Interruption:
+    """Notes Ctrl-C and SIGTERM instead of dying, so that the step can finish; a second Ctrl-C is obeyed at once."""
+
+    signal = None
+
+    def __enter__(self):
+        self.old = {}
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not allow handlers
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.old[number] = signal.signal(number, self.note)
+        return self
+
+    def note(self, number, frame):
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    def __exit__(self, *exc):
+        for number, handler in self.old.items():
+            signal.signal(number, handler)
+
+
+class Bar(contextlib.AbstractContextManager):
+    """Progress over all steps of the run, with loss, Dice, seconds a step and the time left."""
+
+    def __init__(self, total, done, disable, first="first step"):
+        layout = "{desc} {bar} {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_inv_fmt}{postfix}]"
+        wait = 0.1 if sys.stderr.isatty() else 30  # a log file wants a line now and then
+        self.bar = tqdm(
+            total=total, initial=done, disable=disable, unit="step", bar_format=layout, dynamic_ncols=True,
+            smoothing=0.1, mininterval=wait,
+        )  # fmt: skip
+        self.bar.set_description(first)
+        self.shown = {}
+
+    def advance(self, state, epochs, loss):
+        self.bar.set_description(f"epoch {state['epoch'] + 1}/{epochs}", refresh=False)
+        self.shown |= {"loss": f"{loss:.3f}", "dice": f"{running_dice(state):.3f}"}
+        self.bar.set_postfix(self.shown, refresh=False)
+        self.bar.update()
+
+    def scores(self, scores):
+        self.shown |= {f"val_{k}": f"{v:.3f}" for k, v in scores.items() if k in ("dice", "accuracy")}
+
+    def __exit__(self, *exc):
+        self.bar.close()
+
+
+def running_dice(state):
+    """Foreground Dice of the epoch so far, from the sums in a training state."""
+    return 2 * state["overlap"] / state["area"] if state["area"] else math.nan
