@@ -4,14 +4,29 @@ BIN := .venv/bin
 OUT ?= runs/demo
 GPU ?= gpu
 
-.PHONY: demo test gpu lint format docs docs-serve notebooks clean
+.PHONY: demo test test-slow test-without-fast gpu lint format docs docs-serve notebooks clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/train_isbi.py --width 16 --epochs 24 --out $(OUT) --overwrite
 	@echo "Look at $(OUT)/predictions.png and $(OUT)/curves.png"
 
+# Two processes of pytest, each with libraries of one thread: more would wait for each other.
+PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest
+
 test: .venv/.installed-test
-	$(BIN)/python -m pytest
+	$(PYTEST) -n 2 -m "not slow"
+
+# what takes longer
+test-slow: .venv/.installed-test
+	$(PYTEST) -n 2 -m slow
+
+# Without tinyseg/fast everything gives the same results, slower: the tests of the rest, in a copy without that folder.
+COPY := build/without-fast
+test-without-fast: .venv/.installed-test
+	rm -rf $(COPY) && mkdir -p $(COPY)
+	git ls-files -z --cached --others --exclude-standard tinyseg tests pyproject.toml | grep -zv '^tinyseg/fast/' | xargs -0 cp --parents -t $(COPY)
+	cd $(COPY) && PYTHONPATH=. OPENBLAS_NUM_THREADS=1 $(CURDIR)/$(BIN)/python -m pytest -n 2 -m "not slow" \
+	  tests/ops tests/nn tests/models tests/training tests/prediction tests/metrics
 
 # the proof on a GPU; GPU=gpu13 for CUDA 13
 gpu: .venv/.installed-test

@@ -96,8 +96,8 @@ OPS = {
         flops=lambda C: 8,
     ),
     "dilated depthwise 3x3": Op(
-        "dilated_depthwise_conv2d",
-        lambda ops, x, w: ops.dilated_depthwise_conv2d(x, w, dilation=2, padding="same"),
+        "depthwise_conv2d",
+        lambda ops, x, w: ops.depthwise_conv2d(x, w, padding="same", dilation=2),
         lambda torch, F, x, w: F.conv2d(x, w, padding=2, dilation=2, groups=len(w)),
         weights=lambda C: [(C, 1, 3, 3)],
         flops=lambda C: 18,

@@ -76,7 +76,7 @@ def run_machine(workers, clock, quick):
     plan = [("tinyseg", "tinyseg", "about", {}), ("NCHW", "torch", "torch_about", {})]
     plan += [("tinyseg", "tinyseg", "bandwidths", {})]
     for tf32 in (False, True):
-        plan += [("tinyseg" + ", TF32" * tf32, "tinyseg", "product_rate", {"tf32": tf32})]
+        plan += [(with_precision("tinyseg", tf32), "tinyseg", "product_rate", {"tf32": tf32})]
         plan += [("NCHW", "torch", "torch_product_rate", {"tf32": tf32})]
     for name, framework, function, options in plan:
         try:
@@ -89,9 +89,16 @@ def run_machine(workers, clock, quick):
         elif "about" in function:
             found["about"] |= answer
         else:
-            who = ("CuPy" if framework == "tinyseg" else "PyTorch") + ", TF32" * options["tf32"]
-            found["rates"][who] = answer
+            who = "CuPy" if framework == "tinyseg" else "PyTorch"
+            found["rates"][with_precision(who, options["tf32"])] = answer
     yield found
+
+
+def with_precision(name, tf32, amp=False):
+    """Return a name, followed by the precision where that is not float32's own."""
+    if tf32:
+        name += ", TF32"
+    return f"{name}, mixed precision" if amp else name
 
 
 def the_ops(quick):
@@ -133,7 +140,9 @@ def run_networks(workers, clock, quick, tf32=False, amp=False, batches=(1, 4, 16
     """Yield a growing list of records, as `measure_network` makes them; torch.compile for SD-UNet alone."""
     found = []
     for network, shape, mode in the_networks(quick, batches):
-        variants = [OURS, *EAGER, *[COMPILED] * (compiled and network == "sdunet")]
+        variants = [OURS, *EAGER]
+        if compiled and network == "sdunet":
+            variants.append(COMPILED)
         case = {"network": network, "shape": shape, "mode": mode, "width": width, "tf32": tf32, "amp": amp}
         found.append(measure_network(workers, clock, case, variants, rounds=3 if quick else 7))
         print(_line(found[-1]), flush=True)
@@ -144,7 +153,9 @@ def run_graphs(workers, clock, quick, batches=(1, 4, 16), compiled=True, width=6
     """Yield a growing list of records: networks launched kernel by kernel, and as one CUDA graph; small batches."""
     found = []
     for network, shape, mode in the_networks(quick, batches[:2]):
-        variants = [OURS, *GRAPHS, EAGER[1], *[COMPILED_GRAPH] * (compiled and network == "sdunet")]
+        variants = [OURS, *GRAPHS, EAGER[1]]
+        if compiled and network == "sdunet":
+            variants.append(COMPILED_GRAPH)
         case = {"network": network, "shape": shape, "mode": mode, "width": width, "tf32": False, "amp": False}
         found.append(measure_network(workers, clock, case, variants, rounds=3 if quick else 7))
         print(_line(found[-1]), flush=True)
@@ -175,7 +186,7 @@ def measure_network(workers, clock, case, variants, rounds):
         try:
             if clock.left() < (COMPILING if variant.compiled else 8):
                 raise WorkerError("no time was left")
-            process = workers(variant.name + ", TF32" * case["tf32"], variant.framework)
+            process = workers(with_precision(variant.name, case["tf32"]), variant.framework)
             options = {"layout": variant.layout, "compiled": variant.compiled, "framework": variant.framework}
             options["graph"] = variant.graph
             sample = process.call("benchmarks.gpu_worker:prepare_network", key="case", **case, **options)
@@ -199,7 +210,7 @@ def measure_network(workers, clock, case, variants, rounds):
 
 def _line(record):
     name = f"{record['network']} {tables.image(record['shape'])} {record['mode']}"
-    name += ", TF32" * record["tf32"] + ", mixed precision" * record["amp"]
+    name = with_precision(name, record["tf32"], record["amp"])
     words = [f"{v} {tables.milliseconds(t['time']['median'])} ms" for v, t in record["times"].items()]
     return f"{name}: " + "; ".join(words + [f"{v} {tables.reason(e)}" for v, e in record["failed"].items()])
 

@@ -16,7 +16,10 @@ print(backend.device_name("gpu"))
 EOF
 "$python" -m pytest -m gpu tests
 if [ -n "$SANITIZER" ]; then
-    compute-sanitizer --tool memcheck --error-exitcode 1 "$python" -m pytest -m gpu tests/test_cuda_*.py
-    compute-sanitizer --tool racecheck --error-exitcode 1 "$python" -m pytest -m gpu tests/test_cuda_*.py
+    for tool in memcheck racecheck; do
+        compute-sanitizer --tool $tool --error-exitcode 1 "$python" -m pytest -m gpu tests/fast/gpu \
+            --ignore tests/fast/gpu/graphs --ignore tests/fast/gpu/test_gpu.py \
+            --ignore tests/fast/gpu/test_mixed_precision.py --ignore tests/fast/gpu/test_upload.py
+    done
 fi
 "$python" -m benchmarks.gpu "$@"

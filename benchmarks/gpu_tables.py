@@ -31,7 +31,7 @@ def markdown(results, name):
         ("kernels", "Single ops", lambda records: kernels(records, found.get("machine"))),
     ):
         if part in found:
-            quick = "; a quick run: fewer cases, fewer rounds" * results[part]["quick"]
+            quick = "; a quick run: fewer cases, fewer rounds" if results[part]["quick"] else ""
             parts += [f"## {title}\n\n{results[part]['date']}{quick}\n", make(found[part])]
     return "\n".join(parts)
 

@@ -24,10 +24,10 @@ class CuPy:
     """Events and memory, as CuPy has them."""
 
     def __init__(self):
-        from tinyseg import backend
+        from tinyseg.backend import devices
         from tinyseg.fast.gpu import graphs
 
-        backend.parse_device("gpu")
+        devices.parse_device("gpu")
         self.cp, self.graphs = devices.cp, graphs
 
     def event(self):
@@ -40,7 +40,7 @@ class CuPy:
 
     def taken(self):
         """Bytes in the pools, of CUDA graphs too: of arrays, and kept for the next ones."""
-        return self.cp.get_default_memory_pool().total_bytes() + self.graphs.taken()
+        return self.cp.get_default_memory_pool().total_bytes() + self.graphs.bytes_in_pools()
 
     def release(self):
         """Give back what is not in use, so that the other processes have room."""
@@ -187,11 +187,12 @@ def prepare_network(
 def _tinyseg(network, shape, mode, width, layout, compiled, tf32, amp, graph):
     import tinyseg as ts
     from tinyseg.fast.gpu.graphs import capture
-    from tinyseg.fast.gpu.graphs.training_step import TrainingStep
+    from tinyseg.fast.gpu.graphs.training_step import CapturedStep
     from tinyseg.fast.gpu.mixed_precision import LossScaler, in_float16
-    from tinyseg.training import _overlap
+    from tinyseg.training.loop import keep_freed_memory
 
     _set_tf32(tf32)
+    keep_freed_memory()
     x, y = (ts.backend.to_device(a, "gpu") for a in models._data(shape, 1))
     model = ts.models.build(network, shape[1], 1, width=width)
     parameters = list(model.parameters())
@@ -220,8 +221,7 @@ def _tinyseg(network, shape, mode, width, layout, compiled, tf32, amp, graph):
             run = capture(lambda x: model(x).data, x)
         return lambda: run(x), ts.backend.to_numpy
     if graph:
-        bce = ts.ops.binary_cross_entropy_with_logits
-        step = TrainingStep(model, optimizer, bce, None, lambda x, y: train(), _overlap)
+        step = CapturedStep(model, optimizer)
         for _ in range(3):
             step(x, y)
         return lambda: step(x, y), ts.backend.to_numpy

@@ -294,12 +294,13 @@ def _cell(record, variant, direction):
 def markdown(records):
     """Return the table of times."""
     reference = any("reference nchw" in {**r["times"], **r["failed"]} for r in records)
-    head = ["op", "shape", "", "tinyseg", "tinyseg, NCHW", *["NumPy only"] * reference, "PyTorch", "its layout"]
-    head += ["ratio", "of medians", "of minima"]
+    variants = {OURS: "tinyseg", "tinyseg nchw": "tinyseg, NCHW"}
+    if reference:
+        variants["reference nchw"] = "NumPy only"
+    head = ["op", "shape", "", *variants.values(), "PyTorch", "its layout", "ratio", "of medians", "of minima"]
     rows, of_rounds = [], []
     for record in records:
         for direction in _directions(record):
-            variants = [OURS, "tinyseg nchw", *["reference nchw"] * reference]
             found = tables.ratios(record["times"], OURS, _theirs(record), direction)
             theirs = _best_of_theirs(record, direction)
             row = [record["op"], tables.image(record["shape"]), direction]

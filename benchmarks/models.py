@@ -63,7 +63,9 @@ def the_cases(networks=("sdunet", "unet"), batches=(1, 4), brain=True):
     """List the cases: each network at 256 x 256, and 4 classes from 4 modalities of 144 x 144, batch 8."""
     found = []
     for network in networks:
-        inputs = [((batch, 1, 256, 256), 1) for batch in batches] + [((8, 4, 144, 144), 4)] * brain
+        inputs = [((batch, 1, 256, 256), 1) for batch in batches]
+        if brain:
+            inputs.append(((8, 4, 144, 144), 4))
         found += [Case(network, shape, classes, mode) for shape, classes in inputs for mode in MODES]
     return found
 
@@ -113,7 +115,9 @@ def _weights(shapes):
 
 def _tinyseg(network, shape, classes, mode, width, layout, compiled):
     import tinyseg as ts
+    from tinyseg.training.loop import keep_freed_memory
 
+    keep_freed_memory()
     x, y = _data(shape, classes)
     model = ts.models.build(network, shape[1], classes, width=width)
     parameters = list(model.parameters())
@@ -265,7 +269,8 @@ def main():
 
 def the_variants(compiled=False, reference=False):
     """List the variants to be timed."""
-    return [*TORCH, *COMPILED * compiled, OURS, *[REFERENCE] * reference]
+    torch = TORCH + COMPILED if compiled else TORCH
+    return [*torch, OURS, REFERENCE] if reference else [*torch, OURS]
 
 
 def run(cases, variants, **options):
@@ -297,7 +302,9 @@ def markdown(records):
     theirs = [name for name in measured if name in PYTORCH]
     eager, compiled = [v.name for v in TORCH], any(v.name in measured for v in COMPILED)
     head = ["network", "images", "", *(f"PyTorch {name}" if name in PYTORCH else name for name in measured)]
-    head += ["ratio", "of medians", "of minima"] + ["ratio to eager"] * compiled
+    head += ["ratio", "of medians", "of minima"]
+    if compiled:
+        head.append("ratio to eager")
     rows, memory, of_rounds = [], [], []
     for record in records:
         name = [record["network"], tables.image(record["shape"]), record["mode"]]

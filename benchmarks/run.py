@@ -129,8 +129,11 @@ def markdown(results):
 def heading(title, part):
     """Return a heading, and below it when and how the part was measured."""
     busy = statistics.fmean(part["busy"])
-    words = [part["date"], *["a quick run: fewer cases, fewer rounds"] * part["quick"]]
-    words += [f"**other programs kept {busy:.1f} cores busy: measure again without them**"] * (busy > 0.1)
+    words = [part["date"]]
+    if part["quick"]:
+        words.append("a quick run: fewer cases, fewer rounds")
+    if busy > 0.1:
+        words.append(f"**other programs kept {busy:.1f} cores busy: measure again without them**")
     return f"## {title}\n\n{'; '.join(words)}\n"
 
 

@@ -64,7 +64,9 @@ class Worker:
 
     def __init__(self, framework, tuned=False, numba=True, timeout=600):
         env = {name: value for name, value in os.environ.items() if not name.startswith(NOT_INHERITED)}
-        command = [sys.executable, "-m", "benchmarks.worker", framework] + ["--without-numba"] * (not numba)
+        command = [sys.executable, "-m", "benchmarks.worker", framework]
+        if not numba:
+            command.append("--without-numba")
         self.timeout, self.stderr = timeout, tempfile.TemporaryFile()  # noqa: SIM115 (closed by close)
         self.process = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.stderr, cwd=ROOT, text=True,
@@ -243,7 +245,8 @@ def git_commit():
     try:
         git = {"cwd": ROOT, "capture_output": True, "text": True, "check": True}
         commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], **git).stdout.strip()
-        return commit + "+" * bool(subprocess.run(["git", "status", "--porcelain", "tinyseg"], **git).stdout)
+        differs = subprocess.run(["git", "status", "--porcelain", "tinyseg"], **git).stdout
+        return f"{commit}+" if differs else commit
     except (OSError, subprocess.CalledProcessError):
         return None
 

@@ -15,7 +15,7 @@ import tinyseg
 
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
-sys.path.insert(0, str(DOCS))
+sys.path[:0] = [str(DOCS), str(ROOT)]  # convert.py; reproduction/
 from convert import convert, turned  # noqa: E402
 
 project = "tinyseg"

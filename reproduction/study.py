@@ -1,7 +1,7 @@
 """Several networks, several seeds, one protocol: a study, made of runs of the training scripts.
 
-Every run is a process of its own with a folder of its own, ``<out>/<network>-<seed>``: the command that a user would
-type, kept in ``command.txt``. A run that is finished is not made again, one that was interrupted goes on where it was,
+Every run is a process of its own with a folder of its own (`run_folder`): the command that a user would type, kept in
+``command.txt``. A run that is finished is not made again, one that was interrupted goes on where it was,
 and one that fails is named and does not end the others. What is reported is the last epoch, which nobody has chosen.
 """
 
@@ -37,6 +37,11 @@ class Network:
     title: str
     model: str
     ws: str = "default"
+
+
+def run_folder(out, kind, name, seed):
+    """Return the folder of the run of one network with one seed, on the data called `kind`."""
+    return out / "runs" / f"{kind}-{name}-{seed}"
 
 
 class Run:

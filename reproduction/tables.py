@@ -97,7 +97,8 @@ def scores(rows, columns, published):
     lines = []
     for name, row in rows.items():
         cells = [_spread(row["figures"].get(key)) for key in columns]
-        lines.append([row["title"] + f" ({len(row['failed'])} runs failed)" * bool(row["failed"]), *cells])
+        failed = f" ({len(row['failed'])} runs failed)" if row["failed"] else ""
+        lines.append([row["title"] + failed, *cells])
         if name in published:
             theirs = [published[name].get(key) for key in columns]
             lines.append([f"*{row['title']}, paper*", *(f"*{_text(v, 4)}*" if v else "–" for v in theirs)])

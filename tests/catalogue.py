@@ -53,8 +53,8 @@ ENTRIES = [
     ("conv_transpose2d", lambda x, w, b: ops.conv_transpose2d(x, w, b, 2, 1), X, rand(4, 2, 3, 4), rand(2)),
     ("depthwise_conv2d", lambda x, w, b: ops.depthwise_conv2d(x, w, b, 1, "same"), X, rand(4, 3, 2), rand(4)),
     (
-        "dilated_depthwise_conv2d",
-        lambda x, w, b: ops.dilated_depthwise_conv2d(x, w, b, (2, 3), (1, 2), "same"),
+        "depthwise_conv2d-dilated",
+        lambda x, w, b: ops.depthwise_conv2d(x, w, b, (1, 2), "same", (2, 3)),
         X,
         rand(4, 3, 2),
         rand(4),

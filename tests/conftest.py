@@ -1,4 +1,4 @@
-"""Fixtures of the whole suite. That this file is here also puts tests/ on the path: `from arrays import rand`."""
+"""Fixtures of the whole suite."""
 
 import pytest
 from stand_in import stand_in  # noqa: F401 (a fixture)
@@ -8,6 +8,6 @@ import tinyseg
 
 @pytest.fixture(params=["reference", "fast"])
 def kernels(request):
-    """Run the test on the maths files and again on their fast siblings, where there are any."""
+    """Run the test on the maths files and again on their fast namesakes, if there are any."""
     with tinyseg.using(kernels=request.param):
         yield request.param

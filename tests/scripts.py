@@ -1,5 +1,7 @@
 """Run an example as a user would, in this process: what it prints, and how it exits."""
 
+import contextlib
+import io
 import pathlib
 import runpy
 import sys
@@ -7,20 +9,23 @@ import warnings
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
+# Options of runs that take a second.
+SMALL_ISBI = ["--width", 4, "--size", 32, "--workers", 1, "--device", "cpu"]
+SMALL_BRATS = [*SMALL_ISBI, "--steps-per-epoch", 6, "--batch-size", 2, "--shares", "2:1:1"]
 
 
-def run_example(name, *arguments, capsys, code=0):
+def run_example(name, *arguments, code=0):
     """Return (stdout, stderr) of ``python examples/name arguments``; fails if it exits with another code."""
-    argv, formatter = sys.argv, warnings.formatwarning
+    argv, path, formatter = sys.argv, sys.path[:], warnings.formatwarning
     sys.argv = [name, *map(str, arguments)]
-    message, status = "", 0
-    capsys.readouterr()
+    out, err, message, status = io.StringIO(), io.StringIO(), "", 0
     try:
-        runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+            runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
     except SystemExit as stop:  # what sys.exit is given: a code, or a sentence
         message, status = (stop.code, 1) if isinstance(stop.code, str) else ("", stop.code or 0)
     finally:
-        sys.argv, warnings.formatwarning = argv, formatter
-    out, err = capsys.readouterr()
+        sys.argv, sys.path[:], warnings.formatwarning = argv, path, formatter
+    out, err = out.getvalue(), err.getvalue()
     assert status == code, f"exit {status}\n{out}\n{err}\n{message}"
     return out, err + message

@@ -45,7 +45,7 @@ __all__ = [
 MOVED = {
     "arena": ["fast.cpu.arena"],
     "checkpoint": ["models.checkpoint"],
-    "command_line": ["commands.options"],
+    "command_line": ["commands.options", "commands.script", "commands.tables"],
     "files": ["data.files"],
     "gradcheck": ["ops.gradcheck"],
     "graphs": ["fast.gpu.graphs"],

@@ -12,8 +12,7 @@ their outputs, so an array lives exactly as long as somebody's backward pass nee
         add each gx to its parent's sum    # a leaf keeps it in .grad
         free what the node saved
 
-Not here: second derivatives, a global device, views that alias gradients. The array's own type (NumPy or
-CuPy) decides where everything runs.
+Not here: second derivatives, a global device, views that alias gradients.
 """
 
 import contextlib
@@ -30,8 +29,7 @@ _sum = operator.add  # adds two gradients
 @contextlib.contextmanager
 def no_grad():
     """Context manager or decorator under which no graph is recorded (inference, updates of weights)."""
-    outer = is_grad_enabled()
-    _mode.enabled = False
+    outer, _mode.enabled = is_grad_enabled(), False
     try:
         yield
     finally:
@@ -44,10 +42,7 @@ def is_grad_enabled():
 
 
 def define_operators(methods, sum_of_gradients):
-    """Give Tensor its operators, and the engine the function that adds two gradients.
-
-    The engine knows no op, so ``x + y`` has to come from outside: `tinyseg.ops.arithmetic` calls this once.
-    """
+    """Give Tensor its operators, and the engine what adds two gradients: `tinyseg.ops.arithmetic` calls this, once."""
     global _sum
     _sum = sum_of_gradients
     for name, function in methods.items():
@@ -60,22 +55,18 @@ class Tensor:
     Parameters
     ----------
     data : array_like
-        NumPy or CuPy array, any shape; Python numbers and lists become NumPy arrays (lists of floats: float64,
-        as NumPy has it). The array is not copied.
+        NumPy or CuPy array, any shape, not copied; numbers and lists become NumPy arrays (of floats: float64).
     requires_grad : bool
         Whether `backward` leaves d(output)/d(this) in `.grad`. Needs floating-point data.
 
-    Attributes
-    ----------
-    grad : ndarray or None
-        The accumulated gradient, of `data`'s shape and dtype; None until a backward pass reached this tensor.
+    `grad` is the accumulated gradient, like the array; None until a backward pass reached this tensor.
     """
 
     __array_ufunc__ = None  # np.float64(2) * tensor asks Tensor.__rmul__ instead of looping over the tensor
 
     def __init__(self, data, requires_grad=False, *, creator=None):
         if isinstance(data, Tensor):
-            raise TypeError("Tensor(data) takes an array, not a Tensor; tensor.detach() has the same array, no graph.")
+            raise TypeError("Tensor(data) takes an array, not a Tensor; use tensor.detach() for one without graph.")
         is_array = hasattr(data, "dtype") and not isinstance(data, np.generic)
         self.data = data if is_array else np.asarray(data)  # NumPy's 0-d results are scalars, not arrays
         if requires_grad and self.data.dtype.kind != "f":
@@ -100,9 +91,9 @@ class Tensor:
         raise TypeError("A Tensor is not an array: use tensor.data, or pass it to the functions of tinyseg.ops.")
 
     def __repr__(self):
-        made_by = f", creator={type(self.creator).__name__}" if self.creator is not None else ""
-        wants = ", requires_grad=True" if self.requires_grad and self.creator is None else ""
-        return f"Tensor({self.data!r}{made_by}{wants})"
+        if self.creator is not None:
+            return f"Tensor({self.data!r}, creator={type(self.creator).__name__})"
+        return f"Tensor({self.data!r}, requires_grad=True)" if self.requires_grad else f"Tensor({self.data!r})"
 
     def item(self):
         """Return the value of a one-element tensor as a Python float."""
@@ -125,30 +116,21 @@ class Tensor:
         Parameters
         ----------
         gy : ndarray, optional
-            Cotangent of this tensor's shape and dtype. May be left out for a one-element tensor (a loss): 1.
+            Cotangent of this tensor's shape, dtype and device. A one-element tensor (a loss) takes 1 without it.
 
-        Raises
-        ------
-        RuntimeError
-            If no gradient can reach anything, if this graph was already used (its saved arrays are freed), or
-            if `gy` is missing for a tensor with more than one element.
-        ValueError
-            If `gy` does not have this tensor's shape, dtype and device.
+        RuntimeError says that no gradient can reach anything, or that this graph was used already.
         """
         if not self.requires_grad:
-            raise RuntimeError(
-                "backward() on a tensor that does not require grad: it was made under no_grad(), or from tensors "
-                "none of which has requires_grad=True."
-            )
+            why = "it was made under no_grad(), or from tensors none of which has requires_grad=True"
+            raise RuntimeError(f"backward() on a tensor that does not require grad: {why}.")
         if gy is None and self.size != 1:
-            raise RuntimeError(
-                f"backward() without a cotangent needs a one-element tensor such as a loss, but this one has shape "
-                f"{self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
-            )
+            mend = f"but this one has shape {self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
+            raise RuntimeError(f"backward() without a cotangent needs a one-element tensor such as a loss, {mend}")
         gy = np.ones_like(self.data) if gy is None else as_array(gy)  # NumPy hands the call on for a CuPy array
         gy = np.asarray(gy) if isinstance(gy, np.generic) else gy
         if getattr(gy, "shape", None) != self.shape or gy.dtype != self.dtype or type(gy) is not type(self.data):
-            raise ValueError(f"backward(gy) needs a {describe(self.data)}, as the tensor is, but gy is {describe(gy)}.")
+            like = f"a {describe(self.data)}, like the tensor itself"
+            raise ValueError(f"backward(gy) needs {like}, but gy is {describe(gy)}.")
         _backward(self, gy)
 
 
@@ -156,14 +138,12 @@ class Function:
     """One node of the graph. A subclass writes `forward(*xs) -> y` and `backward(gy) -> gxs`, on plain arrays.
 
     `forward` keeps what backward needs in `self.saved`; `backward` returns one gradient per input (a tuple, or
-    a single array for a single input) and may return None where `self.needs[i]` is False. Options (stride,
-    eps …) are constructor arguments: `Relu()(x)`, `DepthwiseConv2d(stride, padding)(x, w)`.
+    a single array) and may return None where `self.needs[i]` is False. Options (stride, eps …) are constructor
+    arguments: `Relu()(x)`, `DepthwiseConv2d(stride, padding)(x, w)`.
     """
 
-    saved = None
-    needs = ()
+    saved, retained, needs = None, None, ()
     parents = None  # None: already used by a backward pass
-    retained = None
 
     def __call__(self, *inputs):
         if any(self.needs):
@@ -182,13 +162,7 @@ class Function:
         return Tensor(y, requires_grad=True, creator=self)
 
     def apply(self, *xs):
-        """Check that the arrays have one type, and run `forward`."""
-        for x in xs:
-            if x.dtype != xs[0].dtype:
-                raise TypeError(
-                    f"{type(self).__name__} got mixed precision: {describe(xs[0])} and {describe(x)}; "
-                    "convert one of them with .astype."
-                )
+        """Run `forward`. The ops check here that their inputs belong together."""
         return self.forward(*xs)
 
     def gradients(self, gy):
@@ -204,29 +178,15 @@ class Function:
 
 
 def as_tensors(name, inputs):
-    """Wrap the inputs of the operation `name` as Tensors of floating-point numbers on one device.
-
-    Python and NumPy scalars take the dtype and the device of the arrays beside them, so ``x * 2.0`` stays float32.
-    """
-    arrays = [np.asarray(t) if isinstance(t, (list, tuple)) else as_array(t) for t in inputs]
-    # What numbers become like: arrays go before NumPy's scalars, and arrays with axes before 0-d ones.
-    by_rank = sorted((a for a in arrays if hasattr(a, "dtype")), key=lambda a: (isinstance(a, np.generic), a.ndim == 0))
-    first = by_rank[0] if by_rank else np.zeros(())
-    for k, a in enumerate(arrays):
-        if isinstance(a, (int, float, np.number)) and not isinstance(a, bool):
-            # CuPy reads shape=() as "the shape of first"
-            arrays[k] = np.full_like(first, a, shape=(1,), dtype=first.dtype).reshape(())
-        elif not hasattr(a, "dtype"):
-            raise TypeError(f"{name} takes tensors, arrays or numbers, but got {type(a).__name__}.")
-    for a in arrays:
-        if a.dtype.kind != "f":
-            raise TypeError(f"{name} needs floating-point data (such as float32), not a {describe(a)}; use .astype.")
-        if type(a) is not type(arrays[0]):
-            raise TypeError(
-                f"{name} got arrays on different devices: {describe(arrays[0])} and {describe(a)}; "
-                "move them to one with backend.to_device(array, 'cpu' or 'gpu') or model.to(device)."
-            )
-    return [t if isinstance(t, Tensor) else Tensor(a) for t, a in zip(inputs, arrays, strict=True)]
+    """Wrap the inputs of the operation `name` as Tensors of floating-point numbers."""
+    tensors = [t if isinstance(t, Tensor) else Tensor(t) for t in inputs]
+    for given, t in zip(inputs, tensors, strict=True):
+        if t.dtype.kind in "OSU" or isinstance(given, bool):
+            raise TypeError(f"{name} takes tensors, arrays or numbers, but got {type(given).__name__}.")
+        if t.dtype.kind != "f":
+            found = f"{t.dtype} of shape {t.shape}; convert it first, e.g. array.astype('float32')"
+            raise TypeError(f"{name} needs floating-point data (such as float32), but got {found}.")
+    return tensors
 
 
 def as_array(x):
@@ -237,9 +197,7 @@ def as_array(x):
 def _backward(root, gy):
     if root.creator is None:
         _accumulate(root, gy, shared=True)
-        return
-    grads = {root.creator: gy}
-    order = _topological(root.creator)
+    grads, order = {root.creator: gy}, _topological(root.creator) if root.creator else []
     while order:  # popping lets go of each node, and of what it saved, as soon as it is done
         node = order.pop()
         gy, name = grads.pop(node), type(node).__name__
@@ -255,7 +213,7 @@ def _backward(root, gy):
                 found = "none" if gx is None else describe(gx)
                 raise RuntimeError(f"{name}.backward: expected a {dtype} gradient of shape {shape}, found {found}.")
             if isinstance(parent, Function):
-                grads[parent] = gx if parent not in grads else _sum(grads[parent], gx)
+                grads[parent] = _sum(grads[parent], gx) if parent in grads else gx
             else:
                 viewed = gx.base is not None and sys.getrefcount(gx.base) > 2  # by others than gx (and this call)
                 _accumulate(parent, gx, shared=viewed or sum(g is gx for g in (gy, *gxs)) > 1)
@@ -264,10 +222,7 @@ def _backward(root, gy):
 
 def _accumulate(leaf, gx, shared):
     """Add to a leaf's .grad, which must be its own array: one that somebody else also holds is copied."""
-    if leaf.grad is not None:
-        gx = _sum(leaf.grad, gx)
-    elif shared:
-        gx = gx.copy()
+    gx = _sum(leaf.grad, gx) if leaf.grad is not None else gx.copy() if shared else gx
     leaf.grad = np.asarray(gx) if isinstance(gx, np.generic) else gx
 
 
@@ -280,10 +235,9 @@ def _topological(root):
             order.append(node)
         elif node not in seen:
             if node.parents is None:
-                raise RuntimeError(
-                    "backward() reached a part of the graph that an earlier backward() has used; its saved arrays are "
-                    "freed. Run the forward pass again, or call backward() once on the sum of the losses."
-                )
+                mend = "Run the forward pass again, or add the losses and call backward() once on the sum."
+                part = "a part of the graph that an earlier backward() has used; its saved arrays are freed"
+                raise RuntimeError(f"backward() reached {part}. {mend}")
             seen.add(node)
             stack.append((node, True))
             stack.extend((p, False) for p in node.parents if isinstance(p, Function))
@@ -292,6 +246,5 @@ def _topological(root):
 
 def describe(a):
     """Return dtype, library and shape of an array in words, for messages."""
-    if not hasattr(a, "dtype"):
-        return type(a).__name__
-    return f"{a.dtype} {type(a).__module__.split('.')[0]} array of shape {a.shape}"
+    library = type(a).__module__.split(".")[0]
+    return f"{a.dtype} {library} array of shape {a.shape}" if hasattr(a, "dtype") else type(a).__name__

@@ -37,9 +37,9 @@ def adam(w, g, m, v, b1, b2, eps, rate, shrink):
 
 
 def adam_all(parameters, numbers):
-    """`adam` of every (w, g, m, v), each with its kernels; optim_cuda.py steps them all at once.
+    """Step every (w, g, m, v), each with its kernels. On a GPU all are stepped by one launch.
 
-    ``numbers()`` returns b1, b2, eps, rate and shrink; where a step is captured as a CUDA graph, for each replay anew.
+    ``numbers()`` returns b1, b2, eps, rate and shrink of the present step.
     """
     numbers = numbers()
     for arrays in parameters:

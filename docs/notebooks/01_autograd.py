@@ -211,7 +211,7 @@ _ = axes.set_title("A graph costs what its nodes save, until they have been visi
 # $$ f'(x) \approx \frac{f(x+\varepsilon)-f(x-\varepsilon)}{2\,\varepsilon}. $$
 #
 # Too large a step $\varepsilon$ measures the curve's bend as well. Too small a step subtracts two nearly equal numbers,
-# of which only the last digits remain. So [`check_grads`](../../tinyseg/gradcheck.py) works in float64, with
+# of which only the last digits remain. So [`check_grads`](../../tinyseg/ops/gradcheck.py) works in float64, with
 # $\varepsilon=10^{-6}$. It does not try every element: it draws a random direction $v$ for each input and a random
 # *cotangent* $c$ for the output (what a backward pass is given, see the [glossary](../glossary.md)), and compares two numbers, $\langle v, J^\top c\rangle$ from the backward pass and
 # $\langle c, Jv\rangle$ from two forward passes, where $J$ holds all the slopes. ([Notebook 3](03_depthwise_by_hand.py)

@@ -109,7 +109,7 @@ print(f"standard {np.count_nonzero(standard)}, separable {np.count_nonzero(depth
 #
 # $$ \frac{\text{separable}}{\text{standard}} = \frac{1}{K} + \frac{1}{k^2} $$
 #
-# [`tinyseg.report.profile`](../../tinyseg/profile/trace.py) counts what a layer does while it runs. Both should agree:
+# [`tinyseg.report.profile`](../../tinyseg/report/profile/trace.py) counts what a layer does while it runs. Both should agree:
 
 # %%
 C, K, H, W = 64, 128, 32, 32

@@ -237,7 +237,7 @@ except AssertionError as error:
 
 # %% [markdown]
 # A norm's outputs have mean 0 whatever comes in. Their sum is constant, and its gradient 0 (up to rounding) for all
-# that lies before, right or wrong. So [`check_grads`](../../tinyseg/gradcheck.py) draws its cotangent at random.
+# that lies before, right or wrong. So [`check_grads`](../../tinyseg/ops/gradcheck.py) draws its cotangent at random.
 #
 # ## Exercises
 #
@@ -257,8 +257,8 @@ for p in (0, 1):
 
 # %% [markdown]
 # **2. Holes in the kernel.** A *dilated* convolution reads $x[i+d\,u,\;j+d\,v]$. Write it as a `Function` for $d=2$,
-# with its backward. Compare it with `ops.depthwise_conv2d` and a kernel with holes, and with
-# [tinyseg's own](../ops/dilated_depthwise_conv.md); check its gradients. What had to change?
+# with its backward. Compare it with `ops.depthwise_conv2d`, given a kernel with holes or
+# [its own `dilation`](../ops/depthwise_conv.md#dilation); check its gradients. What had to change?
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
@@ -282,7 +282,7 @@ class Dilated(Function):
 
 holes = np.kron(W, np.outer([1, 0], [1, 0]))[:, :5, :3]  # 5×3: zeros after every weight, and the last ones cut off
 assert np.allclose(Dilated()(X, W).data, ops.depthwise_conv2d(X, holes).data)
-assert np.allclose(Dilated()(X, W).data, ops.dilated_depthwise_conv2d(X, W, dilation=2).data)
+assert np.allclose(Dilated()(X, W).data, ops.depthwise_conv2d(X, W, dilation=2).data)
 check_grads(lambda x, w: Dilated()(x, w), X, W)
 holes[0].round(2)
 

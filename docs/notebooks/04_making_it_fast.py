@@ -114,9 +114,9 @@ def kernel(x, w, y):
 # %% [markdown]
 # **d. In memory that was used before.** `np.empty` seems to cost nothing. But the operating system hands out each page
 # of a large array at its first touch, filled with zeros, and a training step makes hundreds of such arrays. tinyseg
-# takes them from an [arena](../../tinyseg/arena.py), which keeps what was freed for the next one of that size.
+# takes them from an [arena](../../tinyseg/fast/cpu/arena.py), which keeps what was freed for the next one of that size.
 #
-# **e. tinyseg's own.** [`depthwise_conv_numba.py`](../../tinyseg/ops/depthwise_conv_numba.py) has the same loops
+# **e. tinyseg's own.** [`fast/cpu/depthwise_conv.py`](../../tinyseg/fast/cpu/depthwise_conv.py) has the same loops
 # inside. It takes any kernel size, stride and padding, is written in vectors, so that its speed does not hang on what
 # the compiler sees, and its arrays lie *channels last*: all channels of a pixel side by side, as the matrix product of
 # the pointwise layer behind it wants them.
@@ -200,7 +200,7 @@ plt.show()
 # $$ \min(R,\; I\cdot B), $$
 #
 # the *roofline* (Williams, Waterman and Patterson 2009). $B$ is measured by the copy above, $R$ by a product of
-# matrices, NumPy's or tinyseg's own ([`gemm.py`](../../tinyseg/ops/gemm.py)), whichever is faster. Under the same roof
+# matrices, NumPy's or tinyseg's own ([`fast/cpu/gemm.py`](../../tinyseg/fast/cpu/gemm.py)), whichever is faster. Under the same roof
 # go the other layers that a network is made of, with 64 channels in and out: pointwise, $2\cdot64/8 = 16$ flop/byte,
 # and dense 3×3, 144. A roof is what a machine can do at its best, so here the *fastest* run of each counts.
 
@@ -260,8 +260,8 @@ plt.show()
 #
 # What does it mean for a network? Each op is a node with the methods `forward` and `backward`. A stopwatch around
 # both, put on every node at its call, adds up the time by kind of op;
-# [`multiply_adds`](../../tinyseg/profile/trace.py) tells the arithmetic. (`FusedConv2d` is the standard first layer with
-# its ReLU.)
+# [`multiply_adds`](../../tinyseg/report/profile/trace.py) tells the arithmetic. (`FusedConv2d` is the standard first
+# layer with its ReLU.)
 
 
 # %%
@@ -358,7 +358,7 @@ plt.show()
 #
 # A GPU has the same two limits, with larger numbers, and another way to divide the work. A *kernel* is what one
 # *thread* does; 256 threads here make a *block*, and the blocks make up the *grid*. This is the plain forward kernel
-# of [`depthwise_conv.cu`](../../tinyseg/ops/depthwise_conv.cu), read as source: nothing on this page runs on a GPU.
+# of [`fast/gpu/depthwise_conv.cu`](../../tinyseg/fast/gpu/depthwise_conv.cu), read as source: nothing on this page runs on a GPU.
 
 # %%
 source = pathlib.Path(depthwise_conv.__file__).with_suffix(".cu").read_text()
@@ -439,7 +439,7 @@ print(f"arithmetic is the limit from C = {np.ceil(4 * ridge):.0f} on")
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # A large block leaves the cache. A small one leaves the interpreter's share, some microseconds a NumPy call, to few values:
-# one plane of 32 x 32 is 4 KiB. tinyseg aims at 512 KiB (`by_channels`), whatever the shape.
+# one plane of 32 x 32 is 4 KiB. tinyseg aims at 512 KiB (`fast/cpu/by_channels.py`), whatever the shape.
 many, many_w = x.reshape(2, 64 * C, 32, 32), np.repeat(w, 64, axis=0)
 assert np.array_equal(in_blocks(many, many_w, 1), in_blocks(many, many_w, 64))
 for size, images, taps in ((256, x, w), (32, many, many_w)):

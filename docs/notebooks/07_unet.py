@@ -337,7 +337,7 @@ plt.show()
 # ## Sizes, padding, checkerboards
 #
 # Each pooling halves the size, so height and width must be multiples of $2^{\text{levels}-1}$. The model says so;
-# [`prediction`](../../tinyseg/prediction.py) pads by mirroring at the bottom and right, and crops the result.
+# [`prediction`](../../tinyseg/prediction/tiles.py) pads by mirroring at the bottom and right, and crops the result.
 
 # %%
 model = networks["with skips"]

@@ -347,7 +347,7 @@ print(f"holes: accuracy {right[0]:.3f}, V^Rand {v[0]:.3f}; shrunk: accuracy {rig
 
 # %% [markdown]
 # **2. One error among K cells.** Let all K cells have m pixels. Derive V^Rand after two of them were joined, and after
-# one was cut in halves, and check both with [`label_scores`](../../tinyseg/isbi_metrics.py). From which K on does a
+# one was cut in halves, and check both with [`label_scores`](../../tinyseg/metrics/isbi.py). From which K on does a
 # merge cost less than a hundredth, and a split?
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}

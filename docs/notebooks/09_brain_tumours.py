@@ -327,7 +327,7 @@ for hospital, median in (("that refers late", 12), ("that screens", 5)):
 
 # %% [markdown]
 # The means differ much, and the method not at all. Within a stratum little is left of the difference.
-# [`score_patients`](../../tinyseg/patients.py) reports small and large tumours apart for this reason.
+# [`score_patients`](../../tinyseg/prediction/evaluation.py) reports small and large tumours apart for this reason.
 #
 # ## Which Dice?
 #

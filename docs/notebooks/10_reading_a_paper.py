@@ -28,7 +28,6 @@ from matplotlib import pyplot as plt
 from scipy import stats
 
 import tinyseg
-from reproduction import paper  # the paper's own figures
 from tinyseg import models, optim
 from tinyseg.learn import teaching
 from tinyseg.learn.teaching import BLUE, GREY, ORANGE
@@ -37,9 +36,34 @@ from tinyseg.report import profile
 
 teaching.style()
 
+ROWS = {  # the six networks of Table 1, as `models.build` and as the paper names them
+    "unet": "U-Net",
+    "unet_gn": "U-Net (GN=32)",
+    "unet_dw_bn": "U-Net (depthwise+BN)",
+    "unet_dw_gn": "U-Net (depthwise+GN=32)",
+    "sdunet_bn": "SD-UNet (depthwise+BN+WS)",
+    "sdunet": "SD-UNet",
+}
+TABLE_1 = {  # millions of parameters, "FLOPs" in millions, "size in memory" in MB, ms on a Tesla K40c
+    "unet": {"parameters": 31, "flops": 62.04, "megabytes": 372.5, "milliseconds": 188},
+    "unet_gn": {"parameters": 26, "flops": 51.9, "megabytes": 311.7, "milliseconds": 283},
+    "unet_dw_bn": {"parameters": 3.9, "flops": 7.8, "megabytes": 47.0, "milliseconds": 94},
+    "unet_dw_gn": {"parameters": 3.9, "flops": 7.7, "megabytes": 47.1, "milliseconds": 87},
+    "sdunet_bn": {"parameters": 3.9, "flops": 7.8, "megabytes": 15.8, "milliseconds": 99},
+    "sdunet": {"parameters": 3.9, "flops": 7.8, "megabytes": 15.8, "milliseconds": 107},
+}
+TABLE_2 = {  # on membranes
+    "unet": {"accuracy": 0.9767, "mean_iou": 0.8735, "dice": 0.9851},
+    "unet_gn": {"accuracy": 0.9808, "mean_iou": 0.8867, "dice": 0.9877},
+    "unet_dw_bn": {"accuracy": 0.9362, "mean_iou": 0.7462, "dice": 0.9591},
+    "unet_dw_gn": {"accuracy": 0.9394, "mean_iou": 0.7654, "dice": 0.9613},
+    "sdunet_bn": {"accuracy": 0.9636, "mean_iou": 0.8210, "dice": 0.9767},
+    "sdunet": {"accuracy": 0.9673, "mean_iou": 0.8326, "dice": 0.9784},
+}
+
 print(f"{'':26} parameters   'FLOPs'      size    time")
-for name, title in paper.ROWS.items():
-    row = paper.TABLE_1[name]
+for name, title in ROWS.items():
+    row = TABLE_1[name]
     print(f"{title:26} {row['parameters']:8} M {row['flops']:7} M {row['megabytes']:6} MB", end="")
     print(f" {row['milliseconds']:4} ms")
 
@@ -50,8 +74,8 @@ for name, title in paper.ROWS.items():
 # first.
 
 # %%
-flops_each = [row["flops"] / row["parameters"] for row in paper.TABLE_1.values()]
-bytes_each = [row["megabytes"] / row["parameters"] for row in paper.TABLE_1.values()]
+flops_each = [row["flops"] / row["parameters"] for row in TABLE_1.values()]
+bytes_each = [row["megabytes"] / row["parameters"] for row in TABLE_1.values()]
 assert np.allclose(flops_each, 2, rtol=0.02)
 assert np.allclose(bytes_each[:4], 12, rtol=0.02) and np.allclose(bytes_each[4:], 4, rtol=0.02)
 
@@ -61,13 +85,13 @@ for ax, values, top, label in (
     (axes[0], flops_each, 3, "printed FLOPs per parameter"),
     (axes[1], bytes_each, 14, "printed bytes per parameter"),
 ):
-    ours = ["sdunet" in name for name in paper.ROWS]
+    ours = ["sdunet" in name for name in ROWS]
     ax.scatter(values, range(6), s=60, color=[ORANGE if own else BLUE for own in ours], zorder=2)
     ax.set(xlabel=label, xlim=(0, top))
     for value in sorted({round(v) for v in values}):
         ax.axvline(value, color=GREY, linewidth=0.8)
 axes[1].set_xticks([0, 4, 8, 12])
-axes[0].set_yticks(range(6), paper.ROWS.values())
+axes[0].set_yticks(range(6), ROWS.values())
 axes[0].invert_yaxis()
 figure.suptitle("Table 1, divided by its own first column", x=0.02, ha="left", fontsize=11)
 plt.show()
@@ -91,7 +115,7 @@ for name, model in networks.items():
     counts = [profile.summary(model, (1, 1, side, side), show=False) for side in sides]
     work[name] = [found.flops for found in counts]
     one_pixel = sum(row.multiply_adds // (row.output[-2] * row.output[-1]) for row in counts[-1].rows)
-    print(f"{paper.ROWS[name]:8} printed {paper.TABLE_1[name]['flops']:6.2f} M; live: 2 x parameters", end=" ")
+    print(f"{ROWS[name]:8} printed {TABLE_1[name]['flops']:6.2f} M; live: 2 x parameters", end=" ")
     print(f"{2e-6 * counts[-1].parameters:6.2f} M, for one pixel {2e-6 * one_pixel:6.2f} M,", end=" ")
     print(f"for 256 x 256 {1e-9 * work[name][-1]:6.2f} G")
 assert np.isclose(work["unet"][0] * 16, work["unet"][-1])  # four times the side, sixteen times the work
@@ -101,8 +125,8 @@ figure, ax = plt.subplots(figsize=(7.2, 3.6))
 for (name, values), colour in zip(work.items(), (BLUE, ORANGE), strict=True):
     ink = "#8a5f00" if colour == ORANGE else colour
     ax.plot(sides, values, "o-", color=colour)
-    ax.text(268, values[-1], f"{paper.ROWS[name]}, {values[-1] / 1e9:.0f} G", color=ink, va="center", weight="bold")
-    printed = 1e6 * paper.TABLE_1[name]["flops"]
+    ax.text(268, values[-1], f"{ROWS[name]}, {values[-1] / 1e9:.0f} G", color=ink, va="center", weight="bold")
+    printed = 1e6 * TABLE_1[name]["flops"]
     ax.plot([sides[0], sides[-1]], [printed] * 2, "--", color=colour)
     ax.text(268, printed, f"as printed, {printed / 1e6:g} M", color=ink, va="center")
 ax.set(xscale="log", yscale="log", xlabel="side of the image in pixels", ylabel="operations (2 × multiply-adds)")
@@ -131,9 +155,9 @@ with tempfile.TemporaryDirectory() as folder:
             path = pathlib.Path(folder) / "file.safetensors"
             checkpoint.save(path, model, optimizer)
             size[name, kind] = path.stat().st_size / 1e6
-            print(f"{paper.ROWS[name]:8} {kind:10} {size[name, kind]:6.1f} MB")
+            print(f"{ROWS[name]:8} {kind:10} {size[name, kind]:6.1f} MB")
 
-printed = {name: paper.TABLE_1[name]["megabytes"] for name in networks}
+printed = {name: TABLE_1[name]["megabytes"] for name in networks}
 assert np.isclose(printed["unet"], size["unet", "with Adam"], rtol=0.02)
 assert np.isclose(printed["sdunet"], size["sdunet", "weights"], rtol=0.02)
 
@@ -143,7 +167,7 @@ spots = {"with Adam": 0, "weights": 3}, {"unet": 2, "sdunet": 0}
 for (name, kind), value in size.items():
     paired = (name, kind) in (("unet", "with Adam"), ("sdunet", "weights"))
     box = {"boxstyle": "round,pad=0.5", "facecolor": "#fbe7c0" if paired else "#eeeeee", "edgecolor": "none"}
-    text = f"{paper.ROWS[name]}, {kind}\n{value:.1f} MB"
+    text = f"{ROWS[name]}, {kind}\n{value:.1f} MB"
     if paired:
         text += f"\n(printed: {printed[name]:g} MB)"
     ax.text(spots[0][kind], spots[1][name], text, ha="center", va="center", bbox=box)
@@ -180,11 +204,11 @@ answers = {
     "operations": work["unet"][-1] / work["sdunet"][-1],
 }
 for what, training in (("memory of inference", False), ("memory of a training step", True)):
-    need = {n: profile.memory(m, shape, training=training, run=False).predicted for n, m in networks.items()}
+    need = {n: profile.memory(m, shape, training=training).measured for n, m in networks.items()}
     answers[what] = need["unet"] / need["sdunet"]
 seconds = {name: profile.latency(model, shape, repeats=7) for name, model in networks.items()}
 answers["time, this machine"] = seconds["unet"].minimum / seconds["sdunet"].minimum
-answers["time, as printed"] = paper.TABLE_1["unet"]["milliseconds"] / paper.TABLE_1["sdunet"]["milliseconds"]
+answers["time, as printed"] = TABLE_1["unet"]["milliseconds"] / TABLE_1["sdunet"]["milliseconds"]
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the drawing code", "image": {"alt": "Bars: how many times less SD-UNet needs than U-Net. Size as printed 23.6; file like with like 7.95; operations 7.4; memory of inference about 3; of a training step about 2; time on this machine, and as printed 1.8."}}
 figure, ax = plt.subplots(figsize=(7.2, 3.2))
@@ -203,7 +227,7 @@ assert 2 < answers["memory of inference"] < 5 and 1.3 < answers["memory of a tra
 # %% [markdown]
 # **What to see.** One network, many answers. Memory falls less than the file does, because it also holds the images
 # between the layers, and these are no smaller than before: a separable layer saves weights, not activations. Whoever
-# writes "smaller" has to say in what. (Memory is [predicted](../../tinyseg/profile/footprint.py) here, time measured.)
+# writes "smaller" has to say in what. (Memory is [measured](../../tinyseg/report/profile/footprint.py) in a process of its own.)
 #
 # ## Rebuild a row
 #
@@ -211,9 +235,9 @@ assert 2 < answers["memory of inference"] < 5 and 1.3 < answers["memory of a tra
 # architecture with GN only with 32 groups":
 
 # %%
-live = {name: sum(p.size for p in models.build(name, head="paper").parameters()) for name in paper.ROWS}
+live = {name: sum(p.size for p in models.build(name, head="paper").parameters()) for name in ROWS}
 for name, n in live.items():
-    print(f"{paper.ROWS[name]:26} printed {paper.TABLE_1[name]['parameters']:4} M, built {1e-6 * n:5.2f} M")
+    print(f"{ROWS[name]:26} printed {TABLE_1[name]['parameters']:4} M, built {1e-6 * n:5.2f} M")
 assert live["unet_gn"] > live["unet"]  # a norm adds parameters
 
 # %% [markdown]
@@ -247,12 +271,12 @@ spread = {name: values.std(ddof=1) for name, values in membranes.items()}
 
 # %% tags=["hide-input"] mystnb={"code_prompt_show": "Show the drawing code", "image": {"alt": "Accuracy of six networks: three points for our three seeds, a diamond for the paper's figure. The seeds of most networks lie together, those of U-Net depthwise BatchNorm are scattered as widely as the networks differ. The paper's figures are 0.94 to 0.98, ours 0.86 to 0.91."}}
 figure, ax = plt.subplots(figsize=(7.5, 3.2))
-for height, name in enumerate(paper.ROWS):
+for height, name in enumerate(ROWS):
     ax.plot(membranes[name], [height] * 3, "o", color=BLUE, alpha=0.7)
-    ax.plot(paper.TABLE_2[name]["accuracy"], height, "D", color=ORANGE)
+    ax.plot(TABLE_2[name]["accuracy"], height, "D", color=ORANGE)
 ax.text(0.885, -0.55, "ours, three seeds", color=BLUE, weight="bold", ha="center")
 ax.text(0.97, -0.55, "paper", color="#8a5f00", weight="bold", ha="center")
-ax.set_yticks(range(6), paper.ROWS.values())
+ax.set_yticks(range(6), ROWS.values())
 ax.set(xlabel="accuracy on membranes (ISBI 2012)", ylim=(5.5, -1), title="One dot is one run")
 plt.show()
 
@@ -341,8 +365,8 @@ print(f"the deviation estimated from 3 runs may be off: 95 % interval from {low:
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 for name, claim in (("unet_dw_gn", 3), ("unet_gn", 19)):
-    as_printed = paper.TABLE_1[name]["megabytes"] / printed["sdunet"]
-    print(f"{paper.ROWS[name]:24} claimed {claim:2}, printed {as_printed:4.1f}, like with like", end=" ")
+    as_printed = TABLE_1[name]["megabytes"] / printed["sdunet"]
+    print(f"{ROWS[name]:24} claimed {claim:2}, printed {as_printed:4.1f}, like with like", end=" ")
     print(f"{live[name] / live['sdunet']:.2f} times")
     assert claim - 0.1 < as_printed < claim + 1
 # "is of the same size as SD-UNet", and "is 7.95 times as big". The 3 is not in the network: it is the weights and
@@ -357,14 +381,12 @@ assert abs(live["unet_dw_gn"] / live["sdunet"] - 1) < 0.01
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # As shares of all pixels: errors e = 1 - a, D = 2 TP / (2 TP + e), so TP = D e / (2 (1 - D)) and TN = a - TP.
 print(f"{'':26} inside  membrane  mean of both  printed")
-for name, row in paper.TABLE_2.items():
+for name, row in TABLE_2.items():
     e, D = 1 - row["accuracy"], row["dice"]
     TP = D * e / (2 * (1 - D))
     TN = row["accuracy"] - TP
     inside, membrane = TP / (TP + e), TN / (TN + e)
-    print(
-        f"{paper.ROWS[name]:26} {inside:6.3f}  {membrane:8.3f}  {(inside + membrane) / 2:12.3f}  {row['mean_iou']:7.3f}"
-    )
+    print(f"{ROWS[name]:26} {inside:6.3f}  {membrane:8.3f}  {(inside + membrane) / 2:12.3f}  {row['mean_iou']:7.3f}")
     assert np.isclose(inside, D / (2 - D))  # Dice and IoU of one class determine each other
     assert inside - row["mean_iou"] > 0.08 and (inside + membrane) / 2 - row["mean_iou"] > 0.04
     assert abs(membrane - row["mean_iou"]) < 0.05

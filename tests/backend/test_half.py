@@ -4,7 +4,6 @@ import importlib
 import itertools
 import sys
 
-import cuda_on_cpu
 import numpy as np
 import pytest
 from arrays import EPS32, HALF_TINY, HALF_ULP, rand, value_and_grads
@@ -13,12 +12,13 @@ from stand_in import planes
 
 from tinyseg import Function, Tensor, backend, ops, using
 from tinyseg.backend import half
+from tinyseg.backend.half import HalfFunction
 
 every_op = pytest.mark.parametrize("entry", ENTRIES, ids=[entry[0] for entry in ENTRIES])
 # How many inputs of an op are activations, where the others are parameters; float32 is the loss's type.
 ACTIVATIONS = {"batch_norm": 1, "group_norm": 1, "conv2d": 1, "conv_transpose2d": 1, "depthwise_conv2d": 1}
 ACTIVATIONS |= {"pointwise_conv2d": 1, "separable_conv2d": 2, "separable_conv2d-relu": 1, "fused_conv2d": 2}
-ACTIVATIONS |= {"fused_conv2d-relu": 1, "batch_norm-eval": 1}
+ACTIVATIONS |= {"fused_conv2d-relu": 1, "batch_norm-eval": 1, "depthwise_conv2d-dilated": 1}
 LOSSES = {"binary_cross_entropy_with_logits", "cross_entropy", "soft_dice_loss", "soft_dice_loss-softmax"}
 LOSSES |= {"dice_bce_with_logits"}
 
@@ -95,6 +95,84 @@ def test_the_kernels_may_change_between_forward_and_backward(name, stand_in):
 
 
 # ----- the rule --------------------------------------------------------------------------
+class Scale(HalfFunction):
+    """y = x w in float32, whatever x is: the node rounds."""
+
+    activations = slice(1)
+
+    def forward(self, x, w):
+        self.saved = x.astype(np.float32), w
+        return x.astype(np.float32) * w
+
+    def backward(self, gy):
+        x, w = self.saved
+        return gy.astype(np.float32) * w, gy.astype(np.float32) * x
+
+
+def test_a_half_function_rounds_y_and_the_gradients_of_float16_inputs():
+    x, w = (Tensor(rand(5, seed=k).astype(dtype), requires_grad=True) for k, dtype in enumerate(("float16", "float32")))
+    gy = rand(5, seed=2).astype(np.float16)
+    y = Scale()(x, w)
+    y.backward(gy)
+    assert [a.dtype for a in (y, x.grad, w.grad)] == [np.float16, np.float16, np.float32]
+    exact = [x.data.astype(np.float32), w.data, gy.astype(np.float32)]
+    np.testing.assert_array_equal(y.data, (exact[0] * exact[1]).astype(np.float16))
+    np.testing.assert_array_equal(x.grad, (exact[2] * exact[1]).astype(np.float16))
+    np.testing.assert_array_equal(w.grad, exact[2] * exact[0])  # not rounded
+
+
+def test_a_half_function_of_other_types_is_a_function():
+    for dtype in (np.float32, np.float64):
+        x, w = (Tensor(rand(5, seed=k).astype(dtype), requires_grad=True) for k in range(2))
+        y = ops.multiply(x, w)
+        y.backward(np.ones(5, dtype))
+        assert y.dtype == x.grad.dtype == w.grad.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("x", "w"), [("float32", "float64"), ("float64", "float32"), ("float32", "float16"), ("float16", "float64")]
+)
+def test_a_half_function_refuses_other_mixed_types(x, w):
+    with pytest.raises(TypeError, match=f"Scale got mixed precision: {x} .* and {w}"):
+        Scale()(np.ones(3, x), np.ones(3, w))
+
+
+def test_a_half_function_that_adds_up_computes_on_float32_copies():
+    seen = []
+
+    class Total(HalfFunction):
+        adds_up = True
+
+        def forward(self, x):
+            seen.append(x.dtype)
+            self.saved = x.shape
+            return x.sum()
+
+        def backward(self, gy):
+            seen.append(gy.dtype)
+            return np.full(self.saved, gy)
+
+    x = Tensor(np.ones(3, np.float16), requires_grad=True)
+    y = Total()(x)
+    y.backward()
+    assert seen == [np.float32] * 2 and y.dtype == x.grad.dtype == np.float16
+
+
+def test_a_plain_function_rounds_nothing():
+    class Plain(Function):
+        def forward(self, x):
+            return x.astype(np.float32)
+
+        def backward(self, gy):
+            return gy
+
+    x = Tensor(np.ones(3, np.float16), requires_grad=True)
+    y = Plain()(x)
+    assert y.dtype == np.float32
+    with pytest.raises(RuntimeError, match="Plain.backward: expected a float16 gradient .*, found float32"):
+        y.backward(np.ones(3, np.float32))
+
+
 def test_only_ops_with_parameters_mix_types():
     x, y = np.ones((2, 3), np.float16), np.ones((2, 3), np.float32)
     for f in (ops.add, ops.multiply, lambda a, b: ops.concat([a, b])):
@@ -139,8 +217,8 @@ def test_running_statistics_stay_float32():
 def test_a_float16_gradient_of_float32_parameters_is_an_error():
     """It would hide a sum that was kept in float16."""
 
-    class Careless(Function):
-        mixes = slice(1)
+    class Careless(HalfFunction):
+        activations = slice(1)
 
         def forward(self, x, w):
             return x * w.astype(np.float16)
@@ -175,7 +253,7 @@ def test_what_is_too_large_becomes_infinite_without_a_warning():
     assert np.isposinf(y.data).all() and np.isposinf(ops.cast(np.array([1e6]), "float16").data).all()
 
 
-def test_stand_ins_for_kernels():
+def test_what_computes_where_there_are_no_kernels():
     maths, x = importlib.import_module("tinyseg.ops.conv2d"), np.ones((1, 1, 3, 3), np.float16)
     w = np.ones((1, 1, 1, 1), np.float32)
     with using(kernels="reference"):
@@ -186,56 +264,3 @@ def test_stand_ins_for_kernels():
     assert k.grad_w(x, x, w.shape, *args).dtype == np.float32
     assert k.forward(x.astype(np.float32), w, *args, (3, 3)).dtype == np.float32
     assert backend.kernels("tinyseg.ops.shape", x) is sys.modules["tinyseg.ops.shape"]
-
-
-# ----- the stand-in's own float16 ------------------------------------------------------------
-KERNELS = """
-extern "C" __global__ void widen(const half* x, float* y, int size) {
-  int t = thread_index();
-  if (t < size) y[t] = x[t];
-}
-extern "C" __global__ void narrow(const float* x, half* y, int size) {
-  int t = thread_index();
-  if (t < size) y[t] = x[t];
-}
-"""
-
-
-def test_float16_in_a_kernel_is_that_of_numpy(stand_in):
-    """Every float16 there is; floats of every size, and halfway between two float16."""
-    from tinyseg.fast.gpu import launch as cuda
-
-    module = stand_in.RawModule(code=cuda.COMMON.read_text() + KERNELS, options=(*cuda.OPTIONS, "-DREAL=half"))
-    x = np.arange(65536, dtype=np.uint16).view(np.float16)
-    rng = np.random.default_rng(0)
-    numbers = (rng.standard_normal(100_000) * 2.0 ** rng.integers(-30, 20, 100_000)).astype(np.float32)
-    ordered = np.sort(x[np.isfinite(x)].astype(np.float32))
-    middles = ((ordered[1:].astype(float) + ordered[:-1]) / 2).astype(np.float32)
-    edges = np.array(
-        [0, -0.0, np.inf, -np.inf, np.nan, 65504, 65519.99, 65520, 1e30, 2**-24, 2**-25, 1e-40], np.float32
-    )
-    for name, given, kind in (
-        ("widen", x, np.float32),
-        ("narrow", np.concatenate([numbers, middles, edges]), np.float16),
-    ):
-        found = stand_in.empty(given.shape, kind)
-        cuda.launch(module.get_function(name), cuda.blocks_for(given.size), stand_in.asarray(given), found, given.size)
-        found = stand_in.asnumpy(found)
-        with np.errstate(over="ignore"):
-            expected = given.astype(kind)
-        np.testing.assert_array_equal(found, expected)
-        number = ~np.isnan(expected)
-        np.testing.assert_array_equal(np.signbit(found[number]), np.signbit(expected[number]))
-
-
-@pytest.mark.skipif(cuda_on_cpu.compiler is None, reason="no g++ to compile the kernels for the CPU")
-def test_the_stand_in_sees_an_array_of_the_wrong_type(stand_in):
-    if stand_in.__name__ != "fake_cupy":
-        pytest.skip("CuPy passes addresses on as they are")
-    from tinyseg.fast.gpu import activation as activation_cuda
-    from tinyseg.fast.gpu import launch as cuda
-
-    x, y = (stand_in.asarray(np.ones(4, dtype)) for dtype in (np.float16, np.float32))
-    for dtype, (a, b) in {"float16": (x, y), "float32": (y, x)}.items():
-        with pytest.raises(AssertionError, match="argument 1 is float.., expected"):
-            cuda.launch(activation_cuda.kernel("relu_forward", dtype), 1, a, b, 4)

@@ -5,19 +5,13 @@ import itertools
 import json
 import math
 import os
-import pathlib
-import sys
 
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from benchmarks import kernels, machine, models, run, scaling, tables, worker  # noqa: E402
-from benchmarks.catalogue import ADAM, OPS, work  # noqa: E402
-from benchmarks.worker import Worker, WorkerError, difference, measure  # noqa: E402
+from benchmarks import kernels, machine, models, run, scaling, tables, worker
+from benchmarks.catalogue import ADAM, OPS, work
+from benchmarks.worker import Worker, WorkerError, difference, measure
 
 TINY = models.Case("sdunet", (1, 1, 32, 32), 1, "inference", width=4)
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")

@@ -2,21 +2,15 @@
 
 import inspect
 import json
-import pathlib
 import re
-import sys
 
 import fake_cuda
 import numpy as np
 import pytest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-if str(ROOT) not in sys.path:
-    sys.path.insert(0, str(ROOT))
-
-from benchmarks import gpu, gpu_tables, gpu_worker, models, worker  # noqa: E402
-from benchmarks.catalogue import ADAM, work  # noqa: E402
-from tinyseg import backend  # noqa: E402
+from benchmarks import gpu, gpu_tables, gpu_worker, models, worker
+from benchmarks.catalogue import ADAM, work
+from tinyseg import backend
 from tinyseg.backend import devices
 
 

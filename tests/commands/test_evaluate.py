@@ -23,10 +23,15 @@ def write(path, stack):
     return path
 
 
+@pytest.fixture(scope="module")
+def sections():
+    return em_sections(num_sections=4, size=64, seed=1)
+
+
 @pytest.fixture
-def data(tmp_path):
+def data(sections, tmp_path):
     """A folder like the challenge's, and probabilities that are right more often than not."""
-    images, labels = em_sections(num_sections=4, size=64, seed=1)
+    images, labels = (a.copy() for a in sections)
     write(tmp_path / "train-volume.tif", images)
     write(tmp_path / "train-labels.tif", np.where(labels, 255, 0).astype(np.uint8))
     noise = np.random.default_rng(0).random(labels.shape)
@@ -35,14 +40,14 @@ def data(tmp_path):
     return tmp_path, labels, probability
 
 
-def evaluate(capsys, *arguments, code=0):
-    return run_example("evaluate.py", *arguments, capsys=capsys, code=code)
+def evaluate(*arguments, code=0):
+    return run_example("evaluate.py", *arguments, code=code)
 
 
-def test_predictions_get_the_scores_of_the_library(data, capsys):
+def test_predictions_get_the_scores_of_the_library(data):
     folder, labels, probability = data
     out, _ = evaluate(
-        capsys, "--predictions", folder / "probability.tif", "--labels", folder / "train-labels.tif", "--images",
+        "--predictions", folder / "probability.tif", "--labels", folder / "train-labels.tif", "--images",
         folder / "train-volume.tif", "--out", folder / "scores.json", "--threshold", "0.6",
     )  # fmt: skip
     report = json.loads((folder / "scores.json").read_text())
@@ -66,12 +71,12 @@ def test_predictions_get_the_scores_of_the_library(data, capsys):
     )
 
 
-def test_a_checkpoint_is_scored_on_the_chosen_sections(data, capsys):
+def test_a_checkpoint_is_scored_on_the_chosen_sections(data, no_pictures):
     folder, labels, _ = data
     model = ts.models.build("sdunet", width=4, levels=3)
     ts.checkpoint.save(folder / "net.safetensors", model, preprocessing={"scale": [0.5, 0.5], "standardize": "section"})
     evaluate(
-        capsys, "--checkpoint", folder / "net.safetensors", "--images", folder, "--sections", "1:3", "--out",
+        "--checkpoint", folder / "net.safetensors", "--images", folder, "--sections", "1:3", "--out",
         folder / "new" / "scores.json", "--worst", "1", "--device", "cpu",
     )  # fmt: skip
     report = json.loads((folder / "new" / "scores.json").read_text())
@@ -82,40 +87,34 @@ def test_a_checkpoint_is_scored_on_the_chosen_sections(data, capsys):
     assert [s["name"] for s in report["sections"]] == ["train-volume.tif[1]", "train-volume.tif[2]"]
 
 
-def test_masks_are_scored_as_they_are(data, capsys):
+def test_masks_are_scored_as_they_are(data, no_pictures):
     folder, labels, _ = data
     mask = np.stack([binary_erosion(x) for x in labels])
     write(folder / "mask.tif", np.where(mask, 255, 0).astype(np.uint8))
     arguments = "--labels", folder / "train-labels.tif", "--sections", "2", "--out", folder / "s.json"
-    evaluate(capsys, "--predictions", folder / "mask.tif", *arguments)
+    evaluate("--predictions", folder / "mask.tif", *arguments)
     report = json.loads((folder / "s.json").read_text())
     assert report["metrics"]["dice"] == pytest.approx(dice(mask[2:], labels[2:]))
     assert report["metrics"]["v_rand"] == pytest.approx(v_rand(mask[2:], labels[2:]))
 
 
-def test_a_section_where_nothing_is_to_be_found(data, capsys):
+def test_a_section_where_nothing_is_to_be_found(data, no_pictures):
     folder, labels, probability = data
     labels[1], probability[1] = True, 0.9  # no membrane, and none found
     write(folder / "train-labels.tif", np.where(labels, 255, 0).astype(np.uint8))
     write(folder / "probability.tif", probability)
-    given = (
-        "--predictions",
-        folder / "probability.tif",
-        "--labels",
-        folder / "train-labels.tif",
-        "--out",
-        folder / "s.json",
-    )
-    out, _ = evaluate(capsys, *given)
+    given = "--predictions", folder / "probability.tif", "--labels", folder / "train-labels.tif"
+    given += "--out", folder / "s.json"
+    out, _ = evaluate(*given)
     report = json.loads((folder / "s.json").read_text())
     assert report["sections"][1]["membrane_iou"] is None and report["sections"][1]["v_info"] == 0
     assert report["mean_over_sections"]["membrane_iou"]["undefined"] == 1 and "0/0" in out
-    evaluate(capsys, *given, "--empty", "one", "--degenerate", "one")
+    evaluate(*given, "--empty", "one", "--degenerate", "one")
     report = json.loads((folder / "s.json").read_text())
     assert report["sections"][1]["membrane_iou"] == 1 and report["sections"][1]["v_info"] == 1
 
 
-def test_what_cannot_be_compared_gets_a_sentence(data, capsys):
+def test_what_cannot_be_compared_gets_a_sentence(data):
     folder, labels, probability = data
     fewer, grey, logits = folder / "fewer.tif", folder / "grey.tif", folder / "logits.tif"
     write(fewer, np.where(labels[:3], 255, 0).astype(np.uint8))
@@ -127,7 +126,7 @@ def test_what_cannot_be_compared_gets_a_sentence(data, capsys):
         (logits, true, r"floats in \[0, 1\]"), (good, folder / "none.tif", "not exist"), (good, grey, "two values"),
     ):  # fmt: skip
         with pytest.raises(AssertionError, match=words):  # the message is in it
-            evaluate(capsys, "--predictions", predictions, "--labels", other, "--out", folder / "s.json")
+            evaluate("--predictions", predictions, "--labels", other, "--out", folder / "s.json")
         assert not (folder / "s.json").exists()
     for arguments in (
         [],
@@ -135,12 +134,12 @@ def test_what_cannot_be_compared_gets_a_sentence(data, capsys):
         ["--checkpoint", good],
         ["--predictions", good, "--checkpoint", good],
     ):
-        evaluate(capsys, *arguments, code=2)
+        evaluate(*arguments, code=2)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")
-def test_the_real_labels_against_themselves(tmp_path, capsys):
+def test_the_real_labels_against_themselves(tmp_path, no_pictures):
     labels = REAL / "isbi2012" / "train-labels.tif"
-    evaluate(capsys, "--predictions", labels, "--labels", labels, "--sections", "2", "--out", tmp_path / "s.json")
+    evaluate("--predictions", labels, "--labels", labels, "--sections", "2", "--out", tmp_path / "s.json")
     metrics = json.loads((tmp_path / "s.json").read_text())["metrics"]
     assert metrics["dice"] == metrics["accuracy"] == 1 and metrics["v_rand"] > 0.99 and metrics["v_info"] > 0.99

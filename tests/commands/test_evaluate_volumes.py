@@ -18,11 +18,11 @@ REGIONS = {"whole tumour": (1, 2, 3), "tumour core": (2, 3), "enhancing": (3,)}
 CLASSES = {"edema": (1,), "non-enhancing tumour": (2,), "enhancing tumour": (3,)}
 
 
-def evaluate(capsys, folder, *arguments, code=0):
+def evaluate(folder, *arguments, code=0):
     """What it printed, and the report."""
     out = folder / "scores.json"
     out.unlink(missing_ok=True)
-    said, err = run_example("evaluate.py", *arguments, "--out", out, capsys=capsys, code=code)
+    said, err = run_example("evaluate.py", *arguments, "--out", out, code=code)
     return (said, json.loads(out.read_text())) if code == 0 else err
 
 
@@ -84,11 +84,11 @@ def truths_of(decathlon, names):
 
 
 @pytest.mark.parametrize("classes", [4, 1])
-def test_a_network_and_its_written_predictions_get_the_same_scores(decathlon, tmp_path, capsys, classes):
+def test_a_network_and_its_written_predictions_get_the_same_scores(decathlon, tmp_path, no_pictures, classes):
     checkpoint = save_network(tmp_path / "net.safetensors", classes, ["T2w", "FLAIR", "t1ce"], seed=3)
     given = "--checkpoint", checkpoint, "--threshold", "0.52"
-    run_example("predict.py", *given, decathlon, "--out", tmp_path / "masks", capsys=capsys)
-    said, live = evaluate(capsys, tmp_path, *given, "--images", decathlon)
+    run_example("predict.py", *given, decathlon, "--out", tmp_path / "masks")
+    said, live = evaluate(tmp_path, *given, "--images", decathlon)
     assert "does not say which it was trained on" in said
     predicted = [voxels(tmp_path / "masks" / f"{name}_mask.nii.gz") for name in NAMES]
     assert all(len(np.unique(p)) > 1 and not p[:6].any() for p in predicted)  # cropped from 36 to 24
@@ -98,13 +98,13 @@ def test_a_network_and_its_written_predictions_get_the_same_scores(decathlon, tm
         assert live["regions"] == {"whole tumour": [1]} and "edema" not in live["metrics"]
     else:
         check(live, NAMES, predicted, truths)
-    _, written = evaluate(capsys, tmp_path, "--predictions", tmp_path / "masks", "--labels", decathlon)
+    _, written = evaluate(tmp_path, "--predictions", tmp_path / "masks", "--labels", decathlon)
     live.pop("settings"), written.pop("settings")
     assert live == written
 
 
-def test_the_table_says_what_the_report_says(decathlon, masks, tmp_path, capsys):
-    said, report = evaluate(capsys, tmp_path, "--predictions", masks, "--labels", decathlon)
+def test_the_table_says_what_the_report_says(decathlon, masks, tmp_path):
+    said, report = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon)
     predicted = [voxels(masks / f"{name}_mask.nii.gz") for name in NAMES]
     check(report, NAMES, predicted, truths_of(decathlon, NAMES))
     lines = {line.split("  ")[0]: line.split() for line in said.splitlines()}
@@ -115,62 +115,62 @@ def test_the_table_says_what_the_report_says(decathlon, masks, tmp_path, capsys)
     assert "0 background, 1 edema, 2 non-enhancing tumour, 3 enhancing tumour" in said
     with Image.open(tmp_path / "scores.worst.png") as picture:
         assert min(picture.size) > 300
-    _, report = evaluate(capsys, tmp_path, "--predictions", masks, "--labels", decathlon, "--small", "1")
+    _, report = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon, "--small", "1")
     assert report["small"] == {"dice": None, "patients": 0} and report["small_below_mm3"] == 1
 
 
-def test_the_worst_are_pictured(decathlon, masks, tmp_path, capsys, monkeypatch):
+def test_the_worst_are_pictured(decathlon, masks, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "tumours", lambda *arguments: drawn.extend(arguments[3]))
     given = "--predictions", masks, "--labels", decathlon, "--worst", "2"
-    _, report = evaluate(capsys, tmp_path, *given)
+    _, report = evaluate(tmp_path, *given)
     scores = sorted((patient["whole tumour"], patient["name"]) for patient in report["patients"])
     assert [caption.split("\n")[0] for caption in drawn] == [name for _, name in scores[:2]]
 
 
-def test_patients_of_the_training_are_left_out_unless_asked_for(decathlon, checkpoint, tmp_path, capsys):
+def test_patients_of_the_training_are_left_out_unless_asked_for(decathlon, checkpoint, tmp_path, no_pictures):
     given = "--checkpoint", checkpoint, "--images", decathlon, "--device", "cpu"
-    said, report = evaluate(capsys, tmp_path, *given)
+    said, report = evaluate(tmp_path, *given)
     assert [p["name"] for p in report["patients"]] == NAMES[3:] and "1 of 4 patients" in said and "of the test" in said
-    said, report = evaluate(capsys, tmp_path, *given, "--cases", NAMES[1], NAMES[2])
+    said, report = evaluate(tmp_path, *given, "--cases", NAMES[1], NAMES[2])
     assert [p["name"] for p in report["patients"]] == NAMES[1:3] and "trained on 1 of these 2" in said
-    said, report = evaluate(capsys, tmp_path, *given, "--cases", "all")
+    said, report = evaluate(tmp_path, *given, "--cases", "all")
     assert [p["name"] for p in report["patients"]] == NAMES and "trained on 2 of these 4" in said
-    assert "no case Nobody" in evaluate(capsys, tmp_path, *given, "--cases", "Nobody", code=1)
+    assert "no case Nobody" in evaluate(tmp_path, *given, "--cases", "Nobody", code=1)
 
 
 @pytest.mark.parametrize("naming", [0, 1])
-def test_brats_folders_and_bare_labels_get_the_same_scores(decathlon, checkpoint, masks, tmp_path, capsys, naming):
+def test_brats_folders_and_bare_labels_get_the_same_scores(decathlon, checkpoint, masks, tmp_path, no_pictures, naming):
     brats = as_brats(decathlon, tmp_path / "brats", naming)
     seg = sorted(brats.glob("*/*seg.nii.gz"))
     (tmp_path / "seg").mkdir()
     for path in seg:
         shutil.copy(path, tmp_path / "seg")
-    _, want = evaluate(capsys, tmp_path, "--predictions", masks, "--labels", decathlon)
+    _, want = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon)
     for labels in (brats, decathlon / "labelsTr", tmp_path / "seg"):
-        _, report = evaluate(capsys, tmp_path, "--predictions", masks, "--labels", labels)
+        _, report = evaluate(tmp_path, "--predictions", masks, "--labels", labels)
         assert report["patients"] == want["patients"] and report["metrics"] == want["metrics"], labels
     for labels in (seg[1], decathlon / "labelsTr" / f"{NAMES[1]}.nii.gz"):
         mask = masks / f"{NAMES[1]}_mask.nii.gz"
-        _, report = evaluate(capsys, tmp_path, "--predictions", mask, "--labels", labels)
+        _, report = evaluate(tmp_path, "--predictions", mask, "--labels", labels)
         assert report["patients"] == want["patients"][1:2]
     given = "--checkpoint", checkpoint, "--cases", "all", "--images"
-    (_, one), (_, other) = (evaluate(capsys, tmp_path, *given, folder) for folder in (brats, decathlon))
+    (_, one), (_, other) = (evaluate(tmp_path, *given, folder) for folder in (brats, decathlon))
     assert one["patients"] == other["patients"]
 
 
-def test_masks_of_the_whole_tumour(decathlon, masks, tmp_path, capsys):
+def test_masks_of_the_whole_tumour(decathlon, masks, tmp_path, no_pictures):
     wholes = [voxels(masks / f"{name}_mask.nii.gz") > 0 for name in NAMES]
     truths = [t > 0 for t in truths_of(decathlon, NAMES)]
-    _, report = evaluate(capsys, tmp_path, "--predictions", masks, "--labels", decathlon, "--whole")
+    _, report = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon, "--whole")
     check(report, NAMES, wholes, truths, {"whole tumour": (True,)})
     for name, whole in zip(NAMES, wholes, strict=True):
         nib.save(nib.Nifti1Image(whole.astype(np.uint8), AFFINE), masks / f"{name}_mask.nii.gz")
-    _, again = evaluate(capsys, tmp_path, "--predictions", masks, "--labels", decathlon, "--whole")
+    _, again = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon, "--whole")
     assert again["patients"] == report["patients"]
 
 
-def test_what_dice_is_where_there_is_nothing(decathlon, tmp_path, capsys):
+def test_what_dice_is_where_there_is_nothing(decathlon, tmp_path, no_pictures):
     """Nothing enhances in two patients: it is found in neither in the first, falsely in the second."""
     folder, masks = tmp_path / "labels", tmp_path / "masks"
     folder.mkdir(), masks.mkdir()
@@ -179,21 +179,21 @@ def test_what_dice_is_where_there_is_nothing(decathlon, tmp_path, capsys):
         nib.save(nib.Nifti1Image(label, AFFINE), folder / f"{k}.nii.gz")
         nib.save(nib.Nifti1Image(np.where(label == 2, 2 + (k == 1), label), AFFINE), masks / f"{k}_mask.nii.gz")
     for policy, first, mean in (("one", 1, 2 / 3), ("zero", 0, 1 / 3), ("nan", None, 1 / 2)):
-        said, report = evaluate(capsys, tmp_path, "--predictions", masks, "--labels", folder, "--empty", policy)
+        said, report = evaluate(tmp_path, "--predictions", masks, "--labels", folder, "--empty", policy)
         assert [p["enhancing"] for p in report["patients"]] == [first, 0, 1] and report["empty"] == policy
         assert report["metrics"]["enhancing"] == pytest.approx(mean)
         assert report["mean_over_patients"]["enhancing"]["empty"] == 1
         assert f"(--empty {policy}): enhancing in 1 of 3 patients" in said
-    _, report = evaluate(capsys, tmp_path, "--predictions", masks, "--labels", folder)
+    _, report = evaluate(tmp_path, "--predictions", masks, "--labels", folder)
     assert report["empty"] == "one"  # of volumes, by default
 
 
-def test_what_cannot_be_compared_gets_a_sentence(decathlon, checkpoint, masks, tmp_path, capsys):
+def test_what_cannot_be_compared_gets_a_sentence(decathlon, checkpoint, masks, tmp_path):
     mask = masks / f"{NAMES[1]}_mask.nii.gz"
     good, moved = voxels(mask).copy(), AFFINE + 2 * np.eye(4, k=3)
 
     def fails(words, predictions=masks, labels=decathlon, *more):
-        err = evaluate(capsys, tmp_path, "--predictions", predictions, "--labels", labels, *more, code=1)
+        err = evaluate(tmp_path, "--predictions", predictions, "--labels", labels, *more, code=1)
         assert words in err and "Traceback" not in err, err
 
     for volume, affine, words in (
@@ -215,15 +215,13 @@ def test_what_cannot_be_compared_gets_a_sentence(decathlon, checkpoint, masks, t
     fails("they cannot be compared")
     other = shutil.copytree(decathlon, tmp_path / "other")
     change_dataset(other, labels={"0": "background", "1": "necrosis", "2": "edema", "3": "enhancing tumour"})
-    assert "they cannot be compared" in evaluate(
-        capsys, tmp_path, "--checkpoint", checkpoint, "--images", other, code=1
-    )
+    assert "they cannot be compared" in evaluate(tmp_path, "--checkpoint", checkpoint, "--images", other, code=1)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")
-def test_the_real_labels_against_themselves(tmp_path, capsys):
+def test_the_real_labels_against_themselves(tmp_path, no_pictures):
     folder = REAL / "msd_brain_4ch"
-    _, report = evaluate(capsys, tmp_path, "--predictions", folder / "labelsTr", "--labels", folder)
+    _, report = evaluate(tmp_path, "--predictions", folder / "labelsTr", "--labels", folder)
     assert set(report["metrics"].values()) == {1.0}
     volumes = [np.count_nonzero(voxels(path)) for path in sorted((folder / "labelsTr").glob("*.nii.gz"))]
     assert [patient["tumour_mm3"] for patient in report["patients"]] == volumes  # voxels of 1 mm³

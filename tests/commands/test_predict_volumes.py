@@ -26,9 +26,9 @@ def checkpoint(tmp_path_factory):
     return save_network(tmp_path_factory.mktemp("network") / "net.safetensors")
 
 
-def predict(capsys, checkpoint, *arguments, code=0):
+def predict(checkpoint, *arguments, code=0):
     arguments = "--checkpoint", checkpoint, "--device", "cpu", *arguments
-    return run_example("predict.py", *arguments, capsys=capsys, code=code)
+    return run_example("predict.py", *arguments, code=code)
 
 
 def names(folder):
@@ -55,26 +55,24 @@ def expected(decathlon, checkpoint):
     return found
 
 
-def test_a_decathlon_folder_gives_its_test_images_or_its_training_images(
-    decathlon, checkpoint, expected, tmp_path, capsys
-):
-    predict(capsys, checkpoint, decathlon, "--out", tmp_path / "tr")
+def test_a_decathlon_folder_gives_its_test_images_or_its_training_images(decathlon, checkpoint, expected, tmp_path):
+    predict(checkpoint, decathlon, "--out", tmp_path / "tr")
     assert names(tmp_path / "tr") == MASKS
     for found, want in zip(masks(tmp_path / "tr"), expected, strict=True):
         np.testing.assert_array_equal(found, want)
     folder = shutil.copytree(decathlon, tmp_path / "copy")
     (folder / "imagesTs").mkdir()
     (folder / "imagesTs" / "._X.nii.gz").write_bytes(b"a Mac was here")
-    predict(capsys, checkpoint, folder, "--out", tmp_path / "empty")
+    predict(checkpoint, folder, "--out", tmp_path / "empty")
     assert names(tmp_path / "empty") == MASKS
     shutil.copy(decathlon / "imagesTr" / "SYNTHETIC_001.nii.gz", folder / "imagesTs" / "X.nii.gz")
-    predict(capsys, checkpoint, folder, "--out", tmp_path / "ts")
+    predict(checkpoint, folder, "--out", tmp_path / "ts")
     assert names(tmp_path / "ts") == ["X_mask.nii.gz"]
     np.testing.assert_array_equal(voxels(tmp_path / "ts" / "X_mask.nii.gz"), expected[1])
 
 
 @pytest.mark.parametrize(("naming", "flair"), [(0, "_flair"), (1, "-t2f")])
-def test_a_brats_folder_gives_a_volume_a_case(decathlon, checkpoint, expected, tmp_path, capsys, naming, flair):
+def test_a_brats_folder_gives_a_volume_a_case(decathlon, checkpoint, expected, tmp_path, naming, flair):
     folder = as_brats(decathlon, tmp_path / "brats", naming)
     for path in (folder / "SYNTHETIC_000").glob("*[_-]seg.nii.gz"):
         path.unlink()  # it is not needed
@@ -82,56 +80,54 @@ def test_a_brats_folder_gives_a_volume_a_case(decathlon, checkpoint, expected, t
     image = nib.load(first)
     image.header["descrip"] = b"a scanner's"
     nib.save(nib.Nifti1Image(voxels(first), None, image.header), first)
-    predict(capsys, checkpoint, folder, "--out", tmp_path / "all")
+    predict(checkpoint, folder, "--out", tmp_path / "all")
     assert names(tmp_path / "all") == MASKS
     for found, want in zip(masks(tmp_path / "all"), expected, strict=True):
         np.testing.assert_array_equal(found, want)
     header = nib.load(tmp_path / "all" / MASKS[1]).header
     assert header["descrip"] == b"a scanner's" and header.get_data_dtype() == np.uint8
-    predict(capsys, checkpoint, folder / "SYNTHETIC_001", folder / "SYNTHETIC_002", "--out", tmp_path / "two")
+    predict(checkpoint, folder / "SYNTHETIC_001", folder / "SYNTHETIC_002", "--out", tmp_path / "two")
     assert names(tmp_path / "two") == MASKS[1:]
     np.testing.assert_array_equal(masks(tmp_path / "two")[0], expected[1])
     np.testing.assert_array_equal(nib.load(tmp_path / "two" / MASKS[1]).affine, AFFINE)
 
 
-def test_cases_that_are_not_whole_get_a_sentence_and_the_others_go_on(
-    decathlon, checkpoint, expected, tmp_path, capsys
-):
+def test_cases_that_are_not_whole_get_a_sentence_and_the_others_go_on(decathlon, checkpoint, expected, tmp_path):
     folder = as_brats(decathlon, tmp_path / "brats")
     (folder / "SYNTHETIC_000" / "SYNTHETIC_000_t1ce.nii.gz").unlink()
     path = folder / "SYNTHETIC_002" / "SYNTHETIC_002_t2.nii.gz"
     whole = voxels(path)
     for volume, affine in ((whole[:, :, :-1], AFFINE), (whole, AFFINE + 2 * np.eye(4, k=3))):
         nib.save(nib.Nifti1Image(volume, affine), path)
-        _, err = predict(capsys, checkpoint, folder, "--out", tmp_path / "out", "--force", code=1)
+        _, err = predict(checkpoint, folder, "--out", tmp_path / "out", "--force", code=1)
         assert "SYNTHETIC_000_t1ce.nii.gz is not there" in err and "2 of 3 files" in err
         assert "SYNTHETIC_002_t2.nii.gz does not lie on the grid of" in err and "Traceback" not in err
         assert names(tmp_path / "out") == MASKS[1:2]
         np.testing.assert_array_equal(masks(tmp_path / "out")[0], expected[1])
 
 
-def test_a_network_gets_its_modalities_in_its_order(decathlon, tmp_path, capsys):
+def test_a_network_gets_its_modalities_in_its_order(decathlon, tmp_path):
     """Two of the four, the other way round, and under other names."""
     checkpoint = save_network(tmp_path / "net.safetensors", modalities=["t1ce", "FLAIR"])
     volume, _ = read_case(find_cases(decathlon).cases[0])
     want = Predictor.load(checkpoint).volume(volume[[2, 0]])
     assert len(np.unique(want)) > 2 and (want != Predictor.load(checkpoint).volume(volume[[0, 2]])).any()
-    predict(capsys, checkpoint, decathlon, "--out", tmp_path / "a")
+    predict(checkpoint, decathlon, "--out", tmp_path / "a")
     np.testing.assert_array_equal(masks(tmp_path / "a")[0], want)
     folder = as_brats(decathlon, tmp_path / "brats", naming=1)
     for path in folder.glob("*/*-t2w.nii.gz"):
         path.unlink()  # the network does not ask for it
-    predict(capsys, checkpoint, folder, "--out", tmp_path / "b")
+    predict(checkpoint, folder, "--out", tmp_path / "b")
     np.testing.assert_array_equal(masks(tmp_path / "b")[0], want)
     other = shutil.copytree(decathlon, tmp_path / "other")
     change_dataset(other, modality={"0": "FLAIR", "1": "T1w", "2": "CT", "3": "T2w"})
-    _, err = predict(capsys, checkpoint, other, "--out", tmp_path / "c", code=1)
+    _, err = predict(checkpoint, other, "--out", tmp_path / "c", code=1)
     assert "there is no t1ce" in err and not (tmp_path / "c").exists()
 
 
-def test_probabilities_of_a_case_in_several_files(decathlon, checkpoint, expected, tmp_path, capsys):
+def test_probabilities_of_a_case_in_several_files(decathlon, checkpoint, expected, tmp_path):
     folder = as_brats(decathlon, tmp_path / "brats")
-    predict(capsys, checkpoint, folder / "SYNTHETIC_000", "--out", tmp_path / "out", "--probabilities")
+    predict(checkpoint, folder / "SYNTHETIC_000", "--out", tmp_path / "out", "--probabilities")
     found = voxels(tmp_path / "out" / "SYNTHETIC_000_probability.nii.gz")
     assert found.shape == (*SHAPE, 4) and found.dtype == np.float32
     np.testing.assert_array_equal(found.argmax(axis=3), expected[0])
@@ -184,11 +180,11 @@ def same_place(found, want):
 
 
 @pytest.mark.parametrize(("affine", "sform", "qform"), [(oblique(), 2, 1), (oblique(), 0, 1), (AFFINE, 4, 0)])
-def test_a_mask_lies_where_its_images_lay(decathlon, checkpoint, expected, tmp_path, capsys, affine, sform, qform):
+def test_a_mask_lies_where_its_images_lay(decathlon, checkpoint, expected, tmp_path, affine, sform, qform):
     """Of a volume with four modalities the mask is 3-D and keeps the part of the header that is about space."""
     volume = voxels(decathlon / "imagesTr" / "SYNTHETIC_000.nii.gz")
     path = stored(tmp_path / "case.nii.gz", volume, affine, sform, qform)
-    predict(capsys, checkpoint, path, "--out", tmp_path / "out")
+    predict(checkpoint, path, "--out", tmp_path / "out")
     found = tmp_path / "out" / "case_mask.nii.gz"
     np.testing.assert_array_equal(voxels(found), expected[0])
     same_place(found, path)
@@ -196,9 +192,9 @@ def test_a_mask_lies_where_its_images_lay(decathlon, checkpoint, expected, tmp_p
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")
-def test_a_network_for_two_modalities_takes_its_own_of_real_ones(tmp_path, capsys):
+def test_a_network_for_two_modalities_takes_its_own_of_real_ones(tmp_path):
     checkpoint = save_network(tmp_path / "net.safetensors", modalities=["FLAIR", "t1gd"])
-    predict(capsys, checkpoint, REAL / "msd_brain_4ch", "--out", tmp_path / "out")
+    predict(checkpoint, REAL / "msd_brain_4ch", "--out", tmp_path / "out")
     path = REAL / "msd_brain_4ch" / "imagesTr" / "BRATS_119.nii.gz"
     want = Predictor(ts.checkpoint.load(checkpoint)).volume(np.moveaxis(voxels(path), 3, 0)[[0, 2]])
     np.testing.assert_array_equal(voxels(tmp_path / "out" / "BRATS_119_mask.nii.gz"), want)

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from tinyseg.commands.options import mean_rows, table
+from tinyseg.commands.tables import mean_rows, table
 from tinyseg.data.files import write_json
 from tinyseg.metrics import mean_interval
 

@@ -1,8 +1,8 @@
-"""examples/train_isbi.py as a user meets it: real processes, real files, real kills."""
+"""examples/train_isbi.py as a user meets it: real files, and where it is killed, real processes."""
 
 import json
 import os
-import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,33 +11,30 @@ import time
 import numpy as np
 import pytest
 import tifffile
+from scripts import REAL, ROOT, SMALL_ISBI, run_example
 
 import tinyseg as ts
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "examples" / "train_isbi.py"
-REAL = ROOT.parent / "shared" / "data" / "isbi2012"
-SMALL = ["--width", "4", "--size", "32", "--epochs", "8", "--workers", "1", "--device", "cpu"]
+SMALL = [*SMALL_ISBI, "--epochs", 8]
 pytestmark = pytest.mark.slow
 
 
-def start(*arguments, **options):
-    command = [sys.executable, str(SCRIPT), *map(str, arguments)]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+def start(*arguments):
+    command = [sys.executable, str(ROOT / "examples" / "train_isbi.py"), *map(str, arguments)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 def run(*arguments, code=0):
-    process = start(*arguments)
-    out, err = process.communicate(timeout=240)
-    assert process.returncode == code, f"exit {process.returncode}\n{out}\n{err}"
-    return out, err
+    return run_example("train_isbi.py", *arguments, code=code)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     """A run that was never interrupted."""
     path = tmp_path_factory.mktemp("whole") / "run"
-    out, _ = run(*SMALL, "--out", path)
+    process = start(*SMALL, "--out", path)
+    out, err = process.communicate(timeout=240)
+    assert process.returncode == 0, f"exit {process.returncode}\n{out}\n{err}"
     return path, out
 
 
@@ -62,7 +59,7 @@ def test_a_run_says_what_it_does_and_leaves_its_files(whole):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
-def test_a_killed_run_resumes_to_the_same_bits(whole, tmp_path, number):
+def test_a_killed_run_resumes_to_the_same_bits(whole, tmp_path, no_pictures, number):
     path = tmp_path / "run"
     process = start(*SMALL, "--out", path)
     deadline = time.monotonic() + 200
@@ -74,7 +71,8 @@ def test_a_killed_run_resumes_to_the_same_bits(whole, tmp_path, number):
     if number == signal.SIGKILL:
         assert process.returncode == -number
     else:
-        assert process.returncode == 128 + number and f"--resume {path}" in out
+        assert process.returncode == 128 + number
+        assert f"Go on with: python {ROOT}/examples/train_isbi.py --resume {path}" in out
     assert not (path / "summary.json").exists()
     assert 10 <= ts.checkpoint.read(path / "checkpoint.safetensors")[1]["training"]["state"]["step"] < 80
 
@@ -89,12 +87,12 @@ def test_a_killed_run_resumes_to_the_same_bits(whole, tmp_path, number):
     assert without_time[0] == without_time[1]
 
 
-def test_a_finished_run_can_be_taken_further_but_not_changed(whole, tmp_path):
-    path = tmp_path / "run"
-    run(*SMALL, "--epochs", 1, "--out", path)
+def test_a_finished_run_can_be_taken_further_but_not_changed(isbi_run, tmp_path, no_pictures):
+    path = shutil.copytree(isbi_run, tmp_path / "run")
     _, err = run("--resume", path, "--lr", 0.5, "--protocol", "paper", code=2)
     assert f"goes on with the options of {path}: leave out lr, protocol" in err
-    run("--resume", path, "--epochs", 2)
+    out, _ = run("--resume", path / "checkpoint.safetensors", "--epochs", 2)
+    assert "stretches the schedule" in out
     assert json.loads((path / "summary.json").read_text())["steps"] == 20
     _, err = run(*SMALL, "--out", path, code=1)
     assert "already holds a training run" in err and "--resume" in err
@@ -102,16 +100,12 @@ def test_a_finished_run_can_be_taken_further_but_not_changed(whole, tmp_path):
     assert json.loads((path / "summary.json").read_text())["steps"] == 10
 
 
-def test_resuming_asks_for_the_same_data_and_takes_a_file_or_a_folder(tmp_path):
-    path = tmp_path / "run"
-    run(*SMALL, "--epochs", 1, "--out", path)
+def test_resuming_asks_for_the_same_data_and_for_a_run(isbi_run, tmp_path):
     rng = np.random.default_rng(0)
     tifffile.imwrite(tmp_path / "train-volume.tif", rng.integers(0, 255, (24, 32, 32)).astype(np.uint8))
     tifffile.imwrite(tmp_path / "train-labels.tif", np.uint8(255) * (rng.random((24, 32, 32)) > 0.2))
-    _, err = run("--resume", path, "--epochs", 2, "--data", tmp_path, code=1)
+    _, err = run("--resume", isbi_run, "--epochs", 2, "--data", tmp_path, code=1)
     assert "is not the data that" in err
-    out, _ = run("--resume", path / "checkpoint.safetensors", "--epochs", 2)
-    assert "stretches the schedule" in out
     _, err = run("--resume", tmp_path / "nowhere", code=1)
     assert "There is no checkpoint" in err
     ts.checkpoint.save(tmp_path / "checkpoint.safetensors", ts.models.build("sdunet", width=4))
@@ -119,16 +113,14 @@ def test_resuming_asks_for_the_same_data_and_takes_a_file_or_a_folder(tmp_path):
     assert "no run to go on with" in err
 
 
-def test_a_mistake_with_overwrite_costs_nothing(tmp_path):
-    path = tmp_path / "run"
-    run(*SMALL, "--epochs", 1, "--out", path)
-    before = sorted(p.name for p in path.iterdir())
+def test_a_mistake_with_overwrite_costs_nothing(isbi_run, tmp_path):
+    before = {p.name: p.stat().st_mtime_ns for p in isbi_run.iterdir()}
     for mistake in (["--data", tmp_path / "nowhere"], ["--size", 33], ["--dropout", 1.5], ["--epochs", 0]):
-        run(*SMALL, "--out", path, "--overwrite", *mistake, code=1)
-    assert sorted(p.name for p in path.iterdir()) == before
+        run(*SMALL, "--out", isbi_run, "--overwrite", *mistake, code=1)
+    assert {p.name: p.stat().st_mtime_ns for p in isbi_run.iterdir()} == before
 
 
-def test_the_papers_protocol_is_one_flag(tmp_path):
+def test_the_papers_protocol_is_one_flag(tmp_path, no_pictures):
     run(*SMALL, "--epochs", 1, "--protocol", "paper", "--size", 48, "--schedule", "step", "--out", tmp_path / "run")
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     assert config["lr"] == 1e-4 and config["augment"] == "paper" and config["clip"] == 0
@@ -150,16 +142,17 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path):
     tifffile.imwrite(tmp_path / "train-volume.tif", np.zeros((3, 32, 40), np.uint8), photometric="minisblack")
     tifffile.imwrite(tmp_path / "train-labels.tif", np.zeros((2, 32, 40), np.uint8), photometric="minisblack")
     fails("--data", tmp_path, says="train-labels.tif has")
-    if ts.devices.cp is None:
+    if ts.backend.devices.cp is None:
         fails("--device", "gpu", says="CuPy is not installed")
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the ISBI 2012 stack is not in {REAL}")
-def test_real_sections_go_through(tmp_path):
-    out, _ = run(*SMALL, "--size", 64, "--epochs", 1, "--data", REAL, "--out", tmp_path / "run")
+@pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")
+def test_real_sections_go_through(tmp_path, no_pictures):
+    out, _ = run(*SMALL, "--size", 64, "--epochs", 1, "--data", REAL / "isbi2012", "--out", tmp_path / "run")
     assert "24 sections of 512 x 512" in out and "SYNTHETIC" not in out
     assert "train-volume.tif" not in os.listdir(tmp_path / "run")
 
 
-def test_the_script_reads_on_a_few_screens():
-    assert len(SCRIPT.read_text().splitlines()) < 200
+def test_the_command_reads_on_a_few_screens_and_its_door_on_one():
+    assert len((ROOT / "tinyseg" / "commands" / "train_isbi.py").read_text().splitlines()) < 200
+    assert len((ROOT / "examples" / "train_isbi.py").read_text().splitlines()) < 20

@@ -9,6 +9,7 @@ import pytest
 from decathlon_site import FILES, PAGE, PART, TAR, assert_tells_how_by_hand, fetch, files, make_tar, serve, volume
 from scripts import run_example
 
+from tinyseg.commands import train_brats
 from tinyseg.data import download_brats
 from tinyseg.data.brats import find_cases
 from tinyseg.data.download_brats import ARCHIVE
@@ -229,13 +230,13 @@ def test_progress_goes_to_stderr(site, tmp_path, monkeypatch, capsys):
         assert out == "" and all(f"{what}: 100%" in err for what in ("downloading", "checking", "unpacking"))
 
 
-def test_the_script_fetches_into_its_data(tmp_path, monkeypatch, capsys):
+def test_the_script_fetches_into_its_data(tmp_path, monkeypatch):
     def fetch(directory):
         raise ConnectionError(f"asked for {directory}")
 
-    monkeypatch.setattr(download_brats, "fetch_brain_tumours", fetch)
+    monkeypatch.setattr(train_brats, "fetch_brain_tumours", fetch)
     options = ["--download", "--out", tmp_path / "run"]
-    _, err = run_example("train_brats.py", *options, "--data", tmp_path / "d", capsys=capsys, code=1)
+    _, err = run_example("train_brats.py", *options, "--data", tmp_path / "d", code=1)
     assert f"asked for {tmp_path / 'd'}" in err
-    _, err = run_example("train_brats.py", *options, capsys=capsys, code=2)
+    _, err = run_example("train_brats.py", *options, code=2)
     assert "--download needs --data" in err

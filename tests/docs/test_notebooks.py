@@ -60,6 +60,17 @@ def test_it_imports_only_what_the_docs_extra_installs(path):
     assert {name.partition(".")[0] for name in names} - set(sys.stdlib_module_names) <= allowed
 
 
+def test_the_tables_that_notebook_10_reads_are_the_papers(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT)
+    paper = importlib.import_module("reproduction.paper")
+    tree = ast.parse(NOTEBOOKS[9].read_text(encoding="utf-8"))
+    tables = {node.targets[0].id: node.value for node in tree.body if isinstance(node, ast.Assign) and node.lineno < 80}
+    assert ast.literal_eval(tables["ROWS"]) == paper.ROWS
+    assert ast.literal_eval(tables["TABLE_1"]) == paper.TABLE_1
+    for name, row in ast.literal_eval(tables["TABLE_2"]).items():
+        assert row and row.items() <= paper.TABLE_2[name].items()
+
+
 def test_links_of_the_ipynb_files_work_beside_docs(tmp_path, monkeypatch):
     pytest.importorskip("jupytext")
     monkeypatch.syspath_prepend(FOLDER.parent)

@@ -4,8 +4,9 @@ import dataclasses
 
 import numpy as np
 
-from tinyseg import backend, models, ops, optim, training
-from tinyseg.fast.gpu.graphs import training_step as training_graph
+from tinyseg import backend, models, ops, optim
+from tinyseg.fast.gpu.graphs.training_step import CapturedStep
+from tinyseg.training import Step
 
 
 @dataclasses.dataclass
@@ -24,26 +25,16 @@ class Training:
         self.model = models.build(self.name, 1, self.classes, width=4, levels=2, seed=1, **self.model_options).to("gpu")
         self.adam = self.optimizer(self.model.parameters(), **self.options)
         self.schedule = optim.CosineAnnealingLR(self.adam, T_max=50, warmup=3)
-        self.captured, self.figures = None, []
+        self.trained, self.figures = self.make(Step), []
+
+    def make(self, step):
+        """Return a step of the class `step`."""
+        return step(self.model, self.adam, self.loss, self.clip)
 
     def capture(self):
         """Make the steps to come captured ones."""
-        self.captured = training_graph.TrainingStep(
-            self.model, self.adam, self.loss, self.clip, self.ordinary, training._overlap
-        )
+        self.trained = self.make(CapturedStep)
         return self
-
-    def ordinary(self, x, y):
-        """The step of `training.fit`."""
-        logits = self.model(x)
-        value = self.loss(logits, y)
-        figure = value.item()
-        self.adam.zero_grad()
-        value.backward()
-        optim.clip_grad_norm(self.adam.parameters, self.clip or np.inf)
-        self.adam.step()
-        overlap, predicted, true = training._overlap(logits.data, y)
-        return figure, int(overlap), int(predicted) + int(true), True
 
     def batch(self, k, shape=(2, 8, 8)):
         """Images and targets of step k."""
@@ -53,7 +44,8 @@ class Training:
         return backend.to_device(x, "gpu"), backend.to_device(y, "gpu")
 
     def step(self, x, y):
-        self.figures.append((self.captured or self.ordinary)(x, y))
+        figures = self.trained(x, y)
+        self.figures.append((figures.loss, figures.overlap, figures.area, figures.updated))
         self.schedule.step()
 
     def run(self, steps, first=0):
@@ -63,7 +55,7 @@ class Training:
 
     @property
     def launches(self):
-        return self.captured.graph.graph.launches
+        return self.trained.graph.graph.launches
 
     def state(self):
         """All that the next step depends on, and the figures so far."""

@@ -1,7 +1,8 @@
 """As much of cuBLAS as tinyseg calls by itself, on the memory of the stand-in: checked, and noted in a capture.
 
 It knows addresses, types and distances only, as the real one does, and reads matrices column by column. The functions
-named cublas… are the library's own, which `tinyseg.fast.gpu.graphs.products` calls; `gemmEx` is CuPy's, in `cupy.cuda.cublas`.
+named cublas… are the library's own, which `tinyseg.fast.gpu.graphs.products` calls; `gemmEx` is CuPy's, in
+`cupy.cuda.cublas`.
 """
 
 import ctypes

@@ -4,7 +4,7 @@ It computes on the CPU and is strict where CuPy is: no implicit conversion (`np.
 arithmetic between its arrays and NumPy's (NumPy and Python *scalars* are allowed, as in CuPy), no index or assigned
 value from the host, results of reductions are 0-d arrays and not scalars, `full_like(…, shape=())` takes the
 prototype's shape. During the capture of a stream (fake_graphs.py) nothing is computed. It has the functions
-listed below and no others; tests/test_fake_cupy.py checks the list against the real package where that is installed.
+listed below and no others; test_fake_cupy.py checks the list against the real package if that is installed.
 """
 
 import builtins

@@ -1,5 +1,6 @@
-"""A GPU for the tests of the CUDA kernels: a stand-in on any machine with g++, and a real one where there is one."""
+"""A GPU for the tests: a stand-in on any machine with g++, and a real one if there is one. See README.md."""
 
+import importlib
 import sys
 
 import cuda_on_cpu
@@ -11,13 +12,11 @@ from arrays import EPS32, HALF_TINY, HALF_ULP
 
 from tinyseg import backend
 from tinyseg.backend import devices, dispatch
-from tinyseg.fast.gpu import launch as cuda
-from tinyseg.fast.gpu.graphs import products as cublas
 
 
 @pytest.fixture(params=["stand-in", pytest.param("CuPy", marks=pytest.mark.gpu)])
 def stand_in(request, monkeypatch):
-    """The array module of the device, for whose arrays `backend.kernels` chooses the CUDA siblings."""
+    """Give the array module of the device. For its arrays `backend.kernels` chooses the CUDA kernels."""
     if request.param == "CuPy":
         try:
             backend.parse_device("gpu")
@@ -28,10 +27,30 @@ def stand_in(request, monkeypatch):
     else:
         monkeypatch.setattr(devices, "cp", fake_cupy)
         monkeypatch.setitem(sys.modules, "cupy", fake_cupy)  # where `dispatch._module_of` asks for it
-        monkeypatch.setattr(cublas, "library", lambda: fake_cublas)
+        products = backend.fast("gpu.graphs.products")
+        if products is not None:  # these tests also run without the folder tinyseg/fast
+            monkeypatch.setattr(products, "library", lambda: fake_cublas)
     dispatch._module_of.cache_clear()
     yield devices.cp
     dispatch._module_of.cache_clear()
+
+
+# ----- which kernels -----------------------------------------------------------------
+def both(op):
+    """Return the maths of an op, and its namesake for the GPU."""
+    return tuple(importlib.import_module(f"tinyseg.{room}.{op}") for room in ("ops", "fast.gpu"))
+
+
+def or_maths(op):
+    """Return the namesake for the GPU, with the maths for what it declines: as `backend.kernels` gives it."""
+    maths, namesake = both(op)
+    return dispatch.OrMaths(namesake, maths.__name__)
+
+
+def chosen(op, *arrays):
+    """Return the module that `backend.kernels` chooses: a namesake or the maths."""
+    found = backend.kernels(op, *arrays)
+    return getattr(found, "namesake", found)
 
 
 # ----- arrays of the device ----------------------------------------------------------
@@ -77,13 +96,14 @@ def within(cp, found, expected, bound, real=np.float32):
 
 
 def rounding(slices=1, units=8):
-    """Relative error of a sum over so many slices (tinyseg/cuda.py) of float32 terms with `units` roundings each.
+    """Return the relative error of a sum over so many slices of float32 terms with `units` roundings each.
 
-    A thread adds up at most 16 terms of a slice, the block its threads' sums in 8 rounds of pairs; slices likewise.
+    A thread adds up at most 16 terms of a slice, the block its threads' sums in 8 rounds of pairs; slices likewise
+    (tinyseg/fast/gpu/launch.py).
     """
     return (16 + 8 + slices // 32 + 1 + 8 + units) * EPS32
 
 
 def slices(P):
     """Number of slices of a plane of `P` elements."""
-    return cuda.cut(P)[0]
+    return backend.fast("gpu.launch").cut(P)[0]

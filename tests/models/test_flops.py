@@ -6,7 +6,7 @@ from tinyseg import models
 from tinyseg.report import profile
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-torch_twin = pytest.importorskip("torch_twin")
+from tests.models import torch_twin  # noqa: E402
 
 
 @pytest.mark.parametrize("head", ["direct", "paper"])

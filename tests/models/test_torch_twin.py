@@ -7,7 +7,7 @@ import tinyseg as ts
 from tinyseg import models, ops
 
 torch = pytest.importorskip("torch", reason="PyTorch is not installed")
-torch_twin = pytest.importorskip("torch_twin")
+from tests.models import torch_twin  # noqa: E402
 
 
 @pytest.mark.parametrize("head", ["direct", "paper"])

@@ -159,12 +159,12 @@ def test_a_depthwise_layer_keeps_the_scale_with_and_without_standardization():
         assert 0.8 < (y * y).mean() < 1.25, ws
 
 
-def test_a_depthwise_layer_with_dilation_is_the_dilated_op_and_without_it_the_plain_one():
+def test_a_depthwise_layer_hands_its_dilation_to_the_op():
     x = batch(shape=(1, 2, 9, 8))
     plain, dilated = (nn.DepthwiseConv2d(2, 3, 2, 3, True, rng=0, dilation=d) for d in (1, (1, 3)))
     arguments = plain.weight, plain.bias
     np.testing.assert_array_equal(plain(x).data, ops.depthwise_conv2d(x, *arguments, 2, 3).data)
-    np.testing.assert_array_equal(dilated(x).data, ops.dilated_depthwise_conv2d(x, *arguments, (1, 3), 2, 3).data)
+    np.testing.assert_array_equal(dilated(x).data, ops.depthwise_conv2d(x, *arguments, 2, 3, (1, 3)).data)
     assert plain(x).shape == (1, 2, 7, 6) and dilated(x).shape == (1, 2, 7, 4)
     assert "dilation" not in repr(plain) and "padding=3, dilation=(1, 3)" in repr(dilated)
     with pytest.raises(ValueError, match="dilation must be an integer or a pair"):

@@ -43,45 +43,45 @@ DEPTHWISE = depthwise, X, rand(4, 3, 2)
 
 
 @breaks("depthwise_conv.grad_x", *DEPTHWISE)
-def flipped_kernel(gy, w, x_shape, stride, pads):
-    return right["depthwise_conv.grad_x"](gy, w[:, ::-1, ::-1], x_shape, stride, pads)
+def flipped_kernel(gy, w, *args):
+    return right["depthwise_conv.grad_x"](gy, w[:, ::-1, ::-1], *args)
 
 
 @breaks("depthwise_conv.grad_x", *DEPTHWISE)
-def pads_of_the_other_side(gy, w, x_shape, stride, pads):
-    return right["depthwise_conv.grad_x"](gy, w, x_shape, stride, tuple(p[::-1] for p in pads))
+def pads_of_the_other_side(gy, w, x_shape, stride, pads, dilation):
+    return right["depthwise_conv.grad_x"](gy, w, x_shape, stride, tuple(p[::-1] for p in pads), dilation)
 
 
 @breaks("depthwise_conv.grad_w", *DEPTHWISE)
-def taps_one_column_off(x, gy, w_shape, stride, pads):
-    return right["depthwise_conv.grad_w"](np.roll(x, 1, axis=3), gy, w_shape, stride, pads)
+def taps_one_column_off(x, *args):
+    return right["depthwise_conv.grad_w"](np.roll(x, 1, axis=3), *args)
 
 
 @breaks("depthwise_conv.grad_w", *DEPTHWISE)
-def first_image_only(x, gy, w_shape, stride, pads):
-    return right["depthwise_conv.grad_w"](x[:1], gy[:1], w_shape, stride, pads)
+def first_image_only(x, gy, *args):
+    return right["depthwise_conv.grad_w"](x[:1], gy[:1], *args)
 
 
 def dilated(x, w):
-    return ops.dilated_depthwise_conv2d(x, w, dilation=(2, 1), stride=(1, 2), padding=((1, 2), (0, 2)))
+    return ops.depthwise_conv2d(x, w, stride=(1, 2), padding=((1, 2), (0, 2)), dilation=(2, 1))
 
 
 DILATED = dilated, X, rand(4, 3, 2)
 
 
-@breaks("dilated_depthwise_conv.grad_x", *DILATED)
+@breaks("depthwise_conv.grad_x", *DILATED)
 def taps_side_by_side(gy, w, x_shape, stride, pads, dilation):
     return right["depthwise_conv.grad_x"](gy, w, x_shape, stride, pads)
 
 
-@breaks("dilated_depthwise_conv.grad_x", *DILATED)
+@breaks("depthwise_conv.grad_x", *DILATED)
 def rows_and_columns_exchanged(gy, w, x_shape, stride, pads, dilation):
-    return right["dilated_depthwise_conv.grad_x"](gy, w, x_shape, stride, pads, dilation[::-1])
+    return right["depthwise_conv.grad_x"](gy, w, x_shape, stride, pads, dilation[::-1])
 
 
-@breaks("dilated_depthwise_conv.grad_w", *DILATED)
+@breaks("depthwise_conv.grad_w", *DILATED)
 def border_of_the_other_side(x, gy, w_shape, stride, pads, dilation):
-    return right["dilated_depthwise_conv.grad_w"](x, gy, w_shape, stride, tuple(p[::-1] for p in pads), dilation)
+    return right["depthwise_conv.grad_w"](x, gy, w_shape, stride, tuple(p[::-1] for p in pads), dilation)
 
 
 CONV = lambda x, w, b: ops.conv2d(x, w, b, (2, 1), "same"), X, rand(3, 4, 2, 3), rand(3)  # noqa: E731
@@ -211,8 +211,9 @@ def bias_summed_over_one_image(gy, *args):
 
 
 @breaks("separable_conv.backward", *SEPARABLE)
-def pointwise_gradient_from_before_the_depthwise_half(gy, xs, wd, wp, y, d, stride, pads, factor, relu):
-    return right["separable_conv.backward"](gy, xs, wd, wp, y, join(xs, factor), stride, pads, factor, relu)
+def pointwise_gradient_from_before_the_depthwise_half(gy, xs, wd, wp, y, stride, pads, factor, relu):
+    gwd, _, gb, gxs = right["separable_conv.backward"](gy, xs, wd, wp, y, stride, pads, factor, relu)
+    return gwd, right["pointwise_conv.grad_w"](join(xs, factor), gy * (y > 0)), gb, gxs
 
 
 @breaks("separable_conv.backward", *SEPARABLE)
@@ -222,14 +223,14 @@ def depthwise_half_unmasked(*args):
     return gwd, gwp, gb, gxs
 
 
-@breaks("separable_conv.depthwise_grad_x", *SEPARABLE)
+@breaks("depthwise_conv.grad_x", *SEPARABLE)
 def taps_not_turned_round(gd, wd, *args):
-    return right["separable_conv.depthwise_grad_x"](gd, wd[:, ::-1, ::-1], *args)
+    return right["depthwise_conv.grad_x"](gd, wd[:, ::-1, ::-1], *args)
 
 
-@breaks("separable_conv.depthwise_grad_w", *SEPARABLE)
-def taps_turned_round(X, gd, w_shape, stride, pads):
-    return right["separable_conv.depthwise_grad_w"](X, gd, w_shape, stride, pads)[:, ::-1, ::-1]
+@breaks("depthwise_conv.grad_w", *SEPARABLE)
+def taps_turned_round(X, gd, *args):
+    return right["depthwise_conv.grad_w"](X, gd, *args)[:, ::-1, ::-1]
 
 
 # ----- norms -------------------------------------------------------------------
@@ -550,7 +551,7 @@ def joined_fused(x, x2, w, b):
 
 FAST = {
     "depthwise_conv": (DEPTHWISE, [("forward", None), ("grad_x", None), ("grad_w", None)]),
-    "dilated_depthwise_conv": (DILATED, [("forward", None), ("grad_x", None), ("grad_w", None)]),
+    "depthwise_conv dilated": (DILATED, [("forward", None), ("grad_x", None), ("grad_w", None)]),
     "conv2d": (CONV, [("forward", None), ("grad_x", None), ("grad_w", None)]),
     "pointwise_conv": (POINTWISE, [("forward", None), ("grad_x", None), ("grad_w", None)]),
     "separable_conv": ((joined_separable, *SEPARABLE[1:]), [("forward", 0), *[("backward", k) for k in range(4)]]),
@@ -563,7 +564,7 @@ FAST = {
 )
 def test_a_fast_kernel_that_is_a_thousandth_off_is_seen(op, name, part, monkeypatch):
     pytest.importorskip("numba")
-    fast = importlib.import_module(f"tinyseg.ops.{op}_numba")
+    fast = importlib.import_module(f"tinyseg.fast.cpu.{op.split()[0]}")
     correct, called = getattr(fast, name), []
 
     def wrong(*args):
@@ -593,8 +594,8 @@ def test_a_mistake_made_forwards_and_backwards_is_for_the_oracles_to_see(monkeyp
     """A kernel read from the wrong end has a perfectly good gradient; only SciPy knows that it is wrong."""
     x, w = rand(1, 1, 5, 4), rand(1, 3, 2)
 
-    def flipped(X, kernel, out, stride):
-        for u, v, view in taps(X, kernel, out, stride):
+    def flipped(X, kernel, *args):
+        for u, v, view in taps(X, kernel, *args):
             yield kernel[0] - 1 - u, kernel[1] - 1 - v, view
 
     monkeypatch.setattr("tinyseg.ops.depthwise_conv.taps", flipped)

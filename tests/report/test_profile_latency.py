@@ -10,6 +10,7 @@ from matplotlib.image import imread
 
 import tinyseg as ts
 from tinyseg import nn
+from tinyseg.backend import devices
 from tinyseg.report import profile
 from tinyseg.report.profile import timing
 from tinyseg.report.profile.steps import step_of
@@ -105,7 +106,7 @@ def test_inference_records_no_graph():
 def test_on_a_gpus_stand_in(monkeypatch):
     import fake_cupy
 
-    monkeypatch.setattr(ts.backend, "cp", fake_cupy)
+    monkeypatch.setattr(devices, "cp", fake_cupy)
     found = profile.latency(model().to("gpu"), SHAPE, repeats=1)
     assert found.device == "gpu: Stand-in" and found.threads is None and "CuPy" in found.kernels
 

@@ -9,12 +9,12 @@ SMALL = ("--quick", "--width", "4", "--epochs", "1", "--networks", "unet", "sdun
 
 
 @pytest.mark.slow
-def test_quick_run_of_tables_2_and_3(tmp_path, capsys):
+def test_quick_run_of_tables_2_and_3(tmp_path):
     page = tmp_path / "page.md"
     marks = "".join(f"<!-- begin table {k} -->\n<!-- end table {k} -->\n" for k in (2, 3))
     page.write_text("# Reproduction\n" + marks)
     arguments = [*SMALL, "--tables", "2", "3", "--out", tmp_path / "out", "--document", page]
-    out, _ = run_example("reproduce_tables.py", *arguments, capsys=capsys)
+    out, _ = run_example("reproduce_tables.py", *arguments)
     assert "SYNTHETIC" in out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     for kind, figure in (("isbi", "v_rand"), ("brats", "whole tumour")):
@@ -30,9 +30,9 @@ def test_quick_run_of_tables_2_and_3(tmp_path, capsys):
 
     before = (tmp_path / "out" / "results.json").read_bytes()
     runs = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*.safetensors")}
-    run_example("reproduce_tables.py", *arguments, capsys=capsys)
+    run_example("reproduce_tables.py", *arguments)
     assert (tmp_path / "out" / "results.json").read_bytes() == before  # nothing was trained again
     assert runs == {p: p.stat().st_mtime_ns for p in runs}
 
-    _, err = run_example("reproduce_tables.py", *arguments, "--lr", "0.01", capsys=capsys, code=1)
+    _, err = run_example("reproduce_tables.py", *arguments, "--lr", "0.01", code=1)
     assert "made with other options" in err

@@ -1,7 +1,5 @@
 import csv
-import json
 import signal
-import warnings
 
 import numpy as np
 import pytest
@@ -9,7 +7,7 @@ import pytest
 import tinyseg as ts
 from tinyseg import models, ops, optim
 from tinyseg.data import Loader, SegmentationDataset
-from tinyseg.training import ConstantOutputWarning, RunDirectory, TrainingDiverged, evaluate, fit
+from tinyseg.training import RunDirectory, Step, TrainingDiverged, evaluate, fit
 
 
 @pytest.fixture
@@ -29,8 +27,12 @@ def pieces(data, lr=5e-3, steps=12, **options):
 
 def run_fit(data, path, epochs=4, resume=False, **options):
     run = RunDirectory(path, resume=resume)
-    fit_options = {k: options.pop(k) for k in list(options) if k in ("clip", "loss", "meta", "best")}
-    return fit(*pieces(data, **options), epochs=epochs, run=run, progress=False, **fit_options), run
+    of_step = {k: options.pop(k) for k in ("clip", "loss") if k in options}
+    of_fit = {k: options.pop(k) for k in ("meta", "best") if k in options}
+    model, optimizer, schedule, loader, validate = pieces(data, **options)
+    step = Step(model, optimizer, **of_step)
+    result = fit(step, loader, validate, schedule=schedule, epochs=epochs, run=run, progress=False, **of_fit)
+    return result, run
 
 
 def test_a_run_leaves_what_the_design_promises(data, tmp_path):
@@ -64,7 +66,7 @@ def test_batch_norm_and_plateau_resume_too(data, tmp_path):
         run = RunDirectory(path, resume=resume)
         model, optimizer, _, loader, validate = pieces(data, norm="batch")
         plateau = optim.ReduceLROnPlateau(optimizer, patience=0, threshold=1e9)  # falls every other epoch
-        fit(model, optimizer, plateau, loader, validate, epochs=epochs, run=run, progress=False)
+        fit(Step(model, optimizer), loader, validate, schedule=plateau, epochs=epochs, run=run, progress=False)
         return run
 
     whole = part(tmp_path / "a", 4)
@@ -152,9 +154,8 @@ def test_divergence_stops_with_step_rate_and_place_and_keeps_the_checkpoint(data
 
     run = RunDirectory(run.path, resume=True)
     with pytest.raises(TrainingDiverged, match=message) as caught, np.errstate(all="ignore"):
-        fit(
-            model, optimizer, schedule, loader, validate, epochs=4, run=run, progress=False, loss=losing
-        )  # fmt: skip
+        step = Step(model, optimizer, losing)
+        fit(step, loader, validate, schedule=schedule, epochs=4, run=run, progress=False)
     assert (
         "learning rate" in str(caught.value) and "step " in str(caught.value) and str(run.latest) in str(caught.value)
     )
@@ -168,32 +169,6 @@ def test_clipping_is_applied(data, tmp_path):
     assert abs(b["optimizer.m.0"]).max() < 1e-3 < abs(a["optimizer.m.0"]).max()
 
 
-# ----- evaluation ------------------------------------------------------------------
-def test_a_constant_output_is_warned_about(data):
-    model = models.build("unet", width=4, levels=3, head="paper")
-    conv = model.head.layers[0]
-    conv.bias.data[...] = -1000.0  # the ReLU behind it is dead
-    with pytest.warns(ConstantOutputWarning, match="constant .* use head='direct'"):
-        scores, probabilities = evaluate(model, data.images[:, 0], data.labels)
-    assert np.ptp(probabilities) < 1e-3
-
-
-def test_a_live_network_is_not(data):
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        evaluate(pieces(data)[0], data.images[:, 0], data.labels)
-
-
-def test_scores_do_not_depend_on_batch_size_and_fit_any_size(data):
-    model = pieces(data)[0]
-    images, labels = data.images[:, 0, :13, :18], data.labels[:, :13, :18]
-    one, _ = evaluate(model, images, labels, batch_size=1)
-    four, probabilities = evaluate(model, images, labels, batch_size=4)
-    assert one["accuracy"] == four["accuracy"] and one["loss"] == pytest.approx(four["loss"], rel=1e-5)
-    assert probabilities.shape == (6, 13, 18)
-    assert one["accuracy"] == ((probabilities > 0.5) == labels).mean()
-
-
 def test_validation_that_is_not_finite_stops_the_run_too(data, tmp_path):
     model, optimizer, schedule, loader, validate = pieces(data)
 
@@ -203,7 +178,7 @@ def test_validation_that_is_not_finite_stops_the_run_too(data, tmp_path):
 
     run = RunDirectory(tmp_path / "run")
     with pytest.raises(TrainingDiverged, match="validation loss is nan at step .* parameter head.weight is not finite"):
-        fit(model, optimizer, schedule, loader, spoiled, epochs=2, run=run, progress=False)
+        fit(Step(model, optimizer), loader, spoiled, schedule=schedule, epochs=2, run=run, progress=False)
 
 
 def test_a_score_that_is_no_number_does_not_stay_the_best(data, tmp_path):
@@ -213,7 +188,9 @@ def test_a_score_that_is_no_number_does_not_stay_the_best(data, tmp_path):
         return {"loss": np.float32(1), "score": next(figures)}
 
     run = RunDirectory(tmp_path / "run")
-    result = fit(*pieces(data)[:4], validate, epochs=4, run=run, best="score", progress=False)
+    model, optimizer, schedule, loader, _ = pieces(data)
+    step = Step(model, optimizer)
+    result = fit(step, loader, validate, schedule=schedule, epochs=4, run=run, best="score", progress=False)
     assert result["best"]["epoch"] == 3
 
 
@@ -227,23 +204,3 @@ def test_no_epochs_are_refused_before_anything_is_written(data, tmp_path, epochs
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         run_fit(data, tmp_path / "run", epochs=epochs)
     assert not (tmp_path / "run").exists()
-
-
-# ----- run directory ---------------------------------------------------------------
-def test_a_run_is_not_overwritten_unless_asked_and_not_before_it_begins(tmp_path):
-    for name in ("checkpoint.safetensors", "log.csv", "notes.txt"):
-        (tmp_path / name).write_text("old")
-    with pytest.raises(FileExistsError, match=r"already holds a training run.*--resume .*--overwrite"):
-        RunDirectory(tmp_path)
-    RunDirectory(tmp_path, resume=True).begin()
-    run = RunDirectory(tmp_path, overwrite=True)
-    assert len(list(tmp_path.iterdir())) == 3
-    run.begin()
-    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
-
-
-def test_json_has_null_for_what_is_not_a_number(tmp_path):
-    run = RunDirectory(tmp_path / "deep" / "run")
-    run.begin()
-    run.write_json("a.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
-    assert json.loads((run.path / "a.json").read_text()) == {"a": None, "b": [None, 1.5]}

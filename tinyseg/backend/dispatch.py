@@ -19,7 +19,7 @@ import sys
 
 @functools.cache
 def fast(name):
-    """Import the module ``tinyseg.fast.<name>``; None if it is not there, or numba or CuPy is not installed for it.
+    """Import the module ``tinyseg.fast.<name>``; None if it is not there.
 
     Parameters
     ----------

@@ -4,9 +4,9 @@
     parameters are: float16 is for activations and their gradients, of which there are many, not for what is added up.
 
 An op keeps the rule by deriving its node from `HalfFunction`. On the GPU there are kernels for float16
-(`tinyseg.fast.gpu`). Where there are none `in_float32` stands in: it computes on float32 copies, with the kernels or the
-maths that float32 has. What it computes is rounded to float16 once: y by itself, gradients when they go on to a
-float16 tensor. So the op files have no branch for float16.
+(`tinyseg.fast.gpu`). Where there are none, `in_float32` computes on float32 copies, with the kernels or the maths that
+float32 has. The result is rounded to float16 once: y by itself, gradients when they go on to a float16 tensor. So the
+op files have no branch for float16.
 """
 
 import functools
@@ -22,7 +22,7 @@ ROUNDED_ONCE = ("tinyseg.ops.arithmetic", "tinyseg.ops.cast", "tinyseg.ops.shape
 
 
 class HalfFunction(Function):
-    """A node that keeps the rule for float16.
+    """A node that keeps the rule for float16, and checks that its inputs have one type and lie on one device.
 
     Attributes
     ----------
@@ -36,15 +36,11 @@ class HalfFunction(Function):
     adds_up = False
 
     def apply(self, *xs):
-        if HALF not in self.input_dtypes:
-            return super().apply(*xs)
-        mixed = all(dtype == HALF for dtype in self.input_dtypes[self.activations])
-        for x in xs:
-            if x.dtype != xs[0].dtype and not (mixed and {x.dtype, xs[0].dtype} == {HALF, SINGLE}):
-                raise TypeError(
-                    f"{type(self).__name__} got mixed precision: {describe(xs[0])} and {describe(x)}; "
-                    "convert one of them with .astype."
-                )
+        half = HALF in self.input_dtypes
+        mixed = half and all(dtype == HALF for dtype in self.input_dtypes[self.activations])
+        check_together(type(self).__name__, xs, {HALF, SINGLE} if mixed else {xs[0].dtype})
+        if not half:
+            return self.forward(*xs)
         y = self.forward(*(widened(xs) if self.adds_up else xs))
         return rounded(y) if y.dtype == SINGLE else y
 
@@ -53,12 +49,31 @@ class HalfFunction(Function):
             return super().gradients(gy)
         gxs = super().gradients(widened(gy) if self.adds_up else gy)
         pairs = zip(gxs, self.input_dtypes, strict=True)
-        return tuple(rounded(gx) if dtype == HALF and gx is not None and gx.dtype == SINGLE else gx for gx, dtype in pairs)
+        return tuple(rounded(gx) if dtype == HALF and is_single(gx) else gx for gx, dtype in pairs)
+
+
+def check_together(op, arrays, dtypes):
+    """Raise a TypeError unless the arrays are on one device and of the dtypes that are allowed."""
+    first = arrays[0]
+    for a in arrays:
+        if type(a) is not type(first):
+            raise TypeError(
+                f"{op} got arrays on different devices: {describe(first)} and {describe(a)}; "
+                "move them to one with backend.to_device(array, 'cpu' or 'gpu') or model.to(device)."
+            )
+        if a.dtype not in dtypes:
+            found = f"{describe(first)} and {describe(a)}"
+            raise TypeError(f"{op} got mixed precision: {found}; convert one of them with .astype.")
 
 
 def is_half(a):
     """Whether `a` is a float16 array."""
     return getattr(a, "dtype", None) == HALF
+
+
+def is_single(a):
+    """Whether `a` is a float32 array."""
+    return getattr(a, "dtype", None) == SINGLE
 
 
 def wide(dtype):

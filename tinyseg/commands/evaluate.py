@@ -22,7 +22,9 @@ import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg.commands.options import add_device_options, choose_device, mean_rows, run_script, table
+from tinyseg.commands.options import add_device_options, choose_device
+from tinyseg.commands.script import run_script
+from tinyseg.commands.tables import mean_rows, table
 from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import DECATHLON, find_cases
@@ -38,6 +40,10 @@ from tinyseg.prediction.volumes import choose, draw_slices, held_out, most_tumou
 
 
 def main():
+    run_script(evaluate, out_of_memory="give a smaller --memory, so that images go through in tiles")
+
+
+def evaluate():
     args = parse_arguments()
     predictor = None
     if args.checkpoint:
@@ -48,7 +54,10 @@ def main():
         brains = isinstance(predictor.preparation, Preparation)
     else:
         brains = holds_volumes(args.labels)
-    (tumours if brains else membranes)(args, predictor)
+    if brains:
+        tumours(args, predictor)
+    else:
+        membranes(args, predictor)
 
 
 # ===== membranes =================================================================
@@ -63,7 +72,7 @@ def membranes(args, predictor):
 
     # ----- scores ----------------------------------------------------------------
     per_section = [pixel_scores(p, t, args) for p, t in zip(probabilities, labels, strict=True)]
-    challenge = isbi_scores(probabilities, labels, degenerate=args.degenerate)
+    challenge = isbi_scores(probabilities, labels, empty=args.degenerate)
     for scores, rand, info in zip(per_section, challenge.v_rand_sections, challenge.v_info_sections, strict=True):
         scores |= {"v_rand": float(rand), "v_info": float(info)}
     pooled = pixel_scores(probabilities, labels, args) | {"v_rand": challenge.v_rand, "v_info": challenge.v_info}
@@ -305,7 +314,3 @@ def parse_arguments():
     if args.predictions and args.labels is None:
         parser.error("--predictions needs --labels to compare with")
     return args
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory="give a smaller --memory, so that images go through in tiles")

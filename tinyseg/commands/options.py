@@ -1,13 +1,11 @@
-"""What the scripts share at the command line: settling options, taking up a run, tables, ending with a sentence."""
+"""Options that the commands share, and what they make of them: the device, the network, the schedule, the step."""
 
 import argparse
-import math
 import pathlib
-import sys
-import warnings
 
 from tinyseg import backend, models, optim
 from tinyseg.models import checkpoint
+from tinyseg.training import Step
 
 LEARNING_RATES = {"unet": 2e-4}  # plain U-Net has no norm to tame its gradients; the others take 2e-3
 # Options of training that are not kept with a run.
@@ -15,7 +13,6 @@ REST = {
     "device": "auto", "gpu_memory": None, "tf32": False, "cuda_graph": False, "workers": 2, "overwrite": False,
     "resume": None, "download": False,
 }  # fmt: skip
-LATER = {"amp"}  # options that runs of earlier versions do not know: they have the default
 
 
 def settle(parser, defaults, paper, rest):
@@ -45,8 +42,7 @@ def settle(parser, defaults, paper, rest):
         path = pathlib.Path(given["resume"])
         path = path.parent if path.is_file() else path
         meta = checkpoint.read(path / "checkpoint.safetensors")[1]
-        known = meta.get("config", {}).keys() | LATER
-        if "config" not in meta or "training" not in meta or not defaults.keys() <= known:
+        if "training" not in meta or not defaults.keys() <= meta.get("config", {}).keys():
             parser.error(f"{path}/checkpoint.safetensors was not written by this script: there is no run to go on with")
         settings |= meta["config"]
         changed = {name for name in settings if given.get(name, settings[name]) != settings[name]} - {"data", "epochs"}
@@ -134,8 +130,8 @@ def choose_device(args):
     Parameters
     ----------
     args : argparse.Namespace
-        Its ``device``, ``gpu_memory``, ``tf32`` and ``cuda_graph``; a missing one counts as not given. The last is only
-        checked: who computes must take it to there.
+        Its ``device``, ``gpu_memory``, ``tf32`` and ``cuda_graph``. The last is only checked here: `make_step` and
+        `Predictor` make the graph.
 
     Returns
     -------
@@ -148,24 +144,26 @@ def choose_device(args):
     ValueError
         If an option of the GPU is given for the CPU, or the limit is not positive.
     """
-    device = backend.parse_device(getattr(args, "device", None) or "auto")
-    memory, tf32 = getattr(args, "gpu_memory", None), bool(getattr(args, "tf32", None))
-    given = {"--tf32": tf32, "--gpu-memory": memory is not None, "--cuda-graph": getattr(args, "cuda_graph", None)}
-    given = [option for option, there in given.items() if there]
+    device = backend.parse_device(args.device or "auto")
     if device == "gpu":
-        backend.set_up_gpu(memory, tf32)
-    elif given:
-        raise ValueError(
-            f"{given[0]} is for a GPU, and this runs on the CPU: leave it out, or see what --device gpu says."
-        )
+        backend.set_up_gpu(args.gpu_memory, bool(args.tf32))
+        return device
+    for_gpu = {"--tf32": args.tf32, "--gpu-memory": args.gpu_memory is not None, "--cuda-graph": args.cuda_graph}
+    for option, is_given in for_gpu.items():
+        if is_given:
+            raise ValueError(
+                f"{option} is for a GPU, and this runs on the CPU: leave it out, or see what --device gpu says."
+            )
     return device
 
 
 def kernels_line(device, amp):
-    """Return what scripts say of the kernels that they train with, and of mixed precision."""
+    """Return what commands say of the kernels that they train with, and of mixed precision."""
     text = backend.kernels_in_use(device)
     if amp:
-        text += ", mixed precision" + " (slower than float32 here: only useful on a GPU)" * (device == "cpu")
+        text += ", mixed precision"
+        if device == "cpu":
+            text += " (slower than float32 here: only useful on a GPU)"
     return text
 
 
@@ -180,51 +178,43 @@ def build_schedule(name, optimizer, steps, warmup):
     return optim.WarmupLR(optimizer, warmup=warmup)
 
 
-def run_script(main, out_of_memory):
-    """Run a script's `main`; what goes wrong ends in one sentence and a status that is not 0.
+def make_step(args, model, optimizer, loss):
+    """Make the training step that --clip, --amp and --cuda-graph ask for.
 
     Parameters
     ----------
-    main : callable
-    out_of_memory : str
-        What to try if memory does not suffice, the computer's or the GPU's.
-    """
-    warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
-    try:
-        main()
-    except (MemoryError, ValueError, OSError, RuntimeError) as error:
-        if not backend.is_out_of_memory(error):
-            sys.exit(f"{type(error).__name__}: {error}")
-        why = str(error).removeprefix("Out of memory ").rstrip(".")
-        more = ", or a larger --gpu-memory" * ("limit set to" in why)  # CuPy's words, where its pool has a limit
-        sys.exit(f"Out of memory ({why}): {out_of_memory}{more}.")
-    except KeyboardInterrupt:
-        sys.exit(130)
-
-
-def table(titles, rows):
-    """Lay out rows, each a name and a cell for each title, as one text.
-
-    Parameters
-    ----------
-    titles : sequence of str
-    rows : sequence of (str, sequence of str)
+    args : argparse.Namespace
+    model : Module
+    optimizer : Optimizer
+    loss : callable
+        ``loss(logits, y) -> Tensor``, a scalar.
 
     Returns
     -------
-    str
+    Step
+
+    Raises
+    ------
+    ValueError
+        If both mixed precision and a CUDA graph are asked for, or what is asked for cannot be had.
     """
-    width = max(len(name) for name, _ in rows)
-    columns = [max(map(len, cells)) + 2 for cells in zip(titles, *(cells for _, cells in rows), strict=True)]
-    lines = [("", titles), *rows]
-    return "\n".join(f"{name:{width}}" + "".join(map(str.rjust, cells, columns)) for name, cells in lines)
+    if args.amp and args.cuda_graph:
+        raise ValueError(
+            "A CUDA graph and mixed precision cannot be had together, since which steps are left out is decided on the "
+            "host: choose one of the two."
+        )
+    if args.amp:
+        kind = fast_module("gpu.mixed_precision", "--amp").MixedPrecisionStep
+    elif args.cuda_graph:
+        kind = fast_module("gpu.graphs.training_step", "--cuda-graph").CapturedStep
+    else:
+        kind = Step
+    return kind(model, optimizer, loss, clip=args.clip)
 
 
-def mean_rows(name, means):
-    """Rows of a `table`: means, and below, where there are any, their intervals ("mean" and "interval" of each)."""
-    rows = [(name, [f"{mean['mean']:.4f}" for mean in means])]
-    if any("interval" in mean for mean in means):
-        bounds = [mean.get("interval", (math.nan, math.nan)) for mean in means]
-        rows.append(("  95% from", [f"{low:.4f}" for low, _ in bounds]))
-        rows.append(("       to", [f"{high:.4f}" for _, high in bounds]))
-    return rows
+def fast_module(name, option):
+    """Return a module of ``tinyseg/fast`` that an option needs; without that folder the option is an error."""
+    module = backend.fast(name)
+    if module is None:
+        raise ValueError(f"{option} needs the folder tinyseg/fast, which is not there: leave it out.")
+    return module

@@ -27,7 +27,8 @@ import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg.commands.options import add_device_options, choose_device, run_script
+from tinyseg.commands.options import add_device_options, choose_device
+from tinyseg.commands.script import run_script
 from tinyseg.data.files import write_atomically
 from tinyseg.data.images import output_name, write_like
 from tinyseg.data.scans import find_scans, open_scan
@@ -38,6 +39,10 @@ RECORD = "predictions.json"  # in the output folder: what its files were made wi
 
 
 def main():
+    run_script(predict, out_of_memory="give a smaller --memory, so that images go through in tiles")
+
+
+def predict():
     args = parse_arguments()
     predictor = Predictor.load(
         args.checkpoint, choose_device(args), memory=int(args.memory * 2**30),
@@ -83,9 +88,10 @@ def predict_file(predictor, scan, target, args):
         predictor.look_at(image)
         H, W = predictor.size(image.shape)
         if max(H, W) > predictor.tile:
-            print(f"{scan.name}: {H} x {W} pixels go through the network in tiles of {predictor.tile}", end="")
-            norms = normalizes_over_space(predictor.model)
-            print(", each with its own GroupNorm statistics (raise --memory to avoid that)" * norms)
+            note = ""
+            if normalizes_over_space(predictor.model):
+                note = ", each with its own GroupNorm statistics (raise --memory to avoid that)"
+            print(f"{scan.name}: {H} x {W} pixels go through the network in tiles of {predictor.tile}{note}")
         channels = len(predictor.classes) if args.probabilities else 1
         dtype = np.float32 if args.probabilities else np.uint8
         sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
@@ -181,7 +187,3 @@ def parse_arguments():
         kind = "_probability" if args.probabilities else "_mask"
         args.suffix = "_submission" if args.isbi_submission else kind
     return args
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory="give a smaller --memory, so that images go through in tiles")

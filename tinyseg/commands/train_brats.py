@@ -20,10 +20,11 @@ from tinyseg.commands.options import (
     build_schedule,
     choose_device,
     kernels_line,
+    make_step,
     option_adder,
-    run_script,
     settle,
 )
+from tinyseg.commands.script import run_script
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases, split
@@ -48,6 +49,10 @@ PAPER = {"augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "cl
 
 
 def main():
+    run_script(train_network, out_of_memory="try a smaller --batch-size, --size or --width")
+
+
+def train_network():
     args = parse_arguments()
     device = choose_device(args)
     run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
@@ -100,10 +105,8 @@ def main():
     def validate(model):
         return as_log(score_patients(model, cache, val, regions, loss, args.batch_size))
 
-    result = fit(
-        model, optimizer, schedule, loader, validate, epochs=args.epochs, run=run, loss=loss, meta=meta,
-        clip=args.clip, best="dice", cuda_graph=args.cuda_graph, mixed_precision=args.amp,
-    )  # fmt: skip
+    step = make_step(args, model, optimizer, loss)
+    result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, best="dice")
     if result["interrupted"]:
         print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
         sys.exit(128 + result["interrupted"])
@@ -123,10 +126,12 @@ def main():
     part = "test" if test else "validation"
     print(f"{len(scored)} patients of the {part} (best epoch: {result['best']['epoch']}), Dice:")
     for name, value in (report["regions"] | report["classes"]).items():
-        spread = f" ± {value['std']:.4f}" * (len(scored) > 1)
-        print(f"  {name}: {value['mean']:.4f}{spread}" + f", {value['empty']} without it" * bool(value["empty"]))
-    for name in ("small", "large") if len(scored) > 1 else ():
-        print(f"  {name} tumours, whole: {report[name]['dice']:.4f} ({report[name]['patients']} patients)")
+        spread = f" ± {value['std']:.4f}" if len(scored) > 1 else ""
+        without = f", {value['empty']} without it" if value["empty"] else ""
+        print(f"  {name}: {value['mean']:.4f}{spread}{without}")
+    if len(scored) > 1:
+        for name in ("small", "large"):
+            print(f"  {name} tumours, whole: {report[name]['dice']:.4f} ({report[name]['patients']} patients)")
     print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
 
 
@@ -137,9 +142,10 @@ def parts_of(names, args):
     val = args.val_cases.split(",")
     unknown = [name for name in val if name not in names]
     if unknown or len(val) == len(names):
+        more = " …" if len(names) > 8 else ""
         raise ValueError(
             f"--val-cases {args.val_cases} must name some of the cases, and leave some to train on. "
-            f"There are: {', '.join(names[:8])}{' …' * (len(names) > 8)}."
+            f"There are: {', '.join(names[:8])}{more}."
         )
     return [name for name in names if name not in val], val, []
 
@@ -167,7 +173,3 @@ def parse_arguments():
     add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
     rest = {"out": "runs/brats", "cache": None, "patients": None}  # patients: known only to a resumed run
     return settle(parser, DEFAULTS, PAPER, rest)
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory="try a smaller --batch-size, --size or --width")

@@ -19,10 +19,11 @@ from tinyseg.commands.options import (
     build_schedule,
     choose_device,
     kernels_line,
+    make_step,
     option_adder,
-    run_script,
     settle,
 )
+from tinyseg.commands.script import run_script
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
 from tinyseg.training import RunDirectory, evaluate, fit
 
@@ -41,6 +42,10 @@ PAPER = {
 
 
 def main():
+    run_script(train_network, out_of_memory="try a smaller --batch-size, --size or --width")
+
+
+def train_network():
     args = parse_arguments()
     device = choose_device(args)
     run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
@@ -68,10 +73,12 @@ def main():
     scale = [args.size / n for n in sections.images.shape[1:]]
     meta = {"config": config, "preprocessing": {"scale": scale, "standardize": args.standardize}}
     meta["classes"] = ["inside of a cell"]
-    result = fit(
-        model, optimizer, schedule, loader, lambda model: evaluate(model, val_x, val.labels)[0],
-        epochs=args.epochs, run=run, meta=meta, clip=args.clip, cuda_graph=args.cuda_graph, mixed_precision=args.amp,
-    )  # fmt: skip
+
+    def validate(model):
+        return evaluate(model, val_x, val.labels)[0]
+
+    step = make_step(args, model, optimizer, ts.ops.binary_cross_entropy_with_logits)
+    result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta)
     if result["interrupted"]:
         print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
         sys.exit(128 + result["interrupted"])
@@ -103,7 +110,8 @@ def load_sections(args):
         fetch_isbi(args.data)
     sections = isbi.load(args.data, labels="required", foreground=args.foreground)
     H, W = sections.images.shape[1:]
-    print(f"{args.data}: {len(sections)} sections of {H} x {W}" + ", not square: resizing distorts them" * (H != W))
+    size = f"{H} x {W}" if H == W else f"{H} x {W}, not square: resizing distorts them"
+    print(f"{args.data}: {len(sections)} sections of {size}")
     return sections
 
 
@@ -119,7 +127,3 @@ def parse_arguments():
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
     add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
     return settle(parser, DEFAULTS, PAPER, {"out": "runs/isbi", "data_crc32": None})  # the last: of a resumed run
-
-
-if __name__ == "__main__":
-    run_script(main, out_of_memory="try a smaller --batch-size, --size or --width")

@@ -5,6 +5,8 @@
 - `multiclass`: K classes. `confusion_matrix`, and `SegmentationScores`: scores of each class and of regions (unions
   of classes), of each image, averaged over images, and pooled
 - `ratios`: the equations that both share
+- `isbi`: cell membranes. V^Rand and V^Info of the ISBI-2012 challenge
+- `patients`: whole patients, each scored as one volume
 - `intervals`: how sure a mean over few images is
 
 A score may be 0/0, such as the Dice of a class that neither prediction nor target has.  That case is called
@@ -14,9 +16,12 @@ empty, and what the score is then is the caller's choice:
 - ``empty="one"``: nothing to find, none missed.  It counts as 1.
 - ``empty="zero"``: it counts as 0.
 
-The choice matters: of images without a tumour, "one" makes a mean Dice look better, "zero" worse.  So the running
+The choice matters: where images have no tumour, "one" makes a mean Dice look better and "zero" worse.  So the running
 scores report how many cases were empty, whatever the choice.  A score that is a plain 0, such as the Dice of an
-empty target with a prediction that is not, is not empty and always counts.
+empty target with a prediction that is not empty, always counts.
+
+Two modules have their own default, after their challenges: "one" in `patients` (BraTS), and in `isbi` a fourth word,
+"challenge", in the place of "nan".
 
 Everything here takes NumPy arrays; bring CuPy arrays over with ``cupy.asnumpy`` first.
 """

@@ -10,15 +10,15 @@ for a prediction :math:`p` and a target :math:`t`.  The scores are ratios of the
 place of TP.  `mean_iou` is the mean of the two classes' IoU.
 
 With four pixels in five white, an all-white prediction already has accuracy 0.8, Dice 0.89 and IoU 0.8: the
-membrane's scores (0 for it) are the ones that tell networks apart.  A published "mean IoU" may be something
-else: Gadosey et al. (Diagnostics 2020) report 87.35 beside a Dice of 98.51, which as foreground IoU would be
-97.1; theirs is averaged over classes or thresholds, and compares with `mean_iou`, if with anything here.
+membrane's scores, 0 for it, are the ones that tell networks apart.  A published "mean IoU" may be another score:
+Gadosey et al. (Diagnostics 2020) report 87.35 beside a Dice of 98.51, which as foreground IoU would be 97.1.
+Theirs is averaged over classes or thresholds, and `mean_iou` is the nearest score here.
 
-Each score may be 0/0, such as the Dice of an empty prediction with an empty target; ``empty`` says what it is
+A score may be 0/0, such as the Dice of an empty prediction with an empty target; ``empty`` says what it is
 then, see `tinyseg.metrics`.  Arrays may have any shape.
 """
 
-from __future__ import annotations
+import inspect
 
 import numpy as np
 
@@ -57,148 +57,81 @@ def confusion_counts(prediction, target):
     return tp, fp, fn, target.size - tp - fp - fn
 
 
+def _with_parameters(function):
+    """Append the parameters, which all scores of two masks share, to the docstring."""
+    function.__doc__ = f"{inspect.getdoc(function)}\n{_PARAMETERS}"
+    return function
+
+
+_PARAMETERS = """
+Parameters
+----------
+prediction, target : array_like of bool, or of 0 and 1, equal shapes
+    True inside of a cell.
+empty : {"nan", "one", "zero"}
+    What the score is where it is 0/0.
+
+Returns
+-------
+float
+    In [0, 1], or NaN.
+
+Raises
+------
+ValueError
+    If the shapes differ, an array is not binary or ``empty`` is none of the three.
+"""
+
+
+@_with_parameters
 def accuracy(prediction, target, empty="nan"):
-    """Fraction of the pixels that are right, (TP + TN) / (TP + FP + FN + TN).
-
-    Parameters
-    ----------
-    prediction, target : array_like of bool, or of 0 and 1, equal shapes
-        True inside of a cell.
-    empty : {"nan", "one", "zero"}
-        The score of arrays without pixels.
-
-    Returns
-    -------
-    float
-        In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, an array is not binary or ``empty`` is none of the three.
-    """
+    """Fraction of the pixels that are right, (TP + TN) / (TP + FP + FN + TN); 0/0 if there are no pixels."""
     return _scores(*confusion_counts(prediction, target), empty)["accuracy"]
 
 
+@_with_parameters
 def dice(prediction, target, empty="nan"):
-    """Dice coefficient of the foreground, 2 TP / (2 TP + FP + FN); ``dice(~p, ~t)`` is the membrane's.
+    """Dice coefficient of the foreground (F1 score), 2 TP / (2 TP + FP + FN); 0/0 if neither mask has foreground.
 
-    Parameters
-    ----------
-    prediction, target : array_like of bool, or of 0 and 1, equal shapes
-        True inside of a cell.
-    empty : {"nan", "one", "zero"}
-        The score when neither has foreground.
-
-    Returns
-    -------
-    float
-        In [0, 1]; also known as the F1 score.
-
-    Raises
-    ------
-    ValueError
-        As `accuracy`.
+    ``dice(~prediction, ~target)`` is the membrane's.
     """
     return _scores(*confusion_counts(prediction, target), empty)["dice"]
 
 
+@_with_parameters
 def iou(prediction, target, empty="nan"):
-    """Intersection over union of the foreground, TP / (TP + FP + FN); ``iou(~p, ~t)`` is the membrane's.
+    """Intersection over union of the foreground (Jaccard index), TP / (TP + FP + FN); 0/0 if neither has foreground.
 
-    Parameters
-    ----------
-    prediction, target : array_like of bool, or of 0 and 1, equal shapes
-        True inside of a cell.
-    empty : {"nan", "one", "zero"}
-        The score when neither has foreground.
-
-    Returns
-    -------
-    float
-        In [0, 1]; also known as the Jaccard index.
-
-    Raises
-    ------
-    ValueError
-        As `accuracy`.
+    ``iou(~prediction, ~target)`` is the membrane's.
     """
     return _scores(*confusion_counts(prediction, target), empty)["iou"]
 
 
+@_with_parameters
 def mean_iou(prediction, target, empty="nan"):
     """Mean of the IoU of the two classes, (TP / (TP + FP + FN) + TN / (TN + FP + FN)) / 2.
 
-    Parameters
-    ----------
-    prediction, target : array_like of bool, or of 0 and 1, equal shapes
-        True inside of a cell.
-    empty : {"nan", "one", "zero"}
-        The IoU of a class that neither has; "nan" makes the mean NaN.
-
-    Returns
-    -------
-    float
-        In [0, 1].
-
-    Raises
-    ------
-    ValueError
-        As `accuracy`.
+    The IoU of a class that neither mask has is 0/0; ``empty="nan"`` then makes the mean NaN.
     """
     return _scores(*confusion_counts(prediction, target), empty)["mean_iou"]
 
 
+@_with_parameters
 def sensitivity(prediction, target, empty="nan"):
-    """Fraction of the foreground that was found, TP / (TP + FN); ``sensitivity(~p, ~t)`` is the specificity.
-
-    Parameters
-    ----------
-    prediction, target : array_like of bool, or of 0 and 1, equal shapes
-        True inside of a cell.
-    empty : {"nan", "one", "zero"}
-        The score when the target has no foreground, whether or not the prediction has any.
-
-    Returns
-    -------
-    float
-        In [0, 1]; also known as recall, or true positive rate.
-
-    Raises
-    ------
-    ValueError
-        As `accuracy`.
-    """
+    """Fraction of the foreground that was found (recall), TP / (TP + FN); 0/0 if the target has no foreground."""
     return _scores(*confusion_counts(prediction, target), empty)["sensitivity"]
 
 
+@_with_parameters
 def specificity(prediction, target, empty="nan"):
-    """Fraction of the background that was left alone, TN / (TN + FP).
-
-    Parameters
-    ----------
-    prediction, target : array_like of bool, or of 0 and 1, equal shapes
-        True inside of a cell.
-    empty : {"nan", "one", "zero"}
-        The score when the target is all foreground, whatever the prediction.
-
-    Returns
-    -------
-    float
-        In [0, 1]; also known as true negative rate.
-
-    Raises
-    ------
-    ValueError
-        As `accuracy`.
-    """
+    """Fraction of the background that was left alone, TN / (TN + FP); 0/0 if the target is all foreground."""
     return _scores(*confusion_counts(prediction, target), empty)["specificity"]
 
 
 class BinaryScores:
-    """All scores, pooled: counts are summed over the calls, so how images are batched does not matter.
+    """All scores, pooled: counts are summed over the calls, so that it does not matter how images are batched.
 
-    A mean of each batch's scores would weigh a last, smaller batch as much as a full one.
+    A mean of each batch's scores would give the last, smaller batch the weight of a full one.
 
     Parameters
     ----------
@@ -243,26 +176,23 @@ class BinaryScores:
         prediction = np.asarray(probability_or_mask)
         if prediction.dtype.kind == "f":
             prediction = _binarize(prediction, threshold)
-        counts = confusion_counts(prediction, target)
-        self.tp, self.fp, self.fn, self.tn = (
-            a + b for a, b in zip((self.tp, self.fp, self.fn, self.tn), counts, strict=True)
-        )
+        tp, fp, fn, tn = confusion_counts(prediction, target)
+        self.tp, self.fp, self.fn, self.tn = self.tp + tp, self.fp + fp, self.fn + fn, self.tn + tn
 
     def compute(self):
-        """Scores of all the pixels so far.
+        """Return the scores of all the pixels so far.
 
         Returns
         -------
         dict of str to float
-            ``accuracy, dice, iou, mean_iou, membrane_dice, membrane_iou``, each in [0, 1], or what
-            ``empty`` says where it is 0/0.
+            ``accuracy, dice, iou, mean_iou, membrane_dice, membrane_iou``, in [0, 1], or what ``empty`` says.
         """
         scores = _scores(self.tp, self.fp, self.fn, self.tn, self.empty)
         return {name: scores[name] for name in _REPORTED}
 
 
 def _scores(tp, fp, fn, tn, empty):
-    """All scores from the four counts, as floats."""
+    """Return all scores of the four counts, as floats."""
     undefined = value_of_empty(empty)
     inside = {name: a / b if b else undefined for name, (a, b) in fractions(tp, fp, fn, tn).items()}
     membrane = {name: a / b if b else undefined for name, (a, b) in fractions(tn, fn, fp, tp).items()}
@@ -275,7 +205,7 @@ def _scores(tp, fp, fn, tn, empty):
 
 
 def _mask(array, name):
-    """Boolean array, if the values are 0 and 1."""
+    """Return the array as bool, if its values are 0 and 1."""
     array = np.asarray(array)
     if array.dtype == bool:
         return array
@@ -289,7 +219,7 @@ def _mask(array, name):
 
 
 def _binarize(probability, threshold):
-    """Mask of the probabilities above threshold; NaN fails each comparison, and so is refused, too."""
+    """Return the mask of the probabilities above the threshold. NaN fails each comparison, so it is refused too."""
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold is a probability and must be in [0, 1], but is {threshold}.")
     if not np.all((probability >= 0) & (probability <= 1)):

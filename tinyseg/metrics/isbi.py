@@ -19,10 +19,11 @@ a_i = Σ_j n_ij with j = 0 included, b_j = Σ_i n_ij. The n0 = Σ_i n_i0 pixels 
     HT = Σ_i h(a_i/n)  HS = Σ_{j≥1} h(b_j/n) + n0/n ln n    HST = Σ_{i,j≥1} h(n_ij/n) + n0/n ln n
     I = HT + HS − HST  split = I / HS   merge = I / HT      V^Info = 2 I / (HT + HS)
 
-One segment that covers all n pixels has entropy 0, which makes a 0/0. ``degenerate="challenge"`` follows the challenge:
-V^Info = 0, with merge 0 and split 1 if HT = 0, else merge 1 and split 0 if HS = 0. So a section of one cell, found
-perfectly, has V^Rand 1 and V^Info 0. With ``degenerate="one"``, 0/0 is 1, and so is its V^Info. Either way, a
-section without truth labels scores 0 in everything.
+One segment that covers all n pixels has entropy 0, which makes a 0/0. ``empty="challenge"``, the default, follows the
+challenge: V^Info = 0, with merge 0 and split 1 if HT = 0, else merge 1 and split 0 if HS = 0. So a section of one
+cell, found perfectly, has V^Rand 1 and V^Info 0. With "one" or "zero", 0/0 is 1 or 0, as in `tinyseg.metrics`. There is
+no "nan", because thresholds are compared by means over the same sections. A section without truth labels scores 0 in
+everything, whatever `empty` is.
 
 **Stack.** The mean over sections at each threshold, then the maximum over thresholds, Rand and Info each at its own.
 
@@ -32,7 +33,6 @@ Source: Arganda-Carreras et al. 2015, Front. Neuroanat. 9:142, doi 10.3389/fnana
 import functools
 import importlib.util
 import itertools
-import os
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,10 +41,23 @@ import numpy as np
 from scipy.ndimage import label
 from scipy.special import entr
 
+from tinyseg.backend.dispatch import fast
+from tinyseg.metrics.ratios import value_of_empty
+
 # Added up in double precision, as the challenge does: the fourth is 0.30000000000000004, the last 0.9999999999999999.
 THRESHOLDS = tuple(itertools.accumulate([0.1] * 10, initial=0.0))
 UNSEEN, QUEUED = -1, -2  # membrane, in `flood`
 LabelScores = namedtuple("LabelScores", "rand rand_split rand_merge info info_split info_merge")
+
+
+def _at_best(score, array, mean=True):
+    """Make a property: the values of an array at the threshold where a score is best, or their mean over sections."""
+
+    def values(self):
+        found = getattr(self, array)[getattr(self, score).mean(1).argmax()]
+        return float(found.mean()) if mean else found
+
+    return property(values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,27 +76,26 @@ class IsbiScores:
     info_split: np.ndarray
     info_merge: np.ndarray
 
-    v_rand = property(lambda self: float(self.v_rand_sections.mean()))
-    v_rand_threshold = property(lambda self: float(self.thresholds[self.rand.mean(1).argmax()]))
-    v_rand_split = property(lambda self: float(self.rand_split[self.rand.mean(1).argmax()].mean()))
-    v_rand_merge = property(lambda self: float(self.rand_merge[self.rand.mean(1).argmax()].mean()))
-    v_rand_sections = property(lambda self: self.rand[self.rand.mean(1).argmax()])
-    v_info = property(lambda self: float(self.v_info_sections.mean()))
-    v_info_threshold = property(lambda self: float(self.thresholds[self.info.mean(1).argmax()]))
-    v_info_split = property(lambda self: float(self.info_split[self.info.mean(1).argmax()].mean()))
-    v_info_merge = property(lambda self: float(self.info_merge[self.info.mean(1).argmax()].mean()))
-    v_info_sections = property(lambda self: self.info[self.info.mean(1).argmax()])
+    v_rand = _at_best("rand", "rand")
+    v_rand_threshold = _at_best("rand", "thresholds")
+    v_rand_split = _at_best("rand", "rand_split")
+    v_rand_merge = _at_best("rand", "rand_merge")
+    v_rand_sections = _at_best("rand", "rand", mean=False)
+    v_info = _at_best("info", "info")
+    v_info_threshold = _at_best("info", "thresholds")
+    v_info_split = _at_best("info", "info_split")
+    v_info_merge = _at_best("info", "info_merge")
+    v_info_sections = _at_best("info", "info", mean=False)
 
     def summary(self):
-        """All of ``v_…`` and, over the thresholds, the means of the six: a dict for `json.dump`."""
+        """Return a dict for `json.dump`: the thresholds, the means over sections of the six arrays, and all ``v_…``."""
         result = {name: array.mean(1) if array.ndim == 2 else array for name, array in vars(self).items()}
-        for name in (a + b for a in ("v_rand", "v_info") for b in ("", "_threshold", "_split", "_merge", "_sections")):
-            result[name] = getattr(self, name)
+        result |= {name: getattr(self, name) for name in vars(IsbiScores) if name.startswith("v_")}
         return {name: np.asarray(value).tolist() for name, value in result.items()}
 
 
-def v_rand(prediction, truth, degenerate="challenge"):
-    """V^Rand of a stack, maximal over thresholds, foreground-restricted, after thinning.
+def v_rand(prediction, truth, empty="challenge"):
+    """Return V^Rand of a stack, maximal over thresholds, foreground-restricted, after thinning.
 
     Parameters
     ----------
@@ -91,8 +103,8 @@ def v_rand(prediction, truth, degenerate="challenge"):
         Probability of the inside of a cell, float in [0, 1]; or a mask of bool, or of 0 and 1.
     truth : array_like, same shape
         True inside of a cell: bool, 0 and 1, or float in [0, 1], of which each threshold makes a mask.
-    degenerate : {"challenge", "one"}
-        Here only so that `v_rand` and `v_info` are called alike: V^Rand does not depend on it.
+    empty : {"challenge", "one", "zero"}
+        V^Rand does not depend on it; it is here so that `v_rand` and `v_info` are called alike.
 
     Returns
     -------
@@ -102,22 +114,22 @@ def v_rand(prediction, truth, degenerate="challenge"):
     Raises
     ------
     ValueError
-        If shapes differ or are no stack, values are NaN or outside of [0, 1], or ``degenerate`` is neither.
+        If shapes differ or are no stack, values are NaN or outside of [0, 1], or ``empty`` is none of the three.
     """
-    return isbi_scores(prediction, truth, degenerate=degenerate).v_rand
+    return isbi_scores(prediction, truth, empty=empty).v_rand
 
 
-def v_info(prediction, truth, degenerate="challenge"):
-    """V^Info of a stack, called like `v_rand`; ``degenerate`` says what a section of one segment scores."""
-    return isbi_scores(prediction, truth, degenerate=degenerate).v_info
+def v_info(prediction, truth, empty="challenge"):
+    """Return V^Info of a stack; arguments as `v_rand`. ``empty`` says what a section of one segment scores."""
+    return isbi_scores(prediction, truth, empty=empty).v_info
 
 
-def isbi_scores(prediction, truth, thresholds=None, degenerate="challenge"):
-    """Both scores and their parts, of every section at every threshold.
+def isbi_scores(prediction, truth, thresholds=None, empty="challenge"):
+    """Return both scores and their parts, of every section at every threshold.
 
     Parameters
     ----------
-    prediction, truth, degenerate
+    prediction, truth, empty
         As `v_rand`, errors too.
     thresholds : array_like of float in [0, 1], (T,), optional
         A pixel is inside where it is above, strictly and in float64. By default the challenge's eleven (`THRESHOLDS`),
@@ -128,26 +140,26 @@ def isbi_scores(prediction, truth, thresholds=None, degenerate="challenge"):
     IsbiScores
     """
     prediction, truth = _stack(prediction, "prediction"), _stack(truth, "truth")
-    _check(prediction, truth, degenerate)
+    _check(prediction, truth, empty)
     if thresholds is None:
         thresholds = (0.0,) if np.array_equal(prediction, prediction > 0) else THRESHOLDS
     thresholds = np.array(thresholds, np.float64)
     if thresholds.ndim != 1 or not thresholds.size or not np.all((thresholds >= 0) & (thresholds <= 1)):
         raise ValueError(f"thresholds must be a list of numbers in [0, 1], but are {thresholds}.")
-    fill = _fastest_flood()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    with ThreadPoolExecutor(1 if fill is flood else cores) as pool:  # plain Python gains nothing from threads
-        sections = list(pool.map(lambda p, g: _section(p, g, thresholds, degenerate, fill), prediction, truth))
+    with ThreadPoolExecutor(1 if _fastest_flood() is flood else None) as pool:  # plain Python gains nothing from more
+        sections = list(pool.map(lambda p, g: _section(p, g, thresholds, empty), prediction, truth))
     return IsbiScores(thresholds, *np.transpose(sections, (2, 1, 0)))  # (S, T, 6) -> six of (T, S)
 
 
-def label_scores(segmentation, truth_labels, degenerate="challenge"):
-    """Scores of given labels, without threshold and thinning; ``degenerate`` as in the module.
+def label_scores(segmentation, truth_labels, empty="challenge"):
+    """Return the scores of given labels, without threshold and thinning.
 
     Parameters
     ----------
     segmentation, truth_labels : array_like of int, equal shapes
         Label of each pixel. Where the truth is 0 it does not count; other pixels with 0 in the segmentation are lines.
+    empty : {"challenge", "one", "zero"}
+        What V^Info and its parts are where they are 0/0.
 
     Returns
     -------
@@ -157,17 +169,17 @@ def label_scores(segmentation, truth_labels, degenerate="challenge"):
     Raises
     ------
     ValueError
-        If shapes differ, labels are no integers or negative, or ``degenerate`` is unknown.
+        If shapes differ, labels are no integers or negative, or ``empty`` is none of the three.
     """
     S, T = np.asarray(segmentation), np.asarray(truth_labels)
-    _check(S, T, degenerate)
+    _check(S, T, empty)
     for array, name in ((S, "segmentation"), (T, "truth_labels")):
         if array.dtype.kind not in "biu" or np.any(array < 0):
             found = f"{np.sum(array < 0)} are negative and the dtype is {array.dtype}"
             raise ValueError(f"{name} must be integers from 0, but {found}. thin(mask) labels a mask.")
     _, a = np.unique(T[T > 0], return_inverse=True)  # names become 0, 1, 2, …
     names, b = np.unique(S[T > 0], return_inverse=True)
-    return _scores(a, b + int(names.size > 0 and names[0] > 0), degenerate)  # … but lines alone are 0
+    return _scores(a, b + int(names.size > 0 and names[0] > 0), empty)  # … but lines alone are 0
 
 
 def thin(mask):
@@ -176,7 +188,7 @@ def thin(mask):
     Parameters
     ----------
     mask : array_like of bool, or of 0 and 1, (H, W)
-        True inside of a cell. Anything else is a ValueError.
+        True inside of a cell. Other values raise a ValueError.
 
     Returns
     -------
@@ -187,7 +199,7 @@ def thin(mask):
     if len(mask) != 1 or not np.array_equal(mask, mask > 0):
         found = f"{len(mask)} section(s) of {mask.dtype}"
         raise ValueError(f"thin takes one mask (H, W) of 0 and 1, but found {found}. Thin mask[0] or mask > 0.5.")
-    return _thin(mask[0] > 0, _fastest_flood())
+    return _thin(mask[0] > 0)
 
 
 def flood(cells, pitch):
@@ -195,17 +207,17 @@ def flood(cells, pitch):
 
     Pixels that touch a basin wait in a queue, column by column. Each in turn puts its UNSEEN neighbours at the queue's
     end and takes the label of its neighbours; if they have two or more labels, or none but lines, it becomes a line, 0.
-    Neighbours that still wait have no say, which is why the queue's order matters.
+    Neighbours that still wait are ignored, which is why the queue's order matters.
 
     `cells`, ((W + 2) · (H + 2),) of int32, holds column after column: labels ≥ 1 in basins, UNSEEN on membrane, and
-    QUEUED, so that it is left alone, in a frame one pixel wide around the image. `pitch` = H + 2 leads one column on.
+    QUEUED in a frame one pixel wide around the image, so that nothing grows there. `pitch` = H + 2 leads one column on.
     """
     steps = (-pitch, -1, pitch, 1)  # left, up, right, down
     membrane = np.flatnonzero(cells == UNSEEN)
     queue = membrane[np.any([cells[membrane + step] > 0 for step in steps], axis=0)].tolist()
     cells[queue] = QUEUED
     labels = cells.tolist()  # Python reads a list faster than an array
-    for p in queue:  # which grows meanwhile
+    for p in queue:  # the queue grows meanwhile
         found, several = 0, False
         for step in steps:
             c = labels[p + step]
@@ -221,38 +233,39 @@ def flood(cells, pitch):
 
 @functools.cache
 def _fastest_flood():
-    """`flood`, compiled where numba is installed; if numba is there but broken, the error shows."""
-    if importlib.util.find_spec("numba") is None:
-        return flood
-    return importlib.import_module("tinyseg.fast.cpu.isbi").flood
+    """Return `flood`, compiled where numba is installed. If numba is there but broken, the error shows."""
+    compiled = fast("cpu.isbi") if importlib.util.find_spec("numba") else None
+    return compiled.flood if compiled else flood
 
 
-def _thin(mask, fill):
+def _thin(mask):
     if not mask.any():
         return np.ones(mask.shape, np.int32)
     cells = np.full((mask.shape[1] + 2, mask.shape[0] + 2), QUEUED, np.int32)  # (W + 2, H + 2)
     cells[1:-1, 1:-1] = np.where(mask, label(mask, output=np.int32)[0], UNSEEN).T
-    fill(cells.reshape(-1), cells.shape[1])
+    _fastest_flood()(cells.reshape(-1), cells.shape[1])
     return np.ascontiguousarray(cells[1:-1, 1:-1].T)
 
 
-def _section(p, g, thresholds, degenerate, fill):
-    """`LabelScores` of one section at each threshold."""
+def _section(p, g, thresholds, empty):
+    """Return `LabelScores` of one section at each threshold."""
     p, g = p.astype(np.float64), g.astype(np.float64)  # in float32, values at a threshold fall on the other side
     truths, known, rows = {}, {}, []
     for t in thresholds:
-        inside, cells = p > t, g > t
-        # Masks shrink as t grows, so two with as many pixels are the same mask: what was flooded need not be again.
-        count, key = np.count_nonzero(cells), (np.count_nonzero(cells), np.count_nonzero(inside))
-        if key not in known:
-            A = truths[count] = truths[count] if count in truths else label(cells, output=np.int32)[0]
-            known[key] = _scores(A[A > 0], _thin(inside, fill)[A > 0], degenerate)
-        rows.append(known[key])
+        cells, inside = g > t, p > t
+        # Masks shrink as t grows, so two with as many pixels are the same mask, which is labelled and flooded once.
+        i, j = np.count_nonzero(cells), np.count_nonzero(inside)
+        if i not in truths:
+            truths[i] = label(cells, output=np.int32)[0]
+        if (i, j) not in known:
+            A = truths[i]
+            known[i, j] = _scores(A[A > 0], _thin(inside)[A > 0], empty)
+        rows.append(known[i, j])
     return rows
 
 
-def _scores(a, b, degenerate):
-    """The module's equations; a and b, (n,), are small integers, the labels of the pixels that count."""
+def _scores(a, b, empty):
+    """Compute the module's equations; a and b, (n,), are small integers, the labels of the pixels that count."""
     n = a.size
     if n == 0:
         return LabelScores(*[0.0] * 6)
@@ -268,15 +281,15 @@ def _scores(a, b, degenerate):
     if HT > 0 and HS > 0:
         I = HT + HS - HST
         info = 2 * I / (HT + HS), I / HS, I / HT
-    elif degenerate == "challenge":
+    elif empty == "challenge":
         info = (0, 1, 0) if HT == 0 else (0, 0, 1)
-    else:  # I = 0: 0/0 is 1, the rest is 0
-        info = HT == HS, HS == 0, HT == 0
+    else:  # I = 0
+        info = (0 if entropy > 0 else value_of_empty(empty) for entropy in (HT + HS, HS, HT))
     return LabelScores(*(float(score) for score in (*rand, *info)))
 
 
 def _stack(array, name):
-    """Array as (S, H, W), if it holds values in [0, 1]."""
+    """Return the array as (S, H, W), if it holds values in [0, 1]."""
     array = np.asarray(array)
     if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "biuf":
         found = f"has shape {array.shape} and dtype {array.dtype}"
@@ -291,9 +304,9 @@ def _stack(array, name):
     return array.reshape(-1, *array.shape[-2:])
 
 
-def _check(prediction, truth, degenerate):
+def _check(prediction, truth, empty):
     if prediction.shape != truth.shape:
         found = f"the prediction is {prediction.shape} and the truth is {truth.shape}"
         raise ValueError(f"Prediction and truth must have one shape, but {found}. Crop, resize or choose sections.")
-    if degenerate not in ("challenge", "one"):
-        raise ValueError(f"degenerate says what 0/0 is and must be 'challenge' or 'one', but is {degenerate!r}.")
+    if empty not in ("challenge", "one", "zero"):
+        raise ValueError(f"empty says what 0/0 is and must be 'challenge', 'one' or 'zero', but is {empty!r}.")

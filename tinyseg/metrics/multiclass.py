@@ -18,14 +18,12 @@ for another is no error of the region.  Over the classes :math:`C` (all K, or al
     \text{mean Dice} = \frac{1}{|C|} \sum_{k \in C} \text{Dice}_k, \quad
     \text{mean IoU} = \frac{1}{|C|} \sum_{k \in C} \text{IoU}_k
 
-With ``empty="nan"`` :math:`C` holds only the classes whose score is defined, as elsewhere (MONAI, torchmetrics): most
-slices lack some class.  The binary `mean_iou`, with its two classes, is NaN there instead.
+With ``empty="nan"`` :math:`C` holds only the classes whose score is defined, as in MONAI and torchmetrics, because most
+slices lack some class.  The binary `mean_iou`, with its two classes, is NaN instead.
 
 Pooled scores come from the sum of the images' matrices: large images and large objects weigh more.  Means over
 images weigh each image alike.  Neither knows in what batches the images came.
 """
-
-from __future__ import annotations
 
 import math
 import operator
@@ -187,7 +185,7 @@ class SegmentationScores:
         return _each(self._columns(self.matrices), _summary)
 
     def _columns(self, m):
-        """Tree of scores, each leaf a (value, is it 0/0) pair of arrays of shape (S,); m: (S, K, K)."""
+        """Return the tree of scores of matrices m, (S, K, K). Each leaf is a pair of arrays (S,): value, is it 0/0."""
         classes = {name: self._of_region(m, [k]) for k, name in enumerate(self.class_names)}
         averaged = self.class_names if self.include_background else self.class_names[1:]
         return {
@@ -212,9 +210,9 @@ class SegmentationScores:
 
 
 def _over_classes(columns):
-    """Mean over the classes of what is not NaN, and whether all of them are 0/0.
+    """Return the mean over the classes of what is not NaN, and whether all of them are 0/0.
 
-    Added class by class: NumPy's sum rounds differently for different numbers of images.
+    The classes are added one by one, because NumPy's sum rounds differently for different numbers of images.
     """
     total = sum(np.where(np.isnan(value), 0.0, value) for value, _ in columns)
     used = sum((~np.isnan(value)).astype(int) for value, _ in columns)
@@ -224,26 +222,23 @@ def _over_classes(columns):
 
 
 def _each(tree, of_leaf):
-    """Same tree of dicts, with ``of_leaf(value, empty)`` for each leaf."""
-    return {
-        name: _each(branch, of_leaf) if isinstance(branch, dict) else of_leaf(*branch) for name, branch in tree.items()
-    }
+    """Return the same tree of dicts, with ``of_leaf(value, empty)`` for each leaf."""
+    return {k: _each(branch, of_leaf) if isinstance(branch, dict) else of_leaf(*branch) for k, branch in tree.items()}
 
 
 def _of_one(columns, i):
-    """Scores of image i, and how many of them are 0/0."""
+    """Return the scores of image i, and how many of them are 0/0."""
     empties = []
 
     def score(value, empty):
         empties.append(bool(empty[i]))
         return float(value[i])
 
-    scores = _each(columns, score)
-    return {**scores, "empty": sum(empties)}
+    return {**_each(columns, score), "empty": sum(empties)}
 
 
 def _summary(value, empty):
-    """Mean and deviation over the images that have a value. By fsum: rounding must not depend on their order."""
+    """Return mean and deviation over the images that have a value; by fsum, their order does not change them."""
     used = value[~np.isnan(value)].tolist()
     mean = math.fsum(used) / len(used) if used else math.nan
     variance = math.fsum((v - mean) ** 2 for v in used) / len(used) if used else math.nan
@@ -251,7 +246,7 @@ def _summary(value, empty):
 
 
 def _labels(array, name, size):
-    """Array, if it holds class indices."""
+    """Return the array, if it holds class indices."""
     array = np.asarray(array)
     if array.dtype == bool and size > 2:
         raise ValueError(
@@ -311,7 +306,7 @@ def _members(name, classes, size):
 
 
 def _index(number):
-    """The number as int, or None if it is no integer."""
+    """Return the number as int, or None if it is no integer."""
     try:
         return operator.index(number)
     except TypeError:

@@ -1,10 +1,10 @@
-"""Scores of whole patients: every slice of a volume predicted, put together, and scored as one.
+"""Scores of whole patients: the slices of a volume are put together and scored as one.
 
-A score of slices would count a patient with many tumour slices more often than one with few, and would ask, slice by
-slice, what Dice is where there is no tumour. Here a patient has one Dice for each class and region. Voxels that the
+A score of slices would count a patient with many tumour slices more often than one with few, and would ask of every
+slice without tumour what its Dice is. Here a patient has one Dice for each class and region. Voxels that the
 preparation cut off count as predicted background.
 
-Tumours are called small or large by their own volume, against the median of the patients scored or a given volume.
+A tumour is small if its volume is below a limit: a given one, or the median of the patients scored. Else it is large.
 """
 
 import math
@@ -13,7 +13,7 @@ import numpy as np
 
 from tinyseg.metrics import SegmentationScores
 
-EMPTY = "one"  # BraTS's convention: a region that neither truth nor prediction has scores 1, a false one 0
+EMPTY = "one"  # as BraTS: a region that neither truth nor prediction has scores 1; one that only one of them has, 0
 
 
 class PatientScores:
@@ -22,9 +22,9 @@ class PatientScores:
     Parameters
     ----------
     classes : sequence of str
-        Names from the background on; or one only, for tumour or not: then every class above 0 is tumour.
+        Names from the background on. A single name means tumour or not: then every class above 0 is tumour.
     regions : dict of str to tuple of int
-        Unions of classes to score beside the classes, "whole tumour" among them; of one class there is no other.
+        Unions of classes to score beside the classes, "whole tumour" among them. With a single name this is ignored.
     empty : {"nan", "one", "zero"}
         What Dice is where neither truth nor prediction has the class or region.
     """
@@ -54,7 +54,18 @@ class PatientScores:
         self._volumes.append(float(voxel * np.count_nonzero(truth)))
 
     def report(self, small=None):
-        """Return the scores of all patients, as `score_patients` but for the loss."""
+        """Return the scores of all patients.
+
+        Parameters
+        ----------
+        small : float, optional
+            Tumours of less than this many mm³ are small; the median of the patients if left out.
+
+        Returns
+        -------
+        dict
+            As `tinyseg.prediction.evaluation.score_patients`, without ``loss``.
+        """
         means, each, volumes = self._scores.mean(), self._scores.per_image(), np.array(self._volumes)
         wholes = [patient["regions"]["whole tumour"] for patient in each]
         limit = float(np.median(volumes)) if small is None else small
@@ -73,15 +84,15 @@ class PatientScores:
         report["patients"] = [
             {"name": name, "tumour_mm3": volume, "accuracy": patient["accuracy"]}
             | {"sensitivity": whole["sensitivity"], "specificity": whole["specificity"]}
-            | {region: patient["regions"][region]["dice"] for region in patient["regions"]}
-            | {name: value["dice"] for name, value in list(patient["classes"].items())[1:]}
+            | {region: value["dice"] for region, value in patient["regions"].items()}
+            | {label: value["dice"] for label, value in list(patient["classes"].items())[1:]}
             for name, volume, patient, whole in zip(self._names, self._volumes, each, wholes, strict=True)
         ]
         return report
 
 
 def as_log(report):
-    """Return the figures of a report that go into a row of the log: loss, accuracy, dice, one a region and class."""
+    """Return a report's figures for a row of the log: loss, accuracy, dice, and Dice by region, class and size."""
     row = {name: report[name] for name in ("loss", "accuracy", "dice")}
     for kind in ("regions", "classes"):
         row |= {name.replace(" ", "_").replace("-", "_"): value["mean"] for name, value in report[kind].items()}

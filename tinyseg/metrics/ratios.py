@@ -14,7 +14,7 @@ _EMPTY = {"nan": float("nan"), "one": 1.0, "zero": 0.0}
 
 
 def fractions(tp, fp, fn, tn):
-    """Numerator and denominator of each score: the one place where the equations stand as code.
+    """Return numerator and denominator of each score. The equations stand as code only here.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def fractions(tp, fp, fn, tn):
 
 
 def value_of_empty(empty):
-    """What 0/0 is under a policy: "nan", "one" or "zero". ValueError if ``empty`` is none of them."""
+    """Return what 0/0 is under a policy: "nan", "one" or "zero". ValueError if ``empty`` is none of them."""
     if empty not in _EMPTY:
         raise ValueError(f"empty says what 0/0 is and must be 'nan', 'one' or 'zero', but is {empty!r}.")
     return _EMPTY[empty]

@@ -249,7 +249,7 @@ class Dropout(Module):
         if not self.training:
             return x
         drop = ops.dropout2d if self.channelwise else ops.dropout
-        y = drop(x, self.p, seed=self.counter)  # the array itself: a CUDA graph looks at it again
+        y = drop(x, self.p, seed=self.counter)
         self.counter[1] += 1
         return y
 

@@ -14,7 +14,9 @@ and summing are each other's transpose.
 
 import numbers
 
-from tinyseg.autograd import define_operators
+import numpy as np
+
+from tinyseg.autograd import Tensor, as_array, define_operators
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction, wide
 from tinyseg.ops.shape import reshape, transpose
@@ -40,6 +42,21 @@ def unbroadcast(g, shape):
     return g.sum(axis=extra + kept, keepdims=True, dtype=wide(g.dtype)).reshape(shape)
 
 
+def numbers_as_arrays(*inputs):
+    """Give Python and NumPy scalars the dtype and the device of the arrays beside them: ``x * 2.0`` stays float32."""
+    arrays = [np.asarray(t) if isinstance(t, (list, tuple)) else as_array(t) for t in inputs]
+    # Arrays go before NumPy's scalars, and arrays with axes before 0-d ones.
+    typed = [a for a in arrays if hasattr(a, "dtype")] or [np.zeros(())]
+    first = min(typed, key=lambda a: (isinstance(a, np.generic), a.ndim == 0))
+
+    def like_first(t, a):
+        if isinstance(t, Tensor) or isinstance(a, bool) or not isinstance(a, (int, float, np.number)):
+            return t
+        return np.full_like(first, a, shape=(1,), dtype=first.dtype).reshape(())  # CuPy reads shape=() as first's
+
+    return [like_first(t, a) for t, a in zip(inputs, arrays, strict=True)]
+
+
 def _sum(a, b):
     return kernels(__name__, a, b).add_forward(a, b)
 
@@ -51,15 +68,17 @@ def _product(a, b):
 # ----- the nodes of the graph ------------------------------------------------
 class Binary(HalfFunction):
     def __call__(self, a, b):
+        a, b = numbers_as_arrays(a, b)
         try:
             return super().__call__(a, b)
         except ValueError as error:
             if "broadcast" not in str(error):
                 raise
-            shapes = " and ".join(str(getattr(x, "shape", "()")) for x in (a, b))
+            shapes = " and ".join(str(as_array(x).shape) for x in (a, b))
             raise ValueError(f"{type(self).__name__.lower()}: shapes {shapes} do not broadcast together.") from None
 
-    def back(self, ga, gb):
+    def to_inputs(self, ga, gb):
+        """Return the gradients of both inputs, summed where these were repeated."""
         shapes = self.input_shapes
         return tuple(
             unbroadcast(g, s) if need else None for g, s, need in zip((ga, gb), shapes, self.needs, strict=True)
@@ -71,7 +90,7 @@ class Add(Binary):
         return _sum(a, b)
 
     def backward(self, gy):
-        return self.back(gy, gy)
+        return self.to_inputs(gy, gy)
 
 
 class Subtract(Binary):
@@ -79,7 +98,7 @@ class Subtract(Binary):
         return a - b
 
     def backward(self, gy):
-        return self.back(gy, -gy)
+        return self.to_inputs(gy, -gy)
 
 
 class Multiply(Binary):
@@ -89,7 +108,7 @@ class Multiply(Binary):
 
     def backward(self, gy):
         a, b = self.saved
-        return self.back(*(_product(gy, x) if need else None for x, need in zip((b, a), self.needs, strict=True)))
+        return self.to_inputs(*(_product(gy, x) if need else None for x, need in zip((b, a), self.needs, strict=True)))
 
 
 class Divide(Binary):
@@ -101,7 +120,7 @@ class Divide(Binary):
     def backward(self, gy):
         b, y = self.saved
         ga = gy / b
-        return self.back(ga, -ga * y)
+        return self.to_inputs(ga, -ga * y)
 
 
 class Power(HalfFunction):

@@ -69,8 +69,7 @@ def dropout(x, p=0.5, training=True, *, seed=None):
         False returns `x` unchanged.
     seed : int or sequence of int
         Needed in training. The mask is a function of the seed and of x's size alone: give a new one every step, as
-        `tinyseg.nn.Dropout` does. In a step that is captured as a CUDA graph (`tinyseg.fast.gpu.graphs`) an integer array that
-        the caller counts up in place.
+        `tinyseg.nn.Dropout` does.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Scores of a network on images, or on whole patients, that it was not trained on."""
+"""Scores of a network on images or whole patients that it was not trained on."""
 
 import math
 import warnings
@@ -13,7 +13,7 @@ from tinyseg.prediction.tiles import predict_logits
 
 
 class ConstantOutputWarning(UserWarning):
-    """The network gives the same answer everywhere: it has died or collapsed."""
+    """The network gives the same answer everywhere, because it has died or collapsed."""
 
 
 def evaluate(model, images, labels, batch_size=1):
@@ -43,7 +43,7 @@ def evaluate(model, images, labels, batch_size=1):
     """
     logits = predict_logits(model, images, batch_size)
     probabilities = ops.sigmoid(logits).data[:, 0]
-    scores, loss = BinaryScores(), math.nan  # all NaN as long as nothing is counted
+    scores, loss = BinaryScores(), math.nan  # the scores are NaN as long as nothing is counted
     if np.isfinite(logits).all():
         scores.update(probabilities, labels)
         loss = ops.binary_cross_entropy_with_logits(logits, labels[:, None]).item()
@@ -64,7 +64,7 @@ def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY
     Parameters
     ----------
     model : UNet
-        With as many output classes as the cache has, or one: whole tumour or not.
+        With as many output classes as the cache has, or with one, which is whole tumour or not.
     cache : SliceCache
     names : sequence of str
         Its patients to score.
@@ -73,7 +73,7 @@ def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY
     loss : callable
         ``loss(logits, y)``, as in training.
     batch_size : int
-        Slices that go through the network together.
+        Number of slices that go through the network together.
     empty : {"nan", "one", "zero"}
         What Dice is where neither truth nor prediction has the class or region.
     small : float, optional
@@ -82,11 +82,12 @@ def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY
     Returns
     -------
     dict
-        ``loss``, ``accuracy`` (all voxels of all patients); ``dice``, the mean over regions and patients; ``classes``
-        and ``regions``: for each name the mean over patients with deviation, number of patients and how many had none
-        of it (see `tinyseg.metrics.SegmentationScores.mean`); ``sensitivity`` and ``specificity`` of the whole tumour
-        in the same way; ``small`` and ``large``: the mean Dice of the whole tumour of patients with small and large
-        tumours, and their numbers; ``patients``: one dict a patient.
+        ``loss``, the mean over all slices; ``accuracy``, of all voxels of all patients; ``dice``, the mean over regions
+        and patients; ``classes`` and ``regions``: for each name the Dice as mean over the patients, deviation, number
+        of patients and in how many it is 0/0 (see `tinyseg.metrics.SegmentationScores.mean`); ``sensitivity`` and
+        ``specificity`` of the whole tumour in the same way; ``empty``, as given; ``small_below_mm3``, the limit, and
+        ``small`` and ``large``: the mean Dice of the whole tumour of patients with small and with large tumours, and
+        their number; ``patients``: one dict for each patient.
     """
     binary = model.num_classes == 1
     scores, losses, weights = PatientScores(["whole tumour"] if binary else cache.classes, regions, empty), [], []
@@ -108,7 +109,18 @@ def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY
 
 
 def examples_of(model, cache, names, rows=4):
-    """Return slices to look at: of each of the first patients that with most tumour; of few patients several.
+    """Return slices to look at: the slice with most tumour of each of the first patients.
+
+    Of fewer patients than `rows` it returns several slices each, in equal steps through the tumour.
+
+    Parameters
+    ----------
+    model : UNet
+    cache : SliceCache
+    names : sequence of str
+        The patients to choose from.
+    rows : int
+        At most so many slices.
 
     Returns
     -------
@@ -136,7 +148,7 @@ def examples_of(model, cache, names, rows=4):
 
 
 def _slices(entry, number):
-    """The slice with most tumour, or several through the tumour in equal steps."""
+    """Return the slice with most tumour, or several in equal steps through the tumour."""
     area = entry.counts[:, 1:].sum(axis=1)
     through = np.flatnonzero(area)
     if number == 1 or len(through) < number:

@@ -1,7 +1,9 @@
-"""Training: a step, the loop around it, the folder of a run."""
+"""Training: one step (`step`), the loop around it (`loop`), a run's folder and its log (`run`, `log`)."""
 
 from tinyseg.prediction.evaluation import ConstantOutputWarning, evaluate
-from tinyseg.training.loop import TrainingDiverged, fit
+from tinyseg.training.divergence import TrainingDiverged
+from tinyseg.training.loop import fit
 from tinyseg.training.run import RunDirectory
+from tinyseg.training.step import Step
 
-__all__ = ["ConstantOutputWarning", "RunDirectory", "TrainingDiverged", "evaluate", "fit"]
+__all__ = ["ConstantOutputWarning", "RunDirectory", "Step", "TrainingDiverged", "evaluate", "fit"]

@@ -3,7 +3,6 @@
 import contextlib
 import csv
 import io
-import math
 import pathlib
 import signal
 import sys
@@ -99,19 +98,16 @@ class Bar(contextlib.AbstractContextManager):
         self.bar.set_description(first)
         self.shown = {}
 
-    def advance(self, state, epochs, loss):
-        self.bar.set_description(f"epoch {state['epoch'] + 1}/{epochs}", refresh=False)
-        self.shown |= {"loss": f"{loss:.3f}", "dice": f"{running_dice(state):.3f}"}
+    def advance(self, log, epochs, loss):
+        """Show one more step."""
+        self.bar.set_description(f"epoch {log.epoch + 1}/{epochs}", refresh=False)
+        self.shown |= {"loss": f"{loss:.3f}", "dice": f"{log.dice:.3f}"}
         self.bar.set_postfix(self.shown, refresh=False)
         self.bar.update()
 
     def scores(self, scores):
+        """Show the scores of the last validation."""
         self.shown |= {f"val_{k}": f"{v:.3f}" for k, v in scores.items() if k in ("dice", "accuracy")}
 
     def __exit__(self, *exc):
         self.bar.close()
-
-
-def running_dice(state):
-    """Foreground Dice of the epoch so far, from the sums in a training state."""
-    return 2 * state["overlap"] / state["area"] if state["area"] else math.nan

@@ -289,7 +289,7 @@ LARGER = {
     "winograd": (lambda x, w: ops.conv2d(x, w, padding="same"), (2, 17, 41, 70), (35, 17, 3, 3)),
     "few pixels": (lambda x, w: ops.conv2d(x, w, padding="same"), (1, 40, 5, 3), (130, 40, 3, 3)),
     "depthwise": (lambda x, w: ops.depthwise_conv2d(x, w, padding="same"), (2, 17, 40, 70), (17, 3, 3)),
-    "dilated": (lambda x, w: ops.dilated_depthwise_conv2d(x, w, None, 3, 1, "same"), (2, 17, 40, 70), (17, 3, 3)),
+    "dilated": (lambda x, w: ops.depthwise_conv2d(x, w, padding="same", dilation=3), (2, 17, 40, 70), (17, 3, 3)),
     "pointwise": (lambda x, w: ops.pointwise_conv2d(x, w), (2, 17, 40, 70), (35, 17)),
     "upsampled": (lambda x, w: ops.fused_conv2d(x, w, padding="same", upsample=2), (2, 17, 40, 33), (35, 17, 2, 2)),
     "joined": (

@@ -70,7 +70,7 @@ def test_every_place_of_the_band(repeat, spread, C, C2):
 @pytest.mark.parametrize(("C", "C2"), [(5, 0), (LANES, 0), (3, 4)])
 @pytest.mark.parametrize("more", [0, 1, LANES])
 def test_any_pitch(repeat, spread, C, C2, more):
-    """`conv2d_numba` keeps pixels without a gap; a pitch may also be wider than whole vectors."""
+    """`fast/cpu/conv2d.py` keeps pixels without a gap; a pitch may also be wider than whole vectors."""
     x, x2 = images(C, C2)
     for first, rows, left, width in ((-1, 6, 1, 8), (0, 4, 0, 5), (1, 2, -2, 3), (0, 12, 1, 20)):
         check(x, x2, 1, first, rows, left, width, repeat, spread, C + C2 + more)

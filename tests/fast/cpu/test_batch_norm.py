@@ -1,13 +1,10 @@
-"""The numba kernels of batch_norm in float32 against the maths in float64; and the ReLU that can follow."""
+"""The numba kernels of batch_norm in float32 against the maths in float64."""
 
 import importlib
 
 import numpy as np
 import pytest
-from arrays import EPS32, equal, rand, strided, value_and_grads
-
-from tinyseg import check_grads
-from tinyseg.ops import batch_norm, relu
+from arrays import EPS32, rand, strided
 
 maths = importlib.import_module("tinyseg.ops.batch_norm")
 
@@ -27,7 +24,6 @@ LAYOUTS = {
 }
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
 layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-relus = pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
 
 
 @pytest.fixture
@@ -73,16 +69,14 @@ def test_statistics(shape, layout, fast):
 
 @shapes
 @layouts
-@relus
-def test_forward(shape, layout, relu, fast):
+def test_forward(shape, layout, fast):
     x, _, gamma, beta = arrays(shape)
     mean, var = fast.statistics(x)
     rstd, x = rstd_of(var), layout(x)
-    expected = maths.forward(*doubles(x, gamma, beta, mean, rstd), relu)
-    found = fast.forward(x, gamma, beta, mean, rstd, relu)
+    expected = maths.forward(*doubles(x, gamma, beta, mean, rstd))
+    found = fast.forward(x, gamma, beta, mean, rstd)
     size = abs(x - mean) * abs(rstd * gamma[:, None, None]) + abs(beta[:, None, None])
     within(found, expected, 4 * EPS32 * size)
-    assert not relu or (found >= 0).all()
 
 
 @shapes
@@ -103,19 +97,6 @@ def test_backward(shape, layout, training, fast):
     within(found[0], expected[0], n * size * rstd * abs(gamma[:, None, None]))
     within(found[1], expected[1], n * (abs(gy) * xhat).sum(axis=axes))
     within(found[2], expected[2], n * abs(gy).sum(axis=axes))
-
-
-@shapes
-@layouts
-def test_backward_through_relu_is_the_plain_one_where_the_output_is_positive(shape, layout, fast):
-    x, gy, gamma, beta = arrays(shape)
-    x, gy = layout(x), layout(gy)
-    mean, var = fast.statistics(x)
-    args = x, gamma, mean, rstd_of(var), True
-    y = fast.forward(x, gamma, beta, *args[2:4], True)
-    expected = fast.backward(gy * (y > 0), *args)
-    for a, b in zip(fast.backward(gy, *args, beta), expected, strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 @shapes
@@ -142,18 +123,17 @@ def test_inputs_come_back_unchanged(layout, fast):
     mean, var = fast.statistics(x)
     given = gy, x, gamma, beta, mean, var
     before = [a.copy() for a in given]
-    fast.forward(x, gamma, beta, mean, var, True)
-    fast.backward(gy, x, gamma, mean, var, True, beta)
+    fast.forward(x, gamma, beta, mean, var)
+    fast.backward(gy, x, gamma, mean, var, True)
     for a, b in zip(given, before, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@relus
-def test_nan_is_seen_in_its_channel(relu, fast):
+def test_nan_is_seen_in_its_channel(fast):
     x, gy, gamma, beta = arrays((2, 5, 33, 31))
     x[1, 2, 30, 7] = np.nan
     mean, var = fast.statistics(x)
-    y = fast.forward(x, gamma, beta, mean, rstd_of(var), relu)
+    y = fast.forward(x, gamma, beta, mean, rstd_of(var))
     gx, ggamma, _ = fast.backward(gy, x, gamma, mean, rstd_of(var), True)
     for a in (mean.reshape(5), var.reshape(5), ggamma):
         np.testing.assert_array_equal(np.isnan(a), [False, False, True, False, False])
@@ -170,7 +150,7 @@ def test_the_number_of_threads_does_not_matter(shape, fast):
         numba.set_num_threads(number)
         try:
             mean, var = fast.statistics(x)
-            results.append([mean, var, *fast.backward(gy, x, gamma, mean, rstd_of(var), True, beta)])
+            results.append([mean, var, *fast.backward(gy, x, gamma, mean, rstd_of(var), True)])
         finally:
             numba.set_num_threads(threads)
     for a, b in zip(*results, strict=True):
@@ -188,24 +168,3 @@ def test_supports_float32_images_only(fast):
     assert fast.supports(np.zeros((1, 2, 3, 4), np.float32))
     assert not fast.supports(np.zeros((1, 2, 3, 4)))
     assert not fast.supports(np.zeros((1, 2, 3), np.float32))
-
-
-# ----- the op with its ReLU, on both paths ---------------------------------------------
-@pytest.mark.parametrize("training", [True, False])
-def test_relu_as_part_of_the_op(training, kernels):
-    args = rand(2, 4, 5, 3), rand(4), rand(4, seed=1)
-
-    def op(activation):
-        return lambda x, w, b: batch_norm(x, np.zeros(4), np.ones(4), w, b, training=training, activation=activation)
-
-    equal(value_and_grads(op("relu"), *args), value_and_grads(lambda *t: relu(op(None)(*t)), *args))
-    check_grads(op("relu"), *args)
-    single = [a.astype(np.float32) for a in args]
-    for a, b in zip(value_and_grads(op("relu"), *single), value_and_grads(op("relu"), *args), strict=True):
-        assert a.dtype == np.float32
-        np.testing.assert_allclose(a, b, rtol=0, atol=args[0].size * EPS32 * max(1, abs(b).max()))
-
-
-def test_another_activation_is_refused():
-    with pytest.raises(ValueError, match="batch_norm: activation must be None or 'relu', but is 'tanh'"):
-        batch_norm(rand(2, 4, 5, 3), None, None, training=True, activation="tanh")

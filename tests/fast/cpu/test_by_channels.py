@@ -7,48 +7,67 @@ import numpy as np
 import pytest
 from arrays import rand
 
+from tinyseg import ops, using
 from tinyseg.fast.cpu import by_channels as blocks
-from tinyseg.fast.cpu.by_channels import by_channels
+from tinyseg.fast.cpu.by_channels import by_channels, in_blocks
 
 conv2d = importlib.import_module("tinyseg.ops.conv2d")
 depthwise = importlib.import_module("tinyseg.ops.depthwise_conv")
-dilated = importlib.import_module("tinyseg.ops.dilated_depthwise_conv")
 pool = importlib.import_module("tinyseg.ops.pool")
 upsample = importlib.import_module("tinyseg.ops.upsample")
 
 STRIDE, PADS, KERNEL, OUT = (2, 1), ((1, 2), (0, 1)), (3, 2), (5, 6)
 X, W, GY = rand(2, 7, 9, 6), rand(7, *KERNEL), rand(2, 7, *OUT)
 WINNER = pool.max_forward(X, KERNEL, STRIDE, ((1, 1), (0, 1)), (5, 6))[1]
+FORWARD = depthwise.forward
 CASES = {
-    "depthwise": (depthwise.forward, (X, W, STRIDE, PADS, OUT)),
-    "depthwise grad_w": (depthwise.grad_w, (X, GY, W.shape, STRIDE, PADS)),
-    "depthwise grad_x": (depthwise.grad_x, (GY, W, X.shape, STRIDE, PADS)),
-    "dilated": (dilated.forward, (X, W, STRIDE, PADS, (4, 4), (2, 3))),
-    "dilated grad_w": (dilated.grad_w, (X, GY[:, :, :4, :4], W.shape, STRIDE, PADS, (2, 3))),
-    "dilated grad_x": (dilated.grad_x, (GY[:, :, :4, :4], W, X.shape, STRIDE, PADS, (2, 3))),
-    "max pool": (pool.max_forward, (X, KERNEL, STRIDE, ((1, 1), (0, 1)), (5, 6))),
-    "max pool grad_x": (pool.max_grad_x, (GY, WINNER, X.shape, KERNEL, STRIDE, ((1, 1), (0, 1)))),
-    "average pool": (pool.avg_forward, (X, KERNEL, STRIDE, PADS, OUT)),
-    "average pool grad_x": (pool.avg_grad_x, (GY, X.shape, KERNEL, STRIDE, PADS)),
-    "upsample": (upsample.nearest_forward, (X, (2, 3))),
-    "upsample grad_x": (upsample.nearest_grad_x, (X, (3, 2))),
+    "depthwise": (depthwise, "forward", (X, W, STRIDE, PADS, OUT)),
+    "depthwise grad_w": (depthwise, "grad_w", (X, GY, W.shape, STRIDE, PADS)),
+    "depthwise grad_x": (depthwise, "grad_x", (GY, W, X.shape, STRIDE, PADS)),
+    "dilated": (depthwise, "forward", (X, W, STRIDE, PADS, (4, 4), (2, 3))),
+    "dilated grad_w": (depthwise, "grad_w", (X, GY[:, :, :4, :4], W.shape, STRIDE, PADS, (2, 3))),
+    "dilated grad_x": (depthwise, "grad_x", (GY[:, :, :4, :4], W, X.shape, STRIDE, PADS, (2, 3))),
+    "max pool": (pool, "max_forward", (X, KERNEL, STRIDE, ((1, 1), (0, 1)), (5, 6))),
+    "max pool grad_x": (pool, "max_grad_x", (GY, WINNER, X.shape, KERNEL, STRIDE, ((1, 1), (0, 1)))),
+    "average pool": (pool, "avg_forward", (X, KERNEL, STRIDE, PADS, OUT)),
+    "average pool grad_x": (pool, "avg_grad_x", (GY, X.shape, KERNEL, STRIDE, PADS)),
+    "upsample": (upsample, "nearest_forward", (X, (2, 3))),
+    "upsample grad_x": (upsample, "nearest_grad_x", (X, (3, 2))),
 }
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3])
 @pytest.mark.parametrize("name", CASES)
 def test_blocks_give_the_same(name, channels, monkeypatch):
-    function, args = CASES[name]
-    whole = function.__wrapped__(*args)
+    maths, function_name, args = CASES[name]
+    function = getattr(maths, function_name)
+    expected = function(*args)
     largest = max(a.size for a in args if isinstance(a, np.ndarray))
     monkeypatch.setattr(blocks, "BLOCK", channels * largest // 7)
     calls = []
-    counted = by_channels(lambda *a: (calls.append(max(a, key=np.size).shape[1]), function.__wrapped__(*a))[1])
-    for mine in (function(*args), counted(*args)):
-        for a, b in zip(as_list(mine), as_list(whole), strict=True):
+    counted = by_channels(lambda *a: (calls.append(max(a, key=np.size).shape[1]), function(*a))[1])
+    for mine in (counted(*args), getattr(in_blocks(maths), function_name)(*args)):
+        for a, b in zip(as_list(mine), as_list(expected), strict=True):
             assert a.dtype == b.dtype
             np.testing.assert_allclose(a, b, rtol=0, atol=0 if a.dtype.kind == "u" else 1e-13)
     assert sorted(calls) == sorted([channels] * (7 // channels) + [7 % channels] * (7 % channels > 0))
+
+
+def test_every_function_that_a_maths_file_declares_is_a_case():
+    declared = {(m, name) for m in (depthwise, pool, upsample) for name in m.BY_CHANNEL}
+    assert {(m, name) for m, name, _ in CASES.values()} == declared
+
+
+def test_the_dispatcher_hands_a_few_channels_at_a_time_to_the_maths(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK", 1)
+    seen = []
+    monkeypatch.setattr(depthwise, "forward", lambda x, *args: (seen.append(x.shape[1]), FORWARD(x, *args))[1])
+    ops.depthwise_conv2d(X, W)  # float64, for which there is no numba kernel
+    assert seen == [1] * 7
+    seen.clear()
+    with using(kernels="reference"):
+        ops.depthwise_conv2d(X, W)
+    assert seen == [7]
 
 
 def as_list(result):

@@ -1,13 +1,10 @@
-"""The numba kernels of group_norm in float32 against the maths in float64; and the ReLU that can follow."""
+"""The numba kernels of group_norm in float32 against the maths in float64."""
 
 import importlib
 
 import numpy as np
 import pytest
-from arrays import EPS32, equal, rand, strided, value_and_grads
-
-from tinyseg import check_grads
-from tinyseg.ops import group_norm, relu
+from arrays import EPS32, rand, strided
 
 maths = importlib.import_module("tinyseg.ops.group_norm")
 
@@ -28,7 +25,6 @@ LAYOUTS = {
 }
 cases = pytest.mark.parametrize(("shape", "G"), CASES, ids=str)
 layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-relus = pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
 EPS = 1e-5
 
 
@@ -68,17 +64,15 @@ def within(found, expected, bound):
 
 @cases
 @layouts
-@relus
-def test_forward(shape, G, layout, relu, fast):
+def test_forward(shape, G, layout, fast):
     x, _, gamma, beta = arrays(shape)
     x, n = layout(x), terms(shape) * EPS32
-    y, mean, rstd = fast.forward(x, gamma, beta, G, EPS, relu)
-    exact_y, exact_mean, exact_rstd = maths.forward(*doubles(x, gamma, beta), G, EPS, relu)
+    y, mean, rstd = fast.forward(x, gamma, beta, G, EPS)
+    exact_y, exact_mean, exact_rstd = maths.forward(*doubles(x, gamma, beta), G, EPS)
     within(mean, exact_mean, EPS32 * (abs(exact_mean) + 1 / exact_rstd))
     within(rstd, exact_rstd, n * exact_rstd)
     m, r = (per_channel(a, shape) for a in (exact_mean, exact_rstd))
     within(y, exact_y, n * (abs(x - m) + abs(m)) * r * abs(gamma[:, None, None]) + EPS32 * abs(beta[:, None, None]))
-    assert not relu or (y >= 0).all()
 
 
 @cases
@@ -97,17 +91,6 @@ def test_backward(shape, G, layout, fast):
     within(found[0], expected[0], n * size * r)
     within(found[1], expected[1], n * (abs(gy) * xhat).sum(axis=(0, 2, 3)))
     within(found[2], expected[2], n * abs(gy).sum(axis=(0, 2, 3)))
-
-
-@cases
-@layouts
-def test_backward_through_relu_is_the_plain_one_where_the_output_is_positive(shape, G, layout, fast):
-    x, gy, gamma, beta = arrays(shape)
-    x, gy = layout(x), layout(gy)
-    y, mean, rstd = fast.forward(x, gamma, beta, G, EPS, True)
-    expected = fast.backward(gy * (y > 0), x, gamma, mean, rstd)
-    for a, b in zip(fast.backward(gy, x, gamma, mean, rstd, beta), expected, strict=True):
-        np.testing.assert_array_equal(a, b)
 
 
 @cases
@@ -140,18 +123,17 @@ def test_an_outlier_does_not_spoil_the_variance(fast):
 def test_inputs_come_back_unchanged(layout, fast):
     given = x, gy, gamma, beta = [layout(a) if a.ndim == 4 else a for a in arrays((3, 6, 7, 9))]
     before = [a.copy() for a in given]
-    _, mean, rstd = fast.forward(x, gamma, beta, 3, EPS, True)
+    _, mean, rstd = fast.forward(x, gamma, beta, 3, EPS)
     given, before = [*given, mean, rstd], [*before, mean.copy(), rstd.copy()]
-    fast.backward(gy, x, gamma, mean, rstd, beta)
+    fast.backward(gy, x, gamma, mean, rstd)
     for a, b in zip(given, before, strict=True):
         np.testing.assert_array_equal(a, b)
 
 
-@relus
-def test_nan_is_seen_in_its_group(relu, fast):
+def test_nan_is_seen_in_its_group(fast):
     x, gy, gamma, beta = arrays((2, 6, 33, 31))
     x[1, 2, 30, 7] = np.nan
-    y, mean, rstd = fast.forward(x, gamma, beta, 3, EPS, relu)
+    y, mean, rstd = fast.forward(x, gamma, beta, 3, EPS)
     gx, ggamma, _ = fast.backward(gy, x, gamma, mean, rstd)
     for a in (mean, rstd):
         np.testing.assert_array_equal(np.isnan(a[..., 0]), [[False] * 3, [False, True, False]])
@@ -186,23 +168,3 @@ def test_supports_float32_images_only(fast):
     assert fast.supports(np.zeros((1, 2, 3, 4), np.float32))
     assert not fast.supports(np.zeros((1, 2, 3, 4)))
     assert not fast.supports(np.zeros((1, 2, 3), np.float32))
-
-
-# ----- the op with its ReLU, on both paths ---------------------------------------------
-def test_relu_as_part_of_the_op(kernels):
-    args = rand(2, 4, 5, 3), rand(4), rand(4, seed=1)
-
-    def op(activation):
-        return lambda x, w, b: group_norm(x, 2, w, b, activation=activation)
-
-    equal(value_and_grads(op("relu"), *args), value_and_grads(lambda *t: relu(op(None)(*t)), *args))
-    check_grads(op("relu"), *args)
-    single = [a.astype(np.float32) for a in args]
-    for a, b in zip(value_and_grads(op("relu"), *single), value_and_grads(op("relu"), *args), strict=True):
-        assert a.dtype == np.float32
-        np.testing.assert_allclose(a, b, rtol=0, atol=args[0].size * EPS32 * max(1, abs(b).max()))
-
-
-def test_another_activation_is_refused():
-    with pytest.raises(ValueError, match="group_norm: activation must be None or 'relu', but is 'tanh'"):
-        group_norm(rand(2, 4, 5, 3), 2, activation="tanh")

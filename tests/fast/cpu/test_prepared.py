@@ -20,7 +20,7 @@ def made(monkeypatch):
     """An empty memory for every test."""
     gc.collect()
     memory = {}
-    monkeypatch.setattr(module, "_made", memory)
+    monkeypatch.setattr(module, "_cache", memory)
     return memory
 
 

@@ -1,14 +1,11 @@
 """The CUDA kernels of activations, float32 and float16, against the maths in float64; dropout's mask bit for bit."""
 
-import importlib
-
 import numpy as np
 import pytest
 from arrays import EPS32, rand, spaced
-from stand_in import LAYOUTS, doubles, layouts, planes, reals, within
+from stand_in import LAYOUTS, both, doubles, layouts, or_maths, planes, reals, within
 
-fast = importlib.import_module("tinyseg.fast.gpu.activation")
-maths = importlib.import_module("tinyseg.ops.activation")
+maths, fast = both("activation")
 
 SHAPES = [(), (7,), (5, 61), (1, 1, 3, 5), (3, 5, 7, 9), (1, 16, 9, 5), (2, 3, 4, 5, 6)]
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -64,14 +61,15 @@ def test_softmax(shape, axis, layout, real, stand_in):
     x, gy, cp = (4 * rand(*shape)).astype(real), rand(*shape, seed=1).astype(real), stand_in
     x_there, gy_there = lay(layout, cp, x), lay(layout, cp, gy)
     exact_x, exact_gy = doubles(x, gy)
+    k = or_maths("activation") if shape[axis] > fast.CLASSES else fast
     C, top = shape[axis], exact_x.max(axis=axis, keepdims=True)
     # The difference of two logits is rounded before its exponential is taken, and C of those are added.
     n = (UNITS + C + abs(exact_x - top)) * EPS32
     y = maths.softmax_forward(exact_x, axis)
-    within(cp, fast.softmax_forward(x_there, axis), y, n.max(axis=axis, keepdims=True) * y, real)
+    within(cp, k.softmax_forward(x_there, axis), y, n.max(axis=axis, keepdims=True) * y, real)
     log_y = maths.log_softmax_forward(exact_x, axis)
     bound = (UNITS + C + abs(exact_x) + abs(top) + abs(log_y)) * EPS32
-    within(cp, fast.log_softmax_forward(x_there, axis), log_y, bound, real)
+    within(cp, k.log_softmax_forward(x_there, axis), log_y, bound, real)
 
     y, log_y = y.astype(real), log_y.astype(real)
     exact_y, exact_log_y = doubles(y, log_y)
@@ -81,7 +79,7 @@ def test_softmax(shape, axis, layout, real, stand_in):
         ("softmax_grad", y, exact_y, size),
         ("log_softmax_grad", log_y, exact_log_y, log_size),
     ):
-        found = getattr(fast, name)(gy_there, lay(layout, cp, given), axis)
+        found = getattr(k, name)(gy_there, lay(layout, cp, given), axis)
         of = real if C <= fast.CLASSES else np.float32  # the maths' gradients are rounded by the engine
         within(cp, found, getattr(maths, name)(exact_gy, exact, axis), (UNITS + C) * EPS32 * bound, of)
 
@@ -126,8 +124,8 @@ def test_zero_gets_no_gradient(stand_in):
 @pytest.mark.parametrize("shape", [*SHAPES, (2, 64, 17, 5)], ids=str)
 @pytest.mark.parametrize(("p", "seed"), [(0.5, 0), (0.3, [7, 1]), (0.05, 2**32 - 1), (1 - 1e-12, 3)], ids=str)
 def test_the_same_mask_as_on_the_cpu(shape, p, seed, stand_in):
-    dropout, dropout_cuda = (importlib.import_module(f"tinyseg.ops.dropout{name}") for name in ("", "_cuda"))
+    dropout, dropout_gpu = both("dropout")
     x = np.zeros(shape, np.float32)
     for of in (shape, (*shape[:2], 1, 1)) if len(shape) == 4 else (shape,):
-        found = dropout_cuda.mask(planes(stand_in, x), of, p, seed)
+        found = dropout_gpu.mask(planes(stand_in, x), of, p, seed)
         within(stand_in, found, dropout.mask(x, of, p, seed), 0)

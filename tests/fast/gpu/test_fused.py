@@ -1,13 +1,11 @@
 """The CUDA kernels of fused_conv2d and separable_conv2d against the maths files, and of whole networks."""
 
-import importlib
-
 import numpy as np
 import pytest
 from arrays import EPS32, HALF_TINY, HALF_ULP, cotangent, rand, value_and_grads
-from stand_in import LAYOUTS, planes, reals, within
+from stand_in import LAYOUTS, both, chosen, planes, reals, within
 
-from tinyseg import Tensor, backend, models, ops, optim, using
+from tinyseg import Tensor, models, ops, optim, using
 from tinyseg.fast.gpu import launch as cuda
 from tinyseg.ops.window import resolve
 
@@ -39,11 +37,6 @@ both_ops = pytest.mark.parametrize("op", ["fused_conv", "separable_conv"])
 activations = pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
 
 
-def siblings(op):
-    """An op's maths file and its CUDA sibling."""
-    return importlib.import_module(f"tinyseg.ops.{op}"), importlib.import_module(f"tinyseg.ops.{op}_cuda")
-
-
 def parts(op, channels, K, N, H, W, kernel, stride, padding, factor):
     """The weights, the bias, x_0, …, and the cotangent, float32."""
     C = sum(channels)
@@ -60,8 +53,8 @@ def passes(op, k, case, relu, arrays, y=None):
     *ws, b = arrays[: -len(channels) - 1]
     xs, gy = arrays[-len(channels) - 1 : -1], arrays[-1]
     if op == "separable_conv":
-        found, d = k.forward(xs, *ws, b, stride, pads, out, factor, relu)
-        *gs, gxs = k.backward(gy, xs, *ws, found if y is None else y, d, stride, pads, factor, relu)
+        found = k.forward(xs, *ws, b, stride, pads, out, factor, relu)
+        *gs, gxs = k.backward(gy, xs, *ws, found if y is None else y, stride, pads, factor, relu)
     else:
         found = k.forward(xs, *ws, b, stride, pads, out, factor, relu)
         *gs, gxs = k.backward(gy, xs, *ws, found if y is None else y, True, stride, pads, factor, relu)
@@ -84,7 +77,7 @@ HALVES = {"fused_conv": [3, 0, 0, 3], "separable_conv": [4, 3, 1, 0, 3]}
 
 
 def compare(cp, op, case, relu, layout=planes, real=np.float32, tiles=0):
-    maths, fast = siblings(op)
+    maths, fast = both(op)
     arrays, images = parts(op, *case), len(case[0]) + 1  # the xs and gy
     arrays[-images:] = [a.astype(real) for a in arrays[-images:]]
     given = [layout(cp, a) if a.ndim == 4 else cp.asarray(a) for a in arrays]
@@ -142,7 +135,7 @@ def test_tiles_are_alike_and_cover_all_columns(stand_in, monkeypatch):
 
 
 def test_gradients_of_x_only_where_they_are_wanted(stand_in):
-    _, fast = siblings("fused_conv")
+    _, fast = both("fused_conv")
     w, b, x, x2, gy = (stand_in.asarray(a) for a in parts("fused_conv", *CASES[2]))
     args = (1, 1), ((1, 1), (1, 1)), 1, False
     gw, gb, gxs = fast.backward(gy, (x, x2), w, None, True, *args)
@@ -166,7 +159,7 @@ def public(op, case, relu):
 @activations
 def test_through_the_op(case, op, relu, stand_in):
     arrays = [stand_in.asarray(a) for a in parts(op, *case)[:-1]]
-    assert backend.kernels(f"tinyseg.ops.{op}", *arrays) is siblings(op)[1]
+    assert chosen(f"tinyseg.ops.{op}", *arrays) is both(op)[1]
     found = value_and_grads(public(op, case, relu), *arrays)
     with using(kernels="reference"):
         expected = value_and_grads(public(op, case, relu), *arrays)
@@ -193,12 +186,12 @@ def test_forward_and_backward_may_be_on_different_kernels(case, op, first, secon
 
 @both_ops
 def test_three_inputs_and_float64_go_to_the_maths(op, stand_in):
-    maths, fast = siblings(op)
+    maths, fast = both(op)
     case = (2, 3, 1), 5, 2, 6, 5, (3, 3), 1, "same", 2
     *arrays, _ = (stand_in.asarray(a) for a in parts(op, *case))
     assert not fast.supports(*arrays) and fast.supports(*arrays[:-1])
     assert not fast.supports(*arrays[:-2], arrays[-2].astype(np.float64))
-    assert backend.kernels(maths.__name__, *arrays) is maths
+    assert chosen(maths.__name__, *arrays) is maths
 
 
 @pytest.mark.parametrize(
@@ -216,7 +209,7 @@ def test_what_an_int_cannot_count_goes_to_the_maths(case, limit, op, stand_in, m
     monkeypatch.setattr(cuda, "LIMIT", limit)
     monkeypatch.setattr("tinyseg.fast.gpu.conv2d.ALIGNED", 1)
     monkeypatch.setattr("tinyseg.fast.gpu.conv2d.WORKSPACE", 4 * limit - 4)
-    assert backend.kernels(f"tinyseg.ops.{op}", *arrays) is siblings(op)[1]
+    assert chosen(f"tinyseg.ops.{op}", *arrays) is both(op)[1]
     found = value_and_grads(public(op, case, True), *arrays)
     for a, b in zip(found, expected, strict=True):
         np.testing.assert_allclose(stand_in.asnumpy(a), stand_in.asnumpy(b), rtol=0, atol=1e-5 * abs(b).max().item())

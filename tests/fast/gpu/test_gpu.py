@@ -1,7 +1,7 @@
 """The proof on a GPU: training, gradients, memory, prediction. On the stand-in the same, in fewer steps.
 
-The kernels one by one: test_cuda_*.py. CUDA graphs: test_graphs.py and
-test_graph_training.py. What needs a real device is skipped elsewhere with 'no GPU'.
+The kernels one by one are in the other files of this folder, CUDA graphs in graphs/. What needs a real device is
+skipped elsewhere with 'no GPU'.
 """
 
 import subprocess
@@ -81,13 +81,13 @@ def test_a_thousand_steps_leave_no_memory_behind(stand_in, steps):
         optimizer.step()
         used.append(pool.used_bytes())
     # A leak of the smallest block, 512 bytes, would be half a MiB by now. What is kept is there after 50 steps, but for
-    # a few tables of Adam's (optim_cuda.py).
+    # a few tables of Adam's (fast/gpu/optim.py).
     assert max(used[-50:]) <= max(used[:100][-50:]) + 2**14
 
 
 def test_replays_leave_no_memory_behind(stand_in, steps):
     pool, training = stand_in.get_default_memory_pool(), Training().capture().run(3)
-    own, batch, used = training.captured.graph.pool, training.batch(0), []
+    own, batch, used = training.trained.graph.pool, training.batch(0), []
     for _ in range(1000 if steps == 50 else steps):
         training.step(*batch)
         used.append((pool.used_bytes(), own.used_bytes()) if steps == 50 else len(own._blocks))
@@ -114,8 +114,9 @@ def test_prediction_and_scores_are_those_of_the_cpu(stand_in):
 
 # ----- what only a device can show --------------------------------------------------
 TF32 = """
-import numpy as np, tinyseg
+import numpy as np
 from tinyseg import backend
+from tinyseg.backend import devices
 backend.set_up_gpu(tf32={})
 cp = devices.cp
 a, b = (np.random.default_rng(k).standard_normal((256, 256)) for k in range(2))

@@ -11,8 +11,8 @@ from arrays import HALF_ULP, rand
 import tinyseg as ts
 from tinyseg import backend, models, nn, no_grad, ops, optim
 from tinyseg.data import Loader, SegmentationDataset
-from tinyseg.fast.gpu.mixed_precision import LossScaler, in_float16
-from tinyseg.training import RunDirectory, TrainingDiverged, evaluate, fit
+from tinyseg.fast.gpu.mixed_precision import LossScaler, MixedPrecisionStep, in_float16
+from tinyseg.training import RunDirectory, Step, TrainingDiverged, evaluate, fit
 
 
 # ----- the scaler -----------------------------------------------------------------------
@@ -214,10 +214,12 @@ def run_fit(
     optimizer = optim.Adam(model.parameters(), lr=5e-3)
     schedule = optim.CosineAnnealingLR(optimizer, T_max=steps, warmup=2)
     loader, run = Loader(data, 2, seed=1, workers=1), RunDirectory(path, resume=resume)
-    result = fit(
-        model, optimizer, schedule, loader, lambda m: evaluate(m, data.images[:, 0], data.labels)[0],
-        epochs=epochs, run=run, progress=False, mixed_precision=mixed, loss=loss, **more,
-    )  # fmt: skip
+    step = (MixedPrecisionStep if mixed else Step)(model, optimizer, loss, **more)
+
+    def validate(m):
+        return evaluate(m, data.images[:, 0], data.labels)[0]
+
+    result = fit(step, loader, validate, schedule=schedule, epochs=epochs, run=run, progress=False)
     return result, run, schedule
 
 
@@ -239,8 +241,6 @@ def test_training_ends_where_float32_ends(data, tmp_path):
 
 class Overflow(ts.Function):
     """The identity, whose gradient is too large at chosen steps."""
-
-    rounds = False
 
     def __init__(self, factor):
         self.factor = factor
@@ -322,10 +322,8 @@ def test_a_network_that_overflows_is_told_by_its_layer(data, tmp_path):
     loader, scores = Loader(data, 2, seed=1, workers=1), {"loss": 1.0, "mean_iou": 0.5}
     told = pytest.raises(TrainingDiverged, match="layer encoder.1.* is the first whose output is not finite")
     with told, np.errstate(all="ignore"):
-        fit(
-            model, optimizer, schedule, loader, lambda m: scores, epochs=9, run=run, progress=False,
-            mixed_precision=True,
-        )  # fmt: skip
+        step = MixedPrecisionStep(model, optimizer)
+        fit(step, loader, lambda m: scores, schedule=schedule, epochs=9, run=run, progress=False)
     with no_grad():
         assert np.isfinite(model(data.images[:2]).data).all()
 

@@ -1,12 +1,11 @@
 """The CUDA kernels of the norms and of weight standardization in float32 and float16 against the maths in float64."""
 
-import importlib
 import math
 
 import numpy as np
 import pytest
 from arrays import EPS32, rand
-from stand_in import LAYOUTS, doubles, layouts, planes, reals, rounding, slices, within
+from stand_in import LAYOUTS, both, doubles, layouts, planes, reals, rounding, slices, within
 
 CASES = [  # shape, groups
     ((1, 1, 1, 3), 1),
@@ -23,13 +22,7 @@ in_layouts = [((3, 5, 7, 9), 1, layout) for layout in LAYOUTS]
 cases = pytest.mark.parametrize(
     ("shape", "G", "layout"), [(*case, "planes") for case in CASES] + in_layouts[1:], ids=str
 )
-relus = pytest.mark.parametrize("relu", [False, True], ids=["plain", "relu"])
 EPS = 1e-5
-
-
-def both(op):
-    """An op's maths file and its CUDA sibling."""
-    return importlib.import_module(f"tinyseg.ops.{op}"), importlib.import_module(f"tinyseg.ops.{op}_cuda")
 
 
 def arrays(shape, offset=0.0, real=np.float32):
@@ -57,21 +50,17 @@ def statistics(op, x, G):
 
 # ----- forward -----------------------------------------------------------------------
 @cases
-@relus
 @reals
-def test_group_norm(shape, G, layout, relu, real, stand_in):
+def test_group_norm(shape, G, layout, real, stand_in):
     maths, fast = both("group_norm")
     x, _, gamma, beta = arrays(shape, real=real)
-    y, mean, rstd = fast.forward(
-        LAYOUTS[layout](stand_in, x), *(planes(stand_in, a) for a in (gamma, beta)), G, EPS, relu
-    )
-    exact = maths.forward(*doubles(x, gamma, beta), G, EPS, relu)
+    y, mean, rstd = fast.forward(LAYOUTS[layout](stand_in, x), *(planes(stand_in, a) for a in (gamma, beta)), G, EPS)
+    exact = maths.forward(*doubles(x, gamma, beta), G, EPS)
     n, (m, r) = terms(shape), statistics("group_norm", x.astype(float), G)[2:]
     within(stand_in, mean, exact[1], EPS32 * (abs(exact[1]) + 1 / exact[2]))
     within(stand_in, rstd, exact[2], n * exact[2])
     spread = n * (abs(x - m) + abs(m)) * r * abs(gamma[:, None, None])
     within(stand_in, y, exact[0], spread + EPS32 * abs(beta[:, None, None]), real)
-    assert not relu or (y >= 0).all()
 
 
 @cases
@@ -86,31 +75,26 @@ def test_statistics_of_channels(shape, G, layout, real, stand_in):
 
 
 @cases
-@relus
 @reals
-def test_batch_norm(shape, G, layout, relu, real, stand_in):
+def test_batch_norm(shape, G, layout, real, stand_in):
     maths, fast = both("batch_norm")
     x, _, gamma, beta = arrays(shape, real=real)
     mean, rstd = (a.astype(np.float32) for a in statistics("batch_norm", x.astype(float), G)[:2])
-    y = fast.forward(LAYOUTS[layout](stand_in, x), *(planes(stand_in, a) for a in (gamma, beta, mean, rstd)), relu)
+    y = fast.forward(LAYOUTS[layout](stand_in, x), *(planes(stand_in, a) for a in (gamma, beta, mean, rstd)))
     size = (abs(x) + abs(mean)) * rstd * abs(gamma[:, None, None]) + abs(beta[:, None, None])
-    within(stand_in, y, maths.forward(*doubles(x, gamma, beta, mean, rstd), relu), 4 * EPS32 * size, real)
-    assert not relu or (y >= 0).all()
+    within(stand_in, y, maths.forward(*doubles(x, gamma, beta, mean, rstd)), 4 * EPS32 * size, real)
 
 
 # ----- backward ----------------------------------------------------------------------
-def backward(op, shape, G, training, relu, layout, real, cp):
+def backward(op, shape, G, training, layout, real, cp):
     """Check all three gradients; bounds: the same sums of absolute values."""
     maths, fast = both(op)
-    x, gy, gamma, beta = arrays(shape, real=real)
-    if relu:  # y away from the kink
-        gamma, beta = np.sign(gamma), np.float32(0.3) * np.sign(beta)
-        x = np.sign(x) + real(0.1) * x
+    x, gy, gamma, _ = arrays(shape, real=real)
     mean, rstd, m, r = (a.astype(np.float32) for a in statistics(op, x.astype(float), G))
-    options = ((training,) if op == "batch_norm" else ()) + ((beta,) if relu else ())
+    options = (training,) if op == "batch_norm" else ()
     args = LAYOUTS[layout](cp, gy), LAYOUTS[layout](cp, x), *(planes(cp, a) for a in (gamma, mean, rstd))
-    found = fast.backward(*args, *(planes(cp, a) if a is beta else a for a in options))
-    expected = maths.backward(*doubles(gy, x, gamma, mean, rstd, *options))
+    found = fast.backward(*args, *options)
+    expected = maths.backward(*doubles(gy, x, gamma, mean, rstd), *options)
     gy = gy.astype(float)
     xhat, gxhat, axes = abs((x - m) * r), abs(gy * gamma[:, None, None]), (0, 2, 3)
     first, second = gxhat, gxhat * xhat
@@ -128,18 +112,16 @@ def backward(op, shape, G, training, relu, layout, real, cp):
 
 
 @cases
-@relus
 @reals
-def test_group_norm_backward(shape, G, layout, relu, real, stand_in):
-    backward("group_norm", shape, G, True, relu, layout, real, stand_in)
+def test_group_norm_backward(shape, G, layout, real, stand_in):
+    backward("group_norm", shape, G, True, layout, real, stand_in)
 
 
 @cases
-@relus
 @pytest.mark.parametrize("training", [False, True], ids=["evaluation", "training"])
 @reals
-def test_batch_norm_backward(shape, G, layout, relu, training, real, stand_in):
-    backward("batch_norm", shape, G, training, relu, layout, real, stand_in)
+def test_batch_norm_backward(shape, G, layout, training, real, stand_in):
+    backward("batch_norm", shape, G, training, layout, real, stand_in)
 
 
 # ----- hard numbers ------------------------------------------------------------------
@@ -178,13 +160,12 @@ def test_a_constant_channel_has_no_variance(value, stand_in):
     assert mean.item() == np.float32(value) and 0 <= var.item() <= (8 * EPS32 * value) ** 2
 
 
-@relus
-def test_nan_is_seen_in_its_group(relu, stand_in):
+def test_nan_is_seen_in_its_group(stand_in):
     _, fast = both("group_norm")
     x, gy, gamma, beta = arrays((2, 6, 13, 11))
     x[1, 2, 3, 7] = np.nan
     x, gy, gamma, beta = (planes(stand_in, a) for a in (x, gy, gamma, beta))
-    y, mean, rstd = fast.forward(x, gamma, beta, 3, EPS, relu)
+    y, mean, rstd = fast.forward(x, gamma, beta, 3, EPS)
     gx, ggamma, _ = fast.backward(gy, x, gamma, mean, rstd)
     y, mean, gx, ggamma = (stand_in.asnumpy(a) for a in (y, mean, gx, ggamma))
     np.testing.assert_array_equal(np.isnan(mean[..., 0]), [[False] * 3, [False, True, False]])

@@ -1,6 +1,5 @@
-"""What is asked of all CUDA siblings: chosen, called as the maths is, right through every public op, twice the same."""
+"""All namesakes for the GPU: chosen, called as the maths is, right in every public op, twice the same."""
 
-import importlib
 import inspect
 import pathlib
 import re
@@ -9,40 +8,46 @@ import numpy as np
 import pytest
 from arrays import rand, value_and_grads
 from catalogue import ENTRIES
+from stand_in import both, chosen
 
 import tinyseg
 from tinyseg import backend, models, no_grad, ops, optim, using
 
 PACKAGE = pathlib.Path(tinyseg.__file__).parent
-SIBLINGS = [p for p in sorted(PACKAGE.rglob("*_cuda.py")) if p.with_name(p.name.replace("_cuda", "")).exists()]
-siblings = pytest.mark.parametrize("path", SIBLINGS, ids=lambda path: path.stem)
+OPS = {path.stem for path in (PACKAGE / "ops").glob("*.py")} - {"__init__"}
+NAMESAKES = sorted(OPS & {path.stem for path in (PACKAGE / "fast" / "gpu").glob("*.py")})
+namesakes = pytest.mark.parametrize("op", NAMESAKES)
 
 
-def module(path):
-    """The sibling, and the maths file beside it."""
-    name = ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts)
-    return importlib.import_module(name), importlib.import_module(name.removesuffix("_cuda"))
+def test_there_are_namesakes():
+    assert len(NAMESAKES) >= 14
 
 
-@siblings
-def test_a_sibling_is_chosen_for_float32(path, stand_in):
-    fast, maths = module(path)
+@namesakes
+def test_a_namesake_is_chosen_for_float32(op, stand_in):
+    maths, fast = both(op)
     single = stand_in.asarray(rand(2, 4, 5, 3).astype(np.float32))
-    assert backend.kernels(maths.__name__, *[single] * 4) is fast
-    assert backend.kernels(maths.__name__, *[single.astype(np.float64)] * 4) is maths
+    assert chosen(maths.__name__, *[single] * 4) is fast
+    assert chosen(maths.__name__, *[single.astype(np.float64)] * 4) is maths
     with using(kernels="reference"):
-        assert backend.kernels(maths.__name__, *[single] * 4) is maths
+        assert chosen(maths.__name__, *[single] * 4) is maths
 
 
-@siblings
-def test_a_sibling_has_the_functions_of_the_maths(path):
-    fast, maths = module(path)
+@namesakes
+def test_a_namesake_has_the_functions_of_the_maths(op):
+    maths, fast = both(op)
     code = inspect.getsource(maths)
     called = set(re.findall(r"kernels\(__name__[^\n]*\)\.(\w+)\(", code) + re.findall(r"\bk\.(\w+)", code))
     assert called
     for name in called:
         ours, theirs = (inspect.signature(getattr(m, name)).parameters.values() for m in (fast, maths))
         assert [(p.kind, p.default) for p in ours] == [(p.kind, p.default) for p in theirs], name
+
+
+@namesakes
+def test_a_namesake_says_what_it_supports(op):
+    _, fast = both(op)
+    assert callable(fast.supports) and not hasattr(fast, "maths")  # the dispatcher takes the maths
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=[entry[0] for entry in ENTRIES])
@@ -59,22 +64,6 @@ def test_every_op(entry, stand_in):
         np.testing.assert_array_equal(stand_in.asnumpy(a), stand_in.asnumpy(c))
     for a, old in zip(on_device, given, strict=True):
         np.testing.assert_array_equal(stand_in.asnumpy(a), old)
-
-
-ACTIVATED = {
-    "group_norm": lambda x, w, b: ops.group_norm(x, 3, w, b, activation="relu"),
-    "batch_norm": lambda x, w, b: ops.batch_norm(x, None, None, w, b, training=True, activation="relu"),
-}
-
-
-@pytest.mark.parametrize("op", ACTIVATED)
-def test_norms_with_their_relu(op, stand_in):
-    arrays = rand(2, 6, 5, 3), rand(6, seed=1), rand(6, seed=2)
-    with using(kernels="reference"):
-        expected = value_and_grads(ACTIVATED[op], *arrays)
-    found = value_and_grads(ACTIVATED[op], *(stand_in.asarray(a.astype(np.float32)) for a in arrays))
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_allclose(stand_in.asnumpy(a), b, rtol=1e-4, atol=2e-5)
 
 
 @pytest.mark.parametrize("name", ["sdunet", "unet_dw_bn"])

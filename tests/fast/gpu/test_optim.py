@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 from arrays import EPS32, rand
-from stand_in import layouts, planes, strided
+from stand_in import chosen, layouts, planes, strided
 
-from tinyseg import backend, nn, optim, using
-from tinyseg.fast.gpu import optim as optim_cuda
+from tinyseg import nn, optim, using
+from tinyseg.fast.gpu import optim as optim_gpu
 
 SHAPES = [(1,), (0, 3), (7, 5), (3, 2, 1, 9), (1024,), (1025,), (0,), (3, 1031), (65, 4, 3, 3), (0, 2)]
 OPTIMIZERS = [
@@ -56,8 +56,8 @@ def test_gradients_lie_as_they_like_and_are_left_as_they_are(layout, stand_in):
 
 def test_one_launch_for_all_and_a_table_that_stays(stand_in, monkeypatch):
     launches = []
-    monkeypatch.setattr(optim_cuda, "launch", lambda *args: launches.append(args))
-    optim_cuda._table.cache_clear()
+    monkeypatch.setattr(optim_gpu, "launch", lambda *args: launches.append(args))
+    optim_gpu._table.cache_clear()
     parameters = [nn.Parameter(planes(stand_in, rand(*shape).astype(np.float32))) for shape in SHAPES]
     optimizer = optim.AdamW(parameters)
     for p in parameters:
@@ -91,9 +91,9 @@ def test_without_any_gradient_nothing_changes(stand_in):
 def test_what_is_taken(stand_in):
     w, name = planes(stand_in, rand(4, 3, 2).astype(np.float32)), "tinyseg.optim"
     odd, double = strided(stand_in, rand(4, 3, 2).astype(np.float32)), w.astype(np.float64)
-    assert backend.kernels(name, w, odd, w, w, w, odd, w, w) is optim_cuda
+    assert chosen(name, w, odd, w, w, w, odd, w, w) is optim_gpu
     for arrays in ((double,) * 4, (w, double, w, w), (odd, w, w, w), (w, w, w, w, w, w, odd, w)):
-        assert backend.kernels(name, *arrays) is optim
+        assert chosen(name, *arrays) is optim
 
 
 def test_parameters_of_both_precisions(stand_in):

@@ -14,7 +14,7 @@ from tinyseg.fast.gpu import launch as cuda
 
 PACKAGE = pathlib.Path(tinyseg.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.cu"))
-LAUNCHERS = sorted(PACKAGE.rglob("*_cuda.py"))
+LAUNCHERS = sorted(path for path in (PACKAGE / "fast" / "gpu").glob("*.py") if path.name != "launch.py")
 names = {"ids": lambda path: path.relative_to(PACKAGE).as_posix()}
 
 
@@ -75,7 +75,7 @@ def types_of(path):
 
 def test_the_kernels_of_activations_are_compiled_for_float16():
     """The others see parameters, losses in float32 and dropout's mask."""
-    others = {"dropout", "loss", "optim", "weight_standardization"}
+    others = {"dropout", "loss", "optim", "targets", "weight_standardization"}
     assert {path.stem for path in SOURCES if types_of(path) == ["float"]} == others
 
 
@@ -97,13 +97,13 @@ def test_the_compiler_sees_mistakes(nvrtc):
 
 @pytest.mark.parametrize("path", LAUNCHERS, **names)
 def test_what_is_launched_is_there(path):
-    file = path.with_name(path.name.replace("_cuda.py", ".cu"))
+    file = path.with_suffix(".cu")
     names = launched_by(path)
     assert names == (kernels_of(file) if file.exists() else set())
 
 
 def test_every_source_has_its_launcher():
-    assert [path for path in SOURCES if path.with_name(f"{path.stem}_cuda.py") not in LAUNCHERS] == []
+    assert [path for path in SOURCES if path.with_suffix(".py") not in LAUNCHERS] == []
 
 
 @pytest.mark.parametrize("path", SOURCES, **names)

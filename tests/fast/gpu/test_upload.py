@@ -9,7 +9,7 @@ from tinyseg import models, optim
 from tinyseg.backend import devices
 from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.fast.gpu.upload import uploaded
-from tinyseg.training import RunDirectory, evaluate, fit
+from tinyseg.training import RunDirectory, Step, evaluate, fit
 
 
 @pytest.fixture
@@ -79,10 +79,10 @@ def test_fit_learns_the_same_on_the_device(data, tmp_path, stand_in):
     for device in ("cpu", "gpu"):
         model = models.build("sdunet", width=4, levels=2, seed=1).to(device)
         optimizer = optim.Adam(model.parameters(), lr=5e-3)
+        step, run = Step(model, optimizer), RunDirectory(tmp_path / device)
         result = fit(
-            model, optimizer, optim.WarmupLR(optimizer), Loader(data, 3, seed=1),
-            lambda m: evaluate(m, data.images[:, 0], data.labels)[0],
-            epochs=1, run=RunDirectory(tmp_path / device), progress=False,
+            step, Loader(data, 3, seed=1), lambda m: evaluate(m, data.images[:, 0], data.labels)[0],
+            schedule=optim.WarmupLR(optimizer), epochs=1, run=run, progress=False,
         )  # fmt: skip
         histories.append(result["history"])
     for a, b in zip(*histories, strict=True):

@@ -3,15 +3,13 @@
 import numpy as np
 import pytest
 from arrays import EPS32, WINDOWS, rand, spaced, value_and_grads
-from stand_in import LAYOUTS, doubles, reals, within
+from stand_in import LAYOUTS, both, chosen, doubles, reals, within
 
-from tinyseg import backend, ops, using
+from tinyseg import ops, using
 from tinyseg.fast.gpu import launch as cuda
-from tinyseg.fast.gpu import pool as pool_cuda
-from tinyseg.fast.gpu import upsample as upsample_cuda
-from tinyseg.ops import pool
 from tinyseg.ops.window import resolve
 
+(pool, pool_gpu), (upsample, upsample_gpu) = both("pool"), both("upsample")
 SIZES = [(1, 5), (3, 1), (2, 4)]  # N, C
 POOLS = [(7, 5, (2, 2), 2, 0), (6, 8, (2, 2), 2, 0), (2, 3, (2, 2), 2, 0), (9, 2, (2, 2), 2, 0), (8, 7, (2, 2), 1, 0)]
 POOLS += [case[:5] for case in WINDOWS if all(2 * max(p) <= k for p, k in zip(case[5], case[2], strict=True))]
@@ -43,7 +41,7 @@ def test_maxima_and_winners_are_those_of_the_maths(N, C, layout, H, W, kernel, s
     for x in (spaced(N, C, H, W), np.random.default_rng(0).choice(values, (N, C, H, W))):
         x = x.astype(real)
         given = layout(stand_in, x)
-        found = pool_cuda.max_forward(given, kernel, stride, pads, out)
+        found = pool_gpu.max_forward(given, kernel, stride, pads, out)
         for a, b in zip(found, pool.max_forward(x, kernel, stride, pads, out), strict=True):
             assert type(a) is stand_in.ndarray and a.dtype == b.dtype and a.shape == b.shape
             np.testing.assert_array_equal(stand_in.asnumpy(a), b)
@@ -58,7 +56,7 @@ def test_gradients_go_to_the_winners(N, C, layout, H, W, kernel, stride, padding
     _, winner = pool.max_forward(spaced(N, C, H, W), *args[1:], out)
     given = layout(stand_in, gy), layout(stand_in, winner)
     bound = kernel[0] * kernel[1] * EPS32 * pool.max_grad_x(abs(*doubles(gy)), winner, *args)
-    within(stand_in, pool_cuda.max_grad_x(*given, *args), pool.max_grad_x(*doubles(gy), winner, *args), bound, real)
+    within(stand_in, pool_gpu.max_grad_x(*given, *args), pool.max_grad_x(*doubles(gy), winner, *args), bound, real)
     for a, b in zip(given, (gy, winner), strict=True):
         np.testing.assert_array_equal(stand_in.asnumpy(a), b)
 
@@ -73,7 +71,7 @@ def test_averages(N, C, layout, H, W, kernel, stride, padding, real, stand_in):
         ("avg_grad_x", gy, (x.shape, kernel, stride, pads)),
     ):
         given = layout(stand_in, a)
-        found, maths = getattr(pool_cuda, name)(given, *rest), getattr(pool, name)
+        found, maths = getattr(pool_gpu, name)(given, *rest), getattr(pool, name)
         bound = (kernel[0] * kernel[1] + 2) * EPS32 * maths(abs(*doubles(a)), *rest)
         within(stand_in, found, maths(*doubles(a), *rest), bound, real)
         np.testing.assert_array_equal(stand_in.asnumpy(given), a)
@@ -88,7 +86,7 @@ def test_upsampling(N, C, layout, H, W, factor, mode, real, stand_in):
     taps = 9 * factor[0] * factor[1] if mode == "bilinear" else factor[0] * factor[1]
     for name, a in ((f"{mode}_forward", x), (f"{mode}_grad_x", gy)):
         given = layout(stand_in, a)
-        found, maths = getattr(upsample_cuda, name)(given, factor), getattr(upsample_cuda.maths, name)
+        found, maths = getattr(upsample_gpu, name)(given, factor), getattr(upsample, name)
         bound = (taps + 4) * EPS32 * maths(abs(*doubles(a)), factor)  # and roundings of the weights
         within(stand_in, found, maths(*doubles(a), factor), bound if mode == "bilinear" or a is gy else 0, real)
         np.testing.assert_array_equal(stand_in.asnumpy(given), a)
@@ -96,22 +94,22 @@ def test_upsampling(N, C, layout, H, W, factor, mode, real, stand_in):
 
 # ----- through the ops -----------------------------------------------------------------
 CALLS = {
-    "max_pool2d": (pool_cuda, lambda x: ops.max_pool2d(x, 2)),
-    "max_pool2d-overlapping": (pool_cuda, lambda x: ops.max_pool2d(x, (3, 2), 1, (1, 0))),
-    "avg_pool2d": (pool_cuda, lambda x: ops.avg_pool2d(x, (3, 2), 1, (1, 0))),
-    "nearest": (upsample_cuda, lambda x: ops.upsample(x, (2, 3))),
-    "bilinear": (upsample_cuda, lambda x: ops.upsample(x, (2, 3), "bilinear")),
+    "max_pool2d": (pool, pool_gpu, lambda x: ops.max_pool2d(x, 2)),
+    "max_pool2d-overlapping": (pool, pool_gpu, lambda x: ops.max_pool2d(x, (3, 2), 1, (1, 0))),
+    "avg_pool2d": (pool, pool_gpu, lambda x: ops.avg_pool2d(x, (3, 2), 1, (1, 0))),
+    "nearest": (upsample, upsample_gpu, lambda x: ops.upsample(x, (2, 3))),
+    "bilinear": (upsample, upsample_gpu, lambda x: ops.upsample(x, (2, 3), "bilinear")),
 }
 
 
 @pytest.mark.parametrize("limit", [2**31, 200, 100])
-@pytest.mark.parametrize(("fast", "f"), CALLS.values(), ids=CALLS)
-def test_through_the_op(fast, f, limit, stand_in, monkeypatch):
+@pytest.mark.parametrize(("maths", "fast", "f"), CALLS.values(), ids=CALLS)
+def test_through_the_op(maths, fast, f, limit, stand_in, monkeypatch):
     """With room for all arrays, for an input of 140 elements but not every output, or only for small outputs."""
     monkeypatch.setattr(cuda, "LIMIT", limit)
     x = stand_in.asarray(single(spaced(2, 2, 7, 5)))
-    assert backend.kernels(fast.maths.__name__, x) is (fast if limit > x.size else fast.maths.module)
-    assert backend.kernels(fast.maths.__name__, x.astype(np.float64)) is fast.maths.module
+    assert chosen(maths.__name__, x) is (fast if limit > x.size else maths)
+    assert chosen(maths.__name__, x.astype(np.float64)) is maths
     found = value_and_grads(f, x)
     with using(kernels="reference"):
         expected = value_and_grads(f, x)

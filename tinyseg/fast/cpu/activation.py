@@ -1,7 +1,7 @@
 """ReLU and sigmoid with numba: one pass over the numbers in the order in which they lie in memory.
 
-Equations and signatures as in `tinyseg.ops.activation`, whose other functions are taken as they are. `exp` and `log1p`
-are polynomials, so that the compiler can compute many at a time; `tinyseg.fast.cpu.loss` uses them too.
+Equations and signatures as in `tinyseg.ops.activation`, which computes softmax and log_softmax itself. `exp` and
+`log1p` are polynomials, so that the compiler can compute many at a time; `tinyseg.fast.cpu.loss` uses them too.
 """
 
 import numpy as np
@@ -9,12 +9,6 @@ from numba import njit, prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
-from tinyseg.ops.activation import (  # noqa: F401
-    log_softmax_forward,
-    log_softmax_grad,
-    softmax_forward,
-    softmax_grad,
-)
 
 CHUNK = 1 << 14  # numbers that one thread works on at a time
 

@@ -1,4 +1,4 @@
-"""Sums and products of two large arrays with numba, in two threads. Everything else takes the maths path.
+"""Sums and products of two large arrays with numba, in two threads. The maths file computes everything else.
 
 The arrays must lie alike in memory, in whatever order of axes: they are then read and written from end to end.
 """

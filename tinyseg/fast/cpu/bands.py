@@ -23,9 +23,10 @@ def pitch_of(C):
     return pitch + LANES if pitch % 1024 == 0 else pitch
 
 
-def transposed(pads, kernel):
-    """Padding of the convolution that is the gradient of one with padding `pads`: k - 1 less what came before."""
-    return tuple((k - 1 - before, k - 1 - after) for k, (before, after) in zip(kernel, pads, strict=True))
+def transposed_pads(pads, kernel, dilation=(1, 1)):
+    """Padding of the convolution that is the gradient of one with padding `pads`: (k - 1)·d less what came before."""
+    reach = ((k - 1) * d for k, d in zip(kernel, dilation, strict=True))
+    return tuple((n - before, n - after) for n, (before, after) in zip(reach, pads, strict=True))
 
 
 @njit(**OPTIONS)

@@ -1,4 +1,4 @@
-"""Batch normalization with numba: one pass over the pixels for the sums, one for what is made with them.
+"""Batch normalization with numba: one pass over the pixels for the sums, one that uses them.
 
 Equations and signatures as in `tinyseg.ops.batch_norm`. The passes also serve `tinyseg.fast.cpu.group_norm`. They see
 an array (I, M), the M = pixels · C floats of each image (here: of the whole batch) as they lie in memory, cut into
@@ -17,7 +17,7 @@ from numba import njit, prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
-from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, clear, copy, fma, keep_where_positive, load, maximum, splat, store
+from tinyseg.fast.cpu.simd import LANES, clear, copy, fma, load, store
 
 WIDE = 256  # floats that a row has at least
 CHUNK = 1 << 15  # floats of a chunk: it stays in the second-level cache
@@ -35,22 +35,22 @@ def statistics(x):
     return mean.reshape(C, 1, 1), var.astype(np.float32).reshape(C, 1, 1)
 
 
-def forward(x, gamma, beta, mean, rstd, relu=False):
+def forward(x, gamma, beta, mean, rstd):
     """Normalize with the statistics given: (N, C, H, W)."""
     x, C = pixels(x), x.shape[1]
-    y = normalize(x.reshape(1, -1), mean.reshape(1, C), rstd.reshape(1, C) * gamma, beta, relu)
+    y = normalize(x.reshape(1, -1), mean.reshape(1, C), rstd.reshape(1, C) * gamma, beta)
     return channels_first(y.reshape(x.shape))
 
 
-def backward(gy, x, gamma, mean, rstd, training, beta=None):
+def backward(gy, x, gamma, mean, rstd, training):
     """Gradients of x, γ and β."""
     gy, x, C, m = pixels(gy), pixels(x), x.shape[1], x.size // x.shape[1]
     mean, rstd = mean.reshape(1, C), rstd.reshape(1, C)
     scale = rstd * gamma
-    args = gy.reshape(1, -1), x.reshape(1, -1), mean, scale, beta
-    gbeta, ggamma = gradient_sums(*args)  # the second still without the factor rstd
+    flat = gy.reshape(1, -1), x.reshape(1, -1)
+    gbeta, ggamma = gradient_sums(*flat, mean)  # the second still without the factor rstd
     centre, slope = (-scale / m * gbeta, -scale / m * rstd**2 * ggamma) if training else (0, 0)
-    gx = gradient(*args, centre, slope)
+    gx = gradient(*flat, mean, scale, centre, slope)
     return channels_first(gx.reshape(x.shape)), (ggamma * rstd)[0].astype(np.float32), gbeta[0].astype(np.float32)
 
 
@@ -65,30 +65,26 @@ def moments(x, C, G):
     return mean, var
 
 
-def normalize(x, mean, scale, beta, relu):
-    """(x - mean) · scale + β, and its ReLU if asked for, with coefficients (I, C) or (C,)."""
+def normalize(x, mean, scale, beta):
+    """Return (x - mean) · scale + β, with coefficients (I, C) or (C,)."""
     y = empty(x.shape)
-    _normalize(x, *in_rows(x, mean, scale, beta), np.float32(0) if relu else NO_FLOOR, y)
+    _normalize(x, *in_rows(x, mean, scale, beta), y)
     return y
 
 
-def gradient_sums(gy, x, mean, scale, beta):
-    """Sums over the pixels of gy and gy · (x - mean), float64 (2, I, C), with gy = 0 where the ReLU gave 0.
-
-    A ReLU came after the normalization if `beta` is not None.
-    """
+def gradient_sums(gy, x, mean):
+    """Sums over the pixels of gy and gy · (x - mean), float64 (2, I, C)."""
     C = mean.shape[1]
     width, _, K = cut(x, C)
     sums = empty((len(x), K, 2, width))
-    relu = beta is not None
-    _gradient_sums(gy, x, *in_rows(x, mean, scale, beta if relu else 0), relu, sums)
+    _gradient_sums(gy, x, *in_rows(x, mean), sums)
     return fold(sums, C)
 
 
-def gradient(gy, x, mean, scale, beta, centre, slope):
-    """Return gy · scale + centre + slope · (x - mean), with coefficients (I, C); for `beta` see `gradient_sums`."""
-    gx, relu = empty(x.shape), beta is not None
-    _gradient(gy, x, *in_rows(x, mean, scale, beta if relu else 0, centre, slope), relu, gx)
+def gradient(gy, x, mean, scale, centre, slope):
+    """Return gy · scale + centre + slope · (x - mean), with coefficients (I, C)."""
+    gx = empty(x.shape)
+    _gradient(gy, x, *in_rows(x, mean, scale, centre, slope), gx)
     return gx
 
 
@@ -207,7 +203,7 @@ def filled_up(x, p, width):
 
 
 @njit(**PARALLEL)
-def _normalize(x, coefficients, rows, floor, y):
+def _normalize(x, coefficients, rows, y):
     I, M = x.shape
     width = coefficients.shape[2]
     K = -(-M // (rows * width))
@@ -216,22 +212,21 @@ def _normalize(x, coefficients, rows, floor, y):
         xs, ys, co = x[n], y[n], coefficients[n].reshape(-1)
         for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
             if p + width <= M:
-                _normalize_row(xs, p, co, width, floor, ys, p)
+                _normalize_row(xs, p, co, width, ys, p)
             else:  # the end of the image is shorter than a row
                 end = filled_up(xs, p, width)
-                _normalize_row(end, 0, co, width, floor, end, 0)
+                _normalize_row(end, 0, co, width, end, 0)
                 copy(ys, p, end, 0, M - p)
 
 
 @njit(**OPTIONS)
-def _normalize_row(x, p, co, width, floor, y, target):
+def _normalize_row(x, p, co, width, y, target):
     for c in range(0, width, LANES):
-        z = fma(load(x, p + c) - load(co, c), load(co, width + c), load(co, 2 * width + c))
-        store(y, target + c, maximum(splat(floor), z))
+        store(y, target + c, fma(load(x, p + c) - load(co, c), load(co, width + c), load(co, 2 * width + c)))
 
 
 @njit(**PARALLEL)
-def _gradient_sums(gy, x, coefficients, rows, relu, sums):
+def _gradient_sums(gy, x, coefficients, rows, sums):
     I, K, _, width = sums.shape
     M = x.shape[1]
     for task in prange(I * K):
@@ -240,25 +235,21 @@ def _gradient_sums(gy, x, coefficients, rows, relu, sums):
         clear(s, 0, 2 * width)
         for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
             if p + width <= M:
-                _gradient_sums_row(gs, xs, p, co, width, relu, s)
+                _gradient_sums_row(gs, xs, p, co, width, s)
             else:
-                _gradient_sums_row(filled_up(gs, p, width), filled_up(xs, p, width), 0, co, width, relu, s)
+                _gradient_sums_row(filled_up(gs, p, width), filled_up(xs, p, width), 0, co, width, s)
 
 
 @njit(**OPTIONS)
-def _gradient_sums_row(gy, x, p, co, width, relu, s):
+def _gradient_sums_row(gy, x, p, co, width, s):
     for c in range(0, width, LANES):
-        # Not g itself is masked: its load would have to wait for the mask.
-        on, d, g = splat(np.float32(1)), load(x, p + c) - load(co, c), load(gy, p + c)
-        if relu:
-            z = fma(d, load(co, width + c), load(co, 2 * width + c))
-            on, d = keep_where_positive(on, z), keep_where_positive(d, z)
-        store(s, c, fma(g, on, load(s, c)))
-        store(s, width + c, fma(g, d, load(s, width + c)))
+        g = load(gy, p + c)
+        store(s, c, g + load(s, c))
+        store(s, width + c, fma(g, load(x, p + c) - load(co, c), load(s, width + c)))
 
 
 @njit(**PARALLEL)
-def _gradient(gy, x, coefficients, rows, relu, gx):
+def _gradient(gy, x, coefficients, rows, gx):
     I, M = x.shape
     width = coefficients.shape[2]
     K = -(-M // (rows * width))
@@ -267,17 +258,15 @@ def _gradient(gy, x, coefficients, rows, relu, gx):
         gs, xs, co, out = gy[n], x[n], coefficients[n].reshape(-1), gx[n]
         for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
             if p + width <= M:
-                _gradient_row(gs, xs, p, co, width, relu, out)
+                _gradient_row(gs, xs, p, co, width, out)
             else:
                 end = filled_up(gs, p, width)
-                _gradient_row(end, filled_up(xs, p, width), 0, co, width, relu, end)
+                _gradient_row(end, filled_up(xs, p, width), 0, co, width, end)
                 copy(out, p, end, 0, M - p)
 
 
 @njit(**OPTIONS)
-def _gradient_row(gy, x, p, co, width, relu, gx):
+def _gradient_row(gy, x, p, co, width, gx):
     for c in range(0, width, LANES):
-        d, g, scale = load(x, p + c) - load(co, c), load(gy, p + c), load(co, width + c)
-        if relu:
-            scale = keep_where_positive(scale, fma(d, scale, load(co, 2 * width + c)))
-        store(gx, p + c, fma(g, scale, fma(d, load(co, 4 * width + c), load(co, 3 * width + c))))
+        mean_part = fma(load(x, p + c) - load(co, c), load(co, 3 * width + c), load(co, 2 * width + c))
+        store(gx, p + c, fma(load(gy, p + c), load(co, width + c), mean_part))

@@ -9,9 +9,9 @@ overlap, are the rows of the matrix that im2col would write out. 3x3 convolution
 import numpy as np
 from numba import njit, prange
 
-from tinyseg.fast.cpu import winograd as winograd
+from tinyseg.fast.cpu import winograd
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed
+from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed_pads
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.gemm import outer_panel, padded, rows_of_panel
 from tinyseg.fast.cpu.prepared import prepared
@@ -68,7 +68,7 @@ def convolve(x, x2, w, b, floor, stride, pads, y, repeat=1, spread=(1, 1), every
 
 def convolve_transposed(gy, w, stride, pads, gx):
     """gx = the gradient of the input of a convolution with weights w (K, C, KH, KW)."""
-    pads = transposed(pads, w.shape[2:])
+    pads = transposed_pads(pads, w.shape[2:])
     flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
     convolve(gy, NOTHING, flipped, padded(np.zeros(len(flipped))), NO_FLOOR, (1, 1), pads, gx, spread=stride)
 

@@ -6,7 +6,7 @@ Equations and signatures as in `tinyseg.ops.fused_conv`; the convolutions themse
 import numpy as np
 from numba import njit, prange
 
-from tinyseg.fast.cpu import upsampled_conv as upsampled_conv
+from tinyseg.fast.cpu import upsampled_conv
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING
 from tinyseg.fast.cpu.channels_last import FAST, channels_first, pixels, threads
@@ -16,7 +16,7 @@ from tinyseg.fast.cpu.gemm import padded
 from tinyseg.fast.cpu.simd import NO_FLOOR
 from tinyseg.fast.cpu.upsample import sum_blocks
 
-MANY = 2048
+MANY = 2048  # pixels from which on `upsampled_conv` pays for its arithmetic on the weights
 
 
 def supports(w, b, *xs):
@@ -60,7 +60,7 @@ def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
 
 
 def _simply_upsampled(xs, stride, factor):
-    """Whether this is a case of `upsampled_conv_numba`, with pixels enough to pay for its arithmetic on weights."""
+    """Whether this is a case for `tinyseg.fast.cpu.upsampled_conv`, with enough pixels for it to pay."""
     N, _, H, W = xs[0].shape
     return factor > 1 and len(xs) == 1 and stride == (1, 1) and N * H * W >= MANY
 

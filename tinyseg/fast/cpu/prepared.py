@@ -13,26 +13,27 @@ from numba import njit, prange
 from tinyseg.autograd import is_grad_enabled
 from tinyseg.fast.cpu.channels_last import PARALLEL
 
-_made = {}  # id of the weights: {form: (weak reference to the weights, fingerprint, what was made)}
+_cache = {}  # id of the weights: {form: (weak reference to the weights, fingerprint, what was made)}
 
 
 def prepared(w, form, make):
     """Return `make()`, which depends on the array `w` alone, or what it returned the last time for this `form`."""
     key = id(w)
     if is_grad_enabled():
-        _made.pop(key, None)  # about to be trained: do not keep what will not be used
+        _cache.pop(key, None)  # w is about to be trained, and would change before this is used again
         return make()
-    mark = fingerprint(w)
-    of, old_mark, value = _made.get(key, {}).get(form, (None, None, None))
-    if of is None or of() is not w or mark != old_mark:
+    now = fingerprint(w)
+    weights, before, value = _cache.get(key, {}).get(form, (None, None, None))
+    if weights is None or weights() is not w or now != before:
         value = make()
-        _made.setdefault(key, {})[form] = weakref.ref(w, lambda _, made=_made: made.pop(key, None)), mark, value
+        of_w = weakref.ref(w, lambda _, cache=_cache: cache.pop(key, None))
+        _cache.setdefault(key, {})[form] = of_w, now, value
     return value
 
 
 def remembered(w):
     """Return what is remembered for the array `w`: a list, with what was made for each form."""
-    return [value for _, _, value in _made.get(id(w), {}).values()]
+    return [value for _, _, value in _cache.get(id(w), {}).values()]
 
 
 def fingerprint(w):

@@ -14,25 +14,20 @@ from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import load_band
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, pixels, threads, whole_vectors
 from tinyseg.fast.cpu.channels_last import float32 as all_float32
-from tinyseg.fast.cpu.depthwise_conv import (
-    band_rows,
-    correlate_gradient,
-    correlate_transposed,
-    taps_of,
-    windows,
-)
+from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, taps_of
 from tinyseg.fast.cpu.fused_conv import halves
 from tinyseg.fast.cpu.gemm import outer, packed, padded, product, summed
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, keep_where_positive, load, store
 from tinyseg.fast.cpu.upsample import sum_blocks
+from tinyseg.fast.cpu.windows import band_rows, windows
 
 LONGEST = 256  # pixels in one sum of `outer`
 
 
-def supports(*arrays):
-    """float32, and at most two inputs to join (the arrays are wd, wp, b or gy, and the xs)."""
-    return all_float32(*arrays) and len(arrays) <= 5
+def supports(wd, wp, b, *xs):
+    """float32, and at most two inputs to join; in the backward pass gy stands in for b."""
+    return all_float32(wd, wp, b, *xs) and len(xs) <= 2
 
 
 def forward(xs, wd, wp, b, stride, pads, out, factor, relu):

@@ -1,6 +1,6 @@
 """Concatenation of channels with numba: of each pixel, the channels of two arrays are copied at a time.
 
-Equations and signatures as in `tinyseg.ops.shape`; along other axes, the maths path computes.
+Equations and signatures as in `tinyseg.ops.shape`; along other axes the maths file computes.
 """
 
 from itertools import pairwise, zip_longest

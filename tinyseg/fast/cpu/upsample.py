@@ -2,8 +2,8 @@
 
 Equations and signatures as in `tinyseg.ops.upsample`. Of the interpolation matrices A and B, and of their transposes,
 only what is not 0 is kept: each row is a *first* column and a few weights. So one kernel computes A X Bᵀ and Aᵀ GY B,
-each pixel of the result gathered from those that it depends on. Of fewer channels than a vector has, the maths path's
-matrix products are faster.
+each pixel of the result gathered from those that it depends on. With fewer channels than a vector has lanes, the matrix
+products of the maths file are faster, and it computes.
 """
 
 import functools
@@ -14,8 +14,6 @@ from numba import njit, prange
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import FAST, PARALLEL, channels_first, float32, pixels
 from tinyseg.fast.cpu.simd import LANES, fma, load, splat, store
-from tinyseg.ops.upsample import bilinear_forward as forward_of_few
-from tinyseg.ops.upsample import bilinear_grad_x as grad_x_of_few
 
 supports = float32
 
@@ -37,7 +35,7 @@ def nearest_grad_x(gy, factor):
 def bilinear_forward(x, factor):
     """Interpolate both axes: A X Bᵀ."""
     if x.shape[1] < LANES:
-        return forward_of_few(x, factor)
+        return NotImplemented
     x, (fh, fw) = pixels(x), factor
     N, H, W, C = x.shape
     y = empty((N, H * fh, W * fw, C))
@@ -48,7 +46,7 @@ def bilinear_forward(x, factor):
 def bilinear_grad_x(gy, factor):
     """The transposed maps: Aᵀ GY B."""
     if gy.shape[1] < LANES:
-        return grad_x_of_few(gy, factor)
+        return NotImplemented
     gy, (fh, fw) = pixels(gy), factor
     N, OH, OW, C = gy.shape
     H, W = OH // fh, OW // fw

@@ -1,6 +1,6 @@
-"""Launches activation.cu: the functions of activation.py on float32 and float16 arrays of the GPU.
+"""Launches activation.cu: the functions of `tinyseg.ops.activation` on float32 and float16 arrays of the GPU.
 
-A softmax over more than CLASSES is left to the maths file: one thread would have too long a way.
+A softmax over more than CLASSES classes is left to the maths: one thread would have to add up too many.
 """
 
 import math
@@ -42,26 +42,18 @@ def sigmoid_grad(gy, y):
 
 
 def softmax_forward(x, axis):
-    if x.shape[axis] > CLASSES:
-        return NotImplemented
     return _along(kernel("softmax_forward", x.dtype), axis, x)
 
 
 def softmax_grad(gy, y, axis):
-    if y.shape[axis] > CLASSES:
-        return NotImplemented
     return _along(kernel("softmax_grad", gy.dtype), axis, gy, y)
 
 
 def log_softmax_forward(x, axis):
-    if x.shape[axis] > CLASSES:
-        return NotImplemented
     return _along(kernel("log_softmax_forward", x.dtype), axis, x)
 
 
 def log_softmax_grad(gy, y, axis):
-    if y.shape[axis] > CLASSES:
-        return NotImplemented
     return _along(kernel("log_softmax_grad", gy.dtype), axis, gy, y)
 
 
@@ -73,6 +65,8 @@ def _each(function, *arrays):
 
 def _along(function, axis, *arrays):
     shape = arrays[0].shape
+    if shape[axis] > CLASSES:
+        return NotImplemented
     out, A, inner = devices.cp.empty(shape, arrays[0].dtype), shape[axis], math.prod(shape[axis:][1:])
     pixels = out.size // A
     launch(function, blocks_for(pixels), *(contiguous(a) for a in arrays), out, pixels, A, inner)

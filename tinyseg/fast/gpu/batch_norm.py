@@ -1,6 +1,7 @@
-"""Launches batch_norm.cu: the functions of batch_norm.py on float32 and float16 arrays of the GPU.
+"""Launches batch_norm.cu: the functions of `tinyseg.ops.batch_norm` on float32 and float16 arrays of the GPU.
 
-What group_norm_cuda.py shares is here too. `D` and `sets` say which planes have a mean in common: see batch_norm.cu.
+Group normalization shares the passes over the planes. `D` and `sets` say which planes have a mean in common: see
+batch_norm.cu.
 """
 
 import numpy as np
@@ -23,49 +24,43 @@ def statistics(x):
     return mean.reshape(C, 1, 1), var.reshape(C, 1, 1)
 
 
-def forward(x, gamma, beta, mean, rstd, relu=False):
-    return normalize(contiguous(x), *floats(gamma, beta, mean, rstd), 1, x.shape[1], relu)
+def forward(x, gamma, beta, mean, rstd):
+    return normalize(contiguous(x), *floats(gamma, beta, mean, rstd), 1, x.shape[1])
 
 
-def backward(gy, x, gamma, mean, rstd, training, beta=None):
+def backward(gy, x, gamma, mean, rstd, training):
     N, C, m = *x.shape[:2], x.size // x.shape[1]
-    args = arguments(gy, x, gamma, beta, mean, rstd)
-    partial, slices = gradient_sums(*args, 1, C)
+    (gy, x), (gamma, mean, rstd) = contiguous(gy, x), floats(gamma, mean, rstd)
+    partial, slices = gradient_sums(gy, x, mean, rstd, 1, C)
     sums = fold(partial, slices, C, N, C)
-    gx = gradient(*args, sums if training else None, 1 / m, True, 1, C)
+    gx = gradient(gy, x, gamma, mean, rstd, sums if training else None, 1 / m, True, 1, C)
     return gx, sums[1], sums[0]
 
 
 # ----- passes over the planes ----------------------------------------------------------
-def arguments(gy, x, gamma, beta, mean, rstd):
-    """The arrays that both passes of backward take, in C order; beta, which may be None, in its place."""
-    (gy, x), (gamma, mean, rstd) = contiguous(gy, x), floats(gamma, mean, rstd)
-    return gy, x, gamma, None if beta is None else floats(beta), mean, rstd
-
-
-def normalize(x, gamma, beta, mean, rstd, D, sets, relu):
-    """(x - mean) · rstd · γ + β, and its ReLU if asked for."""
+def normalize(x, gamma, beta, mean, rstd, D, sets):
+    """Return (x - mean) · rstd · γ + β."""
     y = devices.cp.empty(x.shape, x.dtype)
     blocks, sizes, threads = _planes(x, D, sets)
-    launch(kernel("normalize", x.dtype), blocks, x, gamma, beta, mean, rstd, y, *sizes, relu, threads=threads)
+    launch(kernel("normalize", x.dtype), blocks, x, gamma, beta, mean, rstd, y, *sizes, threads=threads)
     return y
 
 
-def gradient_sums(gy, x, gamma, beta, mean, rstd, D, sets):
-    """Sums of gy and of gy x̂ over each slice, (2, planes · slices); slices of a plane."""
+def gradient_sums(gy, x, mean, rstd, D, sets):
+    """Return the sums of gy and of gy x̂ over each slice, (2, planes · slices), and the number of slices of a plane."""
     blocks, sizes, threads = _planes(x, D, sets)
     sums = devices.cp.empty((2, blocks), np.float32)
-    args = gy, x, gamma, beta, mean, rstd, sums[0], sums[1], *sizes
+    args = gy, x, mean, rstd, sums[0], sums[1], *sizes
     launch(kernel("gradient_sums", x.dtype), blocks, *args, threads=threads)
     return sums, blocks // (x.shape[0] * x.shape[1])
 
 
-def gradient(gy, x, gamma, beta, mean, rstd, sums, share, gamma_missing, D, sets):
-    """Gradient of x, from the sums over sets, (2, sets) or None."""
+def gradient(gy, x, gamma, mean, rstd, sums, share, gamma_missing, D, sets):
+    """Return the gradient of x, from the sums over sets, (2, sets) or None."""
     gx = devices.cp.empty(x.shape, x.dtype)
     blocks, sizes, threads = _planes(x, D, sets)
     one, two = (None, None) if sums is None else (sums[0], sums[1])
-    args = gy, x, gamma, beta, mean, rstd, one, two, share, gamma_missing, gx, *sizes
+    args = gy, x, gamma, mean, rstd, one, two, share, gamma_missing, gx, *sizes
     launch(kernel("gradient", x.dtype), blocks, *args, threads=threads)
     return gx
 

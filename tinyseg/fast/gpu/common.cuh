@@ -12,17 +12,17 @@ struct half {
     return x;
   }
   __device__ void operator=(float x) { asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(x)); }
-#else  // tests/cuda_on_cpu.py
+#else  // tests/gpu_stand_in/cuda_on_cpu.py
   operator float() const { return host::from_half(bits); }
   void operator=(float x) { bits = host::to_half(x); }
 #endif
 };
 
-// The type of activations and of their gradients, chosen by `tinyseg.cuda.load`. Parameters, statistics and sums are
-// float in any case.
+// The type of activations and of their gradients, chosen by `tinyseg.fast.gpu.launch.load`. Parameters, statistics and
+// sums are float in any case.
 typedef REAL real;
 
-// Index of this thread among all of the grid (x); sums of products in a wider type, lest they overflow below the limit.
+// Index of this thread among all of the grid (x). The product needs a wider type: it may exceed an int before the limit.
 __device__ inline int thread_index() { return (int)((long long)blockIdx.x * blockDim.x + threadIdx.x); }
 
 // The sum of `value` over the block, in every thread. Pairs, pairs of pairs ...: the same order every time, so that

@@ -1,8 +1,8 @@
 """Convolution on the GPU: columns written by conv2d.cu, multiplied by cuBLAS, a tile of the workspace at a time.
 
-Equations as in `tinyseg.ops.conv2d`, whose functions are here for float32 and float16 arrays. The columns of all images
-make one matrix: small images fill the GPU together, and large ones are cut into tiles. `convolve` and `gradients` do
-the work, for fused_conv_cuda.py too.
+The functions of `tinyseg.ops.conv2d` for float32 and float16 arrays. The columns of all images make one matrix: small
+images fill the GPU together, and large ones are cut into tiles. `convolve` and `gradients` do the work, for the fused
+convolution too.
 """
 
 from tinyseg.backend import devices
@@ -45,17 +45,17 @@ def convolve(xs, w, b, stride, pads, out, factor=1, relu=False):
     pixels = N * out[0] * out[1]
     for first, cols in tiles(W.shape[1], pixels, y.dtype):
         im2col(x, cols, w.shape, stride, pads, out, factor, first)
-        there = N == 1 and cols.shape[1] == pixels  # y itself is W cols(X)
-        z = product(W, cols, out=y.reshape(K, pixels) if there else None)
-        if relu or b is not None or not there:
+        in_place = N == 1 and cols.shape[1] == pixels  # y itself is W cols(X)
+        z = product(W, cols, out=y.reshape(K, pixels) if in_place else None)
+        if relu or b is not None or not in_place:
             finish(z, b, y, relu, first)
     return y
 
 
 def gradients(g, out, xs, w, w_shape, stride, pads, factor=1, needs_x=True, x_shapes=()):
-    """Gradients of w, None without xs, and of the xs, a tuple (None without w or if `needs_x` is False).
+    """Return the gradient of w (None without xs) and a tuple of those of the xs (None if `needs_x` is False).
 
-    `g` (K, N·OH·OW) is the gradient of W cols(X); `x_shapes` stands for the xs where these are None.
+    `g` (K, N·OH·OW) is the gradient of W cols(X); `x_shapes` gives the shapes if the xs are None.
     """
     cp, (K, C, KH, KW), gw = devices.cp, w_shape, None
     shapes = x_shapes or [x.shape for x in xs]

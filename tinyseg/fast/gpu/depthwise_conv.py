@@ -1,7 +1,8 @@
-"""Launches depthwise_conv.cu: the functions of depthwise_conv.py on float32 and float16 arrays of the GPU.
+"""Launches depthwise_conv.cu: the functions of `tinyseg.ops.depthwise_conv` on float32 and float16 arrays of the GPU.
 
-`correlate` and its two gradients do the work, for separable_conv_cuda.py too: their input is one array or two that are
-joined, upsampled by a factor; with `by_channel` d and gd are (C, N, OH, OW).
+A dilation above 1 is left to the maths. `correlate` and its two gradients do the work, for the separable convolution
+too: their input is one array, or two that are joined, upsampled by a factor; with `by_channel` d and gd are
+(C, N, OH, OW).
 """
 
 import numpy as np
@@ -22,20 +23,20 @@ def supports(x, *w):
     return cuda.supports_real(x) and cuda.supports(*w)
 
 
-def forward(x, w, stride, pads, out):
-    if not fits((*x.shape[:2], *out)):
+def forward(x, w, stride, pads, out, dilation=(1, 1)):
+    if dilation != (1, 1) or not fits((*x.shape[:2], *out)):
         return NotImplemented
     return correlate((x,), w, stride, pads, out)
 
 
-def grad_x(gy, w, x_shape, stride, pads):
-    if not fits(x_shape, gy.shape):
+def grad_x(gy, w, x_shape, stride, pads, dilation=(1, 1)):
+    if dilation != (1, 1) or not fits(x_shape, gy.shape):
         return NotImplemented
     return correlate_transposed(gy, w, [x_shape], stride, pads)[0]
 
 
-def grad_w(x, gy, w_shape, stride, pads):
-    if not fits(gy.shape):
+def grad_w(x, gy, w_shape, stride, pads, dilation=(1, 1)):
+    if dilation != (1, 1) or not fits(gy.shape):
         return NotImplemented
     return correlate_gradient((x,), gy, w_shape, stride, pads)
 
@@ -92,7 +93,7 @@ def correlate_gradient(xs, gd, w_shape, stride, pads, factor=1, by_channel=False
 
 
 def halves(xs):
-    """Return the one or two inputs in C order, None in the place of the second where there is one."""
+    """Return the one or two inputs in C order; None in the place of the second if there is one."""
     return contiguous(xs[0]), contiguous(xs[1]) if len(xs) > 1 else None
 
 

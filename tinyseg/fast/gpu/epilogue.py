@@ -1,7 +1,7 @@
 """Launches epilogue.cu: bias and ReLU after the matrix product of a convolution, and their gradients before the next.
 
-On the GPU the pixels of all images are the columns of one matrix, (K, N·P) where the image has P pixels: one large
-product in the place of N small ones, whose transpose cuBLAS takes as it lies.
+On the GPU the pixels of all images are the columns of one matrix, (K, N·P) for images of P pixels: one large product
+instead of N small ones, whose transpose cuBLAS takes as it lies.
 """
 
 import numpy as np
@@ -28,10 +28,10 @@ def unfinish(gy, y):
     gy, y, (N, K, OH, OW) = contiguous(gy), None if y is None else contiguous(y), gy.shape
     count = N * OH * OW
     parts = max(1, min(count // (8 * THREADS), blocks_for(BLOCKS, K)))
-    there = y is None and N == 1  # gy is g
-    g = gy.reshape(K, count) if there else devices.cp.empty((K, count), gy.dtype)
+    unchanged = y is None and N == 1  # gy is g
+    g = gy.reshape(K, count) if unchanged else devices.cp.empty((K, count), gy.dtype)
     gb = devices.cp.empty((parts, K), np.float32)
-    launch(kernel("unfinish", gy.dtype), parts * K, gy, y, None if there else g, gb, parts, N, K, OH * OW,
+    launch(kernel("unfinish", gy.dtype), parts * K, gy, y, None if unchanged else g, gb, parts, N, K, OH * OW,
            threads=threads_for(blocks_for(count, parts)))  # fmt: skip
     return g, gb.sum(axis=0) if parts > 1 else gb[0]
 

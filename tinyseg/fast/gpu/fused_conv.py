@@ -1,6 +1,6 @@
 """Convolution on the GPU that joins, upsamples, adds a bias and applies a ReLU on the way.
 
-Equations and signatures as in `tinyseg.ops.fused_conv`; the convolutions themselves are in conv2d_cuda.py.
+The functions of `tinyseg.ops.fused_conv`; the convolution itself is in conv2d.py beside this file.
 """
 
 from tinyseg.fast.gpu import launch as cuda
@@ -9,7 +9,7 @@ from tinyseg.fast.gpu.epilogue import unfinish
 
 
 def supports(w, b, *xs):
-    """All float32, or float16 with float32 weights; at most two inputs to join (in the place of b stands gy too)."""
+    """All float32, or float16 with float32 weights; at most two inputs to join. In backward b is gy."""
     of_one_type = cuda.supports(w, b) and cuda.supports_real(*xs) or cuda.supports(w) and cuda.supports_real(b, *xs)
     return of_one_type and len(xs) <= 2
 

@@ -1,28 +1,29 @@
-"""group_norm.py on float32 and float16 arrays of the GPU, with the kernels of slices.cu and batch_norm.cu.
+"""Launches slices.cu and batch_norm.cu: the functions of `tinyseg.ops.group_norm` on float32 and float16 arrays.
 
 The G groups of an image lie one after the other: to the sums they are N·G planes. The passes that know channels go
 through planes (n, c), each with the mean of its group.
 """
 
-from tinyseg.fast.gpu.batch_norm import arguments, gradient, gradient_sums, normalize, supports
+from tinyseg.fast.gpu.batch_norm import gradient, gradient_sums, normalize, supports
 from tinyseg.fast.gpu.launch import contiguous, floats
 from tinyseg.fast.gpu.slices import fold, moments
 
 __all__ = ["backward", "forward", "supports"]
 
 
-def forward(x, gamma, beta, G, eps, relu=False):
+def forward(x, gamma, beta, G, eps):
     x, (gamma, beta) = contiguous(x), floats(gamma, beta)
     N, C = x.shape[:2]
     mean, rstd = moments(x, 1, N * G, float(eps))
-    y = normalize(x, gamma, beta, mean, rstd, C // G, N * G, relu)
+    y = normalize(x, gamma, beta, mean, rstd, C // G, N * G)
     return y, mean.reshape(N, G, 1), rstd.reshape(N, G, 1)
 
 
-def backward(gy, x, gamma, mean, rstd, beta=None):
-    args = arguments(gy, x, gamma, beta, mean, rstd)
+def backward(gy, x, gamma, mean, rstd):
     (N, C), G = x.shape[:2], mean.shape[1]
-    partial, slices = gradient_sums(*args, C // G, N * G)
-    of_groups = fold(partial, slices, C, 1, N * G, floats(gamma))
+    (gy, x), (gamma, mean, rstd) = contiguous(gy, x), floats(gamma, mean, rstd)
+    partial, slices = gradient_sums(gy, x, mean, rstd, C // G, N * G)
+    of_groups = fold(partial, slices, C, 1, N * G, gamma)
     gbeta, ggamma = fold(partial, slices, C, N, C)
-    return gradient(*args, of_groups, N * G / x.size, False, C // G, N * G), ggamma, gbeta
+    gx = gradient(gy, x, gamma, mean, rstd, of_groups, N * G / x.size, False, C // G, N * G)
+    return gx, ggamma, gbeta

@@ -1,10 +1,13 @@
 """Loading and launching our CUDA kernels: what all files of `tinyseg.fast.gpu` share.
 
-A kernel file begins after ``common.cuh``, which is put before it: indices and sums over a block. Every launch goes
-through `launch`, which sees to what a kernel cannot check for itself: contiguous arrays, the types of the arguments,
-sizes that an int can count.
+``common.cuh`` is put before every kernel file: indices and sums over a block. Every launch goes through `launch`, which
+checks what a kernel cannot check for itself: contiguous arrays, types of the arguments, sizes that an int can count.
 
-Where a kernel says ``real`` it is compiled for activations of float32 and of float16; see `tinyseg.backend.half`.
+A kernel that says ``real`` is compiled for activations of float32 and of float16; see `tinyseg.backend.half`.
+
+A kernel declines what it does not take in one place: types and sizes of its arrays in ``supports(*arrays)``, other
+arguments and sizes of results at the top of the function (``return NotImplemented``). The dispatcher then takes the
+maths.
 """
 
 import functools
@@ -69,7 +72,7 @@ def launch(kernel, blocks, *args, threads=THREADS):
     blocks : int or tuple of int
         Of the grid, along x, y, z.
     *args
-        Of the kernel: arrays of the GPU, None for an array that is not there, ints (C's int), floats (C's float),
+        Of the kernel: arrays of the GPU, None for a missing array, ints (C's int), floats (C's float),
         bools (C's bool) and NumPy's uint32 (C's unsigned).
     threads : int
         In a block.
@@ -85,17 +88,17 @@ def launch(kernel, blocks, *args, threads=THREADS):
 
 
 def blocks_for(size, threads=THREADS):
-    """Number of blocks in which each of `size` elements has a thread."""
+    """Return the number of blocks in which each of `size` elements has a thread."""
     return -(-size // threads)
 
 
 def cut(P):
-    """How kernels that call ``my_slice`` go through planes of `P` elements: slices of a plane, threads of a block."""
+    """Return how kernels that call ``my_slice`` go through planes of `P` elements: slices a plane, threads a block."""
     return blocks_for(P, SLICE), threads_for(min(P, SLICE) // 4)
 
 
 def threads_for(size):
-    """Threads of a block for `size` tasks: a power of two, at least a warp and at most THREADS."""
+    """Return the threads of a block for `size` tasks: a power of two, at least a warp and at most THREADS."""
     return min(THREADS, max(32, 1 << (size - 1).bit_length()))
 
 

@@ -24,6 +24,7 @@ extern "C" __global__ void bce_grad(const float* z, const float* t, const float*
   gz[k] = weight[k / inner % length] * ((1 - t[k]) - positive * sigmoid);
 }
 
+// ----- cross-entropy: the pixels (n,i,j) of all images are one plane of M; HW of them make an image. Class -1: ignored.
 extern "C" __global__ void ce(const float* z, const long long* t, const float* weight, float* losses, float* weights,
                               int M, int size, int C, int HW) {
   Slice s = my_slice(M, size);

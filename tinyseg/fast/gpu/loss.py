@@ -1,4 +1,4 @@
-"""Launches loss.cu: the functions of loss.py on float32 arrays of the GPU."""
+"""Launches loss.cu: the functions of `tinyseg.ops.loss` on float32 arrays of the GPU."""
 
 import math
 
@@ -28,9 +28,10 @@ def bce_grad(z, t, weight, pos_weight):
 
 
 def _flat(w, z):
-    """Weights w that broadcast against z, inner, length: element k of z has weight number k // inner % length.
+    """Return weights w that broadcast against z, inner, length: element k of z has weight number k // inner % length.
 
-    That is so if all axes of w that are not 1 stand side by side and are as long as z's; else w is copied to z's shape.
+    That is possible if all axes of w that are not 1 stand side by side and are as long as z's. If not, w is copied to
+    z's shape.
     """
     shape = (1,) * (z.ndim - w.ndim) + w.shape
     long = [k for k, n in enumerate(shape) if n != 1] or [0]
@@ -59,7 +60,7 @@ def ce_grad(z, t, weight):
 
 
 def _pixels(z, t, weight):
-    """The arrays as the kernels take them, and the numbers of pixels, of classes and of pixels in an image."""
+    """Return the arrays as the kernels take them, and the numbers of pixels, of classes and of pixels in an image."""
     return *contiguous(z, t.astype("int64", copy=False), weight), (t.size, z.shape[1], z.shape[2] * z.shape[3])
 
 

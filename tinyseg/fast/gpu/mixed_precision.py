@@ -18,6 +18,7 @@ import math
 import numpy as np
 
 from tinyseg import ops, optim
+from tinyseg.training.step import Figures, Step, count_foreground
 
 
 def in_float16(model):
@@ -157,3 +158,45 @@ class LossScaler:
         """Continue where `state_dict` was taken; an empty state, of a scaler that was not enabled, changes nothing."""
         if self.enabled and state:
             self.factor, self.good = float(state["factor"]), int(state["good"])
+
+
+class MixedPrecisionStep(Step):
+    """A training step in mixed precision; parameters as `tinyseg.training.Step`.
+
+    A step whose loss or gradients overflow is left out: it changes neither weights nor optimizer, and the factor of the
+    loss is halved. Only with the smallest factor is it a sign that training has diverged.
+    """
+
+    def __init__(self, model, optimizer, loss=ops.binary_cross_entropy_with_logits, clip=None):
+        super().__init__(model, optimizer, loss, clip)
+        self.scaler, self.forward = LossScaler(), in_float16(model)
+
+    def __call__(self, x, y):
+        """Train on one batch, as `Step` does."""
+        scaler, optimizer = self.scaler, self.optimizer
+        logits = self.forward(x)
+        loss = self.loss(logits, y)
+        figures = Figures(loss.item(), left_out=not scaler.at_floor)
+        if math.isfinite(figures.loss) or figures.left_out:
+            optimizer.zero_grad()
+            with scaler.quiet():
+                scaler.scale(loss).backward()
+                scaler.unscale_(optimizer)
+                figures.norm = optim.clip_grad_norm(optimizer.parameters, self.clip)
+            figures.updated = scaler.step(optimizer, figures.norm)
+            scaler.update()
+        overlap, predicted, true = count_foreground(logits.data, y)
+        figures.overlap, figures.area = int(overlap), int(predicted) + int(true)
+        return figures
+
+    def columns(self, log):
+        """Return the number of steps that were left out, and the factor."""
+        return {"skipped": log.skipped, "loss_scale": self.scaler.factor}
+
+    def state_dict(self):
+        """Return the state of the scaler."""
+        return self.scaler.state_dict()
+
+    def load_state_dict(self, state):
+        """Continue where `state_dict` was taken."""
+        self.scaler.load_state_dict(state)

@@ -1,7 +1,7 @@
 """Adam on the GPU: optim.cu steps all parameters in one launch; equations in `tinyseg.optim`.
 
-Steps that are captured as a CUDA graph (`tinyseg.fast.gpu.graphs`) clip here too: whether a step may be made, and by what its
-gradients are scaled, is decided on the device.
+Steps that are captured as a CUDA graph (`tinyseg.fast.gpu.graphs`) clip here too: the device decides whether a step may
+be made, and by what its gradients are scaled.
 """
 
 import functools
@@ -37,8 +37,8 @@ def adam_all(parameters, numbers):
         table, blocks = _table(devices.cp, addresses, sizes)
     else:
         rows, blocks = _rows(addresses, sizes)
-        table, go = record.constant(rows), record.go
-        changing = record.changing(lambda: numbers()[2:], np.float32)
+        table, go = record.put_constant(rows), record.go
+        changing = record.put_changing(lambda: numbers()[2:], np.float32)
     scalars = (float(a) for a in (1 - b1, 1 - b2, *others))
     launch(kernel("adam"), blocks, table, len(parameters), *scalars, changing, go)
 
@@ -59,8 +59,8 @@ def _rows(addresses, sizes):
 def clip_and_judge(gradients, max_norm, loss, figures):
     """Scale gradients as `tinyseg.optim.clip_grad_norm`, and decide if Adam may use them, without asking the host.
 
-    Only while a step is recorded. Adam leaves everything as it is where the loss or the norm is not finite (the norm
-    from sums of squares in float32), or class numbers were none.
+    Only while a step is recorded. Adam then leaves everything as it is if the loss or the norm (from sums of squares in
+    float32) is not finite, or if class numbers were wrong.
 
     Parameters
     ----------
@@ -71,8 +71,8 @@ def clip_and_judge(gradients, max_norm, loss, figures):
         Becomes (loss, norm, whether class numbers were wrong, …).
     """
     record, sums = recording(), [(g * g).sum() for g in gradients]
-    table = record.constant(np.array([s.data.ptr for s in sums], np.uint64))
-    limit = record.constant(np.array([max_norm], np.float64))
+    table = record.put_constant(np.array([s.data.ptr for s in sums], np.uint64))
+    limit = record.put_constant(np.array([max_norm], np.float64))
     outputs = figures, record.factor, record.go
     launch(kernel("judge"), 1, table, len(sums), limit, loss, record.wrong, *outputs, threads=32)
     if max_norm < math.inf:

@@ -1,9 +1,10 @@
 """Pointwise convolution on the GPU: products of two matrices each, whose transposes cuBLAS takes as they lie.
 
-Equations and signatures as in `tinyseg.ops.pointwise_conv`. CuPy copies a transposed stack of matrices before it
-multiplies, all of x in grad_w, but not a single matrix. Single matrices throughout, forward and back, are float16
-images, because of a stack in float16 each must begin where cuBLAS's vectors do, and what is recorded for a CUDA graph,
-because `tinyseg.fast.gpu.graphs.products` has no stacks.
+The functions of `tinyseg.ops.pointwise_conv`. CuPy copies a transposed stack of matrices before it multiplies (in
+grad_w all of x), but not a single matrix. So grad_w multiplies image by image. Forward and grad_x leave stacks to the
+maths, with two exceptions that go image by image too: float16, where each matrix of a stack would have to begin where
+cuBLAS's vectors do, and steps that are recorded for a CUDA graph, because `tinyseg.fast.gpu.graphs.products` has no
+stacks.
 """
 
 from tinyseg.backend import devices

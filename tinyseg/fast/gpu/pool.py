@@ -1,4 +1,4 @@
-"""Launches pool.cu: the functions of pool.py on float32 and float16 arrays of the GPU."""
+"""Launches pool.cu: the functions of `tinyseg.ops.pool` on float32 and float16 arrays of the GPU."""
 
 import numpy as np
 

@@ -1,9 +1,9 @@
 """The matrix products of the convolutions on the GPU, by cuBLAS: of float32, or of float16 with sums in float32.
 
-CuPy gives both to cublasGemmEx with CUBLAS_COMPUTE_32F: float16 matrices on the tensor cores, summed in float32, the
-result rounded to float16. So come y and the gradients of activations. A gradient of weights is a sum over all pixels,
-and scaled by the loss scaler: rounded to float16 it would overflow above 65504, so cuBLAS is asked here to leave it in
-float32.
+CuPy gives both to cublasGemmEx with CUBLAS_COMPUTE_32F: float16 matrices are multiplied on the tensor cores, summed in
+float32, and the result is rounded to float16. y and the gradients of activations are computed in this way. A gradient
+of weights is a sum over all pixels, and scaled by the loss scaler: rounded to float16 it would overflow above 65504.
+Here cuBLAS leaves it in float32.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ from tinyseg.fast.gpu.launch import contiguous
 
 
 def product(w, x, out=None):
-    """W @ x in x's type, to which the weights w, (K, C) or a transpose, are rounded."""
+    """Return W @ x in x's type, to which the weights w, (K, C) or a transpose, are rounded."""
     return cublas.product(w.astype(x.dtype, copy=False), x, out)
 
 

@@ -1,8 +1,8 @@
 """Depthwise separable convolution on the GPU: a depthwise kernel that joins and upsamples what it reads, one product.
 
-Equations and signatures as in `tinyseg.ops.separable_conv`. D is (C, N, OH, OW) here, the pixels of all images being
-the columns of one matrix: forward is one product, backward two, whatever the batch. D is not kept for the backward
-pass but computed again: a tenth of a step's traffic, where D would be half of what a layer keeps in memory.
+The functions of `tinyseg.ops.separable_conv`. D is (C, N, OH, OW) here: the pixels of all images are the columns of one
+matrix, so that forward is one product and backward two, whatever the batch. D is not kept for the backward pass but
+computed again: that costs a tenth of a step's traffic, and D would be half of what a layer keeps in memory.
 """
 
 from tinyseg.backend import devices
@@ -14,7 +14,7 @@ from tinyseg.fast.gpu.product import outer, product
 
 
 def supports(wd, wp, b, *xs):
-    """All float32, or float16 with float32 weights; at most two inputs to join (in the place of b stands gy too)."""
+    """All float32, or float16 with float32 weights; at most two inputs to join. In backward b is gy."""
     return cuda.supports(wd) and supports_joined(wp, b, *xs)
 
 

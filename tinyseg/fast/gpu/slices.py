@@ -13,7 +13,7 @@ kernel = load(__file__)
 
 
 def moments(x, outer, sets, eps=None):
-    """Mean and variance of each set, (sets,) each; 1/√(variance + eps) instead of the variance if an `eps` is given."""
+    """Return mean and variance of each set, (sets,) each. With an `eps`, 1/√(variance + eps) replaces the variance."""
     P = x.size // (outer * sets)
     slices, threads = cut(P)
     partial = devices.cp.empty((2, outer * sets * slices), np.float32)
@@ -28,7 +28,7 @@ def moments(x, outer, sets, eps=None):
 
 
 def products(a, b, sets):
-    """Sums of a and of a·b over each of the `sets` planes that make up both arrays: (2, sets)."""
+    """Return the sums of a and of a·b over each of the `sets` planes that make up both arrays: (2, sets)."""
     P = a.size // sets
     slices, threads = cut(P)
     partial = devices.cp.empty((2, sets * slices), a.dtype)

@@ -1,6 +1,6 @@
-// ----- cross-entropy: the pixels (n,i,j) of all images are one plane of M; HW of them make an image
-// Class numbers with -1 for those to be ignored; *wrong becomes 1 if another one is not 0 ... C-1. Where nobody looks
-// before the loss is computed (`blindly`, in a CUDA graph) such a one becomes -1 too, lest weight[k] be none.
+// targets.py on the GPU. Numbers t[q] of M pixels: -1 for the one to be ignored; *wrong becomes 1 if another one is not
+// 0 ... C-1. In a CUDA graph (`blindly`) the loss is computed before anybody looks at *wrong. There a wrong number becomes
+// -1 too, because weight[k] must exist.
 extern "C" __global__ void class_numbers(const long long* t, long long* numbers, int* wrong, int M, int C, bool ignoring,
                                          int ignored, bool blindly) {
   int q = thread_index();

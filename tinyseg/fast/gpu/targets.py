@@ -17,22 +17,22 @@ def class_numbers(t, C, ignore_index):
     ignoring = ignore_index is not None
     if t.size >= LIMIT or (ignoring and not -LIMIT <= ignore_index < LIMIT):
         return NotImplemented
-    t = contiguous(t.astype("int64", copy=False))
-    numbers, record = devices.cp.empty(t.shape, t.dtype), recording()
+    t, record = contiguous(t.astype("int64", copy=False)), recording()
+    numbers = devices.cp.empty(t.shape, t.dtype)
     wrong = devices.cp.zeros(1, "int32") if record is None else record.wrong
     args = t, numbers, wrong, t.size, C, ignoring, int(ignore_index) if ignoring else 0, record is not None
     launch(kernel("class_numbers"), blocks_for(t.size), *args)
-    if record is not None:
-        record.check()  # afterwards: during a capture nothing can be read
-        return numbers, True
-    return numbers, not wrong.item()
+    if record is None:
+        return numbers, not wrong.item()
+    record.note_check()  # the step looks at `wrong` when it is over: during a capture nothing can be read
+    return numbers, True
 
 
 def constant(z, given):
-    """Return numbers as an array: made once, since a copy to the GPU in every step takes time."""
+    """Return numbers as an array. It is made once: a copy to the GPU in every step takes time."""
     record = recording()
     if record is not None:  # a captured step keeps its constants itself
-        return record.constant(np.asarray(given, z.dtype))
+        return record.put_constant(np.asarray(given, z.dtype))
     return _constant(devices.cp, given, z.dtype)
 
 

@@ -9,7 +9,7 @@ def uploaded(batches, device):
     """Go through batches, each moved to a device.
 
     On the GPU every batch is copied while the step before it is computed: from page-locked ("pinned") memory, which the
-    GPU reads by itself, on a stream of its own. So a batch is asked for one step before it is needed.
+    GPU reads by itself, on a stream of its own. A batch is therefore taken from `batches` one step before it is needed.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def uploaded(batches, device):
 
 
 def _start(batch, stream):
-    """Begin to copy a batch. Returns its arrays, what they are copied from, and the event of having arrived."""
+    """Begin to copy a batch. Return its arrays, what they are copied from, and the event of their arrival."""
     cp = devices.cp
     sources = [pinned(a) for a in batch]
     arrays = [cp.empty(a.shape, a.dtype) for a in sources]

@@ -1,7 +1,7 @@
-"""Launches upsample.cu: the functions of upsample.py on float32 and float16 arrays of the GPU.
+"""Launches upsample.cu: the functions of `tinyseg.ops.upsample` on float32 and float16 arrays of the GPU.
 
-The maths file multiplies with whole interpolation matrices, nearly all zeros, made on the host; here each output adds
-up the few values that it depends on.
+The maths multiplies with whole interpolation matrices, made on the host and nearly all zeros. Here each output adds up
+the few values that it depends on.
 """
 
 from tinyseg.backend import devices

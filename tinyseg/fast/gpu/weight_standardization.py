@@ -1,4 +1,4 @@
-"""Launches weight_standardization.cu: the functions of weight_standardization.py on float32 arrays of the GPU.
+"""Launches weight_standardization.cu: the functions of `tinyseg.ops.weight_standardization` on float32 arrays.
 
 `axes` are all, or all but the first: sets of weights lie one after the other.
 """

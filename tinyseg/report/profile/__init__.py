@@ -8,8 +8,8 @@
 Any `tinyseg.nn.Module` will do. A copy of it runs: the model stays as it is.
 
 - `steps`: what is run;  `trace`: one run, watched;  `table`: `summary`
-- `footprint`: `memory`, predicted;  `measured`: the same, measured in a process of its own
-- `timing`: `latency`;  `comparison`: `compare`, whose picture is in `tinyseg.report.profile.picture`
+- `footprint`: `memory`, measured in a process of its own
+- `timing`: `latency`;  `comparison`: `compare`, whose picture is in `picture`
 """
 
 from tinyseg.report.profile.comparison import compare

@@ -1,52 +1,53 @@
-"""How much memory inference or a training step needs: predicted from one forward pass, and measured.
+"""How much memory inference or a training step needs: the peak of a process of its own.
 
-Predicted, in bytes, each part a field of `Memory`:
-
-    weights        parameters and buffers
-    gradients      as large as what is trained
-    moments        Adam's two, each as large
-    input          the batch
-    activations    training: what the graph holds at the end of the forward pass, each array once
-                   inference: the outputs that live at the same time, at the worst moment
-    working        training: gradients of activations at the worst moment of the backward pass, as `_in_backward`
-                   goes through the graph, beyond the activations that are still held then
-    remembered     inference: weights in the form that kernels want (`tinyseg.fast.cpu.prepared`), four times as large for
-                   Winograd's method
-    idle           memory that was used for arrays of other sizes and waits to be used again: a share of activations
-                   and working, found by measuring (`IDLE`). With numba kernels it is what `tinyseg.fast.cpu.arena` keeps
-
-Measured: see `tinyseg.report.profile.measured`.
+The process first runs steps of two small networks, so that the kernels are loaded, and then gets the model. It reports
+its peak over three steps less what it held before: resident memory on the CPU, CuPy's pool on the GPU (without the
+workspace of cuBLAS). If kernels had to be compiled, a second process runs the same again, because the compiler's memory
+is not the model's.
 """
 
-import collections
+import contextlib
 import dataclasses
-import math
+import gc
+import importlib.util
+import json
+import os
+import pathlib
+import pickle
+import subprocess
 import sys
 
-from tinyseg.autograd import Function
-from tinyseg.backend import config, device_of
-from tinyseg.report.profile.measured import measure
-from tinyseg.report.profile.steps import default_loss, first_array
-from tinyseg.report.profile.table import mb, shape_text
-from tinyseg.report.profile.trace import arrays, trace
+import numpy as np
 
-IDLE = {"arena": (2 / 3, 1 / 3), "other": (1 / 6, 1 / 6)}  # share: inference, training
-PARTS = ("weights", "gradients", "moments", "input", "activations", "working", "remembered", "idle")
+from tinyseg import models
+from tinyseg.backend import config, device_of, fast, to_device, using, xp_of
+from tinyseg.report.profile.steps import batch, default_loss, first_array, step_of
+from tinyseg.report.profile.table import mb, shape_text
+from tinyseg.report.profile.trace import trace
+
+COMMAND = [sys.executable, "-c", "from tinyseg.report.profile.footprint import serve; serve()"]
+TIMEOUT = 600  # seconds
+STEPS = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Memory:
-    """Bytes that inference or a training step needs; the parts are explained in the module docstring.
+    """Bytes that inference or a training step needs.
 
     Attributes
     ----------
     input_shape : tuple
     training : bool
     device : {"cpu", "gpu"}
-    weights, gradients, moments, input, activations, working, remembered, idle : int
-        The parts.
+    weights : int
+        Parameters and buffers.
+    gradients, moments : int
+        Gradients of what is trained, and Adam's two moments of it; 0 in inference.
+    input : int
+        The batch.
     measured : int or None
-        Peak of a process of its own, above what it held before it had the model.
+        Peak of a process of its own, above what it held before it had the model. It contains the numbers above;
+        the rest are activations, their gradients and memory that kernels work on.
     note : str
         Why nothing was measured, if so.
     """
@@ -58,125 +59,155 @@ class Memory:
     gradients: int
     moments: int
     input: int
-    activations: int
-    working: int
-    remembered: int
-    idle: int
-    measured: int | None = None
-    note: str = "not asked for"
-
-    @property
-    def predicted(self):
-        """Sum of all parts, in bytes."""
-        return sum(getattr(self, name) for name in PARTS)
+    measured: int | None
+    note: str = ""
 
     def as_dict(self):
         """Return everything as a dict, for JSON."""
-        return dataclasses.asdict(self) | {"predicted": self.predicted}
+        return dataclasses.asdict(self)
 
     def __str__(self):
-        what = "training step" if self.training else "inference"
-        lines = [f"Memory of {what}, input {shape_text(self.input_shape)}, {self.device}, in MB"]
-        lines += [f"  {name:<12}{mb(getattr(self, name)):>10}" for name in PARTS if getattr(self, name)]
-        found = self.note if self.measured is None else f"{mb(self.measured):>10}"
-        return "\n".join([*lines, f"predicted     {mb(self.predicted):>10}", f"measured      {found}"])
+        what = "a training step" if self.training else "inference"
+        parts = [name for name in ("weights", "gradients", "moments", "input") if getattr(self, name)]
+        return "\n".join(
+            [
+                f"Memory of {what}, input {shape_text(self.input_shape)}, {self.device}, in MB",
+                *(f"  {name:<20}{mb(getattr(self, name)):>10}" for name in parts),
+                self.note if self.measured is None else f"measured peak, in all {mb(self.measured):>10}",
+            ]
+        )
 
 
-def memory(model, input_shape, training=False, loss=None, run=True):
-    """Predict how much memory inference or a training step with Adam needs, and measure it.
+def memory(model, input_shape, training=False, loss=None):
+    """Measure how much memory inference or a training step with Adam needs.
 
-    Predicted / measured, in MB of 10⁶ bytes, on Linux with two threads::
+    Measured in MB of 10⁶ bytes, on Linux with two threads::
 
-        images              SD-UNet                        U-Net
-                            inference      training        inference      training
-        1 x 1 x 256 x 256   157 / 153      423 / 413       490 / 497       820 / 816
-        4 x 1 x 256 x 256   535 / 540     1503 / 1595      932 / 997      1791 / 1636
-        8 x 4 x 144 x 144   352 / 358      976 / 947       749 / 795      1318 / 1380
+        images              SD-UNet                  U-Net
+                            inference   training     inference   training
+        1 x 1 x 256 x 256         153        413           497        816
+        4 x 1 x 256 x 256         540       1595           997       1636
+        8 x 4 x 144 x 144         358        947           795       1380
 
-    That is within 10 %; the paper's other networks at batch 1 within 5 %. With the maths files (no numba) it was within
-    15 %. Networks that need less than 130 MB are predicted up to 30 % too large. The shares in `IDLE` were chosen by
-    these very measurements, so that other networks, allocators and numbers of threads may differ by more. On a GPU
-    nothing has been measured yet.
+    Python with its libraries comes on top, about 150 MB. On a GPU nothing has been measured yet.
 
     Parameters
     ----------
     model : Module
-        Stays as it is: a copy runs one forward pass, and the measurement runs in a process of its own.
+        Stays as it is: a copy runs one forward pass here, and steps in a process of its own, for some seconds.
     input_shape : tuple
         (N, C, H, W).
     training : bool
-        A step of training (forward, backward, Adam), or inference.
+        Measure a step of training (forward, backward, Adam), or inference.
     loss : function of the model's output, optional
         Returns the one-element Tensor to call ``backward()`` on; a function that another process can import.
         Binary cross-entropy from logits without.
-    run : bool
-        Whether to measure: some seconds, and about as much memory as predicted.
 
     Returns
     -------
     Memory
-        Its `measured` is None, and its `note` says why, where that cannot be done: a model whose class is defined in a
-        notebook, for example, is not known to another process.
+        Its `measured` is None, and its `note` says why, where the other process cannot do it: it does not know a model
+        whose class is defined in a notebook, for example.
 
     Raises
     ------
     ValueError
         If the model does not take this shape; the sentence is its own.
     """
-    found = _predicted(model, tuple(map(int, input_shape)), training, loss)
-    if not run:
-        return found
-    measured, note = measure(model, tuple(map(int, input_shape)), training, loss)
-    return dataclasses.replace(found, measured=measured, note=note)
-
-
-def _predicted(model, input_shape, training, loss):
     seen = trace(model, input_shape, training, (loss or default_loss) if training else None)
-    parameters, device = seen.model.parameters(), device_of(first_array(model))
-    trained = sum(p.data.nbytes for p in parameters if p.requires_grad) if training else 0
-    activations, worst = _in_backward(seen.nodes, seen.itemsize) if training else (seen.outputs, seen.outputs)
+    trained = sum(p.data.nbytes for p in seen.model.parameters() if p.requires_grad) if training else 0
+    input_shape, weights, size = tuple(map(int, input_shape)), seen.weights, seen.input
+    del seen
+    measured, note = _measure(model, input_shape, training, loss)
     return Memory(
-        input_shape=input_shape,
-        training=training,
-        device=device,
-        weights=seen.weights,
-        gradients=trained,
-        moments=2 * trained,
-        input=seen.input,
-        activations=activations,
-        working=worst - activations,
-        remembered=0 if training else sum(_remembered(p.data) for p in parameters),
-        idle=int(_idle_share(device, training, seen.itemsize) * worst),
+        input_shape, training, device_of(first_array(model)), weights, trained, 2 * trained, size, measured, note
     )
 
 
-def _in_backward(nodes, itemsize):
-    """Return the bytes that the graph holds before the backward pass, and with the gradients at its worst moment."""
-    sizes = {key: size for _, held in nodes for key, size in held.items()}
-    users = collections.Counter(key for _, held in nodes for key in held)
-    gradients, before = {}, sum(sizes.values())
-    now = worst = before
-    for node, held in reversed(nodes):
-        gy = gradients.pop(node, 0)
-        inputs = zip(node.parents, node.input_shapes, strict=True)
-        gxs = [(parent, math.prod(shape) * itemsize) for parent, shape in inputs if isinstance(parent, Function)]
-        both = gy, sum(size for _, size in gxs)
-        between = max(both)  # gy behind the ReLU, or the gradient between the two halves of a separable convolution
-        worst = max(worst, now + sum(both) + between + sum(gradients.values()))
-        for parent, size in gxs:
-            gradients[parent] = size
-        users.subtract(held.keys())
-        now -= sum(sizes[key] for key in held if users[key] == 0)
-    return before, worst
+class NotMeasured(Exception):
+    """The other process could not do it; the message says why."""
 
 
-def _idle_share(device, training, itemsize):
-    numba = "numba" in sys.modules and device == "cpu" and config.kernels == "fast" and itemsize == 4
-    return IDLE["arena" if numba else "other"][training]
+def _measure(model, input_shape, training, loss):
+    """Return the bytes that steps of the model need, and a note: None and the reason where that cannot be found."""
+    settings = {"device": device_of(first_array(model)), "kernels": config.kernels, "winograd": config.winograd}
+    try:
+        task = pickle.dumps((model, input_shape, training, loss), protocol=5)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        return None, f"not measured: the model cannot be sent to another process ({error})"
+    try:
+        found = _run_process(settings, task)
+        if found["compiled"]:
+            found = _run_process(settings, task)
+    except NotMeasured as error:
+        return None, f"not measured: {error}"
+    return found["bytes"], ""
 
 
-def _remembered(w):
-    """Bytes of what the kernels remember of weights, and of what they made of that."""
-    prepared = sys.modules.get("tinyseg.fast.cpu.prepared")  # there once a numba kernel has run
-    made = list(arrays(prepared.remembered(w))) if prepared else []
-    return sum(a.nbytes + _remembered(a) for a in made)
+def _run_process(settings, task):
+    """Run `serve` in a process; return what it prints."""
+    path = os.pathsep.join(p or os.getcwd() for p in sys.path)  # where the classes of the model are found
+    try:
+        done = subprocess.run(
+            COMMAND, input=json.dumps(settings).encode() + b"\n" + task, capture_output=True, timeout=TIMEOUT,
+            env=os.environ | {"PYTHONPATH": path},
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise NotMeasured(f"the process took more than {TIMEOUT} seconds") from None
+    if done.returncode:
+        lines = done.stderr.decode(errors="replace").strip().splitlines()
+        raise NotMeasured(f"the process ended with status {done.returncode}" + (f" ({lines[-1]})" if lines else ""))
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+# ----- in the process -----------------------------------------------------------------
+def serve():
+    """Read settings (a line of JSON) and a task (pickled by the parent) from standard input; print the result."""
+    settings = json.loads(sys.stdin.buffer.readline())
+    device = settings.pop("device")
+    with using(**settings), _compilations() as compiled:
+        for name in ("unet_gn", "sdunet_bn"):
+            model = models.build(name, width=16).to(device)
+            x = to_device(np.zeros((2, 1, 64, 64), np.float32), device)
+            for training in (False, True):
+                step_of(model.train(training), x, training)()
+        del model, x
+        before = _bytes_held(device)
+        model, input_shape, training, loss = pickle.load(sys.stdin.buffer)
+        step = step_of(model.train(training), batch(model, input_shape), training, loss)
+        for _ in range(STEPS):
+            step()
+    print(json.dumps({"bytes": _bytes_held(device, peak=True) - before, "compiled": len(compiled)}))
+
+
+@contextlib.contextmanager
+def _compilations():
+    """Yield a list that grows with every function that numba compiles inside the block."""
+    if importlib.util.find_spec("numba") is None:
+        yield []
+        return
+    from numba.core import event
+
+    with event.install_recorder("numba:compile") as recorder:
+        yield recorder.buffer
+
+
+def _bytes_held(device, peak=False):
+    """Return the bytes that this process holds now, or the most that it has held."""
+    gc.collect()
+    if device == "gpu":
+        pool = xp_of(to_device(np.zeros(1), device)).get_default_memory_pool()
+        if not peak:
+            pool.free_all_blocks()
+        return pool.total_bytes()  # the pool keeps what it once had: this is its peak, too
+    arena = fast("cpu.arena")
+    if arena is not None and not peak:
+        arena.arena.clear()
+    with contextlib.suppress(OSError, StopIteration):
+        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        key = "VmHWM:" if peak else "VmRSS:"
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
+    import resource  # not on Windows
+
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else 1024 * most

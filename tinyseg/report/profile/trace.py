@@ -57,7 +57,6 @@ def multiply_adds(node, shapes, out):
 
 @multiply_adds.register(Conv2d)
 @multiply_adds.register(DepthwiseConv2d)
-@multiply_adds.register(DepthwiseConv2d)
 @multiply_adds.register(PointwiseConv2d)
 def _(node, shapes, out):
     return math.prod(shapes[1]) * _pixels(out)
@@ -120,22 +119,12 @@ class Trace:
         The call of the model.
     weights, input : int
         Bytes of parameters and buffers, and of the batch.
-    itemsize : int
-        Bytes of one value.
-    nodes : list of (Function, {id: bytes})
-        What the graph consists of at the end, in the order in which it ran, and the arrays that each node holds.
-        Empty unless the run was in training.
-    outputs : int
-        Bytes of the outputs of ops that lived at the same time, at the moment when they were most.
     """
 
     model: nn.Module
     root: Call
     weights: int
     input: int
-    itemsize: int
-    nodes: list
-    outputs: int
 
 
 def trace(model, input_shape, training=True, loss=None):
@@ -157,8 +146,7 @@ def trace(model, input_shape, training=True, loss=None):
     Trace
     """
     model = copied(model, training)
-    x, output, lives = batch(model, input_shape), None, _Lives()
-    stack = [Call(None, "")]
+    x, stack = batch(model, input_shape), [Call(None, "")]
 
     def begin(module):
         call = Call(module, type(module).__name__)
@@ -174,7 +162,6 @@ def trace(model, input_shape, training=True, loss=None):
         shapes = [_shape(as_array(a)) for a in inputs]
         work = multiply_adds(node, shapes, y.shape)
         stack[-1].inside.append(Call(None, type(node).__name__, y.shape, multiply_adds=work, node=weakref.ref(node)))
-        lives.add(y.data)
 
     with _watching(begin, end, op), contextlib.nullcontext() if training else no_grad():
         output = model(x)
@@ -182,11 +169,8 @@ def trace(model, input_shape, training=True, loss=None):
             output = loss(output)
     state = [p.data for p in model.parameters()]
     state += [getattr(module, name) for _, module in model.named_modules() for name in module.buffers]
-    nodes = _graph(stack[0], {id(_memory(a)[0]) for a in [*state, x]})
-    return Trace(
-        model, stack[0].inside[0], sum(a.nbytes for a in state), x.nbytes, x.itemsize, nodes if training else [],
-        lives.peak,
-    )  # fmt: skip
+    _count_held(stack[0], {id(_memory(a)[0]) for a in [*state, x]})  # while `output` keeps the graph alive
+    return Trace(model, stack[0].inside[0], sum(a.nbytes for a in state), x.nbytes)
 
 
 # ----- what is seen ------------------------------------------------------------------
@@ -217,49 +201,28 @@ def _watching(begin, end, op):
             Function.__call__ = run
 
 
-class _Lives:
-    """How many bytes of outputs live at the same time."""
-
-    def __init__(self):
-        self.now, self.peak, self._living = 0, 0, {}
-
-    def add(self, array):
-        memory, size = _memory(array)
-        key = id(memory)
-        if key not in self._living:
-            self._living[key] = weakref.ref(memory, lambda _: self._die(key, size))
-            self.now += size
-            self.peak = max(self.peak, self.now)
-
-    def _die(self, key, size):
-        del self._living[key]
-        self.now -= size
-
-
-def _graph(root, fixed):
-    """List the nodes that still live with the arrays that each holds; write to each op what it is the first to hold."""
-    nodes, seen = [], set(fixed)
+def _count_held(root, fixed):
+    """Write to each op how many bytes its node is the first to hold; `fixed` are ids of memory that does not count."""
+    seen = set(fixed)
     for call in root.ops():
         node = call.node and call.node()
         if node is None or node.parents is None:
             continue
         state = {name: value for name, value in vars(node).items() if name not in ("parents", "retained")}
-        memories = {id(memory): size for memory, size in map(_memory, arrays(state)) if id(memory) not in fixed}
+        memories = {id(memory): size for memory, size in map(_memory, _arrays(state))}
         call.held = sum(size for key, size in memories.items() if key not in seen)
         seen.update(memories)
-        nodes.append((node, memories))
-    return nodes
 
 
-def arrays(value):
+def _arrays(value):
     """Yield the arrays in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):
         yield value.data
     elif isinstance(value, dict):
-        yield from arrays(list(value.values()))
+        yield from _arrays(list(value.values()))
     elif isinstance(value, (tuple, list)):
         for item in value:
-            yield from arrays(item)
+            yield from _arrays(item)
     elif hasattr(value, "nbytes") and hasattr(value, "dtype") and not isinstance(value, np.generic):
         yield value
 

@@ -8,8 +8,8 @@ import pytest
 import tinyseg as ts
 from tinyseg import models, ops, optim
 from tinyseg.data import Loader, SegmentationDataset
-from tinyseg.fast.gpu.graphs import training_step as training_graph
-from tinyseg.training import RunDirectory, TrainingDiverged, evaluate, fit
+from tinyseg.fast.gpu.graphs.training_step import CapturedStep
+from tinyseg.training import RunDirectory, Step, TrainingDiverged, evaluate, fit
 
 
 @pytest.fixture
@@ -30,10 +30,9 @@ def run_fit(data, path, cuda_graph, epochs=3, resume=False, device="gpu", spoil=
             data.images[5, 0, 1, 1] = np.inf
         return scores
 
-    result = fit(
-        model, optimizer, schedule, Loader(data, 2, seed=1), validate, epochs=epochs, run=run, clip=0.5,
-        progress=False, cuda_graph=cuda_graph, loss=ops.dice_bce_with_logits,
-    )  # fmt: skip
+    step = (CapturedStep if cuda_graph else Step)(model, optimizer, ops.dice_bce_with_logits, clip=0.5)
+    loader = Loader(data, 2, seed=1)
+    result = fit(step, loader, validate, schedule=schedule, epochs=epochs, run=run, progress=False)
     return result, run
 
 
@@ -58,13 +57,13 @@ def same(a, b):
 @pytest.fixture
 def replays(monkeypatch):
     """The steps that were replays, by their number."""
-    made, whole = [], training_graph.TrainingStep._replay
+    made, whole = [], CapturedStep._replay
 
     def replay(self, x, y):
         made.append(self.optimizer.steps + 1)
         return whole(self, x, y)
 
-    monkeypatch.setattr(training_graph.TrainingStep, "_replay", replay)
+    monkeypatch.setattr(CapturedStep, "_replay", replay)
     return made
 
 
@@ -98,11 +97,3 @@ def test_on_the_cpu_it_is_refused_before_anything_is_written(data, tmp_path):
     with pytest.raises(ValueError, match="CUDA graphs are for a GPU, but the model is on the CPU"):
         run_fit(data, tmp_path / "run", True, device="cpu")
     assert not (tmp_path / "run").exists()
-
-
-def test_a_graph_and_mixed_precision_are_not_had_together(tmp_path):
-    model = ts.models.build("sdunet", width=4, levels=2)
-    run = RunDirectory(tmp_path / "run")
-    with pytest.raises(ValueError, match="choose one of the two"):
-        fit(model, None, None, None, None, epochs=1, run=run, cuda_graph=True, mixed_precision=True)
-    assert not run.path.exists()

@@ -1,14 +1,14 @@
-"""CUDA graphs: a whole forward pass or training step launched at once.
+"""Capturing: what a function launches on the GPU becomes a CUDA graph, which is launched as a whole.
 
 A network launches hundreds of kernels from Python, one by one; a small one waits for Python more than for the GPU.
-Captured as a CUDA graph the same launches, with the same arguments, are one call. That asks for arrays that stay where
-they are (inputs are copied into them; what is computed in between lies in memory that belongs to the graph), for
-shapes that stay, and for no look at a result on the way: `tinyseg.fast.gpu.graphs.recording` has the numbers that change all the same.
+Captured as a CUDA graph, the same launches with the same arguments are one call. That needs arrays that stay where they
+are (inputs are copied into them; what is computed in between lies in memory that belongs to the graph), shapes that
+stay, and a function that looks at no result on the way. Numbers that change all the same are in `recording.py`.
 
     run = graphs.capture(lambda x: model(x).data, x)        # inference, under no_grad
     y = run(x)
 
-`Inference` does that for images of several shapes; `tinyseg.fast.gpu.graphs.training_step` is the step of `tinyseg.training.fit`.
+`Inference` does that for images of several shapes; the training step is in `training_step.py`.
 """
 
 import collections
@@ -22,10 +22,11 @@ from tinyseg.autograd import no_grad
 from tinyseg.backend import devices
 from tinyseg.fast.gpu.graphs.recording import Recording, recording
 
-WARM_UP = 2  # runs before a capture: compiling and loading kernels, and cuBLAS's first time, are not allowed in one
+WARM_UP = 2  # runs before a capture: during one, kernels cannot be compiled and loaded, and cuBLAS cannot be set up
 SHAPES = 4  # for which `Inference` keeps a graph
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
-_pools, _left = set(), set()  # of living graphs, and of others: those in which arrays still lie
+_living_pools = set()  # memory pools of graphs that exist
+_leftover_pools = set()  # memory pools of graphs that are gone, in which arrays still lie
 
 
 def capture(function, *examples):
@@ -34,8 +35,8 @@ def capture(function, *examples):
     Parameters
     ----------
     function : callable
-        Of CuPy arrays, returns one. It must launch the same every time, look at no result on the way, and leave no
-        graph of `autograd` behind (``with no_grad()``).
+        Takes CuPy arrays, returns one. It must launch the same every time, look at no result on the way, and keep
+        nothing for a backward pass (``with no_grad()``).
     *examples : CuPy or NumPy arrays
         Give the shapes and dtypes.
 
@@ -49,7 +50,7 @@ def capture(function, *examples):
     ------
     ValueError
         If there is no GPU to capture on, or the function draws random numbers, steps an optimizer or checks labels:
-        `tinyseg.fast.gpu.graphs.training_step.TrainingStep` does.
+        `tinyseg.fast.gpu.graphs.training_step.CapturedStep` does.
     RuntimeError
         If it does what cannot be captured.
     """
@@ -59,21 +60,22 @@ def capture(function, *examples):
 
 
 # ----- memory ------------------------------------------------------------------------
-def taken():
+def bytes_in_pools():
     """Return how many bytes lie in the pools of graphs, free blocks and arrays that outlive their graph included."""
-    _tidy()
-    return sum(pool.total_bytes() for pool in (*_pools, *_left))
+    _free_leftover_pools()
+    return sum(pool.total_bytes() for pool in (*_living_pools, *_leftover_pools))
 
 
-def _more(size):
-    """Allocate for the pool of a graph; what the default pool and all graphs have counts against the limit.
+def _allocate(size):
+    """Allocate for the pool of a graph. The limit is for the default pool and the pools of all graphs together.
 
     A pool that is told of cudaErrorMemoryAllocation gives back its free blocks and asks again. During a capture these
     are memory that the graph will use, so then a MemoryError is raised, which the pool lets through.
     """
     cp, everything = devices.cp, devices.cp.get_default_memory_pool()
     try:
-        if 0 < everything.get_limit() < everything.total_bytes() + taken():  # in which the pool counts `size` already
+        limit = everything.get_limit()
+        if 0 < limit < everything.total_bytes() + bytes_in_pools():  # the pool counts `size` already
             raise cp.cuda.runtime.CUDARuntimeError(OUT_OF_MEMORY)
         return cp.cuda.MemoryPointer(cp.cuda.Memory(size), 0)
     except cp.cuda.runtime.CUDARuntimeError as error:
@@ -85,72 +87,74 @@ def _more(size):
         raise
 
 
-def _give_up(pool):
-    """Free the memory of a graph that is no more: a pool that is dropped would keep its free blocks for good."""
-    _pools.discard(pool)
-    _left.add(pool)
-    _tidy()
+def _release_pool(pool):
+    """Free the memory of a graph that is gone. A pool that is merely dropped would keep its free blocks for good."""
+    _living_pools.discard(pool)
+    _leftover_pools.add(pool)
+    _free_leftover_pools()
 
 
-def _tidy():
-    for pool in tuple(_left) if recording() is None else ():  # a capture is not disturbed
-        pool.free_all_blocks()  # which waits for replays
+def _free_leftover_pools():
+    if recording() is not None:  # do not disturb a capture
+        return
+    for pool in tuple(_leftover_pools):
+        pool.free_all_blocks()  # waits for replays
         if not pool.total_bytes():
-            _left.discard(pool)
+            _leftover_pools.discard(pool)
 
 
 # ----- graphs ------------------------------------------------------------------------
 class Graph:
-    """A stream to capture on, memory that only what is captured uses, and in the end the graph."""
+    """A stream to capture on, memory that only the captured launches use, and after `capture` the CUDA graph."""
 
     def __init__(self):
         cp = devices.cp
-        self.stream, self.pool, self.graph = cp.cuda.Stream(non_blocking=True), cp.cuda.MemoryPool(_more), None
-        _pools.add(self.pool)
-        weakref.finalize(self, _give_up, self.pool).atexit = False  # CUDA may be gone before
+        self.stream, self.pool, self.graph = cp.cuda.Stream(non_blocking=True), cp.cuda.MemoryPool(_allocate), None
+        _living_pools.add(self.pool)
+        weakref.finalize(self, _release_pool, self.pool).atexit = False  # at exit CUDA may be gone already
         self.recording = Recording()
 
     @contextlib.contextmanager
-    def there(self, capturing=False):
-        """Launch on the stream, and take memory from the pool; what was launched before and after stays so."""
+    def on_its_stream(self, capturing=False):
+        """Launch on the graph's stream, with memory from its pool, after earlier launches and before later ones."""
         cp, current = devices.cp, devices.cp.cuda.get_current_stream()
-        if not self.pool.total_bytes():  # the first run: what ordinary ones left, the graph may have
-            _tidy()
+        if not self.pool.total_bytes():  # the first run: give it the memory that ordinary runs no longer use
+            _free_leftover_pools()
             cp.get_default_memory_pool().free_all_blocks()
         self.stream.wait_event(current.record())
         try:
-            with self.stream, cp.cuda.using_allocator(self.pool.malloc), self.recording.on(capturing):
+            with self.stream, cp.cuda.using_allocator(self.pool.malloc), self.recording.record(capturing):
                 yield
         finally:
             current.wait_event(self.stream.record())
 
     def capture(self, function):
-        """Capture what `function` launches; returns what it returns."""
+        """Capture what `function` launches; return what it returns."""
         try:
-            with self.there(capturing=True):
+            with self.on_its_stream(capturing=True):
                 self.stream.begin_capture()
                 try:
                     result = function()
                 except BaseException:
-                    with contextlib.suppress(Exception):  # it says again that the capture has failed
+                    with contextlib.suppress(Exception):  # it only says again that the capture has failed
                         self.stream.end_capture()
                     raise
                 self.graph = self.stream.end_capture()
         except Exception as error:
-            self.recording.back()
+            self.recording.rewind_counters()
             if backend.is_out_of_memory(error) or isinstance(error, (TypeError, ValueError)):
                 raise
             raise RuntimeError(
                 f"This cannot be captured as a CUDA graph: {error}. Leave out what reads results on the way, or copies "
                 "from the host; or go without graphs."
             ) from error
-        self.recording.settle()
+        self.recording.finish_capture()
         return result
 
     def launch(self):
-        """Replay, on the current stream."""
+        """Replay what was captured, on the current stream."""
         if self.recording.changes:
-            self.recording.write()
+            self.recording.write_changes()
         self.graph.launch()
 
 
@@ -160,18 +164,18 @@ class _Captured:
     def __init__(self, function, inputs):
         self.function, self.inputs, self.graph = function, inputs, Graph()
         for _ in range(WARM_UP):
-            with self.graph.there():
+            with self.graph.on_its_stream():
                 function(*inputs)
         self.result = self.graph.capture(lambda: function(*inputs))
         record = self.graph.recording
-        if record.changes or record.checked:
+        if record.changes or record.checks_classes:
             raise ValueError(
                 "capture() is for inference, but the function draws random numbers, steps an optimizer or checks class "
-                "numbers: put the model into evaluation mode, or use TrainingStep."
+                "numbers: put the model into evaluation mode, or use CapturedStep."
             )
 
     def __call__(self, *arrays):
-        if kind(arrays) != kind(self.inputs):
+        if signature(arrays) != signature(self.inputs):
             return self.function(*(devices.cp.asarray(a) for a in arrays))
         copy_in(arrays, self.inputs)
         self.graph.launch()
@@ -179,7 +183,7 @@ class _Captured:
 
 
 class Inference:
-    """Logits of a model, from NumPy array to NumPy array; a shape that comes for the third time is captured.
+    """Logits of a model, from NumPy array to NumPy array. A shape that comes for the third time is captured.
 
     Parameters
     ----------
@@ -195,15 +199,15 @@ class Inference:
     def __init__(self, model):
         need_gpu(model)
         self.model, self.slots = model, Slots(model)
-        self._forget()
+        self._forget_graphs()
 
-    def _forget(self):
-        self.seen, self.graphs, self.held = collections.Counter(), {}, self.slots.held()
+    def _forget_graphs(self):
+        self.seen, self.graphs, self.weights = collections.Counter(), {}, self.slots.arrays()
 
     def __call__(self, x):
-        if not self.slots.hold(self.held):
-            self._forget()  # weights lie elsewhere
-        key = kind((x,))
+        if not self.slots.unchanged(self.weights):
+            self._forget_graphs()
+        key = signature((x,))
         self.seen[key] += 1
         with no_grad():
             if self.model.training:
@@ -214,17 +218,20 @@ class Inference:
             return backend.to_numpy(run(x))
 
 
+# ----- what a graph is made for --------------------------------------------------------
 class Slots:
-    """Where a model has its parameters and buffers, and what lies there: a graph knows the addresses."""
+    """Where a model keeps its parameters and buffers. A graph knows the addresses of the arrays that lay there."""
 
     def __init__(self, model):
-        self.where = list(model.slots().values())
+        self.slots = list(model.slots().values())
 
-    def held(self):
-        return [getattr(*where) for where in self.where]
+    def arrays(self):
+        """Return the arrays that lie there now."""
+        return [getattr(*slot) for slot in self.slots]
 
-    def hold(self, arrays):
-        return all(getattr(*where) is a for where, a in zip(self.where, arrays, strict=True))
+    def unchanged(self, arrays):
+        """Return whether these arrays still lie there."""
+        return all(a is b for a, b in zip(self.arrays(), arrays, strict=True))
 
 
 def need_gpu(model):
@@ -233,8 +240,8 @@ def need_gpu(model):
         raise ValueError("CUDA graphs are for a GPU, but the model is on the CPU: move it, or go without graphs.")
 
 
-def kind(arrays):
-    """Return shapes and dtypes, which a graph is made for."""
+def signature(arrays):
+    """Return shapes and dtypes, for which a graph is made."""
     return tuple((a.shape, a.dtype) for a in arrays)
 
 

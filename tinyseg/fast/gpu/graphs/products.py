@@ -1,9 +1,9 @@
 """Products of float32 matrices on the GPU: CuPy's, and while a step is captured cuBLAS's own.
 
 CuPy refuses to call cuBLAS on a stream that is captured ("calling cuBLAS API during stream capture is currently
-unsupported"), though cuBLAS itself allows it (its documentation, "CUDA Graphs Support"). So a step that is recorded
-calls the library that CuPy has loaded through ctypes: the same function, with CuPy's handle and the arguments that
-CuPy's `matmul` passes for two matrices, and with a workspace that stays (`tinyseg.fast.gpu.graphs.recording`).
+unsupported"), though cuBLAS itself allows it (its documentation, "CUDA Graphs Support"). A step that is recorded
+therefore calls, through ctypes, the library that CuPy has loaded: the same function, with CuPy's handle and the
+arguments that CuPy's `matmul` passes for two matrices, and with a workspace that stays (recording.py).
 """
 
 import ctypes
@@ -44,7 +44,7 @@ def product(a, b, out=None):
         If cuBLAS refuses.
     """
     (n, k), m = a.shape, b.shape[1]
-    if recording() is None or 0 in (n, m, k) or n == m == 1:  # which CuPy computes without cuBLAS
+    if recording() is None or 0 in (n, m, k) or n == m == 1:  # CuPy computes these without cuBLAS
         return devices.cp.matmul(a, b, out=out)
     if not a.dtype == b.dtype == np.float32:
         raise TypeError(f"Only products of float32 matrices can be captured, not {a.dtype} times {b.dtype}.")
@@ -55,7 +55,7 @@ def product(a, b, out=None):
 
 
 def _gemm(b, b_transposed, a, a_transposed, out):
-    """Write out = a b. cuBLAS goes along columns: what is (n, m) to us is (m, n) to it, and the product bᵀ aᵀ."""
+    """Write out = a b. cuBLAS counts along columns: our (n, m) is its (m, n), and the product is bᵀ aᵀ."""
     (n, m), k = out.shape, a.shape[1]
     ldb, lda = k if b_transposed else m, n if a_transposed else k
     device = devices.cp.cuda.Device()
@@ -73,7 +73,7 @@ def _gemm(b, b_transposed, a, a_transposed, out):
 
 
 def _use_stream(handle):
-    """Let cuBLAS work on the current stream, in memory that the graph keeps: to set the one takes the other away."""
+    """Let cuBLAS work on the current stream, in memory that the graph keeps. A new stream resets the workspace."""
     workspace = recording().workspace
     _check(library().cublasSetStream_v2(handle, ctypes.c_void_p(devices.cp.cuda.get_current_stream().ptr)))
     _check(library().cublasSetWorkspace_v2(handle, _pointer(workspace), ctypes.c_size_t(workspace.nbytes)))
@@ -81,10 +81,10 @@ def _use_stream(handle):
 
 @functools.cache
 def library():
-    """The cuBLAS that CuPy has loaded; there may be others, for another CUDA."""
-    if sys.platform == "linux":  # where a symbol is also looked for in what a library is linked with: dlsym(3)
+    """Return the cuBLAS that CuPy has loaded; there may be others, for another CUDA."""
+    if sys.platform == "linux":  # a symbol is also looked for in the libraries that a library is linked with: dlsym(3)
         return ctypes.CDLL(devices.cp.cuda.cublas.__file__)
-    from cuda import pathfinder  # with which CuPy finds it
+    from cuda import pathfinder  # CuPy finds it so
 
     return ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
 

@@ -1,9 +1,10 @@
-"""What a CUDA graph must not freeze, while a step is recorded for one: see `tinyseg.fast.gpu.graphs`.
+"""Numbers that a CUDA graph must not freeze.
 
 A captured step is a list of launches with their arguments. Replayed, it sees new numbers only where a kernel reads them
-from memory. The `Recording` of a step is that memory, one array of the device: numbers that change from step to step
-(the keys of dropout, Adam's rate), written anew before each replay, and constants from the host (tables of addresses),
-written once after the capture. Kernels that take part ask `recording()` where their numbers are to come from.
+from memory. The `Recording` of a step is that memory, one array of the device. It holds numbers that change from step
+to step (the keys of dropout, Adam's rate), written anew before each replay, and constants from the host (tables of
+addresses), written once after the capture. A kernel that takes part asks `recording()` whether its numbers are to come
+from there.
 """
 
 import contextlib
@@ -21,7 +22,7 @@ _thread = threading.local()
 
 
 def recording():
-    """Return the `Recording` of the step that this thread records, as a rule None."""
+    """Return the `Recording` of the step that this thread records; None if it records none."""
     return getattr(_thread, "current", None)
 
 
@@ -31,11 +32,13 @@ class Recording:
     Attributes
     ----------
     wrong, go : int32 arrays, shape (1,)
-        1 after a step that found class numbers which are none; whether the step was allowed to change the weights.
+        `wrong` is 1 after a step that found wrong class numbers, `go` if the step was allowed to change the weights.
     factor : float32 array, shape ()
         By which the step scaled its gradients.
     workspace : uint8 array
         For cuBLAS.
+    checks_classes : bool
+        Whether the step checks class numbers, so that `wrong` must be looked at after it.
     """
 
     def __init__(self):
@@ -48,13 +51,13 @@ class Recording:
         self._clear()
 
     def _clear(self):
-        self.checked, self._capturing = False, False
-        self._changing, self._constants, self._followed = [], [], {}
+        self.checks_classes, self._capturing = False, False
+        self._changing, self._constants, self._counters = [], [], {}
         self._used, self._next = 4, CHANGING // 4
 
     @contextlib.contextmanager
-    def on(self, capturing):
-        """Record what the block launches. Unless it is `capturing`, that runs, with the numbers of this one step."""
+    def record(self, capturing):
+        """Record what the block launches. If it is not `capturing`, the launches run, with the numbers of this step."""
         self._clear()
         self._capturing = capturing
         if not capturing:
@@ -64,11 +67,11 @@ class Recording:
             yield self
         finally:
             _thread.current = None
-            self._advances = [(counter, counter - start) for counter, start in self._followed.values()]
+            self._advances = [(counter, counter - start) for counter, start in self._counters.values()]
 
     # ----- for kernels ---------------------------------------------------------------
-    def changing(self, make, dtype):
-        """Return an array with the numbers that ``make()`` gives in every step, 32 bits each."""
+    def put_changing(self, make, dtype):
+        """Return an array with the numbers, of 32 bits each, that ``make()`` gives in every step."""
         values = np.asarray(make(), dtype)
         start, self._used = self._used, self._used + values.size
         if self._used > CHANGING // 4:
@@ -76,8 +79,8 @@ class Recording:
         self._changing.append((start, self._used, dtype, make))
         return self._put(start, values)
 
-    def constant(self, values):
-        """Return an array with these numbers of the host, here because a capture must not copy from the host."""
+    def put_constant(self, values):
+        """Return an array with these numbers, which are copied from the host: a capture may not do that itself."""
         start, self._next = self._next, self._next + 2 * -(-values.nbytes // 8)  # aligned to 8 bytes
         if self._next > ROOM // 4:
             raise RuntimeError(f"A captured step has room for {ROOM} bytes of constants, and needs more.")
@@ -91,13 +94,13 @@ class Recording:
             array.set(values, stream=devices.cp.cuda.get_current_stream())
         return array
 
-    def follow(self, counter):
+    def track_counter(self, counter):
         """Return a function that gives what `counter` will hold at this point of each replay.
 
         Parameters
         ----------
         counter : integer ndarray
-            Counted up by whoever owns it, after this call: by as much in every step.
+            Its owner counts it up after this call, by as much in every step.
 
         Raises
         ------
@@ -109,13 +112,13 @@ class Recording:
                 "Dropout in a step that is captured as a CUDA graph needs for a seed an array that is counted up, as "
                 f"nn.Dropout has, but got {counter!r}, with which every replay would draw the same mask."
             )
-        start = self._followed.setdefault(id(counter), (counter, counter.copy()))[1]
+        start = self._counters.setdefault(id(counter), (counter, counter.copy()))[1]
         ahead = counter - start
         return lambda: counter + ahead
 
-    def check(self):
-        """Say that `wrong` is to be looked at after the step."""
-        self.checked = True
+    def note_check(self):
+        """Note that the step checks class numbers."""
+        self.checks_classes = True
 
     # ----- for the graph -------------------------------------------------------------
     @property
@@ -123,14 +126,14 @@ class Recording:
         """Whether the step has numbers that change."""
         return bool(self._changing)
 
-    def settle(self):
-        """Write the constants, after the capture, and put counters back: it computed nothing."""
+    def finish_capture(self):
+        """Write the constants, and rewind the counters: the capture computed nothing."""
         stream = devices.cp.cuda.get_current_stream()
         for array, values in self._constants:
             array.set(values, stream=stream)
-        self.back()
+        self.rewind_counters()
 
-    def write(self):
+    def write_changes(self):
         """Write the numbers of the next replay, and count the counters up. The last replay must be over."""
         for start, stop, dtype, make in self._changing:
             self._host[start:stop] = np.asarray(make(), dtype).view(np.uint32)
@@ -138,7 +141,7 @@ class Recording:
         for counter, advance in self._advances:
             counter += advance
 
-    def back(self):
+    def rewind_counters(self):
         """Put the counters back to where they were before the last step."""
         for counter, advance in self._advances:
             counter -= advance

@@ -1,6 +1,6 @@
 """A training step as a CUDA graph: forward, loss, backward, clipping, Adam and the figures of the step in one launch.
 
-How graphs are made is in `tinyseg.fast.gpu.graphs`, what changes from step to step all the same in `tinyseg.fast.gpu.graphs.recording`.
+How graphs are made is in `graph.py`, what changes from step to step all the same in `recording.py`.
 """
 
 import collections
@@ -8,14 +8,15 @@ import math
 
 import numpy as np
 
-from tinyseg import backend
+from tinyseg import backend, ops
 from tinyseg.backend import devices
-from tinyseg.fast.gpu import optim as optim_cuda
-from tinyseg.fast.gpu.graphs.graph import WARM_UP, Graph, Slots, copy_in, kind, need_gpu
+from tinyseg.fast.gpu import optim as optim_gpu
+from tinyseg.fast.gpu.graphs.graph import WARM_UP, Graph, Slots, copy_in, need_gpu, signature
+from tinyseg.training.step import Figures, Step, count_foreground
 
 
-class TrainingStep:
-    """A training step that is replayed: forward, loss, backward, clipping, Adam, and the figures of the step.
+class CapturedStep(Step):
+    """A training step that is replayed; parameters as `tinyseg.training.Step`.
 
     The first shape of batch that comes for the third time is captured; batches of other shapes, such as the smaller
     last one of an epoch, take the ordinary step. The results are those of ordinary steps.
@@ -25,20 +26,9 @@ class TrainingStep:
     wrong, or, where only float32's range was too small for the squares of the gradient, goes on. (Running statistics of
     batch normalization have then seen that batch twice.)
 
-    Parameters
-    ----------
-    model : UNet
-        On the GPU, float32. Dropout by `nn.Dropout`.
-    optimizer : Adam or AdamW
-        Its learning rate and `eps` may change from step to step, and AdamW's decay; not `betas`, not Adam's decay.
-    loss : callable
-        ``loss(logits, y) -> Tensor``, a scalar; looks at no result. Its weights are frozen as they are at the capture.
-    clip : float or None
-        Largest norm of all gradients together.
-    ordinary : callable
-        ``ordinary(x, y)``, the step as it is otherwise made; returns what `__call__` returns.
-    counts : callable
-        ``counts(logits, y)``, arrays: returns three whole numbers, as arrays: overlap, predicted and true area.
+    The model must be on the GPU, in float32, with dropout by `nn.Dropout`; the optimizer Adam or AdamW, whose learning
+    rate and `eps` may change from step to step, and AdamW's decay, but not `betas` nor Adam's decay. The loss may look at
+    no result; its weights are frozen as they are at the capture.
 
     Raises
     ------
@@ -46,37 +36,38 @@ class TrainingStep:
         If that cannot be captured: on the CPU, with another optimizer, other dtypes or the reference kernels.
     """
 
-    def __init__(self, model, optimizer, loss, clip, ordinary, counts):
+    def __init__(self, model, optimizer, loss=ops.binary_cross_entropy_with_logits, clip=None):
         need_gpu(model)
+        super().__init__(model, optimizer, loss, clip)
         arrays = [a for k, p in enumerate(optimizer.parameters) for a in (p.data, p.data, *_state(optimizer, k))]
-        if not hasattr(optimizer, "numbers") or backend.kernels("tinyseg.optim", *arrays) is not optim_cuda:
+        kernels = backend.kernels("tinyseg.optim", *arrays)
+        if not hasattr(optimizer, "numbers") or getattr(kernels, "namesake", None) is not optim_gpu:
             raise ValueError(
                 "A training step can be captured as a CUDA graph with Adam or AdamW, float32 parameters and the fast "
                 f"kernels, but the optimizer is {type(optimizer).__name__} and the first parameter "
                 f"{optimizer.parameters[0].dtype}: go without graphs."
             )
-        self.model, self.optimizer, self.loss, self.clip = model, optimizer, loss, clip or math.inf
-        self.ordinary, self.counts, self.slots = ordinary, counts, Slots(model)
+        self.slots = Slots(model)
         self._forget()
 
     def _forget(self):
-        self.key, self.seen, self.held = None, collections.Counter(), self.slots.held()
+        self.key, self.seen, self.arrays = None, collections.Counter(), self.slots.arrays()
         self.graph, self.figures = Graph(), devices.cp.zeros(6)  # loss, norm, wrong class numbers, and the counts
 
     def __call__(self, x, y):
-        """Make a step on a batch of CuPy arrays; returns loss, overlap, area (both together), and True."""
-        if not self.slots.hold(self.held):
+        """Train on one batch of CuPy arrays, as `Step` does."""
+        if not self.slots.unchanged(self.arrays):
             self._forget()  # weights lie elsewhere
-        key = kind((x, y))
+        key = signature((x, y))
         if key == self.key and self.model.training:
             return self._replay(x, y)
         if self.key is not None or not self.model.training:
-            return self.ordinary(x, y)
+            return super().__call__(x, y)
         self.seen[key] += 1
         if self.seen[key] > WARM_UP:
             self._capture(x, y)
             return self._replay(x, y)
-        with self.graph.there():
+        with self.graph.on_its_stream():
             self._launch(x, y)
         return self._result(x, y)
 
@@ -89,14 +80,14 @@ class TrainingStep:
         self.optimizer.zero_grad()
         value.backward()
         gradients = [p.grad for p in self.optimizer.parameters if p.grad is not None]
-        optim_cuda.clip_and_judge(gradients, self.clip, value.data, self.figures)
+        optim_gpu.clip_and_judge(gradients, self.clip, value.data, self.figures)
         self.optimizer.step()
-        for k, count in enumerate(self.counts(logits.data, y)):
+        for k, count in enumerate(count_foreground(logits.data, y)):
             self.figures[3 + k] = count
 
     def _capture(self, x, y):
         self.inputs, steps = [a.copy() for a in (x, y)], self.optimizer.steps
-        before = [(a, a.copy()) for a in self.held if isinstance(a, np.ndarray)]
+        before = [(a, a.copy()) for a in self.arrays if isinstance(a, np.ndarray)]
         try:
             self.graph.capture(lambda: self._launch(*self.inputs))
         finally:
@@ -105,7 +96,7 @@ class TrainingStep:
             raise ValueError(
                 "The model counts something on the host that a CUDA graph cannot follow: go without graphs."
             )
-        self.key, self.gradients = kind((x, y)), [p.grad for p in self.optimizer.parameters]
+        self.key, self.gradients = signature((x, y)), [p.grad for p in self.optimizer.parameters]
 
     def _replay(self, x, y):
         copy_in((x, y), self.inputs)
@@ -118,10 +109,10 @@ class TrainingStep:
     def _result(self, x, y):
         loss, norm, wrong, overlap, predicted, true = backend.to_numpy(self.figures).tolist()
         if math.isfinite(loss) and math.isfinite(norm) and not wrong:
-            return loss, int(overlap), int(predicted) + int(true), True
+            return Figures(loss, norm, int(overlap), int(predicted) + int(true), updated=True)
         self.optimizer.steps -= 1  # nothing was changed
-        self.graph.recording.back()
-        return self.ordinary(x, y)
+        self.graph.recording.rewind_counters()
+        return super().__call__(x, y)
 
 
 def _state(optimizer, k):

@@ -1,10 +1,10 @@
-"""Dilated depthwise convolution with numba: rows and columns of one phase are an ordinary depthwise convolution.
+"""Dilated depthwise convolution: rows and columns of one phase are an ordinary depthwise convolution.
 
-Equations and signatures as in `tinyseg.ops.dilated_depthwise_conv`. At stride 1, output rows a, a + dh, a + 2dh … read
-input rows a, a + dh, a + 2dh … and no others: among themselves they are not dilated. With stride sh this holds for
-every mh-th output row, mh = dh / gcd(sh, dh), and their stride in units of dh is sh / gcd(sh, dh). Columns likewise.
-So a band holds rows of one phase, and a phase of its columns is what `windows` and `window_gradient` of the
-undilated kernel see when the pitch, the distance from one pixel to the next, is given to them dw times as large.
+At stride 1, output rows a, a + dh, a + 2dh … read input rows a, a + dh, a + 2dh … and no others: among themselves they
+are not dilated. With stride sh this holds for every mh-th output row, mh = dh / gcd(sh, dh), and their stride in units
+of dh is sh / gcd(sh, dh). Columns likewise. So a band holds rows of one phase, and the loops of
+`tinyseg.fast.cpu.windows` see one phase of its columns when they are given dw times the pitch, which is the distance
+from one pixel to the next. Arrays here are (N, H, W, C).
 """
 
 import math
@@ -14,44 +14,27 @@ from numba import njit, prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.depthwise_conv import band_rows, window_gradient, windows
+from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, threads
 from tinyseg.fast.cpu.simd import LANES, clear, copy
-
-supports = float32
-
-
-def forward(x, w, stride, pads, out, dilation):
-    """Convolve each channel: (N, C, H, W) -> (N, C, OH, OW)."""
-    return correlate(pixels(x), w, stride, pads, out, dilation)
+from tinyseg.fast.cpu.windows import band_rows, window_gradient, windows
 
 
-def grad_x(gy, w, x_shape, stride, pads, dilation):
-    """Gradient of the input, (N, C, H, W): gy, its stride undone by zeros between, with the kernel turned round."""
-    kernel = zip(w.shape[1:], dilation, pads, strict=True)
-    pads = tuple(((k - 1) * d - before, (k - 1) * d - after) for k, d, (before, after) in kernel)
-    return correlate(pixels(gy), w[:, ::-1, ::-1], (1, 1), pads, x_shape[2:], dilation, spread=stride)
-
-
-def grad_w(x, gy, w_shape, stride, pads, dilation):
-    """Gradient of the kernels, (C, KH, KW)."""
-    (C, KH, KW), x, gy = w_shape, pixels(x), pixels(gy)
-    options, wide, scratch = plan(w_shape, stride, pads, gy.shape, dilation)
-    gw = empty((threads(), KH, KW, wide))
-    _correlate_gradient(x, gy, *options, scratch, gw)
-    return np.ascontiguousarray(gw.sum(axis=0)[:, :, :C].transpose(2, 0, 1))
-
-
-# ----- on (N, H, W, C) ---------------------------------------------------------------
-def correlate(x, w, stride, pads, out, dilation, spread=(1, 1)):
-    """The dilated correlation of x (N, H, W, C), spread out by zeros, with w (C, KH, KW): (N, C, OH, OW)."""
+def correlate_dilated(x, w, stride, pads, dilation, y, spread=(1, 1)):
+    """y = the dilated correlation of x, spread out by zeros in between, with w (C, KH, KW)."""
     C, KH, KW = w.shape
-    y = empty((len(x), *out, C))
     options, wide, scratch = plan(w.shape, stride, pads, y.shape, dilation)
     taps = np.zeros((KH, KW, wide), np.float32)
     taps[:, :, :C] = w.transpose(1, 2, 0)
     _correlate(x, taps, *spread, *options, scratch, y)
-    return channels_first(y)
+
+
+def correlate_dilated_gradient(x, gy, w_shape, stride, pads, dilation):
+    """Gradient (C, KH, KW) of the taps of `correlate_dilated`, with gy (N, OH, OW, C)."""
+    C, KH, KW = w_shape
+    options, wide, scratch = plan(w_shape, stride, pads, gy.shape, dilation)
+    gw = empty((threads(), KH, KW, wide))
+    _correlate_gradient(x, gy, *options, scratch, gw)
+    return np.ascontiguousarray(gw.sum(axis=0)[:, :, :C].transpose(2, 0, 1))
 
 
 def plan(w_shape, stride, pads, y_shape, dilation):

@@ -1,0 +1,192 @@
+"""The tables and figures of Gadosey et al. (2020) again, the paper's numbers beside ours.
+
+    python examples/reproduce_tables.py --quick                               # minutes, on synthetic data
+    python examples/reproduce_tables.py --data ISBI_DIR BRATS_DIR             # everything at full width: a day on a CPU
+    python examples/reproduce_tables.py --data ISBI_DIR --width 32 --epochs 30 --seeds 3
+
+Table 1, what six networks cost, needs no data. Tables 2 and 3 train the six, and SD-UNet in the other reading of
+weight standardization, under one protocol with several seeds. Run again after an interruption it goes on where it was;
+what another call has put into --out stays beside it. Leaves results.json, tables.md, figures, and every run's folder.
+
+Reads top to bottom: costs, training, tables and figures, options.
+"""
+
+import argparse
+import json
+import pathlib
+
+import numpy as np
+import tifffile
+from tqdm import tqdm
+
+from reproduction import paper, tables
+from reproduction.costs import draw_costs, measure_costs
+from reproduction.drawing import draw
+from reproduction.study import Network, Run, RunFailed, run_folder, spread
+from tinyseg.commands.options import add_device_options, choose_device
+from tinyseg.commands.script import run_script
+from tinyseg.data import em_sections
+from tinyseg.data.brats import REGIONS, find_cases
+from tinyseg.data.files import write_atomically, write_json
+from tinyseg.data.synthetic_brain import write_brains
+
+EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
+NETWORKS = {name: Network(title, name) for name, title in paper.ROWS.items()} | {
+    "sdunet_bn_filter": Network("SD-UNet (depthwise+BN+WS), WS per filter", "sdunet_bn", "filter"),
+    "sdunet_filter": Network("SD-UNet, WS per filter", "sdunet", "filter"),
+}
+FEW_CASES = 20  # with fewer, one is held out for each seed; with more, the paper's shares
+QUICK = {"width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8}, "brats": {"--size": 96, "--epochs": 2}}
+
+
+def main():
+    run_script(reproduce, out_of_memory="try a smaller --width")
+
+
+def reproduce():
+    args = parse_arguments()
+    args.device = choose_device(args)
+    args.out.mkdir(parents=True, exist_ok=True)
+    file = args.out / "results.json"
+    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+
+    def keep(**parts):
+        results.update(parts)
+        write_json(file, results)
+
+    if 1 in args.tables:
+        keep(costs=measure_costs(args.device, args.quick))
+    if args.tables != [1]:
+        for what in args.data:
+            kind, folder = find_data(what, args)
+            if {"isbi": 2, "brats": 3}[kind] in args.tables:
+                study, histories = train_all(kind, folder, args)
+                keep(**{kind: study})
+                draw(kind, folder, histories, args)
+    if "costs" in results:
+        draw_costs(results, args.out / "costs.png")
+    parts = tables.all_tables(results)
+    text = "\n".join(f"## {name.capitalize()}\n\n{part}" for name, part in parts.items())
+    write_atomically(args.out / "tables.md", text)
+    if args.document:
+        tables.insert(args.document, parts)
+    print(text)
+    print(f"Tables, figures and runs are in {args.out}")
+
+
+# ----- training --------------------------------------------------------------------
+def find_data(what, args):
+    """Which of the two data sets a folder holds; a synthetic stand-in for "isbi" and "brats"."""
+    if what not in ("isbi", "brats"):
+        folder = pathlib.Path(what)
+        is_stack = any((folder / name).exists() for name in ("train-volume.tif", "images"))
+        return ("isbi" if is_stack else "brats"), folder
+    folder = args.out / "synthetic" / what
+    print(f"{what}: SYNTHETIC data, a stand-in for the real ones: give their folder to --data.")
+    if what == "brats":
+        write_brains(folder, num_cases=3, shape=(96, 96, 24))
+    elif not (folder / "train-labels.tif").is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        images, labels = em_sections(num_sections=12, size=128)
+        tifffile.imwrite(folder / "train-volume.tif", images)
+        tifffile.imwrite(folder / "train-labels.tif", np.where(labels, np.uint8(255), np.uint8(0)))
+    return what, folder
+
+
+def train_all(kind, folder, args):
+    """Train and score every network with every seed: mean and spread of what is found, and the logs."""
+    chosen = {name: NETWORKS[name] for name in args.networks}
+    cases = [case.name for case in find_cases(folder)] if kind == "brats" else []
+    held_out = cases if len(cases) < FEW_CASES else []
+    pairs = [(name, seed) for seed in range(args.seeds) for name in chosen]
+    runs = {(name, seed): make_run(kind, folder, name, seed, held_out, args) for name, seed in pairs}
+    rows = {n: {"title": c.title, "model": c.model, "found": [], "failed": []} for n, c in chosen.items()}
+    bar = tqdm(runs.items(), desc=kind, unit="run")
+    for (name, seed), run in bar:
+        bar.set_postfix_str(f"{name}, seed {seed}")
+        try:
+            rows[name]["found"].append({"seed": seed} | run.carry_out())
+        except RunFailed as error:
+            rows[name]["failed"].append({"seed": seed, "reason": str(error)})
+            tqdm.write(f"{name}, seed {seed}: {error}")
+    limit = median_tumour(rows) if kind == "brats" else None
+    for row in rows.values():
+        each = [as_figures(kind, found, limit) for found in row["found"]]
+        row["figures"] = {key: spread([figures[key] for figures in each]) for key in (each[0] if each else ())}
+    command = next(iter(runs.values())).command.replace(str(folder.resolve()), "DIR")
+    histories = {row["title"]: [found["history"] for found in row.pop("found")] for row in rows.values()}
+    return {"rows": rows, "command": command, "seeds": args.seeds, "small_below_mm3": limit}, histories
+
+
+def make_run(kind, folder, name, seed, held_out, args):
+    """The commands that train and score one network with one seed; of `held_out` cases, each seed takes the next."""
+    options = {"--data": folder.resolve(), "--model": NETWORKS[name].model, "--ws": NETWORKS[name].ws}
+    options |= {"--width": args.width, "--seed": seed} | ({"--lr": args.lr} if args.lr else {})
+    if args.quick:
+        options |= QUICK[kind]
+    if args.epochs:
+        options["--epochs"] = args.epochs
+    script, rest, score = "train_isbi.py", [], ["--images", folder, "--sections", args.val_sections]
+    if kind == "isbi":
+        options["--val-sections"] = args.val_sections
+    else:
+        script, rest, score = "train_brats.py", ["--cache", args.out / "slices"], ["--images", folder]
+        options["--steps-per-epoch"] = 30 if args.quick else args.steps_per_epoch
+        if held_out:
+            options["--val-cases"] = held_out[seed % len(held_out)]
+    flags = [str(word) for pair in options.items() for word in pair]
+    flags += ["--protocol", args.protocol] if args.protocol else []
+    tf32 = ["--tf32"] if args.tf32 else []  # changes the result a little, so that such runs are others
+    where = ["--device", args.device] + (["--gpu-memory", str(args.gpu_memory)] if args.gpu_memory else [])
+    where += ["--cuda-graph"] if args.cuda_graph else []
+    flags, rest = flags + tf32, [*map(str, rest), *where]
+    score = [EXAMPLES / "evaluate.py", *score, "--worst", 0, *where, *tf32]
+    return Run(run_folder(args.out, kind, name, seed), [EXAMPLES / script, *flags], score, rest)
+
+
+def as_figures(kind, found, limit):
+    """The figures of one run that go into its table: of the last epoch."""
+    last, scores = found["history"][-1], found["scores"]
+    figures = {"loss": last["val_loss"], "train_loss": last["train_loss"], "seconds_per_step": last["seconds_per_step"]}
+    if kind == "isbi":
+        names = ("accuracy", "dice", "iou", "mean_iou", "membrane_iou", "v_rand", "v_info")
+        return figures | {name: scores["metrics"][name] for name in names}
+    figures |= {name: scores["metrics"][name] for name in ("accuracy", "dice", *REGIONS)}
+    for stratum, small in (("small", True), ("large", False)):
+        dice = [p["whole tumour"] for p in scores["patients"] if (p["tumour_mm3"] < limit) == small]
+        figures[stratum] = float(np.mean(dice)) if dice else None
+    return figures
+
+
+def median_tumour(rows):
+    """The volume below which tumours are called small: the median of all patients that were scored."""
+    patients = {p["name"]: p["tumour_mm3"] for r in rows.values() for f in r["found"] for p in f["scores"]["patients"]}
+    return float(np.median(list(patients.values()))) if patients else None
+
+
+# ----- options -----------------------------------------------------------------------
+def parse_arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add = parser.add_argument
+    add(
+        "--data", nargs="+", default=["isbi", "brats"], metavar="DIR",
+        help="folders as for train_isbi.py and train_brats.py; isbi, brats: synthetic data (default: both)",
+    )  # fmt: skip
+    add("--tables", nargs="+", type=int, choices=[1, 2, 3], default=[1, 2, 3], help="default: 1 2 3")
+    add("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="rows (default: all)")
+    add("--seeds", type=int, help="runs of each network (default: 3)")
+    add("--epochs", type=int, help="default: those of the training scripts")
+    add("--steps-per-epoch", type=int, default=1000, help="brain tumours (default: 1000)")
+    add("--width", type=int, help="channels of the first level (default: 64)")
+    add("--lr", type=float, help="learning rate of Adam, the same for all (default: 1e-3, or the paper's)")
+    add("--protocol", choices=["paper"], help="what the paper states, as for the training scripts")
+    add("--val-sections", type=int, default=4, help="sections held out, the last ones (default: 4)")
+    add("--quick", action="store_true", help="minutes on two cores: narrow networks, few steps, one seed")
+    add_device_options(parser)
+    add("--document", type=pathlib.Path, help="page whose places for the tables to fill")
+    add("--out", type=pathlib.Path, default=pathlib.Path("runs/reproduction"), help="default: runs/reproduction")
+    args = parser.parse_args()
+    args.width = args.width or (QUICK["width"] if args.quick else 64)
+    args.seeds = args.seeds or (QUICK["seeds"] if args.quick else 3)
+    args.lr = args.lr or (None if args.protocol else 1e-3)
+    return args

@@ -1,0 +1,26 @@
+"""The folder of a run."""
+
+import json
+
+import pytest
+
+from tinyseg.training import RunDirectory
+
+
+def test_a_run_is_not_overwritten_unless_asked_and_not_before_it_begins(tmp_path):
+    for name in ("checkpoint.safetensors", "log.csv", "notes.txt"):
+        (tmp_path / name).write_text("old")
+    with pytest.raises(FileExistsError, match=r"already holds a training run.*--resume .*--overwrite"):
+        RunDirectory(tmp_path)
+    RunDirectory(tmp_path, resume=True).begin()
+    run = RunDirectory(tmp_path, overwrite=True)
+    assert len(list(tmp_path.iterdir())) == 3
+    run.begin()
+    assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_json_has_null_for_what_is_not_a_number(tmp_path):
+    run = RunDirectory(tmp_path / "deep" / "run")
+    run.begin()
+    run.write_json("a.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
+    assert json.loads((run.path / "a.json").read_text()) == {"a": None, "b": [None, 1.5]}

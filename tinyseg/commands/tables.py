@@ -1,0 +1,31 @@
+"""Tables that commands print."""
+
+import math
+
+
+def table(titles, rows):
+    """Lay out rows, each a name and a cell for each title, as one text.
+
+    Parameters
+    ----------
+    titles : sequence of str
+    rows : sequence of (str, sequence of str)
+
+    Returns
+    -------
+    str
+    """
+    width = max(len(name) for name, _ in rows)
+    columns = [max(map(len, cells)) + 2 for cells in zip(titles, *(cells for _, cells in rows), strict=True)]
+    lines = [("", titles), *rows]
+    return "\n".join(f"{name:{width}}" + "".join(map(str.rjust, cells, columns)) for name, cells in lines)
+
+
+def mean_rows(name, means):
+    """Rows of a `table`: means, and below, where there are any, their intervals ("mean" and "interval" of each)."""
+    rows = [(name, [f"{mean['mean']:.4f}" for mean in means])]
+    if any("interval" in mean for mean in means):
+        bounds = [mean.get("interval", (math.nan, math.nan)) for mean in means]
+        rows.append(("  95% from", [f"{low:.4f}" for low, _ in bounds]))
+        rows.append(("       to", [f"{high:.4f}" for _, high in bounds]))
+    return rows

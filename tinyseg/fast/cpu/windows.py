@@ -1,0 +1,95 @@
+"""The inner loops of depthwise convolution: one row of output, from rows of a band that lie in cache.
+
+Vectors of channels, four output pixels at a time. `tinyseg.fast.cpu.depthwise_conv`, its dilated kernels in
+`tinyseg.fast.cpu.dilation`, and the depthwise half of `tinyseg.fast.cpu.separable_conv` are made of these loops.
+"""
+
+import numpy as np
+from numba import njit
+
+from tinyseg.fast.cpu.channels_last import OPTIONS, threads
+from tinyseg.fast.cpu.simd import LANES, align_stack, load, splat, store
+
+
+def band_rows(N, OH, row, budget=1 << 16):
+    """Output rows to a band: about `budget` floats (256 KiB, a share of the second-level cache), equal work for all."""
+    bands = max(-(-OH // 8), -(-OH * row // budget))
+    while N * bands < 4 * threads() and bands < OH:
+        bands += 1
+    return -(-OH // bands)
+
+
+@njit(**OPTIONS)
+def windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_pitch):
+    """Channels c0 … c0 + C of one row of output from the KH rows of the band that begin at `start`."""
+    align_stack()
+    if KH == 3 and KW == 3 and sw == 1:  # constants let the compiler unroll the taps
+        _windows(band, start, width, pitch, w, 3, 3, 1, OW, c0, C, y, target, y_pitch)
+    elif KH == 2 and KW == 2 and sw == 1:
+        _windows(band, start, width, pitch, w, 2, 2, 1, OW, c0, C, y, target, y_pitch)
+    else:
+        _windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_pitch)
+
+
+@njit(inline="always")
+def _windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_pitch):
+    zero = splat(np.float32(0))
+    step = sw * pitch
+    for j in range(0, OW - 3, 4):
+        for c in range(0, C, LANES):
+            y0, y1, y2, y3 = zero, zero, zero, zero
+            for u in range(KH):
+                for v in range(KW):
+                    tap = load(w, (u * KW + v) * pitch + c0 + c)
+                    p = start + (u * width + j * sw + v) * pitch + c0 + c
+                    y0 = y0 + load(band, p) * tap
+                    y1 = y1 + load(band, p + step) * tap
+                    y2 = y2 + load(band, p + 2 * step) * tap
+                    y3 = y3 + load(band, p + 3 * step) * tap
+            p = target + j * y_pitch + c
+            store(y, p, y0)
+            store(y, p + y_pitch, y1)
+            store(y, p + 2 * y_pitch, y2)
+            store(y, p + 3 * y_pitch, y3)
+    for j in range(OW - OW % 4, OW):
+        for c in range(0, C, LANES):
+            y0 = zero
+            for u in range(KH):
+                for v in range(KW):
+                    p = start + (u * width + j * sw + v) * pitch + c0 + c
+                    y0 = y0 + load(band, p) * load(w, (u * KW + v) * pitch + c0 + c)
+            store(y, target + j * y_pitch + c, y0)
+
+
+@njit(**OPTIONS)
+def window_gradient(band, start, width, pitch, gy, source, gy_pitch, KH, KW, sw, OW, C, gw):
+    """Add to gw (KH, KW, pitch) what one row of output gives."""
+    align_stack()
+    if KH == 3 and KW == 3 and sw == 1:
+        for u in range(3):
+            _three_taps(band, start + u * width * pitch, pitch, gy, source, gy_pitch, OW, C, gw, u * 3 * pitch)
+    else:
+        for u in range(KH):
+            for v in range(KW):
+                p, k = start + (u * width + v) * pitch, (u * KW + v) * pitch
+                for c in range(0, C, LANES):
+                    s = splat(np.float32(0))  # row by row keeps float32 sums short
+                    for j in range(OW):
+                        s = s + load(gy, source + j * gy_pitch + c) * load(band, p + j * sw * pitch + c)
+                    store(gw, k + c, load(gw, k + c) + s)
+
+
+@njit(inline="always")
+def _three_taps(band, p, pitch, gy, source, gy_pitch, OW, C, gw, k):
+    for c in range(0, C, LANES):
+        zero = splat(np.float32(0))
+        s0, s1, s2 = zero, zero, zero  # row by row keeps float32 sums short
+        x0, x1 = load(band, p + c), load(band, p + pitch + c)
+        for j in range(OW):
+            g = load(gy, source + j * gy_pitch + c)
+            x2 = load(band, p + (j + 2) * pitch + c)
+            s0, s1, s2 = s0 + g * x0, s1 + g * x1, s2 + g * x2
+            x0, x1 = x1, x2
+        store(gw, k + c, load(gw, k + c) + s0)
+        store(gw, k + pitch + c, load(gw, k + pitch + c) + s1)
+        store(gw, k + 2 * pitch + c, load(gw, k + 2 * pitch + c) + s2)

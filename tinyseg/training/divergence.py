@@ -1,0 +1,91 @@
+"""Training that has diverged: the loss or a gradient is not finite. Finds the place where that begins."""
+
+import math
+
+import numpy as np
+
+from tinyseg import nn
+from tinyseg.autograd import no_grad
+
+
+class TrainingDiverged(RuntimeError):
+    """The loss or a gradient is not finite. The checkpoint on disk is from before."""
+
+
+def check_step(figures, step, x, log, run):
+    """Raise TrainingDiverged if a step could not update the weights.
+
+    Parameters
+    ----------
+    figures : Figures
+        What the step found on the batch `x`.
+    step : Step
+    x : ndarray, shape (N, C, H, W)
+    log : Log
+        Of the steps before.
+    run : RunDirectory
+    """
+    if figures.updated or figures.left_out:
+        return
+    what, value = ("gradient norm", figures.norm) if math.isfinite(figures.loss) else ("loss", figures.loss)
+    raise TrainingDiverged(_message(what, value, log.step + 1, log.epoch + 1, step, step.forward, x, run))
+
+
+def check_validation(loss, step, x, log, run):
+    """Raise TrainingDiverged if the validation loss is not finite; `x` is the last batch, if there was one."""
+    if not math.isfinite(loss):
+        raise TrainingDiverged(_message("validation loss", loss, log.step, log.epoch + 1, step, step.model, x, run))
+
+
+def _message(what, value, number, epoch, step, forward, x, run):
+    kept = (
+        f"The last good checkpoint is {run.latest}." if run.latest.exists() else "No checkpoint had been written yet."
+    )
+    return (
+        f"The {what} is {value} at step {number} (epoch {epoch}), learning rate {step.optimizer.lr:.3g}: "
+        f"{find_first_nonfinite(step.model, forward, x)}. {kept} Lower --lr, clip the gradients, or check the images."
+    )
+
+
+def find_first_nonfinite(model, forward, x):
+    """Say where the first NaN or infinity is: in the input, a parameter, a layer's output or a gradient.
+
+    Parameters
+    ----------
+    model : Module
+    forward : callable
+        Runs the model as training does: ``forward(x)``.
+    x : ndarray, shape (N, C, H, W), or None
+        The batch; without one only parameters and gradients are looked at.
+
+    Returns
+    -------
+    str
+    """
+    if x is not None and not _is_finite(x):
+        return "the input batch itself is not finite"
+    for name, p in model.named_parameters():
+        if not _is_finite(p.data):
+            return f"parameter {name} is not finite"
+    for _, module in model.named_modules():
+        if isinstance(module, nn.Dropout):
+            module.counter[1] -= 1  # the same masks again
+    names, found = {id(module): name or "the model" for name, module in model.named_modules()}, []
+
+    def watch(module, y):
+        if not _is_finite(y.data):
+            found.append(names[id(module)])
+
+    if x is not None:
+        with no_grad(), nn.watch(watch):
+            forward(x)
+    if found:
+        return f"layer {found[0]} is the first whose output is not finite"
+    for name, p in model.named_parameters():
+        if p.grad is not None and not _is_finite(p.grad):
+            return f"the gradient of {name} is not finite"
+    return "all layers are finite, so it arises in the loss"
+
+
+def _is_finite(a):
+    return bool(np.isfinite(a).all())

@@ -1,0 +1,109 @@
+"""Where a training run is, and what it has measured: the state that a checkpoint keeps, and the rows of log.csv."""
+
+import math
+import statistics
+
+
+class Log:
+    """Counts steps and epochs, adds up the figures of the epoch under way, and keeps a row for each epoch.
+
+    Attributes
+    ----------
+    epoch, batch, step : int
+        Whole epochs, batches of the epoch under way, and batches in all.
+    lr : float
+        Learning rate of the last step.
+    skipped : int
+        Steps of this epoch that were left out (`tinyseg.training.step.Figures`).
+    history : list of dict
+        A row an epoch.
+    best : int or None
+        Number of the row with the best score.
+    """
+
+    def __init__(self):
+        self.epoch = self.step = 0
+        self.lr, self.history, self.best = 0.0, [], None
+        self._begin_epoch()
+
+    def _begin_epoch(self):
+        self.batch, self.skipped = 0, 0
+        self.loss_sum, self.losses, self.overlap, self.area = 0.0, 0, 0, 0
+
+    def count(self, figures, lr):
+        """Add the figures of one step."""
+        self.step += 1
+        self.batch += 1
+        self.lr = lr
+        if math.isfinite(figures.loss):  # that of a step that was left out may not be
+            self.loss_sum += figures.loss
+            self.losses += 1
+        self.overlap += figures.overlap
+        self.area += figures.area
+        self.skipped += not figures.updated
+
+    @property
+    def dice(self):
+        """Foreground Dice of the epoch so far, on the batches as they were trained on; NaN without foreground."""
+        return 2 * self.overlap / self.area if self.area else math.nan
+
+    def close_epoch(self, scores, seconds, more, best):
+        """Add the row of the epoch that is over.
+
+        Parameters
+        ----------
+        scores : dict of str to float
+            Of the validation.
+        seconds : list of float
+            Of each step so far.
+        more : dict
+            Further columns.
+        best : str
+            The score whose largest value makes an epoch the best.
+
+        Returns
+        -------
+        bool
+            Whether this epoch is the best so far.
+        """
+        row = {
+            "epoch": self.epoch + 1,
+            "step": self.step,
+            "lr": self.lr,
+            "train_loss": self.loss_sum / self.losses if self.losses else math.nan,
+            "train_dice": self.dice,
+            **{f"val_{name}": value for name, value in scores.items()},
+            "seconds_per_step": statistics.median(seconds[-self.batch :]) if seconds else math.nan,
+        }
+        self.history.append(row | more)
+        self.epoch += 1
+        self._begin_epoch()
+        if self._improved(f"val_{best}"):
+            self.best = self.epoch - 1
+            return True
+        return False
+
+    def _improved(self, name):
+        """Whether the last row is the best so far. One with a NaN never is, unless there is nothing else."""
+        if self.best is None:
+            return True
+        score, before = self.history[-1][name], self.history[self.best][name]
+        return score > before or (math.isnan(before) and not math.isnan(score))
+
+    def state_dict(self):
+        """Return everything, a dict of numbers and rows."""
+        return dict(vars(self))
+
+    def load_state_dict(self, state):
+        """Continue where `state_dict` was taken."""
+        vars(self).update(state)
+
+    def summary(self):
+        """Return what `tinyseg.training.fit` returns of a run, but for the signal."""
+        timed = [row["seconds_per_step"] for row in self.history if math.isfinite(row["seconds_per_step"])]
+        return {
+            "history": self.history,
+            "best": None if self.best is None else self.history[self.best],
+            "steps": self.step,
+            "seconds_per_step": statistics.median(timed) if timed else None,
+        }
