@@ -36,7 +36,10 @@ NETWORKS = {name: Network(title, name) for name, title in paper.ROWS.items()} | 
     "sdunet_filter": Network("SD-UNet, WS per filter", "sdunet", "filter"),
 }
 FEW_CASES = 20  # with fewer, one is held out for each seed; with more, the paper's shares
-QUICK = {"width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8}, "brats": {"--size": 96, "--epochs": 2}}
+QUICK = {
+    "width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8},
+    "brats": {"--size": 96, "--epochs": 2, "--steps-per-epoch": 30},
+}  # fmt: skip
 
 
 def main():
@@ -131,7 +134,8 @@ def make_run(kind, folder, name, seed, held_out, args):
         options["--val-sections"] = args.val_sections
     else:
         script, rest, score = "train_brats.py", ["--cache", args.out / "slices"], ["--images", folder]
-        options["--steps-per-epoch"] = 30 if args.quick else args.steps_per_epoch
+        if not args.quick:
+            options["--steps-per-epoch"] = args.steps_per_epoch
         if held_out:
             options["--val-cases"] = held_out[seed % len(held_out)]
     flags = [str(word) for pair in options.items() for word in pair]

@@ -1,9 +1,9 @@
 """The whole autograd engine: Tensor, Function, no_grad, backward.
 
-A `Tensor` is an array and, if it was computed from something that wants gradients, the `Function`
-that made it. A `Function` is one node of the graph: it remembers what its backward pass needs (`saved`)
-and where the gradients go (`parents`: other nodes, or leaf tensors such as parameters). Nodes do not hold
-their outputs, so an array lives exactly as long as somebody's backward pass needs it.
+A `Tensor` is an array and, if it was computed from something that wants gradients, the `Function` that made it.
+A `Function` is one node of the graph: it remembers what its backward pass needs (`saved`) and where the gradients go
+(`parents`: other nodes, or leaf tensors such as parameters). Nodes do not hold their outputs, so an array lives exactly
+as long as somebody's backward pass needs it. Not here: second derivatives, views that alias gradients.
 
 `backward()` visits every node once, each after all the nodes that used its output:
 
@@ -11,19 +11,16 @@ their outputs, so an array lives exactly as long as somebody's backward pass nee
         gxs = node.backward(gy)            # gy: the summed cotangents of the node's output
         add each gx to its parent's sum    # a leaf keeps it in .grad
         free what the node saved
-
-Not here: second derivatives, a global device, views that alias gradients.
 """
 
 import contextlib
-import operator
 import sys
 import threading
 
 import numpy as np
 
 _mode = threading.local()  # per thread: a worker thread's no_grad must not switch the trainer's graph off
-_sum = operator.add  # adds two gradients
+_sum = np.add  # adds two gradients
 
 
 @contextlib.contextmanager
@@ -42,7 +39,7 @@ def is_grad_enabled():
 
 
 def define_operators(methods, sum_of_gradients):
-    """Give Tensor its operators, and the engine what adds two gradients: `tinyseg.ops.arithmetic` calls this, once."""
+    """Give Tensor its operators, and the engine what adds two gradients. `tinyseg.ops.arithmetic` calls this, once."""
     global _sum
     _sum = sum_of_gradients
     for name, function in methods.items():
@@ -67,8 +64,8 @@ class Tensor:
     def __init__(self, data, requires_grad=False, *, creator=None):
         if isinstance(data, Tensor):
             raise TypeError("Tensor(data) takes an array, not a Tensor; use tensor.detach() for one without graph.")
-        is_array = hasattr(data, "dtype") and not isinstance(data, np.generic)
-        self.data = data if is_array else np.asarray(data)  # NumPy's 0-d results are scalars, not arrays
+        # NumPy's results of 0 axes are scalars, not arrays.
+        self.data = data if hasattr(data, "dtype") and not isinstance(data, np.generic) else np.asarray(data)
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(f"Only floating-point tensors can require gradients, not {self.data.dtype}; use .astype.")
         self.requires_grad, self.creator, self.grad = requires_grad, creator, None
@@ -107,7 +104,7 @@ class Tensor:
         """Ask `backward` to leave this intermediate tensor's gradient in `.grad` too."""
         if not self.requires_grad:
             raise RuntimeError("retain_grad() on a tensor that no gradient reaches: nothing behind it requires grad.")
-        if self.creator is not None:
+        if self.creator:
             self.creator.retained = self
 
     def backward(self, gy=None):
@@ -118,19 +115,19 @@ class Tensor:
         gy : ndarray, optional
             Cotangent of this tensor's shape, dtype and device. A one-element tensor (a loss) takes 1 without it.
 
-        RuntimeError says that no gradient can reach anything, or that this graph was used already.
+        RuntimeError: no gradient can reach anything, or this graph was used already. ValueError: gy does not fit.
         """
         if not self.requires_grad:
             why = "it was made under no_grad(), or from tensors none of which has requires_grad=True"
             raise RuntimeError(f"backward() on a tensor that does not require grad: {why}.")
         if gy is None and self.size != 1:
-            mend = f"but this one has shape {self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
-            raise RuntimeError(f"backward() without a cotangent needs a one-element tensor such as a loss, {mend}")
+            found = f"this one has shape {self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
+            raise RuntimeError(f"backward() without a cotangent needs a one-element tensor such as a loss, but {found}")
         gy = np.ones_like(self.data) if gy is None else as_array(gy)  # NumPy hands the call on for a CuPy array
         gy = np.asarray(gy) if isinstance(gy, np.generic) else gy
         if getattr(gy, "shape", None) != self.shape or gy.dtype != self.dtype or type(gy) is not type(self.data):
-            like = f"a {describe(self.data)}, like the tensor itself"
-            raise ValueError(f"backward(gy) needs {like}, but gy is {describe(gy)}.")
+            found = f"like the tensor itself, but gy is {describe(gy)}"
+            raise ValueError(f"backward(gy) needs a {describe(self.data)}, {found}.")
         _backward(self, gy)
 
 
@@ -156,13 +153,15 @@ class Function:
         if not any(self.needs):
             self.saved = None
             return Tensor(y)
+        self.input_shapes = tuple(t.shape for t in inputs)
         # A parent is the node that made the input, or the input itself where it is a leaf.
         self.parents = tuple((t.creator or t) if need else None for t, need in zip(inputs, self.needs, strict=True))
-        self.input_shapes = tuple(t.shape for t in inputs)
         return Tensor(y, requires_grad=True, creator=self)
 
     def apply(self, *xs):
-        """Run `forward`. The ops check here that their inputs belong together."""
+        """Run `forward` on arrays of one type."""
+        if len({x.dtype for x in xs}) > 1:
+            raise TypeError(f"{type(self).__name__} got mixed precision: {', '.join(map(describe, xs))}; use .astype.")
         return self.forward(*xs)
 
     def gradients(self, gy):
@@ -197,7 +196,7 @@ def as_array(x):
 def _backward(root, gy):
     if root.creator is None:
         _accumulate(root, gy, shared=True)
-    grads, order = {root.creator: gy}, _topological(root.creator) if root.creator else []
+    grads, order = {root.creator: gy}, _topological(root.creator)
     while order:  # popping lets go of each node, and of what it saved, as soon as it is done
         node = order.pop()
         gy, name = grads.pop(node), type(node).__name__
@@ -228,7 +227,7 @@ def _accumulate(leaf, gx, shared):
 
 def _topological(root):
     """Nodes from the leaves' side to `root`, each after its parents. Iterative: no recursion limit."""
-    order, seen, stack = [], set(), [(root, False)]
+    order, seen, stack = [], set(), [(root, False)] if root else []
     while stack:
         node, parents_done = stack.pop()
         if parents_done:
@@ -236,8 +235,8 @@ def _topological(root):
         elif node not in seen:
             if node.parents is None:
                 mend = "Run the forward pass again, or add the losses and call backward() once on the sum."
-                part = "a part of the graph that an earlier backward() has used; its saved arrays are freed"
-                raise RuntimeError(f"backward() reached {part}. {mend}")
+                used = "an earlier backward() has used; its saved arrays are freed"
+                raise RuntimeError(f"backward() reached a part of the graph that {used}. {mend}")
             seen.add(node)
             stack.append((node, True))
             stack.extend((p, False) for p in node.parents if isinstance(p, Function))

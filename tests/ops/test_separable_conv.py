@@ -179,9 +179,9 @@ def passes(k, case, relu, y=None, dtype=np.float32, f=np.asarray, layout=np.asar
     channels, _, N, H, W, kernel, stride, padding, factor = case
     stride, pads, out = resolve((N, sum(channels), H * factor, W * factor), kernel, stride, padding)
     wd, wp, b, *xs, gy = (layout(f(a.astype(np.float32)).astype(dtype)) for a in parts(*case))
-    found, d = k.forward(xs, wd, wp, np.ascontiguousarray(b), stride, pads, out, factor, relu)
+    found = k.forward(xs, wd, wp, np.ascontiguousarray(b), stride, pads, out, factor, relu)
     y = found if y is None else y.astype(dtype)
-    gwd, gwp, gb, gxs = k.backward(gy, xs, wd, wp, y, d, stride, pads, factor, relu)
+    gwd, gwp, gb, gxs = k.backward(gy, xs, wd, wp, y, stride, pads, factor, relu)
     return [found, gwd, gwp, gb, *gxs]
 
 
@@ -273,8 +273,8 @@ def test_three_inputs_take_the_maths(fast):
     assert not fast.supports(*arrays) and fast.supports(*arrays[:-1])
     assert backend.kernels(maths.__name__, *arrays) is maths
     found, expected = (value_and_grads(f(case, "relu"), *arrays) for f in (fused, composed))  # of the same fast halves
-    for a, b in zip(found, expected, strict=True):
-        np.testing.assert_array_equal(a, b)
+    for k, (a, b) in enumerate(zip(found, expected, strict=True)):
+        np.testing.assert_allclose(a, b, rtol=1e-5 if k == 3 else 0)  # only the bias sums gy in another order
 
 
 def test_supports_float32_only(fast):

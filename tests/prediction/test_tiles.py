@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 import tinyseg as ts
-from tinyseg import prediction
 from tinyseg.prediction import normalizes_over_space, predict, predict_logits, tile_within
+from tinyseg.prediction.tiles import _spans
 
 
 @pytest.fixture(scope="module")
@@ -109,7 +109,7 @@ def test_tiles_must_fit_the_pooling(model, tile):
 
 @pytest.mark.parametrize(("n", "tile", "margin"), [(100, 40, 10), (41, 40, 10), (40, 40, 10), (99, 16, 4), (8, 16, 4)])
 def test_every_pixel_has_a_tile_and_margins_count_for_nothing(n, tile, margin):
-    total, spans = np.zeros(n), list(tiles._spans(n, tile, margin, 1))
+    total, spans = np.zeros(n), list(_spans(n, tile, margin, 1))
     for part, weight in spans:
         assert part.stop - part.start == min(tile, n) == len(weight)
         assert part.start == 0 or not weight[:margin].any()

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from tinyseg.data.brats import Case, Cases
-from tinyseg.prediction.volumes import choose, draw_slices, held_out, most_tumour
+from tinyseg.prediction.volumes import draw_slices, held_out, most_tumour, select_cases
 from tinyseg.report import plots
 
 CASES = Cases((), (), tuple(Case(name, (), None, ()) for name in "ABCDE"))
@@ -30,10 +30,10 @@ def test_without_knowing_the_training_all_are_taken():
 
 
 def test_cases_by_name():
-    assert [case.name for case in choose(CASES, ["D", "A"], "folder")] == ["D", "A"]
-    assert len(choose(CASES, None, "folder")) == 5
+    assert [case.name for case in select_cases(CASES, ["D", "A"], "folder")] == ["D", "A"]
+    assert len(select_cases(CASES, None, "folder")) == 5
     with pytest.raises(ValueError, match="folder has no case X, Y. There is: A, B, C, D, E"):
-        choose(CASES, ["A", "X", "Y"], "folder")
+        select_cases(CASES, ["A", "X", "Y"], "folder")
 
 
 def test_the_slice_with_most_tumour():

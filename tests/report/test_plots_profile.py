@@ -6,7 +6,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 from tinyseg.report.plots import BLUE, GREEN, ORANGE, PURPLE
-from tinyseg.report.profile import picture as plots_profile
+from tinyseg.report.profile import picture
 from tinyseg.report.profile.picture import comparison
 
 NETWORKS = {
@@ -29,13 +29,12 @@ NETWORKS = {
 
 @pytest.fixture
 def drawn(monkeypatch):
-    """Draw and return the axes of the figure, without writing a file."""
+    """Return the figure of a comparison, without writing a file."""
     figures = []
-    monkeypatch.setattr(plots_profile, "save", lambda figure, path: figures.append(figure))
+    monkeypatch.setattr(picture, "save", lambda figure, path: figures.append(figure))
 
     def draw(networks, **options):
         comparison(networks, "nowhere.png", **options)
-        FigureCanvasAgg(figures[-1]).draw()
         return figures[-1]
 
     return draw
@@ -90,6 +89,7 @@ def test_dice_is_a_dot_for_each_seed_with_mean_and_deviation(drawn):
 
 def test_values_do_not_lie_on_each_other_or_outside(drawn):
     figure = drawn(NETWORKS, title="input 1 x 1 x 256 x 256")
+    FigureCanvasAgg(figure).draw()
     renderer = figure.canvas.get_renderer()
     everything = figure.bbox
     for axes in figure.axes:

@@ -12,6 +12,7 @@ from tinyseg import nn, ops
 from tinyseg.autograd import Function
 from tinyseg.backend import devices
 from tinyseg.report import profile
+from tinyseg.report.profile.table import si
 from tinyseg.report.profile.trace import trace
 
 
@@ -20,42 +21,39 @@ def quiet(model, shape, **options):
 
 
 # ----- multiply-adds ---------------------------------------------------------------
-def standard(K, C, N, size):
+def standard(K, C, N, pixels):
     """Equation 1 of the paper."""
-    return K * K * C * N * size * size
+    return K * K * C * N * pixels
 
 
-def separable(K, C, N, size):
+def separable(K, C, N, pixels):
     """Equation 2."""
-    return K * K * C * size * size + C * N * size * size
+    return K * K * C * pixels + C * N * pixels
 
 
-def paper_unet(conv):
-    """The 23 convolutions of the Keras U-Net at 256 x 256, `conv` for all but the first and the last."""
-    widths, sizes = [64, 128, 256, 512, 1024], [256, 128, 64, 32, 16]
-    total = standard(3, 1, 64, 256) + conv(3, 64, 64, 256)
+def paper_unet(conv, width, pixels):
+    """The 23 convolutions of the Keras U-Net, `conv` for all but the first and the last."""
+    widths, pixels = [width * 2**level for level in range(5)], [pixels // 4**level for level in range(5)]
+    total = standard(3, 1, width, pixels[0]) + conv(3, width, width, pixels[0])
     for level in range(1, 5):
-        total += conv(3, widths[level - 1], widths[level], sizes[level])
-        total += conv(3, widths[level], widths[level], sizes[level])
+        total += conv(3, widths[level - 1], widths[level], pixels[level])
+        total += conv(3, widths[level], widths[level], pixels[level])
     for level in (3, 2, 1, 0):
-        c, size = widths[level], sizes[level]
-        total += conv(2, 2 * c, c, size) + conv(3, 2 * c, c, size) + conv(3, c, c, size)
-    return total + conv(3, 64, 2, 256) + standard(1, 2, 1, 256)
+        c, n = widths[level], pixels[level]
+        total += conv(2, 2 * c, c, n) + conv(3, 2 * c, c, n) + conv(3, c, c, n)
+    return total + conv(3, width, 2, pixels[0]) + standard(1, 2, 1, pixels[0])
 
 
 @pytest.mark.parametrize(
-    "name, expected, giga",
-    [
-        ("unet", paper_unet(standard), "54.61 G"),
-        ("unet_dw_gn", paper_unet(separable), "7.70 G"),
-        ("unet_dw_bn", paper_unet(separable), "7.70 G"),
-    ],
+    "name, conv, giga",
+    [("unet", standard, "54.61 G"), ("unet_dw_gn", separable, "7.70 G"), ("unet_dw_bn", separable, "7.70 G")],
 )
-def test_the_papers_networks_have_the_multiply_adds_of_its_equations(name, expected, giga):
-    found = quiet(ts.models.build(name, head="paper"), (1, 1, 256, 256))
-    assert found.multiply_adds == expected
-    assert found.flops == 2 * expected
-    assert f"multiply-adds  {giga} = " in str(found)
+def test_the_papers_networks_have_the_multiply_adds_of_its_equations(name, conv, giga):
+    assert si(paper_unet(conv, 64, 256 * 256)) == giga
+    found = quiet(ts.models.build(name, head="paper", width=32), (1, 1, 48, 32))
+    assert found.multiply_adds == paper_unet(conv, 32, 48 * 32)
+    assert found.flops == 2 * found.multiply_adds
+    assert f"multiply-adds  {si(found.multiply_adds)} = {si(found.flops)} FLOPs" in str(found)
 
 
 def ones(*shape):
@@ -226,11 +224,11 @@ def test_the_model_stays_as_it_was():
     for p in model.parameters():
         p.grad = np.full(p.shape, 3, np.float32)
         gradients.append(p.grad)
-    arrays = [getattr(*where) for where in model._slots().values()]
+    arrays = [getattr(*where) for where in model.slots().values()]
     before = [a.copy() for a in arrays]
     flags = [module.training for _, module in model.named_modules()]
     quiet(model, (2, 1, 32, 32))
-    assert all(a is getattr(*where) for a, where in zip(arrays, model._slots().values(), strict=True))
+    assert all(a is getattr(*where) for a, where in zip(arrays, model.slots().values(), strict=True))
     assert all(np.array_equal(a, b) for a, b in zip(arrays, before, strict=True))
     assert all(p.grad is g and (g == 3).all() for p, g in zip(model.parameters(), gradients, strict=True))
     assert flags == [module.training for _, module in model.named_modules()]

@@ -5,11 +5,15 @@ import json
 import pytest
 from scripts import run_example
 
+from reproduction import command
+
 SMALL = ("--quick", "--width", "4", "--epochs", "1", "--networks", "unet", "sdunet", "sdunet_filter")
 
 
 @pytest.mark.slow
-def test_quick_run_of_tables_2_and_3(tmp_path):
+def test_quick_run_of_tables_2_and_3(tmp_path, monkeypatch):
+    monkeypatch.setitem(command.QUICK, "isbi", {"--size": 64, "--epochs": 1})
+    monkeypatch.setitem(command.QUICK, "brats", {"--size": 48, "--epochs": 1, "--steps-per-epoch": 5})
     page = tmp_path / "page.md"
     marks = "".join(f"<!-- begin table {k} -->\n<!-- end table {k} -->\n" for k in (2, 3))
     page.write_text("# Reproduction\n" + marks)

@@ -24,19 +24,19 @@ from tqdm import tqdm
 import tinyseg as ts
 from tinyseg.commands.options import add_device_options, choose_device
 from tinyseg.commands.script import run_script
-from tinyseg.commands.tables import mean_rows, table
+from tinyseg.commands.tables import interval_of, mean_rows, table
 from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import DECATHLON, find_cases
 from tinyseg.data.files import write_json
 from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes, regions_of, same_classes
 from tinyseg.data.stacks import shape_in_words
-from tinyseg.metrics import BinaryScores, mean_interval, sensitivity, specificity
+from tinyseg.metrics import BinaryScores, sensitivity, specificity
 from tinyseg.metrics.isbi import isbi_scores
 from tinyseg.metrics.patients import EMPTY, PatientScores
 from tinyseg.prediction import TRANSFORMS
 from tinyseg.prediction.predictor import Predictor
-from tinyseg.prediction.volumes import choose, draw_slices, held_out, most_tumour, predict_cases, read_predictions
+from tinyseg.prediction.volumes import draw_slices, held_out, most_tumour, predict_cases, read_predictions, select_cases
 
 
 def main():
@@ -168,7 +168,7 @@ def mean_over_sections(values):
     """Mean of the scores that are defined, how many they are, and an interval."""
     kept = [value for value in values if not math.isnan(value)]
     result = {"mean": float(np.mean(kept)) if kept else math.nan, "sections": len(kept)}
-    return result | {"undefined": len(values) - len(kept)} | with_interval(values)
+    return result | {"undefined": len(values) - len(kept)} | interval_of(values)
 
 
 COLUMNS = {
@@ -206,7 +206,7 @@ def tumours(args, predictor):
         if args.cases is None:
             names, what = held_out(cases, patients)
             print(f"{len(names)} of {len(cases)} patients in {args.images}: {what} (--cases all takes all)")
-        scored = choose(cases, names, args.images)
+        scored = select_cases(cases, names, args.images)
         trained = sum(case.name in patients.get("train", ()) for case in scored)
         if trained:
             print(f"The network was trained on {trained} of these {len(scored)} patients: expect too good a score.")
@@ -215,7 +215,7 @@ def tumours(args, predictor):
         known = predicted_classes(args.predictions) or []
         cases = find_labels(args.labels, known if len(known) > 1 else DECATHLON)
         classes = known or list(cases.classes)
-        scored = choose(cases, names, args.labels)
+        scored = select_cases(cases, names, args.labels)
         pairs = read_predictions(args.predictions, scored, cases.classes)
         print(f"labels: {', '.join(f'{k} {name}' for k, name in enumerate(cases.classes))}")
     classes = ["whole tumour"] if args.whole or len(classes) == 1 else classes
@@ -235,7 +235,7 @@ def tumours(args, predictor):
     report = scores.report(args.small)
     means = report["regions"] | report["classes"] | {name: report[name] for name in ("sensitivity", "specificity")}
     for name, mean in means.items():
-        mean |= with_interval([patient[name] for patient in report["patients"]])
+        mean |= interval_of([patient[name] for patient in report["patients"]])
 
     # ----- table and files -------------------------------------------------------
     print_patients(report, means, regions)
@@ -273,12 +273,6 @@ def print_patients(report, means, regions):
 
 
 # ===== both ======================================================================
-def with_interval(values):
-    """{"interval": of the mean}, where there are enough values."""
-    interval = mean_interval(values)
-    return {"interval": list(interval)} if interval else {}
-
-
 def write_report(args, report):
     settings = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in vars(args).items()}
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -204,12 +204,12 @@ def make_step(args, model, optimizer, loss):
             "host: choose one of the two."
         )
     if args.amp:
-        kind = fast_module("gpu.mixed_precision", "--amp").MixedPrecisionStep
+        step = fast_module("gpu.mixed_precision", "--amp").MixedPrecisionStep
     elif args.cuda_graph:
-        kind = fast_module("gpu.graphs.training_step", "--cuda-graph").CapturedStep
+        step = fast_module("gpu.graphs.training_step", "--cuda-graph").CapturedStep
     else:
-        kind = Step
-    return kind(model, optimizer, loss, clip=args.clip)
+        step = Step
+    return step(model, optimizer, loss, clip=args.clip)
 
 
 def fast_module(name, option):

@@ -2,6 +2,8 @@
 
 import math
 
+from tinyseg.metrics import mean_interval
+
 
 def table(titles, rows):
     """Lay out rows, each a name and a cell for each title, as one text.
@@ -21,8 +23,14 @@ def table(titles, rows):
     return "\n".join(f"{name:{width}}" + "".join(map(str.rjust, cells, columns)) for name, cells in lines)
 
 
+def interval_of(values):
+    """Return {"interval": [low, high]} of the mean of values, for `mean_rows`; {} where there are too few."""
+    interval = mean_interval(values)
+    return {"interval": list(interval)} if interval else {}
+
+
 def mean_rows(name, means):
-    """Rows of a `table`: means, and below, where there are any, their intervals ("mean" and "interval" of each)."""
+    """Return rows of a `table`: means, and below, where there are any, their intervals (see `interval_of`)."""
     rows = [(name, [f"{mean['mean']:.4f}" for mean in means])]
     if any("interval" in mean for mean in means):
         bounds = [mean.get("interval", (math.nan, math.nan)) for mean in means]

@@ -1,8 +1,7 @@
-"""Augmentation: one random transform, drawn anew for each sample, of an image and its mask together.
+"""Augmentation: a random transform of an image and its mask together, drawn anew for each sample.
 
-Flips and quarter turns rearrange pixels and are exact. Everything else that moves pixels is one map from
-an output pixel p = (row, column) to the point q of the input that it shows, about the centre
-c = ((H-1)/2, (W-1)/2),
+Flips and quarter turns rearrange pixels and are exact. All other movements are one map about the centre
+c = ((H-1)/2, (W-1)/2), which gives for an output pixel p = (row, column) the input point q that it shows,
 
     q(p) = c + R(-θ) (p - c - t) / z + u(p)
 
@@ -11,7 +10,7 @@ c = ((H-1)/2, (W-1)/2),
     t  ~ U[-shift, shift]² (H, W)   and then moves by t
     u(p)                            smooth random displacement, standard deviation `elastic` pixels
 
-sampled once: the image linearly, the mask by its nearest pixel. Beyond the border both are mirrored
+The image is interpolated linearly at q, the mask by its nearest pixel. Beyond the border both are mirrored
 (d c b a | a b c d | d c b a). Each component of u is a sum of Gaussians with random weights on a grid of
 knots k, separable in rows and columns,
 
@@ -36,10 +35,9 @@ class Augment:
     Parameters
     ----------
     horizontal_flip, vertical_flip : bool
-        Mirror left-right, up-down, each with probability 1/2.
+        Mirror left to right, or up to down, each with probability 1/2.
     quarter_turns : bool
-        Turn by 0, 90, 180 or 270 degrees. An image that is not square is turned by 0 or 180 only, to
-        keep its shape.
+        Turn by 0, 90, 180 or 270 degrees; an image that is not square, by 0 or 180 only.
     rotation : float
         Largest angle, in degrees, from 0 to 180.
     zoom : float
@@ -91,31 +89,31 @@ class Augment:
 
     @classmethod
     def none(cls):
-        """Nothing is changed."""
+        """Return a transform that changes nothing."""
         return cls()
 
     @classmethod
     def paper(cls):
-        """The SD-UNet paper's kinds: horizontal flip, zoom range, height and width shift.
+        """Return the transform of the SD-UNet paper: horizontal flip, zoom range, height and width shift.
 
-        The paper gives no values; these are those of the well-known Keras U-Net code for the same data.
+        The paper gives no values; these come from the well-known Keras U-Net code for the same data.
         """
         return cls(horizontal_flip=True, zoom=0.05, shift=0.05)
 
     @classmethod
     def default(cls):
-        """For images without a preferred direction: flips, turns, and a little of each affine kind."""
+        """Return a transform for images without a preferred direction: flips, turns, rotation, zoom and shift."""
         return cls(True, True, True, rotation=10.0, zoom=0.1, shift=0.05)
 
     @classmethod
     def parse(cls, text):
-        """Build from a command line: ``"hflip,vflip,rotation=15,zoom=0.1"``, or ``"paper,elastic=8"``.
+        """Build a transform from text such as ``"hflip,vflip,rotation=15,zoom=0.1"`` or ``"paper,elastic=8"``.
 
         Parameters
         ----------
         text : str
-            Separated by commas: perhaps a preset (none, paper, default), then flags (hflip, vflip, turns)
-            and name=number for the other fields.
+            Items with commas between them: optionally a preset (none, paper, default), then flags (hflip, vflip,
+            turns) and name=number for the other fields.
 
         Returns
         -------
@@ -156,12 +154,12 @@ class Augment:
         return augment
 
     def to_dict(self):
-        """Plain values by field, for a JSON file."""
+        """Return the fields as a dict, for a JSON file."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values):
-        """Build from what `to_dict` returned; ValueError for a field that is not one."""
+        """Build a transform from the dict of `to_dict`; an unknown field is a ValueError."""
         names = [f.name for f in fields(cls)]
         unknown = sorted(set(values) - set(names))
         if unknown:
@@ -193,7 +191,7 @@ class Augment:
                 f"found {image.dtype} {image.shape} and {label.dtype} {label.shape}."
             )
         height, width = label.shape
-        # All are drawn, used or not: switching one kind on leaves the draws of the others as they were.
+        # All numbers are drawn, used or not, so that switching on one kind does not change the others.
         mirrored_h, mirrored_v = rng.random(2) < 0.5
         turns = int(rng.integers(4))
         angle, zoom, down, right, brightness, contrast = rng.uniform(-1, 1, 6).tolist()
@@ -221,12 +219,12 @@ class Augment:
         if self.brightness or self.contrast:
             mean = image.mean(axis=(1, 2), keepdims=True)
             image = mean + (1 + self.contrast * contrast) * (image - mean) + self.brightness * brightness
-        # astype copies: a view of the caller's data set must not leave here
+        # astype copies, so that the result is never a view of the caller's data set
         return image.astype(image.dtype, order="C"), label.astype(label.dtype, order="C")
 
 
 def source_points(shape, angle=0.0, zoom=1.0, shift=(0.0, 0.0)):
-    """The points q(p) of the input that the output's pixels show, without the elastic part.
+    """Return the points q(p) of the input that the output's pixels show, without the elastic part.
 
     Parameters
     ----------
@@ -253,7 +251,7 @@ def source_points(shape, angle=0.0, zoom=1.0, shift=(0.0, 0.0)):
 
 
 def smooth_noise(shape, sigma, rng):
-    """Two smooth Gaussian random fields, mean 0 and standard deviation 1 at every pixel.
+    """Draw two smooth Gaussian random fields, with mean 0 and standard deviation 1 at every pixel.
 
     Parameters
     ----------
@@ -269,12 +267,12 @@ def smooth_noise(shape, sigma, rng):
     """
     rows, columns = _gaussians(shape[0], sigma), _gaussians(shape[1], sigma)
     weights = rng.standard_normal((2, rows.shape[1], columns.shape[1]))
-    # Without `optimize`, einsum never calls BLAS: its threads would get in the way of the loader's.
+    # Without `optimize`, einsum does not call BLAS, whose threads would compete with the loader's.
     return np.einsum("nil,jl->nij", np.einsum("ik,nkl->nil", rows, weights), columns)
 
 
 def _gaussians(size, sigma):
-    """A (size, knots): Gaussians at knots σ/2 apart, from 3σ before the first pixel to 3σ after the last."""
+    """Return A (size, knots): Gaussians at knots σ/2 apart, from 3σ before the first pixel to 3σ after the last."""
     knots = np.arange(-3 * sigma, size - 1 + 3.5 * sigma, sigma / 2)
     a = np.exp(-0.5 * ((np.arange(size)[:, None] - knots) / sigma) ** 2)
     return a / np.linalg.norm(a, axis=1, keepdims=True)

@@ -1,7 +1,7 @@
-"""How slices of brain MRI are prepared for a network, and what it says about them put back into place.
+"""Preparing slices of brain MRI for a network, and putting its output back into place.
 
-Each modality is brought to mean 0 and variance 1 over the brain, which is where any modality of a skull-stripped scan
-is not 0; outside of it all is 0. Then the middle of each axial slice is cut out, or the slice is resampled.
+Each modality gets mean 0 and variance 1 over the brain, which is where any modality of a skull-stripped scan is not 0.
+Outside of the brain everything is 0. Then the middle of each axial slice is cut out, or the slice is resampled.
 """
 
 from dataclasses import asdict, dataclass
@@ -13,15 +13,15 @@ from tinyseg.data.resample import nearest, resample, restore
 
 @dataclass(frozen=True)
 class Preparation:
-    """From slices as stored to slices as the network takes them, and back.
+    """Preparation of slices for a network, and the way back.
 
     Parameters
     ----------
     size : int
         Height and width of the slices; 0 leaves them as they are. The paper says both that the resolution "was
-        reduced to 144 × 144" and that "center cropping" was used. Cropping 240 to 144 keeps the voxels of 1 mm and
-        loses what lies outside of the middle 144 mm: the front and the back of most brains. Resizing keeps all, at
-        1.7 mm.
+        reduced to 144 × 144" and that "center cropping" was used. Cropping 240 to 144 keeps voxels of 1 mm, but loses
+        the front and the back of most brains, which lie outside of the middle 144 mm. Resizing keeps the whole slice,
+        with pixels of 1.7 mm.
     how : {"crop", "resize"}
         Cut out the middle, or resample the whole slice.
     standardize : {"volume", "slice"}
@@ -30,7 +30,7 @@ class Preparation:
     Raises
     ------
     ValueError
-        If an argument is none of these.
+        An argument has another value.
     """
 
     size: int = 144
@@ -42,11 +42,11 @@ class Preparation:
             raise ValueError(f"{self}: size is 0 or more, how 'crop' or 'resize', standardize 'volume' or 'slice'.")
 
     def as_dict(self):
-        """Return the options as JSON can hold them, for a checkpoint or a manifest."""
+        """Return the options as a dict for a checkpoint or another JSON file."""
         return asdict(self)
 
     def statistics(self, slices):
-        """Return mean and deviation of each modality over the brain, (M,) each; None if every slice has its own.
+        """Return mean and deviation of each modality over the brain, (M,) each; None if each slice has its own.
 
         Parameters
         ----------
@@ -70,7 +70,7 @@ class Preparation:
         ----------
         x : ndarray, (M, X, Y)
         statistics : pair of ndarray, optional
-            From `statistics`; left out, those of this slice.
+            From `statistics`. Left out, the mean and deviation of this slice are used.
 
         Returns
         -------
@@ -83,7 +83,7 @@ class Preparation:
         return self.fit((x - mean) / np.where(deviation > 0, deviation, 1) * brain)
 
     def fit(self, planes):
-        """Bring planes (..., X, Y) to the network's size: grey values by `resample`, whole numbers by `nearest`."""
+        """Crop or resample planes (..., X, Y) to the network's size; integers are labels and are never mixed."""
         size = self.target(planes.shape[-2:])
         if self.how == "crop" or size == planes.shape[-2:]:
             return planes[(..., *_middle(planes.shape[-2:], size))]
@@ -92,9 +92,9 @@ class Preparation:
         return np.stack([change(plane, size) for plane in flat]).reshape(*planes.shape[:-2], *size)
 
     def restore(self, probabilities, shape):
-        """Put probabilities (classes, h, w) of a prepared slice back into one of `shape`, (classes, X, Y).
+        """Put probabilities (classes, h, w) of a prepared slice back into a slice of `shape`, (classes, X, Y).
 
-        What was cut off is background: class 0, or the absence of the only class.
+        What was cut off becomes background: class 0, or the absence of the only class.
         """
         if self.how == "resize":
             return restore(probabilities, shape)
@@ -104,7 +104,7 @@ class Preparation:
         return whole
 
     def target(self, shape):
-        """Height and width of what `fit` makes of planes of this shape."""
+        """Return the height and width that `fit` gives planes of this shape."""
         if self.size == 0:
             return tuple(shape)
         if self.how == "crop":

@@ -1,10 +1,10 @@
-"""Brain tumours in MRI: cases of the Medical Segmentation Decathlon and of BraTS folders, and how they are prepared.
+"""Brain tumours in MRI: cases of the Medical Segmentation Decathlon and of BraTS folders, found, split and read.
 
-A case is one patient's scan: M modalities (FLAIR, T1, T1 with gadolinium, T2) of X × Y × Z voxels on one grid, with a
-label a voxel. Number and order of the modalities and the meaning of the labels come from the data, never from here:
-the Decathlon says them in ``dataset.json``; BraTS folders say the modality in the file's name, and their labels
-(1 necrosis and non-enhancing, 2 edema, 4 or, from 2023, 3 enhancing) are renumbered as the Decathlon did (1 edema,
-2 non-enhancing, 3 enhancing).
+A case is one patient's scan: M modalities (FLAIR, T1, T1 with gadolinium, T2) of X × Y × Z voxels on one grid, with one
+label for each voxel. The data say how many modalities there are, in which order, and what the labels mean. The
+Decathlon says it in ``dataset.json``. BraTS folders name the modality in the file's name, and their labels (1 necrosis
+and non-enhancing, 2 edema, 4 or, from 2023, 3 enhancing) are renumbered as in the Decathlon (1 edema, 2 non-enhancing,
+3 enhancing).
 
     cases = find_cases("Task01_BrainTumour")
     train, val, test = split(cases, (406, 32, 46), seed=0)          # by patient, the paper's proportions
@@ -23,11 +23,13 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from tinyseg.data.stacks import listing
+from tinyseg.data.files import find_volumes, folders_in, list_contents, natural_order, volume_name
+from tinyseg.data.stacks import decoding
 
 DECATHLON = ("background", "edema", "non-enhancing tumour", "enhancing tumour")
 REGIONS = {"whole tumour": (1, 2, 3), "tumour core": (2, 3), "enhancing": (3,)}  # in the Decathlon's numbers
-# What files of a BraTS folder end in, in the order that the Decathlon has its modalities, and their labels in its.
+# How BraTS names the files of a case: endings of the modalities in the Decathlon's order, ending of the labels, and
+# which number each label gets.
 NAMINGS = (
     (("_flair", "_t1", "_t1ce", "_t2"), "_seg", {0: 0, 1: 2, 2: 1, 4: 3}),
     (("-t2f", "-t1n", "-t1c", "-t2w"), "-seg", {0: 0, 1: 2, 2: 1, 3: 3}),
@@ -46,7 +48,7 @@ class Case:
         One file (X, Y, Z, M), or one (X, Y, Z) for each modality.
     label : Path or None
     recode : tuple of (int, int)
-        Label in the file, label here.
+        Pairs of a label in the file and its number in this library.
     """
 
     name: str
@@ -56,7 +58,7 @@ class Case:
 
     @property
     def patient(self):
-        """The name without the number of the scan that BraTS 2023 ends it with (BraTS-GLI-00001-000)."""
+        """The name without the number of the scan, which BraTS 2023 puts at its end (BraTS-GLI-00001-000)."""
         return re.sub(r"^(BraTS-\w+-\d+)-\d{3}$", r"\1", self.name)
 
 
@@ -89,8 +91,8 @@ def find_cases(folder):
     Parameters
     ----------
     folder : str or Path
-        With ``dataset.json``, ``imagesTr`` and ``labelsTr`` as in the Decathlon; or with one folder a case, named as in
-        BraTS 2017 to 2021 (``<case>_flair.nii.gz``, ``_t1``, ``_t1ce``, ``_t2``, ``_seg``) or from 2023 on
+        It has ``dataset.json``, ``imagesTr`` and ``labelsTr`` as in the Decathlon; or a folder for each case with files
+        named as in BraTS 2017 to 2021 (``<case>_flair.nii.gz``, ``_t1``, ``_t1ce``, ``_t2``, ``_seg``) or from 2023 on
         (``<case>-t2f.nii.gz``, ``-t1n``, ``-t1c``, ``-t2w``, ``-seg``). Hidden files (``._*``) are left out.
 
     Returns
@@ -100,37 +102,42 @@ def find_cases(folder):
     Raises
     ------
     FileNotFoundError
-        Neither layout is there, or a file that should be; the message lists what there is.
+        The folder has neither layout, or a file is missing; the message lists what there is.
     ValueError
-        ``dataset.json`` is not what it should be, or two cases are one patient's.
+        ``dataset.json`` is not what it should be, or two cases belong to one patient.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: expected one with dataset.json, or with BraTS cases.")
-    found = _decathlon(folder) if (folder / "dataset.json").is_file() else _brats(folder)
-    counts = Counter(case.patient for case in found)
-    twice = [case.name for case in found if counts[case.patient] > 1]
-    if twice:
+    if (folder / "dataset.json").is_file():
+        modalities, classes, cases = _decathlon_cases(folder)
+    else:
+        modalities, classes, cases = MODALITIES, DECATHLON, _brats_cases(folder)
+    cases = sorted(cases, key=lambda case: natural_order(case.name))
+    counts = Counter(case.patient for case in cases)
+    repeated = [case.name for case in cases if counts[case.patient] > 1]
+    if repeated:
         raise ValueError(
-            f"{', '.join(twice[:6])} in {folder} are cases of one patient: in training and validation at once they "
+            f"{', '.join(repeated[:6])} in {folder} are cases of one patient: in training and validation at once they "
             "would make the scores too good. Keep one of each patient."
         )
-    return found
+    return Cases(modalities, classes, tuple(cases))
 
 
 def describe(folder):
-    """Read what ``dataset.json`` of a Decathlon folder says.
+    """Read ``dataset.json`` of a Decathlon folder.
 
     Returns
     -------
     modalities, classes : tuple of str
     listed : list of (str, str)
-        Image and label of each training case, below the folder.
+        Paths of the image and the label of each training case, relative to the folder.
     """
     path = folder / "dataset.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        modalities = _in_order(about.get("modality") or about["channel_names"])
+        channels = about.get("modality") or about["channel_names"]
+        modalities = tuple(str(channels[k]) for k in sorted(channels, key=int))
         labels = about["labels"]
         labels = labels if all(str(k).isdigit() for k in labels) else {v: k for k, v in labels.items()}
         numbers = sorted(int(k) for k in labels)
@@ -146,53 +153,54 @@ def describe(folder):
     return modalities, classes, listed
 
 
-def _decathlon(folder):
+def unchanged_labels(num_classes):
+    """Return the `recode` of labels that keep their numbers."""
+    return tuple((k, k) for k in range(num_classes))
+
+
+def _decathlon_cases(folder):
     modalities, classes, listed = describe(folder)
-    cases, recode = [], tuple((k, k) for k in range(len(classes)))
+    cases = []
     for image, label in listed:
         if Path(image).name.startswith("."):
             continue
         image, label = folder / image, folder / label
         for file in (image, label):
             if not file.is_file():
-                there = listing(file.parent) if file.parent.is_dir() else f"no folder {file.parent}"
+                found = list_contents(file.parent) if file.parent.is_dir() else f"no folder {file.parent}"
                 raise FileNotFoundError(
-                    f"{folder / 'dataset.json'} lists {file}, which is not there. There is: {there}."
+                    f"{folder / 'dataset.json'} lists {file}, which is not there. There is: {found}."
                 )
-        cases.append(Case(image.name.removesuffix(".gz").removesuffix(".nii"), (image,), label, recode))
+        cases.append(Case(volume_name(image), (image,), label, unchanged_labels(len(classes))))
     if not cases:
         raise FileNotFoundError(f"{folder / 'dataset.json'} lists no training cases.")
-    return Cases(modalities, classes, tuple(sorted(cases, key=lambda c: _natural(c.name))))
+    return modalities, classes, cases
 
 
-def _in_order(names):
-    return tuple(str(names[k]) for k in sorted(names, key=int))
-
-
-def _brats(folder):
+def _brats_cases(folder):
     cases = []
-    for inner in sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")):
-        files = {p.name.removesuffix(".gz").removesuffix(".nii"): p for p in inner.glob("[!.]*.nii*")}
-        for endings, ending, recode in NAMINGS:
-            stems = {name.removesuffix(e) for name in files for e in (*endings, ending) if name.endswith(e)}
-            for stem in sorted(stems):
-                missing = [stem + e for e in (*endings, ending) if stem + e not in files]
+    for inner in folders_in(folder):
+        files = find_volumes(inner)
+        for endings, label_ending, recode in NAMINGS:
+            for name in case_names(files, (*endings, label_ending)):
+                missing = [name + e for e in (*endings, label_ending) if name + e not in files]
                 if missing:
                     raise FileNotFoundError(
-                        f"{inner} has no {', '.join(missing)} (.nii.gz). There is: {listing(inner)}."
+                        f"{inner} has no {', '.join(missing)} (.nii.gz). There is: {list_contents(inner)}."
                     )
-                images = tuple(files[stem + e] for e in endings)
-                cases.append(Case(stem, images, files[stem + ending], tuple(recode.items())))
+                images = tuple(files[name + e] for e in endings)
+                cases.append(Case(name, images, files[name + label_ending], tuple(recode.items())))
     if not cases:
         raise FileNotFoundError(
             f"no cases in {folder}: looked for dataset.json (Medical Segmentation Decathlon), or for folders with "
-            f"<case>_flair.nii.gz, _t1, _t1ce, _t2 and _seg (BraTS). There is: {listing(folder)}."
+            f"<case>_flair.nii.gz, _t1, _t1ce, _t2 and _seg (BraTS). There is: {list_contents(folder)}."
         )
-    return Cases(MODALITIES, DECATHLON, tuple(sorted(cases, key=lambda c: _natural(c.name))))
+    return cases
 
 
-def _natural(name):
-    return [int(part) if i % 2 else part.casefold() for i, part in enumerate(re.split(r"(\d+)", name))]
+def case_names(names, endings):
+    """Return the sorted names of BraTS cases, from names of files that end in one of `endings`."""
+    return sorted({name.removesuffix(e) for name in names for e in endings if name.endswith(e)})
 
 
 def split(cases, shares=(406, 32, 46), seed=0):
@@ -202,7 +210,8 @@ def split(cases, shares=(406, 32, 46), seed=0):
     ----------
     cases : Cases, or any sequence
     shares : three non-negative numbers
-        In what proportion; the paper's 484 cases went 406 : 32 : 46. Every share above 0 gets at least one case.
+        Proportions of the three parts; the paper split its 484 cases 406 : 32 : 46. A share above 0 gets one case or
+        more.
     seed : int
 
     Returns
@@ -232,14 +241,13 @@ def split(cases, shares=(406, 32, 46), seed=0):
     return tuple([cases[i] for i in np.sort(part)] for part in parts)
 
 
-# ----- one case --------------------------------------------------------------------
 def read_case(case):
-    """Read a case as it is stored.
+    """Read the voxels and the labels of a case.
 
     Returns
     -------
     volume : ndarray, (M, X, Y, Z)
-        In the type it was stored in (int16, as a rule); float32 if the files scale their values.
+        In the type in which it is stored, mostly int16; float32 if the files scale their values.
     label : uint8 ndarray, (X, Y, Z), or None
         Renumbered by ``case.recode``.
 
@@ -278,7 +286,7 @@ def read_label(path, recode):
     ----------
     path : Path
     recode : iterable of (int, int)
-        Label in the file, label here.
+        Pairs of a label in the file and the number that it gets.
 
     Raises
     ------
@@ -288,28 +296,16 @@ def read_label(path, recode):
     label, known = _voxels(path), dict(recode)
     strange = sorted(set(np.unique(label).tolist()) - known.keys())
     if strange:
-        few = f"[{', '.join(f'{value:g}' for value in strange[:6])}{', …' * (len(strange) > 6)}]"
-        raise ValueError(f"{path} holds the labels {few}: expected only {sorted(known)}.")
+        shown = ", ".join([*(f"{value:g}" for value in strange[:6]), *(["…"] if len(strange) > 6 else [])])
+        raise ValueError(f"{path} holds the labels [{shown}]: expected only {sorted(known)}.")
     table = np.zeros(256, np.uint8)
     table[list(known)] = list(known.values())
     return table[label.astype(np.uint8)]
 
 
 def _voxels(path):
-    try:
-        image = nib.load(path)
-        voxels = np.asanyarray(image.dataobj)  # not get_fdata, which makes float64 of everything
-    except (MemoryError, PermissionError, FileNotFoundError):
-        raise
-    except Exception as error:  # nibabel and zlib raise what they meet
-        with open(path, "rb") as file:
-            start = file.read(64)
-        page = any(tag in start.lower() for tag in (b"<html", b"<!doc"))
-        what = "a web page saved under this name" if page else "a damaged file, one cut short or of another kind"
-        raise ValueError(
-            f"{path} cannot be read: expected NIfTI, found {what} ({type(error).__name__}: {error}). "
-            "Download or export it again."
-        ) from None
+    with decoding(path, "NIfTI"):
+        voxels = np.asanyarray(nib.load(path).dataobj)  # get_fdata would convert everything to float64
     if voxels.ndim not in (3, 4):
         raise ValueError(f"{path} has shape {voxels.shape}: expected (X, Y, Z) or (X, Y, Z, modalities).")
     return voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels

@@ -1,10 +1,10 @@
-"""The public files of the ISBI 2012 challenge, fetched once and checked by their MD5.
+"""Download of the public files of the ISBI 2012 challenge, checked by their MD5.
 
-The challenge's own server (brainiac2.mit.edu) asked for a login and is gone; ImageJ's site, which keeps
-the challenge's page, offers the files as one archive. If that address dies as well, the error says which
-files to place where.
+The challenge's own server (brainiac2.mit.edu) is gone. ImageJ's site, which keeps the challenge's page, offers the
+files as one archive. If this address fails too, the error says which files to put where.
 """
 
+import hashlib
 import os
 import tempfile
 import zipfile
@@ -19,7 +19,7 @@ REGISTRY = {
 
 
 def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30):
-    """Download the ISBI 2012 stacks that are not there yet.
+    """Download the ISBI 2012 stacks that are not in a folder yet.
 
     30 sections of 512×512 (ssTEM of the Drosophila larva ventral nerve cord, 4×4×50 nm) to train on, with
     masks, and 30 without. No licence is stated anywhere: do not redistribute them, and cite
@@ -28,13 +28,13 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
     Parameters
     ----------
     directory : str or Path
-        Folder for the files; made if it is not there.
+        Folder for the files; made if it does not exist.
     base_url : str
-        Address of a ZIP archive that holds the files (ends in ``.zip``), or of a folder that they are in.
+        Address of a ZIP archive of the files, ending in ``.zip``, or of a folder that holds them.
     progress : bool
         Show a progress bar on the standard error stream.
     registry : dict, optional
-        MD5 by file name, None to take a file unchecked; the three public files if left out.
+        MD5 of each file by its name, None for a file that is not checked; the three public files if left out.
     timeout : float
         Seconds to wait for the server's next answer.
 
@@ -46,19 +46,17 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
     Raises
     ------
     FileExistsError
-        A file of that name but with other contents is there; nothing is downloaded or overwritten.
+        The folder has a file of such a name with other contents; nothing is downloaded or overwritten.
     ConnectionError
         The server does not answer, or does not have the files.
     RuntimeError
-        What came is not the expected file.
+        The server sent another file.
     """
-    import pooch  # not above: it makes `import tinyseg` warn in a notebook without widgets
-
     directory, registry = Path(directory), REGISTRY if registry is None else registry
     directory.mkdir(parents=True, exist_ok=True)
     missing = [name for name in registry if not (directory / name).exists()]
     for name in registry.keys() - missing:
-        found = pooch.file_hash(str(directory / name), alg="md5")
+        found = _md5(directory / name)
         if registry[name] not in (None, found):
             raise FileExistsError(
                 f"{directory / name} is there, but is not the public file (MD5 {found}, expected "
@@ -68,31 +66,25 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
     if not missing:
         return directory
 
-    by_hand = f"To place the files by hand, put {_words(registry)} in {directory} and give --data {directory}."
-    download = pooch.HTTPDownloader(
-        progressbar=progress,
-        chunk_size=1 << 16,
-        timeout=timeout,
-        # pooch would leave the connection of an error reply open
-        hooks={"response": lambda reply, **_: None if reply.ok else reply.close()},
-    )
-    # Made in a folder beside the result, so that a file under its final name is always whole.
+    listed = ", ".join(f"{name} (MD5 {md5})" if md5 else name for name, md5 in registry.items())
+    by_hand = f"To place the files by hand, put {listed} in {directory} and give --data {directory}."
+    # Files get their final names when they are whole.
     with tempfile.TemporaryDirectory(prefix=".download-", dir=directory) as temporary:
         archive = Path(temporary, "archive.zip") if base_url.lower().endswith(".zip") else None
         try:
             if archive:
-                download(base_url, str(archive), None)
+                _download(base_url, archive, progress, timeout)
             for name in missing:
                 part = Path(temporary, name)
                 if archive:
                     _extract(archive, name, part)
                 else:
-                    download(f"{base_url.rstrip('/')}/{name}", str(part), None)
-                found = pooch.file_hash(str(part), alg="md5")
+                    _download(f"{base_url.rstrip('/')}/{name}", part, progress, timeout)
+                found = _md5(part)
                 if registry[name] not in (None, found):
                     raise ValueError(f"{name} has MD5 {found}, expected {registry[name]}")
                 os.replace(part, directory / name)
-        except OSError as error:  # whatever goes wrong on the network is one
+        except OSError as error:  # every error of the network is one
             raise ConnectionError(f"could not download from {base_url} ({error}). {by_hand}") from error
         except (ValueError, zipfile.BadZipFile) as error:
             raise RuntimeError(
@@ -102,15 +94,36 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
     return directory
 
 
+def progress_bar(what, total, show, initial=0):
+    """Return a progress bar of bytes on the standard error stream."""
+    from tqdm import tqdm
+
+    return tqdm(desc=what, total=total, initial=initial, unit="B", unit_scale=True, disable=not show)
+
+
+def _download(url, path, progress, timeout):
+    """Write the file at an address to a path."""
+    import requests  # not at the top: `import tinyseg` would take longer
+
+    with requests.get(url, stream=True, timeout=timeout) as reply:
+        reply.raise_for_status()
+        size = int(reply.headers.get("Content-Length", 0))
+        with open(path, "wb") as file, progress_bar("downloading", size or None, progress) as bar:
+            for chunk in reply.iter_content(1 << 16):
+                file.write(chunk)
+                bar.update(len(chunk))
+
+
+def _md5(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
 def _extract(archive, name, target):
-    """Write one file of an archive, in whichever of its folders it is."""
+    """Write one file of an archive, whichever of the archive's folders holds it."""
     with zipfile.ZipFile(archive) as z:
-        # Archives made on a Mac hold a shadow of each file under __MACOSX.
+        # Archives made on a Mac hold a second, small file for each one under __MACOSX.
         members = {PurePosixPath(m).name: m for m in z.namelist() if not m.startswith("__MACOSX")}
         if name not in members:
             raise ValueError(f"the archive has no {name}, only {', '.join(sorted(members))}")
         target.write_bytes(z.read(members[name]))
-
-
-def _words(registry):
-    return ", ".join(f"{name} (MD5 {md5})" if md5 else name for name, md5 in registry.items())

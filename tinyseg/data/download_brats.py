@@ -1,13 +1,13 @@
-"""The brain tumours of the Medical Segmentation Decathlon, fetched once, checked by their MD5 and unpacked.
+"""Download of the brain tumours of the Medical Segmentation Decathlon, checked by their MD5 and unpacked.
 
-7.6 GB take hours on a slow line, so that each step goes on where it was interrupted:
+7.6 GB take hours on a slow line, so each step goes on where it was interrupted:
 
-1. The archive grows in ``Task01_BrainTumour.tar.part``. Beside it, ``.part.version`` keeps the name that the server has
-   for this version of it (its ETag, or its date): only of this version is the rest asked for (Range and If-Range, RFC
-   9110), so that two halves of different archives are never put together.
-2. Once whole it is checked, and loses the ``.part``.
-3. Its files are written one by one, ``dataset.json`` last: where that is, with all that it lists, nothing is left to
-   do.
+1. The archive grows in ``Task01_BrainTumour.tar.part``. The file ``.part.version`` beside it keeps the server's name
+   for this version of the archive, its ETag or its date. The next request asks for the rest of this version only (Range
+   and If-Range, RFC 9110), so two halves of different archives are never joined.
+2. The whole archive is checked, and the ``.part`` is taken off its name.
+3. Its files are written one by one, ``dataset.json`` last. If ``dataset.json`` and all files that it lists exist, the
+   work is done.
 """
 
 import errno
@@ -20,44 +20,44 @@ import time
 from pathlib import Path, PurePosixPath
 
 import requests
-from tqdm import tqdm
 
 from tinyseg.data.brats import find_cases
+from tinyseg.data.download import progress_bar
 from tinyseg.data.files import write_atomically
 
 URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task01_BrainTumour.tar"
 MD5 = "240a19d752f0d9e9101544901065d872"
 SIZE = 7_608_266_240  # bytes
 ARCHIVE = "Task01_BrainTumour.tar"
-CHUNK = 1 << 16  # bytes; a broken connection loses what it has of one
-RETRIES = 5  # in a row without 1/20 of the archive between them
-PAUSE = 1.0  # seconds before the first retry; each next one waits twice as long
+CHUNK = 1 << 16  # bytes that are written at a time; a broken connection loses at most one chunk
+RETRIES = 5  # failures in a row, with less than 1/20 of the archive between them, before giving up
+PAUSE = 1.0  # seconds before the first retry; each further one waits twice as long
 
 
 def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, timeout=30, keep_archive=False):
-    """Download and unpack Task01_BrainTumour of the Medical Segmentation Decathlon, or go on with it.
+    """Download and unpack Task01_BrainTumour of the Medical Segmentation Decathlon, or continue doing so.
 
     MRI of 750 patients with gliomas, 484 of them with labels: four modalities of 240×240×155 voxels of 1 mm³. Licence
-    CC-BY-SA 4.0; cite Antonelli et al. 2022 (Nat. Commun. 13:4128). On the disk it takes the archive's size twice while
-    it is unpacked, once afterwards.
+    CC-BY-SA 4.0; cite Antonelli et al. 2022 (Nat. Commun. 13:4128). The disk needs room for twice the archive's size
+    until all is unpacked, and then for once this size.
 
     Parameters
     ----------
     directory : str or Path
-        Folder for ``dataset.json``, ``imagesTr``, ``labelsTr`` and ``imagesTs``; made if it is not there. If it holds
+        Folder for ``dataset.json``, ``imagesTr``, ``labelsTr`` and ``imagesTs``; made if it does not exist. If it holds
         the archive as ``Task01_BrainTumour.tar``, nothing is downloaded.
     url : str
         Address of the archive.
     md5 : str
-        What its MD5 must be, as 32 hexadecimal digits.
+        MD5 of the archive, 32 hexadecimal digits.
     size : int
-        Its bytes.
+        Bytes of the archive.
     progress : bool
         Show progress bars on the standard error stream.
     timeout : float
         Seconds to wait for the server's next answer.
     keep_archive : bool
-        Keep the archive, which otherwise is deleted once it is unpacked.
+        Keep the archive after unpacking; otherwise it is deleted.
 
     Returns
     -------
@@ -67,22 +67,22 @@ def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, t
     Raises
     ------
     FileExistsError
-        A file is there whose size is not the archive's file's; nothing is unpacked or overwritten.
+        The folder has a file whose size differs from that in the archive; nothing is unpacked or overwritten.
     ConnectionError
-        The server does not answer, does not have the archive, or the connection broke again and again.
+        The server does not answer, does not have the archive, or the connection broke too often.
     OSError
         The disk has too little room.
     RuntimeError
-        What came is not the expected archive.
+        The server sent something else than the expected archive.
     ValueError
-        A ``dataset.json`` is there that does not describe a Decathlon task.
+        The folder has a ``dataset.json`` that does not describe a Decathlon task.
     """
     directory = Path(directory)
     if _is_complete(directory):
         return directory
     directory.mkdir(parents=True, exist_ok=True)
     archive, part = directory / ARCHIVE, directory / f"{ARCHIVE}.part"
-    _check_room(directory, _length(archive) or _length(part), size)
+    _check_room(directory, _size(archive) or _size(part), size)
     source = archive if archive.exists() else url
     by_hand = (
         f"To do it by hand, put {url} ({size:,} bytes, MD5 {md5}; see also http://medicaldecathlon.com) into "
@@ -100,7 +100,7 @@ def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, t
         _unpack(archive, directory, progress)
     except requests.RequestException as error:
         raise ConnectionError(
-            f"could not download from {url} ({error}). {_length(part):,} of {size:,} bytes are in {part}: call this "
+            f"could not download from {url} ({error}). {_size(part):,} of {size:,} bytes are in {part}: call this "
             f"again to go on from there. {by_hand}"
         ) from error
     except (ValueError, tarfile.TarError) as error:
@@ -128,9 +128,9 @@ def _is_complete(directory):
     return all((directory / (test["image"] if isinstance(test, dict) else test)).is_file() for test in tests)
 
 
-def _check_room(directory, have, size):
-    unpacked = sum(_length(path) for path in directory.glob("*T[rs]/*.nii.gz"))
-    missing, packed = max(0, size - have), max(0, size - unpacked)
+def _check_room(directory, received, size):
+    unpacked = sum(_size(path) for path in directory.glob("*T[rs]/*.nii.gz"))
+    missing, packed = max(0, size - received), max(0, size - unpacked)
     free = shutil.disk_usage(directory).free
     if free < missing + packed:
         raise OSError(
@@ -140,64 +140,64 @@ def _check_room(directory, have, size):
         )
 
 
-# ----- the archive -----------------------------------------------------------------
 def _download(url, part, size, progress, timeout):
-    """Let the file `part` grow to its size, and take up a broken connection again."""
-    began = best = _length(part)
-    left = RETRIES
-    with _bar("downloading", size, progress, initial=began) as bar:
-        while _length(part) < size:
+    """Download the file `part`, and connect again if the connection breaks."""
+    start = milestone = _size(part)
+    failures = 0  # since the milestone
+    with progress_bar("downloading", size, progress, initial=start) as bar:
+        while _size(part) < size:
             try:
                 _receive(url, part, size, timeout, bar)
             except requests.RequestException as error:
-                have = _length(part)
-                if have >= best + size / 20:
-                    best, left = have, RETRIES
+                received = _size(part)
+                if received >= milestone + size / 20:
+                    milestone, failures = received, 0
                 refused = isinstance(error, requests.HTTPError) and error.response.status_code < 500
-                if refused or left == 0 or have == began:  # have == began: nothing has come, why should it now
+                nothing_came = received == start
+                if refused or nothing_came or failures == RETRIES:
                     raise
-                time.sleep(PAUSE * 2 ** (RETRIES - left))
-                left -= 1
+                time.sleep(PAUSE * 2**failures)
+                failures += 1
 
 
 def _receive(url, part, size, timeout, bar):
-    """Ask for what is missing and write it, until the connection ends."""
+    """Ask for the missing bytes and write them, until the connection ends."""
     version = _version_file(part).read_text() if _version_file(part).exists() else ""
-    have = _length(part) if version else 0
+    received = _size(part) if version else 0
     headers = {"Accept-Encoding": "identity"}
-    if have:
-        headers |= {"Range": f"bytes={have}-", "If-Range": version}
+    if received:
+        headers |= {"Range": f"bytes={received}-", "If-Range": version}
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as reply:
-        place = reply.headers.get("Content-Range", "")
-        right_place = place.startswith(f"bytes {have}-") and place.endswith(f"/{size}")
-        same = _version(reply) in ("", version)  # the server need not repeat it
-        goes_on = have > 0 and reply.status_code == 206 and right_place and same
-        if have and not goes_on and reply.status_code in (206, 416):
-            part.unlink()  # another archive by now; the next request is for all of it
+        sent = reply.headers.get("Content-Range", "")
+        right_range = sent.startswith(f"bytes {received}-") and sent.endswith(f"/{size}")
+        same_version = _version(reply) in ("", version)  # the server may leave it out
+        continues = received > 0 and reply.status_code == 206 and right_range and same_version
+        if received and not continues and reply.status_code in (206, 416):
+            part.unlink()  # the server has another archive now; the next request asks for all of it
             return
         reply.raise_for_status()
         chunks = reply.iter_content(CHUNK)
         chunk = next(chunks, b"")
-        if not goes_on:
+        if not continues:
             length = reply.headers.get("Content-Length", size)
             found = _web_page(chunk) or ("" if int(length) == size else f"{int(length):,} bytes")
             if found:
                 raise ValueError(f"found {found}, expected {size:,} bytes; nothing of it is kept")
-            have = 0
-            part.unlink(missing_ok=True)  # before its version is forgotten
+            received = 0
+            part.unlink(missing_ok=True)  # before its version changes
             _version_file(part).write_text(_version(reply))
-        bar.n = bar.last_print_n = have
+        bar.n = bar.last_print_n = received
         with open(part, "ab") as file:
             while chunk and file.tell() <= size:
                 file.write(chunk)
                 bar.update(len(chunk))
                 chunk = next(chunks, b"")
-    if _length(part) < size:
-        raise requests.ConnectionError(f"the connection ended after {_length(part):,} bytes")
+    if _size(part) < size:
+        raise requests.ConnectionError(f"the connection ended after {_size(part):,} bytes")
 
 
 def _version(reply):
-    """The server's name for this version of the file; a weak ETag may stand for several."""
+    """Return the server's name for this version of the file; a weak ETag does not identify one."""
     etag = reply.headers.get("ETag", "W/")
     return reply.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
 
@@ -207,13 +207,13 @@ def _version_file(part):
 
 
 def _check(path, md5, size, progress, delete):
-    """Raise ValueError if a file is not the archive."""
+    """Raise a ValueError if a file is not the archive."""
     digest = hashlib.md5(usedforsecurity=False)
     with open(path, "rb") as file:
-        found = _web_page(file.read(64)) or ("" if _length(path) == size else f"{_length(path):,} bytes")
+        found = _web_page(file.read(64)) or ("" if _size(path) == size else f"{_size(path):,} bytes")
         if not found:
             file.seek(0)
-            with _bar("checking", size, progress) as bar:
+            with progress_bar("checking", size, progress) as bar:
                 while chunk := file.read(CHUNK):
                     digest.update(chunk)
                     bar.update(len(chunk))
@@ -223,25 +223,24 @@ def _check(path, md5, size, progress, delete):
     if delete:
         path.unlink()
         _version_file(path).unlink(missing_ok=True)
-    what = f"{path} was deleted, the next call starts anew" if delete else f"delete {path} or move it away"
-    raise ValueError(f"found {found}, expected {size:,} bytes with MD5 {md5}; {what}")
+    remedy = f"{path} was deleted, the next call starts anew" if delete else f"delete {path} or move it away"
+    raise ValueError(f"found {found}, expected {size:,} bytes with MD5 {md5}; {remedy}")
 
 
 def _web_page(start):
-    """Name a file by its first bytes if it is a web page, such as a login page."""
+    """Describe a file that is a web page by its first bytes; "" if it is none."""
     if not start.lstrip().startswith(b"<"):
         return ""
     return f"a web page, or a login page (it begins with {start[:40].decode('latin-1').strip()!r})"
 
 
-# ----- its files -------------------------------------------------------------------
 def _unpack(archive, directory, progress):
-    """Write the files that are not there yet, without the folder that the archive has around them."""
+    """Write the files that do not exist yet, without the folder that the archive has around them."""
     last, members = directory / "dataset.json", {}
     with tarfile.open(archive, "r:") as tar:
         for member in tar:
             path = PurePosixPath(member.name)
-            if member.isdir() or path.name.startswith("._"):  # a Mac's shadow of a file
+            if member.isdir() or path.name.startswith("._"):  # a file that a Mac adds for each one
                 continue
             if not member.isreg():
                 raise ValueError(f"{member.name} in {archive} is no plain file, and nothing was unpacked")
@@ -250,14 +249,14 @@ def _unpack(archive, directory, progress):
             members[directory.joinpath(*(path.parts[1:] or path.parts))] = member
         if last not in members:
             raise ValueError(f"{archive} has no dataset.json, and nothing was unpacked")
-        others = [path for path, member in members.items() if path.exists() and _length(path) != member.size]
+        others = [path for path, member in members.items() if path.exists() and _size(path) != member.size]
         if others:
             raise FileExistsError(
                 f"{len(others)} files are there with other contents and are not overwritten: {others[0]} has "
-                f"{_length(others[0]):,} bytes, expected {members[others[0]].size:,}. Move them away, or {archive} to "
+                f"{_size(others[0]):,} bytes, expected {members[others[0]].size:,}. Move them away, or {archive} to "
                 "another folder (it is whole, and not downloaded again), and call this with that."
             )
-        with _bar("unpacking", sum(member.size for member in members.values()), progress) as bar:
+        with progress_bar("unpacking", sum(member.size for member in members.values()), progress) as bar:
             for path in sorted(members, key=lambda path: path == last):
                 if not path.exists():
                     path.parent.mkdir(parents=True, exist_ok=True)
@@ -265,9 +264,5 @@ def _unpack(archive, directory, progress):
                 bar.update(members[path].size)
 
 
-def _bar(what, total, progress, initial=0):
-    return tqdm(desc=what, total=total, initial=initial, unit="B", unit_scale=True, disable=not progress)
-
-
-def _length(path):
+def _size(path):
     return path.stat().st_size if path.exists() else 0

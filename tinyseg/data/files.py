@@ -1,9 +1,61 @@
-"""Writing files so that nothing already written is lost."""
+"""Finding files in natural order, and writing them so that nothing already written is lost."""
 
 import json
 import math
 import os
 import pathlib
+import re
+
+
+def find_files(path, suffixes, what):
+    """List the files of a folder whose names end in one of `suffixes`, in natural order; or `path` if it is a file.
+
+    Hidden files are left out: archives made on a Mac hold a "._name" beside each name. Where nothing is found, a
+    FileNotFoundError says so; `what` is what its message calls the files.
+    """
+    path = pathlib.Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist: expected a file or a folder of {what}.")
+    if not path.is_dir():
+        return [path]
+    files = [p for p in path.iterdir() if p.name.lower().endswith(suffixes) and p.name[0] != "." and p.is_file()]
+    if not files:
+        raise FileNotFoundError(
+            f"no {what} in {path}: looked for files ending in {', '.join(suffixes)}. There is: {list_contents(path)}."
+        )
+    return sorted(files, key=lambda file: natural_order(file.name))
+
+
+def natural_order(name):
+    """Return a key that sorts names as people do: 2 before 10, small letters beside capitals."""
+    parts = re.split(r"(\d+)", name)  # text and digits alternate, and text comes first
+    return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)]
+
+
+def find_volumes(folder):
+    """Return the NIfTI files of a folder by their names without the ending; hidden files are left out."""
+    return {volume_name(path): path for path in folder.glob("[!.]*.nii*")}
+
+
+def volume_name(path):
+    """Return the name of a NIfTI file without its ending."""
+    return path.name.removesuffix(".gz").removesuffix(".nii")
+
+
+def folders_in(folder):
+    """Return the folders in a folder, sorted; hidden ones are left out."""
+    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def list_contents(folder):
+    """Name what a folder holds, for a message."""
+    return list_names(sorted(f"{p.name}/" if p.is_dir() else p.name for p in folder.iterdir())) or "nothing"
+
+
+def list_names(names, most=12):
+    """Join names with commas, for a message: the first `most`, and how many more there are."""
+    text = ", ".join(names[:most])
+    return f"{text}, and {len(names) - most} more" if len(names) > most else text
 
 
 def write_atomically(path, content):
@@ -40,4 +92,6 @@ def _finite(value):
         return {k: _finite(v) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(v) for v in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,7 +1,7 @@
-"""Results written in the format of the image they were made from: section by section, and whole or not at all.
+"""Writing results section by section, in the format of the image from which they were made.
 
-The file grows under a hidden temporary name in the same folder; only when it is complete and on the disk does it get
-its own. After an error nothing is left behind, and a file that was there before is as it was.
+The file grows under a hidden temporary name in the same folder. It gets its own name when it is complete and on the
+disk. After an error the temporary file is deleted, and an older file of that name is unchanged.
 """
 
 import contextlib
@@ -20,49 +20,51 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that surely fit, with their tags, into a TIFF that is not a BigTIFF
+CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that fit, with their tags, into a TIFF that is not a BigTIFF
 
 
 def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
     """Write sections in the format of `image`, with its resolution, affine and header.
 
-    - TIFF: integers compressed (zlib), floats plain; pages of one series. What ImageJ's text says about units and
-      spacing is kept, and then nothing is compressed: ImageJ itself could not read that. Several channels are
-      pages of their own, axes ZCYX. BigTIFF if the pixels take over 4 GB.
-    - Picture: a PNG with its dots per inch. Floats are probabilities: 16 bits, 0 to 65535 for 0 to 1.
-    - NIfTI: channels last; gzipped if `out_path` ends in ``.gz``, or if the image is and it does not end in ``.nii``.
-      Several channels, gzipped, wait uncompressed in an unnamed temporary file in the folder of `out_path`.
+    - TIFF: integers are compressed (zlib), floats are not; all pages are one series. If ImageJ wrote the image, its
+      text about units and spacing is kept and nothing is compressed, because ImageJ could not read that. Each channel
+      is a page, axes ZCYX. If the pixels take over 4 GB, the file is a BigTIFF.
+    - Picture: a PNG with the dots per inch of the image. Floats are probabilities: 16 bits, 0 to 65535 for 0 to 1.
+    - NIfTI: channels come last. The file is gzipped if `out_path` ends in ``.gz``, or if the image is gzipped and
+      `out_path` does not end in ``.nii``. Several channels to be gzipped are first collected, uncompressed, in an
+      unnamed temporary file in the folder of `out_path`.
 
     Parameters
     ----------
     image : TiffImage, PictureImage or NiftiImage
-        From `open_image`; may be closed already.
+        From `open_image`; it may be closed already.
     out_path : str or Path
-        The format does not depend on its ending.
+        Its ending does not decide the format.
     dtype : uint8, uint16 or float32
-        Of the values in the file (a picture of float32 is written with 16 bits).
+        Type of the values in the file; a picture of float32 gets 16 bits.
     channels : int
-        Of each section; a picture takes one.
+        Channels of each section; a picture takes one.
     overwrite : bool
-        Whether a file may be replaced.
+        Whether an existing file may be replaced.
 
     Returns
     -------
     context manager with ``write(section)``
-        To be called ``len(image)`` times, in order, with an array (channels, H, W), or (H, W) for one channel, of
-        `dtype` or one that converts to it without loss (also float64 to float32). The file appears at the end of
-        the with-block, if no exception passes through it.
+        Call ``write`` ``len(image)`` times, in order, with an array (channels, H, W), or (H, W) for one channel, of
+        `dtype` or a type that converts to it without loss (or float64 to float32). The file appears at the end of
+        the with-block, unless the block raises an exception.
 
     Raises
     ------
     FileExistsError
-        `out_path` is there already and `overwrite` is false.
+        `out_path` exists and `overwrite` is false.
     ValueError
-        The type is none of these, a picture is to have several channels, or `out_path` is the image itself. From
-        ``write`` and the end of the block: sections of another shape or type, too many or too few; NaN or infinity.
+        The type is another one, a picture is to have several channels, or `out_path` is the image itself. ``write`` and
+        the end of the block raise it for sections of another shape or type, too many or too few sections, NaN and
+        infinity.
     OSError
-        The folder is not there (FileNotFoundError), nothing may be written to it (PermissionError), the disk is full.
-        The message says so in a sentence, ``errno`` is set.
+        The folder does not exist (FileNotFoundError) or may not be written to (PermissionError), or the disk is full.
+        The message explains it, and ``errno`` is set.
     """
     return {"tiff": _TiffOutput, "picture": _PngOutput, "nifti": _NiftiOutput}[image.kind](
         image, Path(out_path), np.dtype(dtype), channels, overwrite
@@ -70,7 +72,7 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
 
 
 class _Output:
-    """What all formats share; each says how to begin, to add a section (channels, H, W), and to finish."""
+    """What all formats share. A subclass defines `_begin`, `_add` for a section (channels, H, W), and `_finish`."""
 
     def __init__(self, image, path, dtype, channels, overwrite):
         if dtype not in (np.uint8, np.uint16, np.float32):
@@ -80,9 +82,10 @@ class _Output:
         self.size = len(image) * math.prod(self.shape) * dtype.itemsize
         self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         self.written, self.file = 0, None
-        self._may_replace()
+        self._check_target()
 
-    def _may_replace(self):
+    def _check_target(self):
+        """Raise an error if the file may not be written."""
         if self.path.is_dir():
             raise IsADirectoryError(f"{self.path} is a folder: expected the name of a file to write.")
         if not self.path.exists():
@@ -137,32 +140,31 @@ class _Output:
             self.file.flush()
             os.fsync(self.file.fileno())
             self.file.close()
-        self._may_replace()  # things may have changed in the meantime
+        self._check_target()  # again: another program may have written the file meanwhile
         with self._explaining():
             os.replace(self.temporary, self.path)
 
     def _discard(self):
         if self.file is not None:
-            with contextlib.suppress(OSError):  # a full disk, once more
+            with contextlib.suppress(OSError):  # a full disk may raise it again
                 self.file.close()
             self.temporary.unlink(missing_ok=True)
 
     @contextlib.contextmanager
     def _explaining(self):
-        """Turn the system's errors into sentences, of the same class and number."""
+        """Turn the system's errors into sentences, with the same class and number."""
         try:
             yield
         except OSError as error:
-            folder = self.path.parent
-            hint = {
-                errno.ENOENT: f"The folder {folder} does not exist: make it first.",
-                errno.ENOSPC: f"Up to {self.size / 2**20:.1f} MiB are needed in {folder}: make room or choose another.",
-            }
-            hint[errno.EDQUOT] = hint[errno.ENOSPC]
-            hint[errno.EACCES] = f"Files in {folder} may not be created: choose another folder or ask for permission."
-            hint[errno.EPERM] = hint[errno.EROFS] = hint[errno.EACCES]
-            what = f"{self.path} could not be written: {error.strerror or error}."
-            explained = type(error)(f"{what} {hint.get(error.errno, '')}".rstrip())
+            folder, sentence = self.path.parent, f"{self.path} could not be written: {error.strerror or error}."
+            if error.errno == errno.ENOENT:
+                sentence += f" The folder {folder} does not exist: make it first."
+            elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+                size = f"{self.size / 2**20:.1f} MiB"
+                sentence += f" Up to {size} are needed in {folder}: make room or choose another."
+            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+                sentence += f" Files in {folder} may not be created: choose another folder or ask for permission."
+            explained = type(error)(sentence)
             explained.errno = error.errno
             raise explained from error
 
@@ -190,19 +192,21 @@ class _TiffOutput(_Output):
         self.tiff = tifffile.TiffWriter(self.file, bigtiff=self.size > CLASSIC_TIFF, ome=False, shaped=False)
 
     def _imagej(self):
-        """ImageJ's own text: a line for each number or unit."""
+        """Return ImageJ's text for the result: a line for each number or unit."""
         old = dict(line.split("=", 1) for line in self.image.description.splitlines() if "=" in line)
         numbers = {key: int(old[key]) for key in ("slices", "frames") if old.get(key, "").isdigit()}
         if math.prod(numbers.values()) != len(self.image):
             numbers = {"slices": len(self.image)}
         new = {"ImageJ": old["ImageJ"], "images": len(self.image) * self.channels}
-        new |= {"channels": self.channels} if self.channels > 1 else {}
+        if self.channels > 1:
+            new["channels"] = self.channels
         new |= numbers | {"hyperstack": "true", "mode": "grayscale"}
         kept = ("unit", "yunit", "zunit", "spacing", "xorigin", "yorigin", "zorigin", "finterval", "tunit", "loop")
         new |= {key: old[key] for key in kept if key in old}
-        new |= {"min": 0.0, "max": 1.0} if self.dtype.kind == "f" else {}  # what is shown as black and white
+        if self.dtype.kind == "f":
+            new |= {"min": 0.0, "max": 1.0}  # the values that ImageJ shows as black and white
         text = "".join(f"{key}={value}\n" for key, value in new.items())
-        return re.sub(r"[^\x00-\x7f]", lambda found: f"\\u{ord(found[0]):04X}", text)  # as ImageJ writes µm
+        return re.sub(r"[^\x00-\x7f]", lambda found: f"\\u{ord(found[0]):04X}", text)  # ImageJ writes µm so
 
     def _add(self, section):
         for page in section:
@@ -210,7 +214,7 @@ class _TiffOutput(_Output):
                 page,
                 photometric="minisblack",
                 compression="zlib" if self.compressed else None,
-                contiguous=not self.compressed,  # the tags of all pages then follow at the end
+                contiguous=not self.compressed,  # then the tags of all pages are at the end
                 metadata=None,
                 description=self.description,
                 **self.tags,
@@ -236,11 +240,13 @@ class _PngOutput(_Output):
                     f"{self.path} is a picture of probabilities from 0 to 1, found {section.min()} to {section.max()}."
                 )
             section = np.rint(section * np.float32(65535)).astype(np.uint16)
-        dpi = self.image.dpi
-        Image.fromarray(section[0]).save(self.file, "PNG", **({"dpi": dpi} if dpi and all(dpi) else {}))
+        options = {"dpi": self.image.dpi} if self.image.dpi and all(self.image.dpi) else {}
+        Image.fromarray(section[0]).save(self.file, "PNG", **options)
 
 
 class _NiftiOutput(_Output):
+    raw = data = None  # files that take the pixels, and the pixels behind the header
+
     def _begin(self):
         name = self.path.name.lower()
         self.gzipped = name.endswith(".gz") or (self.image.gzipped and not name.endswith(".nii"))
@@ -249,11 +255,10 @@ class _NiftiOutput(_Output):
         H, W = self.image.shape
         plane = (H, W) if self.image.ndim == 2 and self.channels == 1 else (H, W, len(self.image))
         header.set_data_shape(plane if self.channels == 1 else (*plane, self.channels))
-        header["pixdim"][:4] = self.image.header["pixdim"][
-            :4
-        ]  # of which nibabel resets what a 2-D image has no axis for
+        # nibabel has reset the zooms of axes that a 2-D image does not have.
+        header["pixdim"][:4] = self.image.header["pixdim"][:4]
         header.set_slope_inter(1, 0)
-        header["cal_min"] = header["cal_max"] = header["vox_offset"] = 0  # the last: to be set by what is written
+        header["cal_min"] = header["cal_max"] = header["vox_offset"] = 0  # write_to sets vox_offset
         start = io.BytesIO()
         header.write_to(start)
         start.write(bytes(int(header["vox_offset"]) - start.tell()))
@@ -270,7 +275,7 @@ class _NiftiOutput(_Output):
 
     def _add(self, section):
         for channel, plane in enumerate(section.astype(self.stored, copy=False)):
-            if self.channels > 1:  # all sections of a channel lie together
+            if self.channels > 1:  # the file holds all sections of a channel, then those of the next
                 self.raw.seek(self.start + (channel * len(self.image) + self.written) * plane.nbytes)
             self.raw.write(plane.tobytes(order="F"))
 
@@ -282,8 +287,8 @@ class _NiftiOutput(_Output):
             self.data.close()
 
     def _discard(self):
-        for file in (getattr(self, "raw", None), getattr(self, "data", None)):
+        for file in (self.raw, self.data):
             if file is not None:
-                with contextlib.suppress(OSError, ValueError):  # closed, or a full disk
+                with contextlib.suppress(OSError, ValueError):  # it is closed already, or the disk is full
                     file.close()
         super()._discard()

@@ -13,15 +13,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data import stacks
+from tinyseg.data.files import find_files
 from tinyseg.data.image_writers import write_like
-from tinyseg.data.stacks import PICTURE_SUFFIXES, TIFF_SUFFIXES, ImageFile, PictureImage, TiffImage, returned_type
+from tinyseg.data.stacks import ImageFile, PictureImage, TiffImage, returned_type
 
 __all__ = ["find_images", "open_image", "output_name", "write_like"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-KINDS = {"tiff": TIFF_SUFFIXES, "picture": PICTURE_SUFFIXES, "nifti": NIFTI_SUFFIXES}
-SUFFIXES = sum(KINDS.values(), ())
+SUFFIXES = (*TiffImage.suffixes, *PictureImage.suffixes, *NIFTI_SUFFIXES)
 
 
 def find_images(path):
@@ -41,11 +40,11 @@ def find_images(path):
     FileNotFoundError
         There is no such file or folder, or no image in the folder; the message lists what there is.
     """
-    return stacks.find_files(path, SUFFIXES, "images")
+    return find_files(path, SUFFIXES, "images")
 
 
 def open_image(path):
-    """Open an image, to be read section by section; reads its headers only.
+    """Open an image to read it section by section; only its headers are read now.
 
     Parameters
     ----------
@@ -72,12 +71,12 @@ def open_image(path):
         There is no such file.
     ValueError
         The file is empty, damaged, cut short, or of a kind that is not read; or its sections differ in shape or type.
-        What only the pixels tell (colour, NaN, damage further on) is raised by ``section``.
+        ``section`` raises it for what only the pixels show: colour, NaN, damage further on.
     """
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: expected an image ({', '.join(SUFFIXES)}).")
-    return {"tiff": TiffImage, "picture": PictureImage, "nifti": NiftiImage}[_kind(path)](path)
+    return _reader_of(path)(path)
 
 
 def output_name(image, suffix="_mask"):
@@ -87,34 +86,34 @@ def output_name(image, suffix="_mask"):
     ----------
     image : ImageFile, str or Path
     suffix : str
-        Put before the ending.
+        Goes before the ending.
 
     Returns
     -------
     str
-        A file name without folder. Of a picture it ends in ``.png``, which loses nothing.
+        A file name without folder. For a picture it ends in ``.png``, a format that loses nothing.
     """
     path = Path(getattr(image, "path", image))
-    kind = _kind(path)
+    reader = _reader_of(path)
     ending = path.name[-7:] if path.name.lower().endswith(".nii.gz") else path.suffix
-    return path.name.removesuffix(ending) + suffix + (".png" if kind == "picture" else ending)
+    return path.name.removesuffix(ending) + suffix + (".png" if reader is PictureImage else ending)
 
 
 class NiftiImage(ImageFile):
-    """A volume, by its axial sections: section k is ``array[:, :, k]``, a fourth axis its channels.
+    """A volume as its axial sections: section k is ``array[:, :, k]``, and a fourth axis holds its channels.
 
-    A 3-D volume, gzipped or not, is read forwards through one open file; a gzipped one is read again from
-    its beginning if sections are asked for backwards. Of a 4-D volume the channels of a section lie far apart: that
-    costs nothing in a plain ``.nii``, but a gzipped one is loaded as a whole, once, in its stored type.
+    A 3-D volume is read forwards through one open file. Going backwards in a gzipped file reads it again from its
+    beginning. The channels of a section of a 4-D volume lie far apart in the file: that costs nothing in a plain
+    ``.nii``, but a gzipped one is loaded as a whole, once, in its stored type.
 
-    `header` is nibabel's, `affine` (4, 4) float64, `ndim` the number of axes: 2, 3 or 4; `gzipped` a bool.
+    `header` is nibabel's, `affine` (4, 4) float64, `ndim` the number of axes (2, 3 or 4), `gzipped` a bool.
     """
 
-    kind = "nifti"
+    kind, suffixes = "nifti", NIFTI_SUFFIXES
     expected = f"a NIfTI volume ({', '.join(NIFTI_SUFFIXES)})"
 
     def _read_header(self):
-        import nibabel  # here, not above: it takes as long to import as the rest of this package
+        import nibabel  # not at the top: importing it takes as long as the rest of this package
 
         volume = nibabel.load(self.path)
         stored, self._array_shape = volume.dataobj, volume.shape
@@ -156,14 +155,14 @@ class NiftiImage(ImageFile):
         return section
 
     def _plane(self, i):
-        """The i-th two-dimensional array of the file, which is in Fortran's order: X runs fastest, channels slowest."""
+        """Read the i-th plane (X, Y) of the file, which is in Fortran's order: X runs fastest, channels slowest."""
         size = math.prod(self.shape) * self._stored.itemsize
         self._file.seek(self._offset + i * size)
         content = self._file.read(size)
         if len(content) < size:
             raise EOFError(f"it ends in section {i % self._count} of {self._count}")
         if self.gzipped and i == self._count * self.channels - 1:
-            while self._file.read(2**20):  # on to the checksum at the end, which gzip compares
+            while self._file.read(2**20):  # gzip compares the checksum when it comes to the end
                 pass
         return np.frombuffer(content, self._stored).reshape(self.shape, order="F")
 
@@ -171,10 +170,11 @@ class NiftiImage(ImageFile):
         return section
 
 
-def _kind(path):
+def _reader_of(path):
+    """Return the class that reads a file, by the ending of its name."""
     if path.is_dir():
         raise ValueError(f"{path} is a folder: give one image of it, or list them with find_images.")
-    for kind, suffixes in KINDS.items():
-        if path.name.lower().endswith(suffixes):
-            return kind
+    for reader in (TiffImage, PictureImage, NiftiImage):
+        if path.name.lower().endswith(reader.suffixes):
+            return reader
     raise ValueError(f"{path} is of a kind that is not read: expected a file ending in {', '.join(SUFFIXES)}.")

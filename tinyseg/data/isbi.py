@@ -17,11 +17,12 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyseg.data.files import list_contents
 from tinyseg.data.sections import Sections
-from tinyseg.data.stacks import listing, load_stack, shape_in_words
+from tinyseg.data.stacks import load_stack, shape_in_words
 
-# What images and labels are called in a folder, the first that is there being taken: files of the
-# challenge, or sub-folders of sections.
+# Names of images and labels in a folder, of which the first that exists is taken: files of the challenge, or
+# sub-folders of sections.
 LAYOUTS = (
     (("train-volume.tif", "train-volume.tiff"), ("train-labels.tif", "train-labels.tiff")),
     (
@@ -32,17 +33,17 @@ LAYOUTS = (
 
 
 def load(path, labels="auto", foreground="white"):
-    """Read sections and, where there are any, their masks.
+    """Read sections and their masks, if there are any.
 
     Parameters
     ----------
     path : str or Path
         A folder laid out like the challenge (``train-volume.tif``, ``train-labels.tif``), or with a
         sub-folder of images and one of labels (PNG or TIFF, paired in natural order: 2 before 10).
-        If `labels` is None or a path: also a TIFF stack or a folder of sections.
+        If `labels` is None or a path, it may also be a TIFF stack or a folder of sections.
     labels : str, Path or None
-        ``"auto"``: the labels in that folder, if they are there. ``"required"``: they must be.
-        None: images only. Otherwise the path of the labels: a TIFF stack or a folder of sections.
+        ``"auto"``: the labels in that folder, if there are any. ``"required"``: the same, but without labels it is
+        an error. None: images only. Otherwise the path of the labels, a TIFF stack or a folder of sections.
     foreground : "white" or "black"
         How the inside of cells is stored in the masks.
 
@@ -79,7 +80,7 @@ def binarize_labels(stack, name, foreground="white"):
     stack : ndarray, (S, H, W)
         Any two values, such as 0 and 255; the larger one is white.
     name : str or sequence of str
-        What to call the stack, or each section, in messages.
+        Name of the stack, or of each section, in messages.
     foreground : "white" or "black"
         Which of the two is the inside of cells.
 
@@ -104,7 +105,7 @@ def binarize_labels(stack, name, foreground="white"):
     for section, section_name in zip(stack, names, strict=True):
         values = np.union1d(values, section)
         if len(values) > 2:
-            shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
+            shown = ", ".join([*map(str, values[:6]), *(["..."] if len(values) > 6 else [])])
             raise ValueError(
                 f"a mask must have exactly two values, such as 0 and 255: found {len(values)} ({shown}) "
                 f"up to {section_name}. Was it saved as JPEG, or resized with interpolation? Threshold it, "
@@ -173,7 +174,7 @@ def _normalize(x):
 
 
 def _find(path, labels):
-    """Where the images and the labels are: (path, path or None)."""
+    """Return the path of the images, and the path of the labels or None."""
     automatic = labels in ("auto", "required")
     given = None if automatic or labels is None else Path(labels)
     if not path.exists():
@@ -193,7 +194,7 @@ def _find(path, labels):
         if label is None and labels == "required":
             raise FileNotFoundError(
                 f"no labels in {path}: looked for {', '.join(label_names)} to go with {image.name}. "
-                f"There is: {listing(path)}."
+                f"There is: {list_contents(path)}."
             )
         return image, label
     if not automatic:
@@ -201,5 +202,5 @@ def _find(path, labels):
     raise FileNotFoundError(
         f"no images in {path}: looked for train-volume.tif and train-labels.tif (or .tiff), or for a "
         f"sub-folder of images ({', '.join(LAYOUTS[1][0])}) and one of labels ({', '.join(LAYOUTS[1][1])}). "
-        f"There is: {listing(path)}."
+        f"There is: {list_contents(path)}."
     )

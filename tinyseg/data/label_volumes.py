@@ -1,6 +1,6 @@
-"""Label volumes of brain tumours: those that predict.py wrote beside the true ones.
+"""Label volumes of brain tumours: predictions of predict.py, read together with the true labels.
 
-In short:
+Each case is compared with its prediction:
 
     cases = find_labels("Task01_BrainTumour")           # or a folder of label volumes, or one file
     for case in cases:
@@ -13,14 +13,14 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from tinyseg.data.brats import DECATHLON, NAMINGS, REGIONS, Case, Cases, find_cases, read_label
+from tinyseg.data.brats import DECATHLON, NAMINGS, REGIONS, Case, Cases, find_cases, read_label, unchanged_labels
+from tinyseg.data.files import find_files, list_contents, volume_name
 from tinyseg.data.images import NIFTI_SUFFIXES
 from tinyseg.data.scans import same_grid
-from tinyseg.data.stacks import find_files, listing
 
 
 def holds_volumes(path):
-    """Whether a path is a NIfTI file, or a folder with NIfTI files, a ``dataset.json``, or BraTS cases."""
+    """Return whether a path is a NIfTI file, or a folder with NIfTI files, a ``dataset.json``, or BraTS cases."""
     path = Path(path)
     if path.is_file():
         return path.name.lower().endswith(NIFTI_SUFFIXES)
@@ -33,15 +33,15 @@ def find_labels(path, classes=DECATHLON):
     Parameters
     ----------
     path : str or Path
-        What `tinyseg.data.brats.find_cases` takes; or a folder of label volumes, or one of them. In such a folder that
-        has files ending in ``_seg`` or ``-seg``, these are the labels, in BraTS's numbers.
+        What `tinyseg.data.brats.find_cases` takes; or a folder of label volumes, or one label volume. If names in such
+        a folder end in ``_seg`` or ``-seg``, only these files are labels, in BraTS's numbers.
     classes : sequence of str
-        What the numbers in a bare label volume mean, in order.
+        Names of the labels 0, 1, 2 … in a bare label volume.
 
     Returns
     -------
     Cases
-        Those of bare label volumes have no images and no modalities.
+        Cases of bare label volumes have no images and no modalities.
 
     Raises
     ------
@@ -51,7 +51,7 @@ def find_labels(path, classes=DECATHLON):
     path = Path(path)
     if path.is_dir() and ((path / "dataset.json").is_file() or not any(path.glob("[!.]*.nii*"))):
         return find_cases(path)
-    files = {p.name.removesuffix(".gz").removesuffix(".nii"): p for p in find_files(path, NIFTI_SUFFIXES, "labels")}
+    files = {volume_name(p): p for p in find_files(path, NIFTI_SUFFIXES, "labels")}
     brats = [
         Case(name.removesuffix(ending), (), file, tuple(recode.items()))
         for name, file in files.items()
@@ -60,8 +60,8 @@ def find_labels(path, classes=DECATHLON):
     ]
     if brats:
         return Cases((), DECATHLON, tuple(brats))
-    same = tuple((k, k) for k in range(len(classes)))
-    return Cases((), tuple(classes), tuple(Case(name, (), file, same) for name, file in files.items()))
+    recode = unchanged_labels(len(classes))
+    return Cases((), tuple(classes), tuple(Case(name, (), file, recode) for name, file in files.items()))
 
 
 def find_prediction(path, name):
@@ -70,7 +70,7 @@ def find_prediction(path, name):
     Raises
     ------
     FileNotFoundError
-        It is not there; the message names it.
+        There is none; the message says which name was looked for.
     """
     path = Path(path)
     if path.is_file():
@@ -82,13 +82,13 @@ def find_prediction(path, name):
         if file.is_file():
             return file
     raise FileNotFoundError(
-        f"there is no prediction of {name}: looked for {names[0]} in {path}. There is: {listing(path)}. "
+        f"there is no prediction of {name}: looked for {names[0]} in {path}. There is: {list_contents(path)}. "
         "Predict it, or choose others with --cases."
     )
 
 
 def predicted_classes(path):
-    """Return the classes of what predict.py wrote, as its record beside the volumes says; None where there is none."""
+    """Return the classes that predict.py recorded in predictions.json beside its volumes; None if it did not."""
     path = Path(path)
     record = (path if path.is_dir() else path.parent) / "predictions.json"
     if not record.is_file():
@@ -106,7 +106,7 @@ def read_pair(prediction, case, classes):
     prediction : Path
     case : Case
     classes : sequence of str
-        Those that a prediction may hold, by their numbers.
+        Names of the labels 0, 1, 2 … that a prediction may hold.
 
     Returns
     -------
@@ -119,11 +119,11 @@ def read_pair(prediction, case, classes):
     ValueError
         A file is damaged, holds a label that is no class, or the two do not lie on one grid.
     """
-    predicted = read_label(prediction, [(k, k) for k in range(len(classes))])
+    predicted = read_label(prediction, unchanged_labels(len(classes)))
     truth = read_label(case.label, case.recode)
-    mine, true = nib.load(prediction).affine, nib.load(case.label).affine
-    if not same_grid(predicted.shape, mine, truth.shape, true):
-        what, found = "affine", [np.round(affine, 3).tolist() for affine in (mine, true)]
+    affines = nib.load(prediction).affine, nib.load(case.label).affine
+    if not same_grid(predicted.shape, affines[0], truth.shape, affines[1]):
+        what, found = "affine", [np.round(affine, 3).tolist() for affine in affines]
         if predicted.shape != truth.shape:
             what, found = "shape", [predicted.shape, truth.shape]
         raise ValueError(
@@ -134,19 +134,18 @@ def read_pair(prediction, case, classes):
 
 
 def voxel_volume(path):
-    """Volume of a voxel, mm³, by the zooms in a NIfTI's header."""
+    """Return the volume of a voxel, mm³, from the zooms in the header of a NIfTI file."""
     return float(np.prod(nib.load(path).header.get_zooms()[:3]))
 
 
 def regions_of(classes):
-    """Regions to score beside the classes: BraTS's three for the Decathlon's classes, else the whole tumour.
-
-    One class only is tumour or not.
-    """
-    return REGIONS if same_classes(classes, DECATHLON) else {"whole tumour": tuple(range(1, max(2, len(classes))))}
+    """Return regions to score beside the classes: BraTS's three for the Decathlon's classes, else the whole tumour."""
+    if same_classes(classes, DECATHLON):
+        return REGIONS
+    return {"whole tumour": tuple(range(1, max(2, len(classes))))}  # label 1 is the tumour if there is one class only
 
 
 def same_classes(one, other):
-    """Whether two lists of classes are the same, in British or American spelling."""
+    """Return whether two lists of classes are the same, in British or American spelling."""
     one, other = ([name.casefold().replace("tumor", "tumour") for name in names] for names in (one, other))
     return one == other

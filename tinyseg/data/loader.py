@@ -1,8 +1,8 @@
 """A data set of arrays, and a loader that prepares its batches in background threads.
 
-What a batch holds depends on (seed, epoch, position) only, never on how many threads made it or where the
-epoch was entered: a run that stopped inside an epoch goes on with the very batches it would have had.
-Threads are enough: NumPy and SciPy release Python's lock in the loops that take the time.
+A batch depends on (seed, epoch, position) only, not on the number of threads or on the batch with which the epoch
+began: a run that stopped inside an epoch goes on with the same batches. Threads are enough, because NumPy and SciPy
+release Python's lock in the loops that take the time.
 """
 
 from collections import deque
@@ -12,23 +12,23 @@ import numpy as np
 
 
 class SegmentationDataset:
-    """Images and labels in memory, augmented as they are asked for.
+    """Images and labels in memory; a sample is augmented each time it is drawn.
 
     Parameters
     ----------
     images : ndarray of float32, (S, H, W) or (S, C, H, W)
-        Standardized already.
+        Standardized images.
     labels : ndarray, (S, H, W)
         bool for a binary mask, integers for a map of classes.
     augment : callable, optional
         ``augment(image (C, H, W), label (H, W), rng) -> (image, label)``, such as `Augment`.
     seed : int
-        Of the augmentation, at least 0.
+        Seed of the augmentation, at least 0.
 
     Raises
     ------
     ValueError
-        Types or shapes are not these, or there are no sections.
+        Types or shapes are wrong, or there are no sections.
     """
 
     def __init__(self, images, labels, augment=None, seed=0):
@@ -48,14 +48,14 @@ class SegmentationDataset:
         return len(self.images)
 
     def sample(self, index, epoch):
-        """One section as the network takes it, in this epoch's augmentation.
+        """Return one section and its label as the network takes them, augmented for this epoch.
 
         Parameters
         ----------
         index : int
             From 0 to ``len(self) - 1``.
         epoch : int
-            At least 0. The same index and epoch give the same sample, in any order and thread.
+            At least 0. A sample depends on index and epoch only, not on order or thread.
 
         Returns
         -------
@@ -73,25 +73,25 @@ class SegmentationDataset:
 
 
 class Loader:
-    """Batches of a data set, in an order that depends on the seed and the epoch only.
+    """Batches of a data set in an order that depends on the seed and the epoch only.
 
     Parameters
     ----------
     dataset
-        Has ``len()`` and ``sample(index, epoch) -> (x, y)``, such as `SegmentationDataset`. Samples are
-        asked for from several threads at once.
+        Has ``len()`` and ``sample(index, epoch) -> (x, y)``, such as `SegmentationDataset`. Several threads call
+        ``sample`` at the same time.
     batch_size : int
         The last batch of an epoch may be smaller.
     shuffle : bool
-        A new random order each epoch; otherwise 0, 1, 2, ...
+        Draw a new order for each epoch; otherwise the order is 0, 1, 2, ...
     seed : int
-        Of the order, at least 0.
+        Seed of the order, at least 0.
     workers : int
-        Threads that prepare batches; 0 prepares each one in the calling thread when it is asked for.
+        Threads that prepare batches; 0 prepares each batch in the calling thread when it is needed.
     prefetch : int
-        Batches prepared ahead at most, at least 1.
+        Most batches prepared ahead, at least 1.
     drop_last : bool
-        Leave the last batch out where it is smaller.
+        Leave out the last batch if it is smaller.
 
     Raises
     ------
@@ -117,14 +117,14 @@ class Loader:
         return full + (rest > 0 and not self.drop_last)
 
     def epoch(self, e, start=0):
-        """Go through epoch `e`.
+        """Yield the batches of epoch `e`.
 
         Parameters
         ----------
         e : int
             Number of the epoch, at least 0.
         start : int
-            Batch to begin with, from 0 to ``len(self)`` (which leaves none).
+            First batch, from 0 to ``len(self)`` (no batch).
 
         Yields
         ------
@@ -137,14 +137,14 @@ class Loader:
         ValueError
             `start` is out of range.
         Exception
-            What the data set raised, with a note that names the sample.
+            The data set raised it; a note names the sample.
         """
         if not 0 <= start <= len(self):
             raise ValueError(f"start must be from 0 to {len(self)}, the batches of an epoch: found {start}.")
         order = np.arange(len(self.dataset))
         if self.shuffle:
-            # The spawn key keeps this stream apart from the samples' own: entropy is padded with zeros,
-            # so that (seed, epoch) alone would be the stream of sample (seed, epoch, 0).
+            # The spawn key separates this stream from those of the samples: NumPy pads the seeds with zeros,
+            # so without it (seed, epoch) would give the stream of sample (seed, epoch, 0).
             rng = np.random.default_rng(np.random.SeedSequence((self.seed, e), spawn_key=(1,)))
             rng.shuffle(order)
         batches = [order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(start, len(self))]

@@ -1,9 +1,9 @@
 """Resampling images and labels to another size, and predictions back, so that all three stay in register.
 
-When shrinking, image and label are read at the same source pixels, the image after a Gaussian that keeps finer detail
-from aliasing. Reading the image between the pixels, as resizing usually does, would put the labels a quarter of a
-pixel to one side at 512 -> 256, and to the other side once a sample is flipped. What a network says about the small
-image belongs to those source pixels, and `restore` interpolates it from there.
+When shrinking, image and label are read at the same source pixels, the image after a Gaussian that prevents aliasing.
+Usual resizing reads the image between the pixels: at 512 -> 256 the labels would then lie a quarter of a pixel to one
+side, and to the other side in a flipped sample. A prediction for the small image belongs to those source pixels, and
+`restore` interpolates between them.
 """
 
 import numpy as np
@@ -23,7 +23,7 @@ def resample(image, size):
     Returns
     -------
     ndarray of `image`'s type, (height, width)
-        Rounded for integer types; `image` itself where the size is that already.
+        Rounded for integer types; `image` itself if it has this size already.
     """
     if image.shape == tuple(size):
         return image
@@ -41,7 +41,7 @@ def nearest(labels, size):
 
 
 def restore(prediction, size):
-    """Interpolate linearly what belongs to a resampled image, such as probabilities, back to the size it came from.
+    """Interpolate values of a resampled image, such as probabilities, linearly back to the size of its source.
 
     Parameters
     ----------
@@ -55,20 +55,21 @@ def restore(prediction, size):
     """
     if prediction.shape[-2:] == tuple(size):
         return prediction
-    A, B = (_interpolation(n, m) for n, m in zip(size, prediction.shape[-2:], strict=True))
-    rows = prediction[..., A[0], :] * A[2][:, None] + prediction[..., A[1], :] * (1 - A[2])[:, None]
-    y = rows[..., B[0]] * B[2] + rows[..., B[1]] * (1 - B[2])
+    above, below, u = _interpolation(size[0], prediction.shape[-2])
+    left, right, v = _interpolation(size[1], prediction.shape[-1])
+    rows = prediction[..., above, :] * u[:, None] + prediction[..., below, :] * (1 - u)[:, None]
+    y = rows[..., left] * v + rows[..., right] * (1 - v)
     return y.astype(prediction.dtype, copy=False)
 
 
 def positions(source, target):
-    """Where each of `target` pixels lies among `source` pixels: at the nearest one when shrinking."""
+    """Return the position of each of `target` pixels among `source` pixels; a whole number when shrinking."""
     centres = (np.arange(target) + 0.5) * source / target - 0.5
     return np.floor(centres + 0.5) if target < source else np.clip(centres, 0, source - 1)
 
 
 def _interpolation(source, target):
-    """For each source pixel its two neighbours among the target's pixels, and the weight of the first."""
+    """Return, for each source pixel, its two neighbours among the target's pixels and the weight of the first."""
     at = positions(source, target)
     right = np.clip(np.searchsorted(at, np.arange(source)), 1 if target > 1 else 0, target - 1)
     left = np.maximum(right - 1, 0)
@@ -78,5 +79,5 @@ def _interpolation(source, target):
 
 
 def _antialiasing(source, target):
-    """Deviation of the Gaussian that takes a pixel's blur, 0.5, to that of a pixel source/target times as large."""
+    """Return the deviation of the Gaussian that widens a pixel's blur of 0.5 by the factor source/target."""
     return 0.5 * np.sqrt(max((source / target) ** 2 - 1, 0))

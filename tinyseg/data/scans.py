@@ -1,10 +1,10 @@
-"""What a network is to be run on: images as they lie, and brain scans with the modalities it was trained with.
+"""Images to predict: any images, and brain scans with the modalities with which a network was trained.
 
     for scan in find_scans("Task01_BrainTumour", modalities=["FLAIR", "T1gd"]):
         with open_scan(scan) as image:                                       # as from open_image: 2 channels
             ...
 
-A modality goes by several names: T1 with gadolinium is T1gd in the Decathlon, t1ce in BraTS, t1c from 2023 on.
+A modality has several names: T1 with gadolinium is T1gd in the Decathlon, t1ce in BraTS, and t1c there from 2023 on.
 """
 
 import contextlib
@@ -14,10 +14,11 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.brats import MODALITIES, NAMINGS, describe
+from tinyseg.data.brats import MODALITIES, NAMINGS, case_names, describe
+from tinyseg.data.files import find_files, find_volumes, folders_in
 from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image
-from tinyseg.data.stacks import find_files
 
+# Which of MODALITIES a name stands for.
 NAMES = {
     name.strip("_-").casefold(): m for names in (MODALITIES, *(n[0] for n in NAMINGS)) for m, name in enumerate(names)
 }
@@ -30,11 +31,11 @@ class Scan:
     Attributes
     ----------
     name : str
-        Of the file that holds it, or would if its modalities were not in a file each.
+        Name of the file that holds the image; or that would hold it, if each modality has a file of its own.
     files : tuple of Path
-        One image, or one NIfTI volume for each modality. They need not be there.
+        One image, or one NIfTI volume for each modality. They need not exist.
     channels : tuple of int, optional
-        Which channels of the file the network takes, in its order; all of them if left out.
+        The channels of the file that the network takes, in its order; all of them if left out.
     """
 
     name: str
@@ -43,7 +44,7 @@ class Scan:
 
 
 def find_scans(path, modalities=None):
-    """List what there is to predict at a path.
+    """List the images to predict at a path.
 
     Parameters
     ----------
@@ -52,18 +53,18 @@ def find_scans(path, modalities=None):
         folder with files such as ``<case>_flair.nii.gz``, or a folder of such folders; else what
         `tinyseg.data.images.find_images` takes.
     modalities : sequence of str, optional
-        Those that the network was trained with. Left out, BraTS folders are nothing special, and the channels of the
-        Decathlon's volumes are left as they are.
+        Modalities with which the network was trained. Without them the files of a BraTS case are images of their own,
+        and the channels of the Decathlon's volumes stay as they are.
 
     Returns
     -------
     list of Scan
-        A BraTS case that lacks a modality is among them: `open_scan` says so.
+        A BraTS case that lacks a modality is among them; `open_scan` raises an error for it.
 
     Raises
     ------
     FileNotFoundError
-        There is nothing; the message lists what there is.
+        There is no image; the message lists what there is.
     ValueError
         The folder does not have the network's modalities.
     """
@@ -72,48 +73,48 @@ def find_scans(path, modalities=None):
         channels = None if modalities is None else channels_of(modalities, describe(path)[0], path)
         part = "imagesTs" if any((path / "imagesTs").glob("[!.]*.nii*")) else "imagesTr"
         return [Scan(file.name, (file,), channels) for file in find_files(path / part, NIFTI_SUFFIXES, "volumes")]
-    cases = _brats_cases(path, modalities) if modalities and path.is_dir() else []
-    return cases or [Scan(file.name, (file,)) for file in find_images(path)]
+    scans = _brats_scans(path, modalities) if modalities and path.is_dir() else []
+    return scans or [Scan(file.name, (file,)) for file in find_images(path)]
 
 
-def channels_of(modalities, there, path):
-    """Return where each of `modalities` is among those that are `there`, under whatever name; `path` is for errors."""
-    known = [NAMES.get(name.casefold(), name.casefold()) for name in there]
+def channels_of(modalities, available, path):
+    """Return the index of each modality among the `available` ones, under any of its names; `path` is for errors."""
+    known = [NAMES.get(name.casefold(), name.casefold()) for name in available]
     wanted = [NAMES.get(name.casefold(), name.casefold()) for name in modalities]
     missing = [name for name, one in zip(modalities, wanted, strict=True) if one not in known]
     if missing:
         raise ValueError(
-            f"{path} has the modalities {', '.join(there)}, but the network was trained with {', '.join(modalities)}: "
-            f"there is no {', '.join(missing)}. Use another checkpoint."
+            f"{path} has the modalities {', '.join(available)}, but the network was trained with "
+            f"{', '.join(modalities)}: there is no {', '.join(missing)}. Use another checkpoint."
         )
     return tuple(known.index(one) for one in wanted)
 
 
-def _brats_cases(folder, modalities):
-    """The cases of a BraTS folder and of the folders in it, each with the path of every file that it should have."""
-    cases = []
-    for inner in (folder, *sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))):
-        files = {p.name.removesuffix(".gz").removesuffix(".nii"): p for p in inner.glob("[!.]*.nii*")}
+def _brats_scans(folder, modalities):
+    """List the cases of a BraTS folder and of the folders in it, each with the path of every file that it needs."""
+    scans = []
+    for inner in (folder, *folders_in(folder)):
+        files = find_volumes(inner)
         for endings, _, _ in NAMINGS:
-            for stem in sorted({name.removesuffix(e) for name in files for e in endings if name.endswith(e)}):
-                names = [stem + endings[m] for m in channels_of(modalities, MODALITIES, inner)]
+            for case in case_names(files, endings):
+                names = [case + endings[m] for m in channels_of(modalities, MODALITIES, inner)]
                 paths = tuple(files.get(name, inner / f"{name}.nii.gz") for name in names)
-                cases.append(Scan(f"{stem}.nii.gz", paths))
-    return cases
+                scans.append(Scan(f"{case}.nii.gz", paths))
+    return scans
 
 
 def open_scan(scan):
-    """Open a scan, to be read section by section.
+    """Open a scan to read it section by section.
 
     Returns
     -------
     image
-        As `tinyseg.data.images.open_image` returns it, with the scan's channels.
+        As from `tinyseg.data.images.open_image`, with the channels of the scan.
 
     Raises
     ------
     FileNotFoundError
-        A modality is not there.
+        A modality is missing.
     ValueError
         As `open_image`; or the modalities do not lie on one grid.
     """
@@ -123,7 +124,7 @@ def open_scan(scan):
 
 
 def same_grid(shape, affine, other_shape, other_affine):
-    """Whether the voxels (X, Y, Z) of two volumes are in the same places, to a tenth of a voxel."""
+    """Return whether the voxels (X, Y, Z) of two volumes are in the same places, to a tenth of a voxel."""
     if tuple(shape[:3]) != tuple(other_shape[:3]):
         return False
     corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]), (1,))))  # (8, 4)
@@ -132,7 +133,7 @@ def same_grid(shape, affine, other_shape, other_affine):
 
 
 class _Modalities:
-    """Several NIfTI volumes on one grid as one image, with the header of the first; or some channels of one volume."""
+    """One image of several NIfTI volumes on one grid, with the first's header; or of some channels of one volume."""
 
     kind = "nifti"
 
@@ -145,10 +146,10 @@ class _Modalities:
             )
         with contextlib.ExitStack() as opened:
             self.parts = [opened.enter_context(open_image(file)) for file in scan.files]
-            self._take(scan)
+            self._combine(scan)
             self.close = opened.pop_all().close
 
-    def _take(self, scan):
+    def _combine(self, scan):
         first = self.parts[0]
         self.path, self.shape, self.ndim, self.gzipped = first.path, first.shape, first.ndim, first.gzipped
         self.header, self.affine = first.header, first.affine
@@ -158,11 +159,11 @@ class _Modalities:
                     f"{part.path} does not lie on the grid of {first.path}: {(*part.shape, len(part))} voxels and "
                     f"{(*first.shape, len(first))}, or another affine. Bring all modalities onto one grid first."
                 )
-        there = sum(part.channels for part in self.parts)
-        self._order = range(there) if scan.channels is None else scan.channels
+        count = sum(part.channels for part in self.parts)
+        self._order = list(range(count) if scan.channels is None else scan.channels)
         self.channels = len(self._order)
-        if max(self._order) >= there:
-            raise ValueError(f"{self.path} has {there} channels, fewer than its dataset.json says.")
+        if max(self._order) >= count:
+            raise ValueError(f"{self.path} has {count} channels, fewer than its dataset.json says.")
 
     def __enter__(self):
         return self
@@ -177,4 +178,4 @@ class _Modalities:
         return self.parts[0].name(k)
 
     def section(self, k):
-        return np.concatenate([part.section(k) for part in self.parts])[list(self._order)]
+        return np.concatenate([part.section(k) for part in self.parts])[self._order]

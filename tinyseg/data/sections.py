@@ -1,4 +1,4 @@
-"""Sections and their masks in memory: splitting them, and resampling both alike."""
+"""Sections and their masks in memory: splitting and resampling them."""
 
 import re
 from dataclasses import dataclass
@@ -10,12 +10,12 @@ from tinyseg.data.resample import nearest, resample
 
 @dataclass
 class Sections:
-    """Sections, their masks, and what to call them.
+    """Sections, their masks and their names.
 
     Attributes
     ----------
     images : ndarray, (S, H, W)
-        Grey values as they were stored: bool, an integer type, or float32.
+        Grey values as stored: bool, an integer type, or float32.
     labels : ndarray of bool, (S, H, W), or None
         True inside of a cell (white), False on membrane.
     names : list of str
@@ -48,9 +48,9 @@ class Sections:
         return Sections(self.images[index], labels, [self.names[i] for i in index])
 
     def split(self, val_sections):
-        """Split into training and validation sections, the latter contiguous.
+        """Split into training and validation sections. The validation sections are contiguous.
 
-        Neighbouring sections look alike, so that a random choice would leak training into validation.
+        Neighbouring sections look alike: with a random choice, validation would see copies of training sections.
 
         Parameters
         ----------
@@ -64,7 +64,7 @@ class Sections:
         Raises
         ------
         ValueError
-            Something else is given, or nothing is left on one side.
+            `val_sections` has another form, or leaves no section for training or for validation.
         """
         n = len(self)
         given = re.fullmatch(r"(?:(\d+):)?(\d+)", str(val_sections))
@@ -84,9 +84,7 @@ class Sections:
         return self._select(index[~held_out]), self._select(index[held_out])
 
     def resized(self, size):
-        """Resample every section: images smoothed, labels nearest neighbour.
-
-        Both are read at the same source pixels, see `tinyseg.data.resample`.
+        """Resample all sections, images and labels in register: see `tinyseg.data.resample`.
 
         Parameters
         ----------
@@ -96,7 +94,7 @@ class Sections:
         Returns
         -------
         Sections
-            Integer images are rounded to their own type. `self` where the size is that already.
+            Images keep their type. `self` if the sections have this size already.
 
         Raises
         ------

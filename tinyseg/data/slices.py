@@ -1,8 +1,8 @@
-"""Prepared slices of many volumes, kept on disk: made once, read through memory maps, never half-used.
+"""Prepared slices of many volumes, kept on disk: made once and read through memory maps.
 
-A folder holds three files a case: its images (float16), its labels (uint8), and, written last, a description with the
-options and the sources' sizes and hashes. A case without a description, or with one that does not fit any more, is made
-anew; so an interrupted build goes on with the first case that is missing.
+The folder holds three files for each case: its images (float16), its labels (uint8) and a description with the options
+and the sizes and hashes of the sources. The description is written last. A case is prepared again if its description is
+missing or does not fit any more, so an interrupted build goes on where it stopped.
 
     slices = SliceCache.build(find_cases("Task01_BrainTumour"), "cache", Preparation())
     x, y = slices.images("BRATS_001")[77], slices.labels("BRATS_001")[77]       # (M, h, w) and (h, w)
@@ -29,7 +29,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of a case without opening its arrays.
+    """The description of a case.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Entry:
     outside : int ndarray, (classes,)
         Voxels of each class that the preparation cut off.
     voxel : float
-        Volume of a voxel as stored, mm³.
+        Volume of a voxel of the source, mm³.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Entry:
 
 
 class SliceCache:
-    """Slices of several cases; made by `build`.
+    """Slices of several cases; `build` makes them.
 
     Attributes
     ----------
@@ -58,7 +58,7 @@ class SliceCache:
     entries : dict of str to Entry
         In the order of the cases.
     skipped : dict of str to str
-        Cases that could not be used, and why.
+        Cases that cannot be used, with the reason.
     """
 
     def __init__(self, folder, modalities, classes, entries, skipped):
@@ -67,18 +67,18 @@ class SliceCache:
 
     @classmethod
     def build(cls, cases, folder, preparation, workers=2, skip_bad=False, progress=True):
-        """Prepare the cases that are not there yet.
+        """Prepare the cases that are not in the folder yet.
 
         Parameters
         ----------
         cases : Cases
         folder : str or Path
-            Made if it is not there. May be shared by builds with other options, which replace each other's cases.
+            Made if it does not exist. Builds with other options in one folder replace each other's cases.
         preparation : Preparation
         workers : int
-            Cases in work at a time; each takes about 0.5 GiB for 240 × 240 × 155 voxels of 4 modalities.
+            Cases prepared at a time; each takes about 0.5 GiB for 240 × 240 × 155 voxels of 4 modalities.
         skip_bad : bool
-            Leave out cases that cannot be read, and name them in `skipped`, instead of raising an error.
+            Leave out cases that cannot be read and list them in `skipped`, instead of raising an error.
         progress : bool
             Show a progress bar.
 
@@ -91,28 +91,24 @@ class SliceCache:
         ValueError
             A case cannot be read, or two cases hold the same scan; the message names the files.
         OSError
-            There is not enough room on the disk.
+            The disk has too little room.
         """
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OSError(f"cannot keep slices in {folder} ({error.strerror}): choose another cache folder.") from None
-        entries, skipped, missing = {}, {}, []
-        for case in cases.cases:
-            entry = _usable(folder, case, preparation)
-            entries[case.name] = entry
-            if entry is None:
-                missing.append(case)
+        entries, skipped = {case.name: _read_entry(folder, case, preparation) for case in cases}, {}
+        missing = [case for case in cases if entries[case.name] is None]
         _check_room(folder, missing, preparation)
         bar = tqdm(total=len(missing), desc="preparing", unit="case", disable=not progress or not missing)
         with ThreadPoolExecutor(workers, thread_name_prefix="tinyseg-cases") as pool, bar:
             work = {pool.submit(_make, folder, case, preparation, len(cases.classes)): case for case in missing}
             try:
-                for done in as_completed(work):
-                    case = work[done]
+                for future in as_completed(work):
+                    case = work[future]
                     try:
-                        entries[case.name] = done.result()
+                        entries[case.name] = future.result()
                     except (ValueError, FileNotFoundError) as error:
                         if not skip_bad:
                             raise
@@ -121,7 +117,7 @@ class SliceCache:
             except BaseException:
                 pool.shutdown(wait=True, cancel_futures=True)
                 raise
-        _refuse_twins(folder, cases, entries, skipped, skip_bad)
+        _find_duplicates(folder, cases, entries, skipped, skip_bad)
         entries = {name: entry for name, entry in entries.items() if entry is not None and name not in skipped}
         if not entries:
             raise ValueError(f"none of {len(cases)} cases can be used: {'; '.join(list(skipped.values())[:3])}")
@@ -137,7 +133,7 @@ class SliceCache:
 
 
 def _make(folder, case, preparation, num_classes):
-    """Prepare one case and write its three files; returns its entry."""
+    """Prepare one case, write its three files, and return its entry."""
     volume, label = read_case(case)
     planes = np.moveaxis(volume, 3, 0)  # (Z, M, X, Y)
     statistics = preparation.statistics(planes)
@@ -148,22 +144,21 @@ def _make(folder, case, preparation, num_classes):
     if preparation.how == "crop":
         outside = np.bincount(label.ravel(), minlength=num_classes) - counts.sum(axis=0)
     voxel = voxel_volume(case.images[0])
-    about = _options(case, preparation) | {
-        "sources": [_describe(path) for path in (*case.images, case.label)],
-        "counts": counts.tolist(), "outside": outside.tolist(), "voxel": voxel,
-    }  # fmt: skip
+    sources = [_fingerprint(path) for path in (*case.images, case.label)]
+    results = {"counts": counts.tolist(), "outside": outside.tolist(), "voxel": voxel}
+    about = _options(case, preparation) | {"sources": sources} | results
     _save(folder / f"{case.name}.images.npy", images)
     _save(folder / f"{case.name}.labels.npy", labels)
     write_atomically(folder / f"{case.name}.json", json.dumps(about))
     return Entry(case.name, counts, outside, voxel)
 
 
-def _usable(folder, case, preparation):
-    """The entry of a case that is there and fits, or None; what does not fit loses its description at once."""
+def _read_entry(folder, case, preparation):
+    """Return the entry of a case whose files fit. Otherwise delete its description and return None."""
     path = folder / f"{case.name}.json"
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
-        fits = {key: about[key] for key in _options(case, preparation)} == _options(case, preparation)
+        fits = all(about[key] == value for key, value in _options(case, preparation).items())
         sources = zip((*case.images, case.label), about["sources"], strict=True)
         fits = fits and all(_unchanged(file, before) for file, before in sources)
         fits = fits and all((folder / f"{case.name}.{part}.npy").is_file() for part in ("images", "labels"))
@@ -176,12 +171,11 @@ def _usable(folder, case, preparation):
 
 
 def _options(case, preparation):
-    return {
-        "format": FORMAT, "preparation": preparation.as_dict(), "recode": [list(pair) for pair in case.recode],
-    }  # fmt: skip
+    recode = [list(pair) for pair in case.recode]  # lists, as JSON gives them back
+    return {"format": FORMAT, "preparation": preparation.as_dict(), "recode": recode}
 
 
-def _describe(path):
+def _fingerprint(path):
     status = path.stat()
     with open(path, "rb") as file:
         digest = hashlib.file_digest(file, "sha1").hexdigest()
@@ -189,17 +183,17 @@ def _describe(path):
 
 
 def _unchanged(path, before):
-    """Whether a source is what it was: by size and time, and where only the time differs by its hash."""
+    """Return whether a source has the same size and time; if only the time differs, whether it has the same hash."""
     status = path.stat()
     if path.name != before["name"] or status.st_size != before["size"]:
         return False
-    return status.st_mtime_ns == before["mtime_ns"] or _describe(path)["sha1"] == before["sha1"]
+    return status.st_mtime_ns == before["mtime_ns"] or _fingerprint(path)["sha1"] == before["sha1"]
 
 
-def _refuse_twins(folder, cases, entries, skipped, skip_bad):
-    """Find scans that are there under two names, by the hash of their first image."""
+def _find_duplicates(folder, cases, entries, skipped, skip_bad):
+    """Find scans that have two names, by the hash of their first image; raise an error or put them into `skipped`."""
     first = {}
-    for case in cases.cases:
+    for case in cases:
         if entries.get(case.name) is None or case.name in skipped:
             continue
         about = json.loads((folder / f"{case.name}.json").read_text(encoding="utf-8"))
@@ -212,12 +206,12 @@ def _refuse_twins(folder, cases, entries, skipped, skip_bad):
 
 
 def _check_room(folder, cases, preparation):
-    """Complain before the work if the slices will not fit on the disk."""
+    """Raise an error before the work begins if the slices will not fit on the disk."""
     needed = 0
     for case in cases:
         try:
             shape = nib.load(case.images[0]).shape
-        except Exception:  # noqa: BLE001, S112 (whatever is wrong with it is said when it is read)
+        except Exception:  # noqa: BLE001, S112 (_make says what is wrong with the file)
             continue
         modalities = max(len(case.images), shape[3] if len(shape) > 3 else 1)
         h, w = preparation.target(shape[:2])
@@ -237,7 +231,7 @@ def _save(path, array):
 
 
 class SliceSampler:
-    """Slices drawn at random, a set number an epoch: a data set for `tinyseg.data.Loader`.
+    """Slices drawn at random, the same number in each epoch: a data set for `tinyseg.data.Loader`.
 
     Parameters
     ----------
@@ -247,9 +241,9 @@ class SliceSampler:
     length : int
         Samples an epoch, drawn with replacement.
     empty : float, optional
-        Share of the samples without tumour, in [0, 1]; left out, slices come as often as they are there.
+        Share of the samples without tumour, in [0, 1]; left out, each slice is as likely as any other.
     balanced : bool
-        Draw a class first, each as likely as the other, then a slice in which it occurs; only for samples with tumour.
+        For samples with tumour: draw a class first, each with the same probability, then a slice that has it.
     whole_tumour : bool
         Labels are a mask of any tumour instead of classes.
     augment : callable, optional
@@ -259,46 +253,47 @@ class SliceSampler:
     Raises
     ------
     ValueError
-        If there is no slice of a kind that is asked for.
+        The options ask for slices with or without tumour, and there are none.
     """
 
-    def __init__(
-        self, cache, names, length, empty=None, balanced=False, whole_tumour=False, augment=None, seed=0
-    ):  # fmt: skip
+    def __init__(self, cache, names, length, empty=None, balanced=False, whole_tumour=False, augment=None, seed=0):
         self.cache, self.length, self.empty, self.balanced = cache, length, empty, balanced
         self.whole_tumour, self.augment, self.seed = whole_tumour, augment, seed
         self.arrays = {name: (cache.images(name), cache.labels(name)) for name in names}
-        self.where = [(name, z) for name in names for z in range(len(cache.entries[name].counts))]
+        self.slices = [(name, z) for name in names for z in range(len(cache.entries[name].counts))]
         counts = np.concatenate([cache.entries[name].counts for name in names])  # (slices, classes)
         present = counts[:, 1:] > 0
-        self.holding = [np.flatnonzero(column) for column in present.T if column.any()]  # for each class that occurs
+        self.with_class = [np.flatnonzero(column) for column in present.T if column.any()]  # for each class that occurs
         self.tumour, self.without = np.flatnonzero(present.any(axis=1)), np.flatnonzero(~present.any(axis=1))
         if empty is not None and not 0 <= empty <= 1:
             raise ValueError(f"empty is a share of the samples, in [0, 1], but is {empty}.")
-        share = empty if empty is not None else (0 if balanced else None)
-        if (share not in (None, 1) and not len(self.tumour)) or (share not in (None, 0) and not len(self.without)):
+        self.share = 0 if empty is None and balanced else empty
+        needs_tumour, needs_empty = self.share not in (None, 1), self.share not in (None, 0)
+        if (needs_tumour and not len(self.tumour)) or (needs_empty and not len(self.without)):
             raise ValueError(
                 f"{len(self.tumour)} slices with tumour and {len(self.without)} without: there is none of a kind that "
                 "is asked for. Change the share of empty slices, or give more cases."
             )
-        self.share = share
 
     def __len__(self):
         return self.length
 
     def sample(self, index, epoch):
-        """One slice: x float32 (M, h, w), y int64 (h, w), or float32 (1, h, w) of 0 and 1 if `whole_tumour`."""
+        """Draw a slice: x float32 (M, h, w), and y int64 (h, w), or float32 (1, h, w) of 0 and 1 if `whole_tumour`."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index), spawn_key=(2,)))
-        name, z = self.where[self._draw(rng)]
+        name, z = self.slices[self._draw(rng)]
         images, labels = self.arrays[name]
         x, label = images[z].astype(np.float32), np.asarray(labels[z])
         if self.augment is not None:
             x, label = self.augment(x, label, rng)
-        return (x, (label > 0)[None].astype(np.float32)) if self.whole_tumour else (x, label.astype(np.int64))
+        y = (label > 0)[None].astype(np.float32) if self.whole_tumour else label.astype(np.int64)
+        return x, y
 
     def _draw(self, rng):
         if self.share is None:
-            return rng.integers(len(self.where))
+            return rng.integers(len(self.slices))
         if rng.random() < self.share:
             return rng.choice(self.without)
-        return rng.choice(self.holding[rng.integers(len(self.holding))] if self.balanced else self.tumour)
+        if self.balanced:
+            return rng.choice(self.with_class[rng.integers(len(self.with_class))])
+        return rng.choice(self.tumour)

@@ -1,7 +1,7 @@
 """Grey sections from TIFF stacks and pictures (PNG, JPEG, BMP): one by one, or whole stacks in memory.
 
-A stack has shape (S, H, W): S sections of H rows and W columns. Everything that is not that (colour, damaged or
-truncated files, sections of different shapes, NaN) is refused with a sentence that names the file.
+A stack has shape (S, H, W): S sections of H rows and W columns. Anything else (colour, damaged or truncated files,
+sections of different shapes, NaN) is refused with an error that names the file.
 """
 
 import contextlib
@@ -14,8 +14,7 @@ import numpy as np
 import tifffile
 from PIL import Image, ImageMode
 
-TIFF_SUFFIXES = (".tif", ".tiff")
-PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+from tinyseg.data.files import find_files
 
 
 def load_stack(path):
@@ -43,77 +42,56 @@ def load_stack(path):
         shape or type.
     """
     path = Path(path)
-    files = find_files(path, (*TIFF_SUFFIXES, *PICTURE_SUFFIXES), "sections")
+    files = find_files(path, (*TiffImage.suffixes, *PictureImage.suffixes), "sections")
     if path.is_dir() and {"train-volume", "train-labels"} <= {p.stem.casefold() for p in files}:
         raise ValueError(f"{path} holds images and labels: give one file of it, such as train-volume.tif.")
     sections, names = [], []
     for file in files:
-        with (TiffImage if file.suffix.lower() in TIFF_SUFFIXES else PictureImage)(file) as image:
+        reader = TiffImage if file.suffix.lower() in TiffImage.suffixes else PictureImage
+        with reader(file) as image:
             sections += [section[0] for section in image]
             names += map(image.name, range(len(image)))
-    _all_alike(files[0].parent, names, [(section.shape, section.dtype) for section in sections])
+    _refuse_mixed(files[0].parent, names, [(section.shape, section.dtype) for section in sections])
     return np.stack(sections), names
 
 
-def find_files(path, suffixes, what):
-    """List the files of a folder whose names end in one of `suffixes`, in natural order; or `path` if it is a file.
-
-    Hidden files are left out: archives made on a Mac hold a "._name" beside each name. If there is nothing, a
-    FileNotFoundError says so; `what` is what its message calls the files.
-    """
-    path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: expected a file or a folder of {what}.")
-    if not path.is_dir():
-        return [path]
-    files = [p for p in path.iterdir() if p.name.lower().endswith(suffixes) and p.name[0] != "." and p.is_file()]
-    if not files:
-        raise FileNotFoundError(
-            f"no {what} in {path}: looked for files ending in {', '.join(suffixes)}. There is: {listing(path)}."
-        )
-    return sorted(files, key=_natural)
-
-
-def listing(folder):
-    """Name what a folder holds, for a message."""
-    names = sorted(p.name + "/" * p.is_dir() for p in folder.iterdir())
-    return ", ".join(names[:12]) + (f", and {len(names) - 12} more" if len(names) > 12 else "") or "nothing"
-
-
 def shape_in_words(x):
-    """Say a shape in words: '24 sections of 512×512' or '512×512'."""
+    """Describe the shape of an array: '24 sections of 512×512' or '512×512'."""
     size = f"{x.shape[-2]}×{x.shape[-1]}"
-    return size if x.ndim == 2 else f"{len(x)} section{'s' * (len(x) != 1)} of {size}"
+    if x.ndim == 2:
+        return size
+    return f"1 section of {size}" if len(x) == 1 else f"{len(x)} sections of {size}"
 
 
 def returned_type(stored):
-    """Type in which sections are returned: floats as float32, all others as they are stored."""
+    """Return the type of the sections of a file: float32 for floats, any other type as it is stored."""
     stored = np.dtype(stored)
     return np.dtype(np.float32) if stored.kind == "f" else stored.newbyteorder("=")
 
 
 class ImageFile:
-    """An open file of sections, each kind with its decoder; `tinyseg.data.images.open_image` says what it has."""
+    """An open file of sections; `tinyseg.data.images.open_image` lists its attributes.
 
-    kind = None
-    expected = "an image"
+    A subclass sets `kind`, `suffixes` and `expected`; its `_read_header` sets `shape`, `dtype` and `_count`.
+    """
+
     channels = 1
 
     def __init__(self, path):
         self.path = Path(path)
         self._closing = contextlib.ExitStack()
         try:
-            with self._decoding():
+            with decoding(self.path, self.expected):
                 if self.path.stat().st_size == 0:
                     raise EOFError("it is empty, 0 bytes")
-                self._read_header()  # sets shape, dtype and _count
+                self._read_header()
             self._check()
         except BaseException:
             self.close()
             raise
 
     def _check(self):
-        """Raise what is wrong with headers that can be read."""
+        """Raise an error if the file can be read but its headers say that it cannot be used."""
 
     def __enter__(self):
         return self
@@ -140,7 +118,7 @@ class ImageFile:
         if not 0 <= k < len(self):
             raise IndexError(f"{self.path} has sections 0 to {len(self) - 1}: there is no section {k}.")
         name = f"{self.name(k)} in {self.path.parent}"
-        with self._decoding():
+        with decoding(self.path, self.expected):
             section = self._read(k)
         section = self._in_grey(section, name)
         with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinity, and is refused
@@ -152,7 +130,7 @@ class ImageFile:
         return section
 
     def _in_grey(self, section, name):
-        """(1, H, W) of a section that may be grey saved as RGB(A), channels last."""
+        """Return a section, which may be grey saved as RGB(A) with its channels last, as (1, H, W)."""
         if section.dtype.kind not in "biuf":
             raise ValueError(f"{name} has values of type {section.dtype}: expected grey integers or floats.")
         if section.ndim == 3 and section.shape[-1] in (2, 4):
@@ -167,29 +145,36 @@ class ImageFile:
             )
         return section[None]
 
-    @contextlib.contextmanager
-    def _decoding(self):
-        try:
-            yield
-        except (MemoryError, PermissionError, FileNotFoundError):
-            raise
-        except Exception as error:  # decoders raise whatever they meet: struct.error, zlib.error, KeyError, ...
-            if "imagecodecs" in str(error):
-                raise ValueError(
-                    f"{self.path} is compressed in a way that needs one more package: pip install imagecodecs, or "
-                    f"save it without compression. ({error})"
-                ) from error
+
+@contextlib.contextmanager
+def decoding(path, expected):
+    """Turn what decoders raise into a ValueError that names the file; `expected` says what it should be."""
+    try:
+        yield
+    except (MemoryError, PermissionError, FileNotFoundError):
+        raise
+    except Exception as error:  # decoders raise whatever they meet: struct.error, zlib.error, KeyError, ...
+        if "imagecodecs" in str(error):
             raise ValueError(
-                f"{self.path} cannot be read: expected {self.expected}, found a damaged file, one cut short or of "
-                f"another kind ({type(error).__name__}: {error}). Copy or export it again."
+                f"{path} is compressed in a way that needs one more package: pip install imagecodecs, or "
+                f"save it without compression. ({error})"
             ) from error
+        with open(path, "rb") as file:
+            start = file.read(64).lower()
+        found = "a damaged file, one cut short or of another kind"
+        if b"<html" in start or b"<!doc" in start:
+            found = "a web page saved under this name"
+        raise ValueError(
+            f"{path} cannot be read: expected {expected}, found {found} ({type(error).__name__}: {error}). "
+            "Copy or export it again."
+        ) from error
 
 
 class PictureImage(ImageFile):
-    """One section. `dpi` is (x, y), or None where the file does not say."""
+    """A picture is one section. `dpi` is (x, y), or None where the file does not say."""
 
-    kind = "picture"
-    expected = f"a picture ({', '.join(PICTURE_SUFFIXES)})"
+    kind, suffixes = "picture", (".png", ".jpg", ".jpeg", ".bmp")
+    expected = f"a picture ({', '.join(suffixes)})"
     _count = 1
 
     def _read_header(self):
@@ -204,10 +189,10 @@ class PictureImage(ImageFile):
 
 
 class TiffImage(ImageFile):
-    """The pages of a TIFF. `tags` are those of its first page that say how large a pixel is; `description` its text."""
+    """The pages of a TIFF. `tags` says how large a pixel of the first page is; `description` is its text."""
 
-    kind = "tiff"
-    expected = f"a TIFF ({', '.join(TIFF_SUFFIXES)})"
+    kind, suffixes = "tiff", (".tif", ".tiff")
+    expected = f"a TIFF ({', '.join(suffixes)})"
 
     def _read_header(self):
         tif = self._closing.enter_context(tifffile.TiffFile(self.path))
@@ -220,7 +205,7 @@ class TiffImage(ImageFile):
         parts = [_TiffPart(source) for source in (tif.series if len(tif.series) == 1 else tif.pages)]
         ends = [part.end for part in parts] + [_end(page) for page in tif.pages]
         images = re.match(r"(?s)ImageJ=.*?\nimages=(\d+)", first.description)
-        if images and len(tif.pages) == 1 and first.is_contiguous:  # tifffile would make one section of what is left
+        if images and len(tif.pages) == 1 and first.is_contiguous:  # if it is cut, tifffile finds one section only
             ends.append(first.dataoffsets[0] + int(images[1]) * first.nbytes)
         if max(ends) > tif.filehandle.size:
             raise EOFError("the file ends before its last section")
@@ -230,7 +215,7 @@ class TiffImage(ImageFile):
 
     def _check(self):
         found = [(part.shape, part.dtype) for part, _ in self._sections]
-        _all_alike(self.path.parent, list(map(self.name, range(len(self)))), found)
+        _refuse_mixed(self.path.parent, list(map(self.name, range(len(self)))), found)
 
     def _read(self, k):
         part, k = self._sections[k]
@@ -251,20 +236,20 @@ class _TiffPart:
         self.source, self.rank, self.whole = source, rank, None
         is_series = isinstance(source, tifffile.TiffPageSeries)
         plain = not (is_series and source.transform)
-        # One block of the file, maybe with a single page, as ImageJ writes stacks of more than 4 GB.
+        # The sections may be one block of the file, even with a single page: ImageJ so writes more than 4 GB.
         self.in_one_block = is_series and plain and source.dataoffset is not None
         self.end = source.dataoffset + math.prod(shape) * source.dtype.itemsize if self.in_one_block else 0
-        # Or pages: the first axes number them, the others are their own. Not so in volumes cut into bricks.
+        # Or they are pages: the first axes count the pages, the others are those of a page. Bricks are neither.
         self.pages, n = source if is_series else [source], len(shape) - len(page.shape)
         by_page = plain and shape[n:] == page.shape and min(rank[n:]) >= 0 and set(rank[:n]) <= {-1, 2, 3}
         by_page = by_page and math.prod(shape[:n]) == len(self.pages)
         self.numbers = np.arange(len(self.pages)).reshape(shape[:n]) if by_page else None
 
     def section(self, k):
-        """(H, W) or (H, W, channels), white being the larger value."""
+        """Return section k, (H, W) or (H, W, channels), in which white is the larger value."""
         along = iter(np.unravel_index(k, self.counts))
         index = tuple(next(along) if r == -1 else slice(None) for r in self.rank)
-        if self.in_one_block:  # mapped anew each time, or memory would seem to fill up with what was read
+        if self.in_one_block:  # mapped anew each time, so that what was read does not stay in memory
             pixels = np.array(self.source.asarray(out="memmap")[index])
         elif self.numbers is not None:
             numbers = np.asarray(self.numbers[index[: self.numbers.ndim]])
@@ -284,8 +269,8 @@ class _TiffPart:
 
 
 def _is_cut_short(tif):
-    """Whether the last page that tifffile found names a further one, beyond the end of the file."""
-    # A chain of pages ends with an offset of 0. tifffile only logs one that leads nowhere, and goes on.
+    """Return whether the last page that tifffile found names a further one, beyond the end of the file."""
+    # The last page has the offset 0. tifffile only logs an offset beyond the end of the file, and goes on.
     file, layout = tif.filehandle, tif.tiff
     start = tif.pages[-1].offset
     file.seek(start)
@@ -295,14 +280,14 @@ def _is_cut_short(tif):
 
 
 def _end(page):
-    """Where the pixels of a page end in the file."""
+    """Return where the pixels of a page end in the file."""
     if page.is_contiguous:  # its byte counts may be rounded up
         return page.dataoffsets[0] + page.nbytes
     return max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
 
 
-def _all_alike(folder, names, found):
-    """Refuse sections that differ in what was `found`: (shape, type) of each."""
+def _refuse_mixed(folder, names, found):
+    """Raise an error if sections differ in what was `found`: (shape, type) of each."""
     for name, (shape, dtype) in zip(names, found, strict=True):
         if (shape, dtype) != found[0]:
             (H, W), first = found[0]
@@ -310,8 +295,3 @@ def _all_alike(folder, names, found):
                 f"all sections must have one shape and type: in {folder}, {names[0]} is {H}×{W} {first} and {name} is "
                 f"{shape[0]}×{shape[1]} {dtype}. Crop, resize or convert them alike, or move the odd ones elsewhere."
             )
-
-
-def _natural(path):
-    parts = re.split(r"(\d+)", path.name)  # text and digits take turns, text first
-    return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)]

@@ -1,16 +1,16 @@
-r"""A synthetic serial-section electron-microscopy stack, as a stand-in when no data is given.
+r"""A synthetic stack of serial-section electron microscopy, for use without data.
 
-The tissue is a Laguerre (power) tessellation of a random packing of spheres, which is the usual model of
-foams and grains: with centres :math:`c_i` and radii :math:`r_i`, a point :math:`q` belongs to the cell with
+The tissue is a Laguerre (power) tessellation of a random packing of spheres, the usual model of foams and
+grains: with centres :math:`c_i` and radii :math:`r_i`, a point :math:`q` belongs to the cell with
 the least power :math:`s_i = |q - c_i|^2 - r_i^2`.  Neighbours :math:`i, j` share a plane, and inside of a
 section (a plane of constant z) a pixel lies
 
 .. math:: d = \frac{s_j - s_i}{2\,|c_i - c_j|_{xy}}
 
-away from it.  The plane's slope against the section, :math:`t = |c_i - c_j|_z / |c_i - c_j|_{xy}`, says how
-the membrane looks: a section has a thickness, so a steep membrane is a thin dark line and an oblique one a
-wide grey smear.  Sections cut the same spheres at different z, so they change slowly, as real ones do.
-A smooth warp of space makes borders wavy and stretches some of the cells into neurites.
+away from it.  The membrane's look depends on the plane's slope against the section,
+:math:`t = |c_i - c_j|_z / |c_i - c_j|_{xy}`: a section has a thickness, so a steep membrane is a thin dark line
+and an oblique one a wide grey smear.  Sections cut the same spheres at different z, so they change slowly, as
+real ones do.  A smooth warp of space makes borders wavy and stretches some of the cells into neurites.
 
 Lengths are in units of 1/256 of the side of a square field (8 nm in the ISBI-2012 stack), so that a larger
 ``size`` is the same tissue at a finer resolution.  Grey levels, sizes and spectra were fitted to the
@@ -26,7 +26,7 @@ from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 SECTION_STEP = 3.0  # distance between sections
-BLOCK_SECTIONS = 24  # cells are drawn in blocks of sections, so that section k needs its neighbours only
+BLOCK_SECTIONS = 24  # cells are drawn in blocks of so many sections: a section needs the blocks near it only
 MARGIN = 45.0  # cells are drawn this far outside of the field
 LABEL_HALF_WIDTH = 1.4  # half the width of a steep membrane, as the annotators draw it
 MEMBRANE_HALF_WIDTH = 1.35  # half the width of a steep membrane, as it looks
@@ -40,13 +40,13 @@ def em_sections(num_sections=30, size=256, seed=0):
     Parameters
     ----------
     num_sections : int
-        How many sections, S >= 1. Section k is the same whatever S is.
+        Number of sections, S >= 1. Section k does not depend on S.
     size : int or (int, int)
         Height and width H, W in pixels, 16 or more. The field always has the area of one ISBI-2012 section
-        (2 µm × 2 µm), so thickness and grain grow with ``size`` as in a resized section: at 256 a membrane
-        is 3 to 5 pixels wide, below 128 it is broken. For a small example, crop sections of 256.
+        (2 µm × 2 µm), so thickness and grain grow with ``size`` as in a resized section. At 256 a membrane
+        is 3 to 5 pixels wide, below 128 it has gaps. For a small example, crop sections of 256.
     seed : int
-        Of the random numbers, 0 or more: equal arguments give equal stacks.
+        Seed of the random numbers, 0 or more; equal arguments give equal stacks.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def em_sections(num_sections=30, size=256, seed=0):
     Raises
     ------
     ValueError
-        If ``num_sections``, ``size`` or ``seed`` is out of range.
+        ``num_sections``, ``size`` or ``seed`` is out of range.
 
     Examples
     --------
@@ -80,7 +80,7 @@ def em_sections(num_sections=30, size=256, seed=0):
 
 @dataclass
 class _Cells:
-    """One row a cell: geometry, and what the cell looks like."""
+    """Geometry and look of N cells."""
 
     centre: np.ndarray  # (N, 3) as y, x, z
     radius: np.ndarray  # (N,)
@@ -126,7 +126,7 @@ class _Tissue:
         self.blocks = {}
 
     def block(self, b):
-        """Cells of block b: spheres that do not overlap much, the largest placed first."""
+        """Return the cells of block b: spheres that do not overlap much, the largest placed first."""
         if b in self.blocks:
             return self.blocks[b]
         rng = np.random.default_rng([self.seed, 1, b + 2])
@@ -158,16 +158,16 @@ class _Tissue:
         return self.blocks[b]
 
     def cells(self, z):
-        """All cells that a section at depth z can cut: its block and the two beside it."""
+        """Return all cells that a section at depth z can cut: those of its block and of the two beside it."""
         b = int(z // (BLOCK_SECTIONS * SECTION_STEP))
         parts = [vars(self.block(i)) for i in (b - 1, b, b + 1)]
         return _Cells(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
 
     def section(self, k):
-        """Image (H, W) uint8 and label (H, W) bool of section k."""
+        """Draw section k: image (H, W) uint8 and label (H, W) bool."""
         rng = np.random.default_rng([self.seed, 2, k])
         y, x, z = self.y, self.x, k * SECTION_STEP + rng.uniform(-1, 1)
-        shift = rng.normal(0, 0.9, 2)  # sections are aligned by hand, so not quite
+        shift = rng.normal(0, 0.9, 2)  # real sections are aligned by hand, not exactly
         wy = y + shift[0] + sum(a * w(y, x, z) for w, _, a in self.warp)
         wx = x + shift[1] + sum(a * w(y, x, z) for _, w, a in self.warp)
         points = np.stack([wy, wx, np.full_like(wy, z)], -1)  # (H, W, 3)
@@ -182,8 +182,8 @@ class _Tissue:
         return self._camera(image, rng), label
 
     def _membranes(self, points, cells):
-        """Which cell, how far to its membrane, the membrane's tilt and its own strength, each (H, W)."""
-        lift = np.sqrt(cells.radius.max() ** 2 - cells.radius**2)  # power = distance in one dimension more
+        """Return the cell, the distance to its membrane, the membrane's tilt and its strength, each (H, W)."""
+        lift = np.sqrt(cells.radius.max() ** 2 - cells.radius**2)  # the power is a distance in four dimensions
         tree = cKDTree(np.column_stack([cells.centre, lift]))
         shape = points.shape[:2]
         lifted = np.concatenate([points, np.zeros((*shape, 1))], -1).reshape(-1, 4)
@@ -201,7 +201,7 @@ class _Tissue:
         return tuple(a.reshape(shape) for a in (index[:, 0], distance, tilt, strength))
 
     def _cytoplasm(self, points, cell, cells, distance, rng):
-        """Grey level inside of the cells: granular texture, vesicles and microtubules, mitochondria."""
+        """Draw the inside of the cells: granular texture, vesicles and microtubules, mitochondria."""
         shape = cell.shape
         fine, coarse = (self._speckle(rng, shape, sigma) for sigma in (1.3, 3.5))
         image = cells.grey[cell] + cells.mottle[cell] * (9 * fine + 5 * coarse)
@@ -220,7 +220,7 @@ class _Tissue:
         return image * (1 - inside) + inside * (80 + 17 * cristae + 8 * fine - 18 * (rho > 0.88))
 
     def _camera(self, image, rng):
-        """Drift of contrast, focus, grain; then uint8."""
+        """Add drift of contrast, blur and grain, and round to uint8."""
         shape = image.shape
         image = (image - 120) * rng.uniform(1.02, 1.22) + 127 + rng.normal(0, 10)
         image = image + 6 * _Waves(rng, 300)(self.y, self.x, 0)
@@ -229,7 +229,7 @@ class _Tissue:
         return np.clip(np.rint(image + self._grain(rng, shape)), 0, 255).astype(np.uint8)
 
     def _grain(self, rng, shape):
-        """Noise with the power spectrum of the real sections' cytoplasm."""
+        """Draw noise with the power spectrum of the real sections' cytoplasm."""
         f = np.hypot(np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1]))
         f = np.minimum(f * self.unit, 1.0)  # cycles a unit
         power = 10 ** (3.3 - 3.2 * f + 1.2 * f**2 - 5 * np.maximum(f - 0.45, 0))
@@ -237,16 +237,16 @@ class _Tissue:
         return np.fft.irfft2(white * np.sqrt(power) * self.unit, s=shape)
 
     def _speckle(self, rng, shape, sigma):
-        """Smooth noise of unit variance with a grain of about sigma units."""
+        """Draw smooth noise of unit variance with a grain of about sigma units."""
         noise = gaussian_filter(rng.standard_normal(shape), sigma * self.unit)
         return noise / noise.std()
 
     def _seeds(self, rng, shape, density):
-        """Image of random points, so many a square unit."""
+        """Draw an image of random points; `density` is their number per square unit."""
         return (rng.random(shape) < density / self.unit**2).astype(float)
 
     def _bump(self, seeds, sigma):
-        """A Gaussian of height 1 and sigma units at each of the seeds."""
+        """Draw a Gaussian of height 1 and sigma units at each of the seeds."""
         sigma = sigma * self.unit
         return gaussian_filter(seeds, sigma) * (2 * np.pi * sigma**2)
 
@@ -263,5 +263,5 @@ def _stain(image, distance, tilt, strength, synapse, patches):
 
 
 def _step(a, softness):
-    """Smooth step from 0 (a << 0) to 1 (a >> 0)."""
+    """Return a smooth step from 0 (a << 0) to 1 (a >> 0)."""
     return 1 / (1 + np.exp(-np.clip(a / softness, -30, 30)))

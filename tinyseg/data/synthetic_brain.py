@@ -1,10 +1,10 @@
-"""Synthetic brain scans with tumours, as a stand-in when no data is given: real NIfTI files in the Decathlon's layout.
+"""Synthetic brain scans with tumours, for use without data: NIfTI files in the Decathlon's layout.
 
-A head is an ellipsoid with a wavy surface, skull-stripped: outside of it all is 0. Inside, a smooth random field folds
-grey matter into white, and two ventricles hold fluid. A tumour is a wavy ball: a core that does not enhance, a rim that
-does, and edema around it, which spreads in white matter rather than in grey. Each tissue has its own brightness in each
-modality; a bias field, as of a receive coil, multiplies all, and noise is added. Sizes of tumours vary tenfold in
-diameter's cube, and one tumour in six has no rim.
+A brain is an ellipsoid with a wavy surface; outside of it every voxel is 0, as after skull stripping. Inside, a smooth
+random field folds grey matter into white, and two ventricles hold fluid. A tumour is a wavy ball: a core that does not
+enhance, a rim that does, and edema around it, which spreads in white matter rather than in grey. Each tissue has its
+own brightness in each modality; a bias field, as of a receive coil, multiplies the image, and noise is added. The
+volumes of tumours vary tenfold and more, and one tumour in six has no rim.
 """
 
 import json
@@ -24,7 +24,7 @@ BRIGHTNESS = {
     "T2w": (1.00, 0.60, 0.45, 0.85, 0.75, 0.65),
 }
 FLUID, GREY, WHITE, EDEMA, CORE, RIM = range(6)
-LABELS = np.array([0, 0, 0, 1, 2, 3], np.uint8)  # of the six tissues, in the Decathlon's numbers
+LABELS = np.array([0, 0, 0, 1, 2, 3], np.uint8)  # the Decathlon's number of each tissue
 
 
 def brain(shape=(160, 160, 32), seed=0):
@@ -47,7 +47,7 @@ def brain(shape=(160, 160, 32), seed=0):
     Raises
     ------
     ValueError
-        If `shape` is too small.
+        `shape` is too small.
     """
     if len(shape) != 3 or min(shape) < 16:
         raise ValueError(f"brain needs a shape of three numbers of at least 16, but got {shape}.")
@@ -56,7 +56,7 @@ def brain(shape=(160, 160, 32), seed=0):
     x, y, z = x[:, None, None], y[None, :, None], z[None, None, :]
 
     def waves(length):
-        """A smooth random field of deviation 1; `length` in units of the half axes."""
+        """Draw a smooth random field of deviation 1; `length` is in units of the half axes."""
         field = gaussian_filter(rng.standard_normal(shape, np.float32), [length * n / 2 for n in shape])
         return field / field.std()
 
@@ -93,11 +93,11 @@ def write_brains(folder, num_cases=12, shape=(160, 160, 32), seed=0):
     Parameters
     ----------
     folder : str or Path
-        Gets ``dataset.json``, ``imagesTr`` and ``labelsTr``. Files that are there already are kept.
+        ``dataset.json``, ``imagesTr`` and ``labelsTr`` are written into it. Existing cases are kept.
     num_cases : int
     shape : (int, int, int)
     seed : int
-        Case k is drawn with ``(seed, k)``, so that it is the same whatever `num_cases` is.
+        Case k is drawn with the seed ``(seed, k)``, so it does not depend on `num_cases`.
 
     Returns
     -------

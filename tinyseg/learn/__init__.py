@@ -1,1 +1,1 @@
-"""What students work with: figures, drawn graphs, animations (`teaching`)."""
+"""What students work with: figures and animations (`teaching`), drawn graphs (`graph_picture`)."""

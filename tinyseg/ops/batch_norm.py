@@ -13,10 +13,9 @@ In evaluation the running statistics stand in for μ and var(x); they are consta
 Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 1).
 """
 
-from tinyseg.autograd import as_array
 from tinyseg.backend import kernels, xp_of
-from tinyseg.backend.half import HalfFunction, wide
-from tinyseg.ops.window import check_nchw, check_shape
+from tinyseg.backend.half import HalfFunction
+from tinyseg.ops.window import check_shape, default_affine
 
 AXES = (0, 2, 3)
 
@@ -111,14 +110,3 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
         raise ValueError("batch_norm in evaluation needs running_mean and running_var; pass them or training=True.")
     node = BatchNorm(running_mean, running_var, training, momentum, eps)
     return node(x, *default_affine("batch_norm", x, weight, bias))
-
-
-def default_affine(op, x, weight, bias):
-    """Return γ and β of a norm over the channels of `x` (N, C, H, W): as given, or 1 and 0."""
-    data = as_array(x)
-    check_nchw(op, data)
-    C, xp, dtype = data.shape[1], xp_of(data), wide(data.dtype)
-    return (
-        xp.ones(C, dtype) if weight is None else weight,
-        xp.zeros(C, dtype) if bias is None else bias,
-    )

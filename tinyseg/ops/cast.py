@@ -13,9 +13,8 @@ A network runs in float16 between two casts, with its float32 parameters as they
 
 import numpy as np
 
-from tinyseg.autograd import Function, as_array
+from tinyseg.autograd import Function
 from tinyseg.backend import kernels
-from tinyseg.backend.half import is_half
 
 FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 
@@ -55,8 +54,3 @@ def cast(x, dtype):
     if not known:
         raise ValueError(f"cast: dtype must be 'float16', 'float32' or 'float64', but is {dtype!r}.")
     return Cast(known[0])(x)
-
-
-def at_least_float32(x):
-    """Return `x`, in float32 if it is float16: for what adds up so much that float16 will not do."""
-    return cast(x, "float32") if is_half(as_array(x)) else x

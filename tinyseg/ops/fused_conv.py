@@ -17,8 +17,8 @@ from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import relu_grad
 from tinyseg.ops.conv2d import forward as convolve
 from tinyseg.ops.conv2d import grad_w, grad_x
-from tinyseg.ops.joined import as_list, bias_or_zeros, check_joined, join, split
-from tinyseg.ops.window import check_shape, resolve
+from tinyseg.ops.joined import as_list, check_joined, join, split
+from tinyseg.ops.window import bias_or_zeros, check_shape, resolve
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------

@@ -15,8 +15,7 @@ Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
 
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
-from tinyseg.ops.batch_norm import default_affine
-from tinyseg.ops.window import check_shape
+from tinyseg.ops.window import check_shape, default_affine
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------

@@ -7,8 +7,7 @@ The fast kernels read the x_k where they lie; nobody writes X.
 
 import numpy as np
 
-from tinyseg.autograd import as_array
-from tinyseg.backend import kernels, xp_of
+from tinyseg.backend import kernels
 from tinyseg.ops.activation import check_activation
 from tinyseg.ops.shape import concat_backward, concat_forward
 from tinyseg.ops.upsample import Upsample
@@ -46,9 +45,3 @@ def check_joined(op, xs, channels, factor, activation):
         raise ValueError(f"{op}: the weights are for {channels} channels, but the input has {C}.")
     N, _, H, W = xs[0].shape
     return N, C, factor * H, factor * W
-
-
-def bias_or_zeros(b, w):
-    """Return `b`, or a zero for each output channel of the weights `w`, an array or Tensor."""
-    w = as_array(w)
-    return b if b is not None else xp_of(w).zeros(w.shape[:1], w.dtype)

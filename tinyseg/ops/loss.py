@@ -16,8 +16,7 @@ from tinyseg.autograd import as_array
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
-from tinyseg.ops.cast import at_least_float32
-from tinyseg.ops.targets import class_targets, one_hot, per_class, target_like
+from tinyseg.ops.targets import at_least_float32, class_targets, one_hot, per_class, target_like
 from tinyseg.ops.window import check_nchw
 
 

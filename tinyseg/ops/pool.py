@@ -19,7 +19,8 @@ from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair, resolve, taps
 
-BY_CHANNEL = ("max_forward", "max_grad_x", "avg_forward", "avg_grad_x")  # channel c of the result depends on channel c of the arguments alone
+# Channel c of the result depends on channel c of the arguments alone.
+BY_CHANNEL = ("max_forward", "max_grad_x", "avg_forward", "avg_grad_x")
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------

@@ -18,16 +18,17 @@ from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import relu_grad
 from tinyseg.ops.depthwise_conv import DepthwiseConv2d
-from tinyseg.ops.joined import as_list, bias_or_zeros, check_joined, join, split
+from tinyseg.ops.joined import as_list, check_joined, join, split
 from tinyseg.ops.pointwise_conv import PointwiseConv2d
-from tinyseg.ops.window import check_shape, resolve
+from tinyseg.ops.window import bias_or_zeros, check_shape, resolve
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
     """Return y (N, K, OH, OW)."""
-    depthwise, pointwise = halves(wd)
-    d = depthwise.forward(join(xs, factor), wd, stride, pads, out)
+    X = join(xs, factor)
+    depthwise, pointwise = halves(X, wd)
+    d = depthwise.forward(X, wd, stride, pads, out)
     y = pointwise.forward(d, wp)
     y += b[:, None, None]
     if relu:
@@ -37,10 +38,10 @@ def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
 
 def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     """Gradients of wd, wp, b, and a tuple of those of the xs."""
-    depthwise, pointwise = halves(wd)
     if relu:
         gy = relu_grad(gy, y)
     X = join(xs, factor)
+    depthwise, pointwise = halves(X, wd)
     d = depthwise.forward(X, wd, stride, pads, gy.shape[2:])
     gd = pointwise.grad_x(gy, wp)
     gX = depthwise.grad_x(gd, wd, X.shape, stride, pads)
@@ -48,9 +49,9 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     return gwd, pointwise.grad_w(d, gy), gy.sum(axis=(0, 2, 3)), split(gX, xs, factor)
 
 
-def halves(wd):
-    """Return what computes the depthwise and the pointwise convolution for arrays like `wd`."""
-    return kernels(DepthwiseConv2d.__module__, wd), kernels(PointwiseConv2d.__module__, wd)
+def halves(X, wd):
+    """Return what computes the depthwise and the pointwise convolution of arrays like X."""
+    return kernels(DepthwiseConv2d.__module__, X, wd), kernels(PointwiseConv2d.__module__, X, wd)
 
 
 # ----- the node of the graph -------------------------------------------------

@@ -4,6 +4,8 @@ import numbers
 
 from tinyseg.autograd import as_array
 from tinyseg.backend import device_of, kernels, xp_of
+from tinyseg.backend.half import is_half
+from tinyseg.ops.cast import cast
 from tinyseg.ops.window import check_nchw
 
 
@@ -21,6 +23,11 @@ def constant(z, given):
 
 
 # ----- arguments ---------------------------------------------------------------
+def at_least_float32(x):
+    """Return `x`, in float32 if it is float16: for what adds up so much that float16 will not do."""
+    return cast(x, "float32") if is_half(as_array(x)) else x
+
+
 def target_like(z, target, op):
     """Return a target of the shape of the logits `z` as an array of their type."""
     t = on_one_device(z, target, op)

@@ -18,7 +18,8 @@ from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw, pair
 
-BY_CHANNEL = ("nearest_forward", "nearest_grad_x")  # channel c of the result depends on channel c of the arguments alone
+# Channel c of the result depends on channel c of the arguments alone.
+BY_CHANNEL = ("nearest_forward", "nearest_grad_x")
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------

@@ -7,6 +7,7 @@ the forward pass; adding into the same views gives its transpose, the gradient w
 
 import numbers
 
+from tinyseg.autograd import as_array
 from tinyseg.backend import xp_of
 from tinyseg.backend.half import wide
 
@@ -134,3 +135,20 @@ def check_shape(op, name, array, shape):
     """Raise unless `array` has this shape."""
     if array.shape != shape:
         raise ValueError(f"{op}: {name} must have shape {shape}, but has {array.shape}.")
+
+
+def bias_or_zeros(b, w):
+    """Return `b`, or a zero for each output channel of the weights `w`, an array or Tensor."""
+    w = as_array(w)
+    return b if b is not None else xp_of(w).zeros(w.shape[:1], w.dtype)
+
+
+def default_affine(op, x, weight, bias):
+    """Return γ and β of a norm over the channels of `x` (N, C, H, W): as given, or 1 and 0."""
+    data = as_array(x)
+    check_nchw(op, data)
+    C, xp, dtype = data.shape[1], xp_of(data), wide(data.dtype)
+    return (
+        xp.ones(C, dtype) if weight is None else weight,
+        xp.zeros(C, dtype) if bias is None else bias,
+    )

@@ -3,12 +3,6 @@
 `evaluation` scores a network on images and patients that it was not trained on.
 """
 
-from tinyseg.prediction.tiles import (
-    TRANSFORMS,
-    normalizes_over_space,
-    predict,
-    predict_logits,
-    tile_within,
-)
+from tinyseg.prediction.tiles import TRANSFORMS, normalizes_over_space, predict, predict_logits, tile_within
 
 __all__ = ["TRANSFORMS", "normalizes_over_space", "predict", "predict_logits", "tile_within"]

@@ -1,6 +1,6 @@
-"""A checkpoint's network with what stands before and after it: images as they are stored in, probabilities out.
+"""Prediction with a checkpoint: from images as they are stored to probabilities at their own pixels.
 
-resample to the size of the training's pixels - standardize - network - probabilities - back to the image's pixels
+The steps: resample to the pixels of the training, standardize, run the network, interpolate back to the image's pixels.
 """
 
 import numpy as np
@@ -19,40 +19,40 @@ class Predictor:
     Parameters
     ----------
     model : UNet
-        With a `meta` attribute, as `checkpoint.load` returns it. ``meta["preprocessing"]`` says how images were
-        prepared: ``scale``, the size of the image that the network saw over that of the image as stored, (rows,
-        columns), and ``standardize``, see `tinyseg.data.standardize`; or ``kind`` "brain" with the fields of
+        It has a `meta` attribute, as `checkpoint.load` sets it. ``meta["preprocessing"]`` says how images were
+        prepared: ``scale`` (rows, columns) is the size of the network's image over that of the stored image, and for
+        ``standardize`` see `tinyseg.data.standardize`. Or ``kind`` is "brain", and the others are the fields of
         `tinyseg.data.brain.Preparation`. ``meta["classes"]`` holds the names of the classes.
     memory : int
-        Bytes of activations; images that would take more go through the network in tiles.
+        Bytes for activations; images that need more go through the network in tiles.
     transforms : {"none", "flips", "all"}
         See `tinyseg.prediction.predict`.
     scale : float or (float, float), optional
-        Instead of the checkpoint's, for images whose pixels are of another size than those of the training.
+        Replaces the checkpoint's scale, for images whose pixels have another size than those of the training.
     cuda_graph : bool
-        On a GPU, launch the network as one CUDA graph for each of the first shapes that come often: those of tiles.
+        On a GPU, launch the network as one CUDA graph for each shape that comes often, such as that of tiles.
 
     Attributes
     ----------
     classes : list of str
-        One name a channel of the probabilities.
+        One name for each channel of the probabilities.
     modalities : list of str or None
-        Names of the channels that the network takes, where the checkpoint has them.
+        Names of the channels that the network takes, if the checkpoint has them.
     tile : int
         Largest height and width, in the network's pixels, that go through it at once.
 
     Raises
     ------
     ValueError
-        If the checkpoint does not say how images were prepared, or a CUDA graph is asked for on the CPU.
+        The checkpoint does not say how images were prepared, or a CUDA graph is asked for on the CPU.
     """
 
     def __init__(self, model, memory=2 << 30, transforms="none", scale=None, cuda_graph=False):
         self.model, self.transforms = model, transforms
         self._forward = fast("gpu.graphs").Inference(model) if cuda_graph else None
-        how = dict(getattr(model, "meta", {}).get("preprocessing", {}))
-        self.modalities = how.pop("modalities", None)
-        self.preparation = _preparation(how, scale)
+        options = dict(getattr(model, "meta", {}).get("preprocessing", {}))
+        self.modalities = options.pop("modalities", None)
+        self.preparation = _make_preparation(options, scale)
         self.classes = model.meta.get("classes") or [f"class {k}" for k in range(model.num_classes)]
         self.tile = tile_within(model, memory)
         self._statistics = None
@@ -63,7 +63,7 @@ class Predictor:
         return cls(checkpoint.load(path, device), **options)
 
     def look_at(self, image):
-        """Take what preparing needs to know of the whole image: the mean and deviation of a stack or volume.
+        """Read what the preparation needs to know of the whole image: the mean and deviation of a stack or volume.
 
         Parameters
         ----------
@@ -73,17 +73,17 @@ class Predictor:
         Raises
         ------
         ValueError
-            If its channels are not those of the network, or a section cannot be read.
+            It has another number of channels than the network takes, or a section cannot be read.
         """
         if image.channels != self.model.in_channels:
+            channels = "1 channel" if image.channels == 1 else f"{image.channels} channels"
             raise ValueError(
-                f"{image.path} has {image.channels} channel{'s' * (image.channels != 1)}, and the network takes "
-                f"{self.model.in_channels}: give it the images it was trained for, or another checkpoint."
+                f"{image.path} has {channels}, and the network takes {self.model.in_channels}: give it the images it was trained for, or another checkpoint."
             )
         self.take_statistics(image.section(k) for k in range(len(image)))
 
     def take_statistics(self, sections):
-        """Take mean and deviation from all sections (C, H, W) of an image, if that is how they are standardized."""
+        """Measure mean and deviation over all sections (C, H, W) of an image, if the preparation needs them."""
         self._statistics = self.preparation.statistics(sections)
 
     def __call__(self, section):
@@ -92,12 +92,12 @@ class Predictor:
         Parameters
         ----------
         section : ndarray, shape (C, H, W) or (H, W)
-            As stored: any integer type, or float.
+            As stored, integers of any type or floats.
 
         Returns
         -------
         float32 ndarray, shape (classes, H, W), in [0, 1]
-            One channel, the probability of foreground, for a network of one class; else they sum to 1.
+            A network of one class gives the probability of foreground. Those of several classes sum to 1.
         """
         section = section[None] if section.ndim == 2 else section
         x = self.preparation.prepare(section, self._statistics)
@@ -105,7 +105,7 @@ class Predictor:
         return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
 
     def volume(self, volume, threshold=0.5):
-        """Return the class of each voxel of a whole volume, at its own grid.
+        """Return the class of each voxel of a whole volume, on its own grid.
 
         Parameters
         ----------
@@ -123,37 +123,38 @@ class Predictor:
         return np.stack([labels(self(section), threshold) for section in sections], axis=2)
 
     def size(self, shape):
-        """Height and width at which a section of this shape goes through the network."""
+        """Return the height and width with which a section of this shape goes through the network."""
         return self.preparation.target(shape)
 
 
 def labels(probabilities, threshold=0.5):
     """Return the class of each pixel, uint8 (H, W), from probabilities (classes, H, W).
 
-    The likeliest; of a network of one class 1 where its probability is above `threshold`, else 0.
+    It is the class with the highest probability; if there is one class only, 1 where its probability is above
+    `threshold` and 0 elsewhere.
     """
     if len(probabilities) > 1:
         return probabilities.argmax(axis=0).astype(np.uint8)
     return (probabilities[0] > threshold).astype(np.uint8)
 
 
-def _preparation(how, scale):
-    """What a checkpoint says of preparing images, as an object; a `scale` goes before the checkpoint's."""
-    if how.pop("kind", None) == "brain":
+def _make_preparation(options, scale):
+    """Return the preparation that a checkpoint describes; `scale` replaces the checkpoint's unless it is None."""
+    if options.pop("kind", None) == "brain":
         if scale is not None:
             raise ValueError("The network was trained on brain slices of one size: it takes no scale.")
-        return Preparation(**how)
-    if not {"scale", "standardize"} <= how.keys():
+        return Preparation(**options)
+    if not {"scale", "standardize"} <= options.keys():
         raise ValueError(
             'The checkpoint does not say how images were prepared for it ("preprocessing" with scale and '
-            f"standardize, found {sorted(how)}). Train it with examples/train_isbi.py, or save it with "
+            f"standardize, found {sorted(options)}). Train it with examples/train_isbi.py, or save it with "
             'checkpoint.save(path, model, preprocessing={"scale": [1, 1], "standardize": "section"}).'
         )
-    return _Sections(how["scale"] if scale is None else scale, how["standardize"])
+    return _SectionPreparation(options["scale"] if scale is None else scale, options["standardize"])
 
 
-class _Sections:
-    """Preparation of grey sections, with the interface of `tinyseg.data.brain.Preparation`."""
+class _SectionPreparation:
+    """Preparation of grey sections, with the methods of `tinyseg.data.brain.Preparation`."""
 
     def __init__(self, scale, standardize):
         self.scale, self.standardize = np.broadcast_to(scale, 2), standardize
@@ -163,7 +164,7 @@ class _Sections:
     def statistics(self, sections):
         if self.standardize != "stack":
             return None
-        count, mean, squares = 0, 0.0, 0.0  # Chan et al. 1983: means and sums of squares of parts, joined
+        count, mean, squares = 0, 0.0, 0.0  # Chan et al. 1983 join means and sums of squares of parts so
         for section in sections:
             x = self._resampled(section).astype(np.float64)
             gap, n = x.mean() - mean, count + x.size

@@ -1,14 +1,14 @@
-r"""Probabilities from a model, for images of any size: padding, tiles, and the mean over flips and turns.
+r"""Probabilities from a model for images of any size: padding, tiles, and the mean over flips and turns.
 
-An image too large for the memory at hand goes through the network in overlapping tiles. Where they overlap, their
+An image that is too large for the memory goes through the network in overlapping tiles. Where they overlap, their
 logits are averaged,
 
     y(p) = sum_t g_t(p) y_t(p) / sum_t g_t(p),     g_t = a Gaussian about the middle of tile t
 
-with g_t = 0 within r pixels of the tile's inner sides, r the network's receptive radius: there its output would depend
-on pixels that the tile does not have. So the result is that of the whole image, to rounding. Two things remain:
-GroupNorm takes its mean and variance over the tile instead of the image; and tiles of less than 4 r spare a margin of a
-quarter of their side only.
+with g_t = 0 within r pixels of the tile's inner sides, where r is the network's receptive radius: there the output
+depends on pixels outside of the tile. So the result equals that of the whole image, to rounding, with two exceptions.
+GroupNorm takes its mean and variance over the tile instead of the image, and the margin of a tile is at most a quarter
+of its side, which is too little for tiles of less than 4 r.
 """
 
 import numpy as np
@@ -18,13 +18,14 @@ from tinyseg.autograd import no_grad
 from tinyseg.backend import device_of, to_device, to_numpy
 
 TRANSFORMS = {"none": 1, "flips": 4, "all": 8}  # how many of the eight symmetries of a square
+ARRAYS = 10  # peak of inference, in float32 arrays as large as the first level's output (measured: docs/results.md)
 
 
 def predict_logits(model, images, batch_size=1, tile=None, forward=None):
-    """Run a model over images of any size: pad to what the network takes, and crop its output back.
+    """Run a model over images of any size: pad them to a size that the network takes, and crop its output.
 
-    Padding mirrors the image about its border pixels at the bottom and right. The model runs in evaluation mode; all
-    its modules are left in the mode they were in.
+    Padding mirrors the image about its border pixels at the bottom and right. The model runs in evaluation mode;
+    afterwards all its modules are in the mode in which they were before.
 
     Parameters
     ----------
@@ -36,7 +37,7 @@ def predict_logits(model, images, batch_size=1, tile=None, forward=None):
     tile : int, optional
         Largest height and width that go through the network at once; a multiple of ``model.multiple``.
     forward : callable, optional
-        In the place of the model, from NumPy array to NumPy array: `tinyseg.fast.gpu.graphs.Inference` of it.
+        Runs instead of the model, from NumPy array to NumPy array, such as `tinyseg.fast.gpu.graphs.Inference`.
 
     Returns
     -------
@@ -45,7 +46,7 @@ def predict_logits(model, images, batch_size=1, tile=None, forward=None):
     Raises
     ------
     ValueError
-        If `tile` is no positive multiple of ``model.multiple``, or an image has not the channels of the model.
+        `tile` is no positive multiple of ``model.multiple``, or the images have another number of channels.
     """
     images = images[:, None] if images.ndim == 3 else images
     if tile is not None and (tile < 1 or tile % model.multiple):
@@ -81,8 +82,8 @@ def predict(model, images, batch_size=1, tile=None, transforms="none", forward=N
     model, images, batch_size, tile, forward
         As for `predict_logits`.
     transforms : {"none", "flips", "all"}
-        Mean of the probabilities of the image, of its mirror images (4 runs of the network), or of those and their
-        quarter turns (8 runs), each brought back into place.
+        Average the probabilities of the image and its mirror images (4 runs of the network), or of these and their
+        quarter turns (8 runs), each turned back. "none" takes the image alone.
 
     Returns
     -------
@@ -100,13 +101,13 @@ def predict(model, images, batch_size=1, tile=None, transforms="none", forward=N
 
 
 def tile_within(model, memory):
-    """Return the side of the largest square tile that takes about `memory` bytes to predict.
+    """Return the side of the largest square tile that needs about `memory` bytes.
 
     Parameters
     ----------
     model : UNet
     memory : int
-        Bytes for activations, beside weights and images.
+        Bytes for activations, without weights and images.
 
     Returns
     -------
@@ -117,16 +118,13 @@ def tile_within(model, memory):
     return max(int(pixels**0.5), 64) // model.multiple * model.multiple
 
 
-ARRAYS = 10  # peak of inference, in float32 arrays as large as the first level's output (measured: docs/results.md)
-
-
 def normalizes_over_space(model):
-    """Whether an output depends on the whole image, through the mean and variance of a GroupNorm."""
+    """Return whether an output depends on the whole image, through the mean and variance of a GroupNorm."""
     return any(isinstance(module, nn.GroupNorm) for _, module in model.named_modules())
 
 
 def _in_tiles(run, x, tile, model):
-    """Logits of padded images x (N, C, H, W), a tile at a time."""
+    """Return the logits of padded images x (N, C, H, W), computed tile by tile."""
     margin = min(model.receptive_radius, tile // 4)
     total = weight = None
     for rows, row_weight in _spans(x.shape[2], tile, margin, model.multiple):
@@ -143,7 +141,7 @@ def _in_tiles(run, x, tile, model):
 
 
 def _spans(n, tile, margin, multiple):
-    """Cut an axis of n pixels: the slice of each tile and its weights along it."""
+    """Cut an axis of n pixels into tiles: yield the slice of each tile and its weights along the axis."""
     tile = min(tile, n)
     step = max((tile - 2 * margin - tile // 8) // multiple, 1) * multiple  # an eighth of the tile is blended
     starts = [*range(0, n - tile, step), n - tile]
@@ -158,7 +156,7 @@ def _spans(n, tile, margin, multiple):
 
 
 def _turn(x, k):
-    """The k-th symmetry of a square: k & 1 mirrors the columns, k & 2 the rows, k & 4 swaps the two."""
+    """Apply the k-th symmetry of a square: k & 1 mirrors the columns, k & 2 the rows, k & 4 swaps the two."""
     x = x[..., ::-1] if k & 1 else x
     x = x[..., ::-1, :] if k & 2 else x
     return x.swapaxes(-1, -2) if k & 4 else x

@@ -1,45 +1,49 @@
-"""Cases of brain tumours predicted, or read, as whole volumes beside the truth, and pictures of them.
+"""Cases of brain tumours as whole volumes: predicted or read, together with the truth, and drawn.
 
-Predictions that come one after the other are held one at a time; of each patient a slice is kept to be drawn.
+Predictions come one after the other, so that only one is in memory. One slice of each patient is kept for the picture.
 """
 
 import numpy as np
 
 from tinyseg.data.brats import read_case
+from tinyseg.data.files import list_names
 from tinyseg.data.label_volumes import find_prediction, read_pair, voxel_volume
 from tinyseg.data.scans import channels_of
 from tinyseg.report import plots
 
 
-def choose(cases, names, where):
-    """Return the cases of some names, all if None; a ValueError names those that are not there, in `where`."""
-    there = {case.name: case for case in cases}
-    unknown = [name for name in names or () if name not in there]
+def select_cases(cases, names, where):
+    """Return the cases with the given names, or all if None; a ValueError lists names that `where` does not have."""
+    by_name = {case.name: case for case in cases}
+    unknown = [name for name in names or () if name not in by_name]
     if unknown:
-        listed = ", ".join(list(there)[:12]) + f", and {len(there) - 12} more" * (len(there) > 12)
-        raise ValueError(f"{where} has no case {', '.join(unknown)}. There is: {listed}.")
-    return [there[name] for name in (there if names is None else names)]
+        raise ValueError(f"{where} has no case {', '.join(unknown)}. There is: {list_names(list(by_name))}.")
+    return [by_name[name] for name in (by_name if names is None else names)]
 
 
 def held_out(cases, patients):
-    """Return the names of the cases that a network was not trained on, and what they are, in words.
+    """Return the names of the cases that a network was not trained on, and a description of them.
 
     Parameters
     ----------
     cases : Cases
     patients : dict of str to list of str
-        Names of the "train", "val" and "test" patients, as train_brats.py leaves them in its checkpoints; or empty.
+        Names of the "train", "val" and "test" patients, as train_brats.py saves them in its checkpoints; or empty.
     """
-    here = [case.name for case in cases]
+    present = [case.name for case in cases]
     for part, what in (("test", "of the test"), ("val", "of the validation, on which the best epoch was chosen")):
-        names = [name for name in here if name in patients.get(part, ())]
+        names = [name for name in present if name in patients.get(part, ())]
         if names:
-            missing = len(patients[part]) - len(names)
-            return names, f"those {what}, not trained on" + f"; {missing} more of them are not here" * bool(missing)
+            description, missing = f"those {what}, not trained on", len(patients[part]) - len(names)
+            if missing:
+                description += f"; {missing} more of them are not here"
+            return names, description
     if not patients:
-        return here, "the checkpoint does not say which it was trained on"
-    others = [name for name in here if name not in patients["train"]]
-    return (others, "those not trained on") if others else (here, "there are no others than those trained on")
+        return present, "the checkpoint does not say which it was trained on"
+    others = [name for name in present if name not in patients["train"]]
+    if not others:
+        return present, "there are no others than those trained on"
+    return others, "those not trained on"
 
 
 def predict_cases(predictor, cases, modalities, threshold=0.5):
@@ -50,9 +54,9 @@ def predict_cases(predictor, cases, modalities, threshold=0.5):
     predictor : Predictor
     cases : sequence of Case
     modalities : sequence of str
-        Of the cases' images; the network gets its own, in its own order.
+        Modalities of the cases; the network gets those that it takes, in its order.
     threshold : float
-        For a network of one class.
+        Of the probability, for a network of one class.
 
     Yields
     ------
@@ -67,12 +71,12 @@ def predict_cases(predictor, cases, modalities, threshold=0.5):
 
 
 def read_predictions(path, cases, classes):
-    """Read the predictions of cases, as `predict_cases` would make them.
+    """Read the predictions of cases from files, in the form of `predict_cases`.
 
     Parameters
     ----------
     path : Path
-        Folder of label volumes, or the one of a single case.
+        Folder of label volumes, or the label volume of a single case.
     cases : sequence of Case
     classes : sequence of str
         See `tinyseg.data.label_volumes.read_pair`.
@@ -84,7 +88,7 @@ def read_predictions(path, cases, classes):
     Raises
     ------
     FileNotFoundError
-        There is no prediction of a case; before any is read.
+        A case has no prediction. This is raised before any file is read.
     ValueError
         One volume is given for several cases.
     """
@@ -95,13 +99,13 @@ def read_predictions(path, cases, classes):
 
 
 def most_tumour(predicted, truth):
-    """Return the slice with most tumour: its number, prediction and truth (X, Y)."""
+    """Return the number of the slice with most tumour, and its prediction and truth (X, Y)."""
     z = int(np.count_nonzero(truth if truth.any() else predicted, axis=(0, 1)).argmax())
     return z, predicted[:, :, z].copy(), truth[:, :, z].copy()
 
 
 def draw_slices(shown, path, modalities, classes):
-    """Draw a slice of each of some patients, one a row; on black where the labels came without images.
+    """Draw a slice of each patient in a row of its own, on black if the case has no images.
 
     Parameters
     ----------
@@ -113,15 +117,15 @@ def draw_slices(shown, path, modalities, classes):
     """
     shape = np.max([truth.shape for _, (_, _, truth), _ in shown], axis=0)
 
-    def filled(planes):
-        more = [(0, n - m) for n, m in zip(shape, planes.shape[-2:], strict=True)]
-        return np.pad(planes, [(0, 0)] * (planes.ndim - 2) + more)
+    def pad(planes):
+        missing = [(0, n - m) for n, m in zip(shape, planes.shape[-2:], strict=True)]
+        return np.pad(planes, [(0, 0)] * (planes.ndim - 2) + missing)
 
     images, labels, predictions, captions = [], [], [], []
     for case, (z, predicted, truth), dice in shown:
-        images.append(filled(read_case(case)[0][..., z] if case.images else np.zeros((1, *truth.shape), np.uint8)))
-        labels.append(filled(truth > 0 if len(classes) == 1 else truth))
-        predictions.append(filled(predicted > 0 if len(classes) == 1 else predicted))
+        images.append(pad(read_case(case)[0][..., z] if case.images else np.zeros((1, *truth.shape), np.uint8)))
+        labels.append(pad(truth > 0 if len(classes) == 1 else truth))
+        predictions.append(pad(predicted > 0 if len(classes) == 1 else predicted))
         captions.append(f"{case.name}\nDice {dice:.3f}, slice {z}")
     stacks = map(np.stack, (images, labels, predictions))
     plots.tumours(*stacks, captions, path, modalities or ["no images"], classes)

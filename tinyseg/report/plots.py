@@ -2,7 +2,7 @@
 
 Figures are made with Matplotlib's objects and not with pyplot, so they need no display and leave no global
 state. Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell
-apart. Files are written under a temporary name beside their own and renamed: nobody sees half a picture.
+apart. A file appears whole or not at all.
 """
 
 from __future__ import annotations
@@ -44,13 +44,13 @@ def curves(history, path, best="val_dice"):
     Parameters
     ----------
     history : sequence of dict
-        One an epoch, in order: ``epoch`` (counted from 1 where it is missing), ``train_loss``, ``val_loss``,
+        One for each epoch, in order: ``epoch`` (counted from 1 if it is missing), ``train_loss``, ``val_loss``,
         ``val_dice``, ``val_accuracy``, ``val_mean_iou``, ``val_membrane_iou``, ``lr``. Other keys are
-        left alone; a missing, empty or NaN value is a gap. Values may be text, as read from a CSV file.
+        ignored; a missing, empty or NaN value is a gap. Values may be text, as read from a CSV file.
     path : str or path-like
-        File to write; its ending is the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
+        File to write; its ending says the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
     best : str
-        The key that decides which epoch is best: the least where it names a loss, else the greatest.
+        Key whose value decides which epoch is best: the smallest value of a loss, the largest of anything else.
 
     Raises
     ------
@@ -62,35 +62,34 @@ def curves(history, path, best="val_dice"):
     history = list(history)
     if not history:
         raise ValueError("curves needs at least one epoch, but history is empty. Train for one epoch first.")
-    epoch = _series(history, "epoch")
+    epoch = _values(history, "epoch")
     epoch = np.where(np.isnan(epoch), np.arange(1, len(history) + 1), epoch)
     marker = "o" if len(history) <= 40 else None
-    score = _series(history, best) * (-1 if "loss" in best else 1)
-    at = None if np.isnan(score).all() else int(np.nanargmax(score))
+    score = _values(history, best) * (-1 if "loss" in best else 1)
+    best_row = None if np.isnan(score).all() else int(np.nanargmax(score))
 
     figure = Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
     loss_axes, score_axes = figure.subplots(1, 2)
     for axes, lines, title in [(loss_axes, _LOSSES, "Loss"), (score_axes, _SCORES, "Validation scores")]:
-        drawn = False
         for key, label, color in lines:
-            values = _series(history, key)
+            values = _values(history, key)
             if np.isfinite(values).any():
-                if at is not None and np.isfinite(values[at]):
-                    label = f"{label} {values[at]:.3f}"
+                if best_row is not None and np.isfinite(values[best_row]):
+                    label = f"{label} {values[best_row]:.3f}"
                 axes.plot(epoch, values, color=color, marker=marker, markersize=3.5, label=label)
-                drawn = True
-        if at is not None:
-            axes.axvline(epoch[at], color="black", linestyle=":", linewidth=1.2)
-        axes.set(title=title, xlabel="epoch", xlim=_widened(epoch))
+        drawn = len(axes.lines) > 0
+        if best_row is not None:
+            axes.axvline(epoch[best_row], color="black", linestyle=":", linewidth=1.2)
+        axes.set(title=title, xlabel="epoch", xlim=_limits(epoch))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         axes.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
         if drawn:
-            heading = None if at is None else f"at epoch {epoch[at]:g}, the best {best}"
+            heading = None if best_row is None else f"at epoch {epoch[best_row]:g}, the best {best}"
             axes.legend(title=heading, loc="best", fontsize=9, title_fontsize=9, framealpha=0.95)
         else:
             axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY)
-    _draw_learning_rate(loss_axes, epoch, _series(history, "lr"))
+    _draw_learning_rate(loss_axes, epoch, _values(history, "lr"))
     save(figure, path)
 
 
@@ -108,7 +107,7 @@ def error_overlay(image, label, prediction):
     -------
     ndarray of uint8, shape (H, W, 3)
         ``FALSE_MEMBRANE`` (orange) where membrane was predicted inside of a cell, ``MISSED_MEMBRANE`` (blue)
-        where membrane was taken for the inside, the image's grey elsewhere.
+        where the inside was predicted on membrane, the image's grey elsewhere.
 
     Raises
     ------
@@ -126,31 +125,31 @@ def error_overlay(image, label, prediction):
             f"label and prediction must be boolean, but are {label.dtype} and {prediction.dtype}. "
             "Compare them with a threshold first, as in probability > 0.5."
         )
-    overlay = np.repeat(_grey(image)[..., None], 3, axis=2)  # (H, W, 3)
+    overlay = np.repeat(_to_grey(image)[..., None], 3, axis=2)  # (H, W, 3)
     overlay[label & ~prediction] = FALSE_MEMBRANE
     overlay[prediction & ~label] = MISSED_MEMBRANE
     return overlay
 
 
 def predictions(images, labels, probabilities, path, names=None, threshold=0.5, max_rows=4):
-    """Draw sections, one a row: image, truth, prediction and errors.
+    """Draw sections, one in a row: image, truth, prediction and errors.
 
     Parameters
     ----------
     images : ndarray, shape (S, H, W)
         Grey levels of any dtype.
     labels : ndarray of bool, shape (S, H, W), or None
-        True inside of a cell. Without labels a row is image, prediction and the prediction's outlines.
+        True inside of a cell. Without labels a row shows the image, the prediction and its outlines.
     probabilities : ndarray of float in [0, 1], shape (S, H, W)
         Probability of the inside of a cell.
     path : str or path-like
-        File to write; its ending is the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
+        File to write; its ending says the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
     names : sequence of str, optional
-        A name for each of the S sections; ``section 0`` and so on without.
+        A name for each of the S sections; by default ``section 0`` and so on.
     threshold : float
-        A pixel with a probability above it, in [0, 1], is predicted to be inside of a cell.
+        In [0, 1]. A pixel with a larger probability is predicted to be inside of a cell.
     max_rows : int
-        Of more sections, so many are drawn, evenly spaced from the first to the last.
+        Draw at most this many sections, evenly spaced from the first to the last.
 
     Raises
     ------
@@ -187,7 +186,7 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
 
 
 def tumours(images, labels, predictions, names, path, modalities, classes):
-    """Draw slices of brains, one a row: modalities, the truth and the prediction as outlines.
+    """Draw slices of brains, one in a row: two modalities, then the truth and the prediction as outlines.
 
     Parameters
     ----------
@@ -195,13 +194,13 @@ def tumours(images, labels, predictions, names, path, modalities, classes):
     labels, predictions : integer ndarray, shape (S, H, W)
         Class numbers; 0 is background.
     names : sequence of str
-        One a slice.
+        One for each slice.
     path : str or path-like
-        File to write; its ending is the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
+        File to write; its ending says the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
     modalities : sequence of str
-        Names of the M channels; the first and the one with gadolinium (its name ends in gd, ce or c) are drawn.
+        Names of the M channels. The first is drawn, and the one with gadolinium: its name ends in gd, ce or c.
     classes : sequence of str
-        Names of the classes from 0; a single one is that of class 1.
+        Names of the classes from 0 on. A single name is that of class 1.
     """
     shown = [0, *(m for m, name in enumerate(modalities) if m and re.search("(gd|ce|c)$", name.lower()))][:2]
     titles = [*(modalities[m] for m in shown), "truth", "prediction"]
@@ -224,7 +223,7 @@ def tumours(images, labels, predictions, names, path, modalities, classes):
 
 
 def outline(ax, labels, num_classes):
-    """Draw the outline of each class of a label image (H, W) but the background, 0, in its colour."""
+    """Draw the outline of each class of a label image (H, W) in its colour; 0 is background and has none."""
     for k, colour in zip(range(1, num_classes), itertools.cycle(CLASS_COLOURS), strict=False):
         if 0 < (labels == k).mean() < 1:
             ax.contour(labels == k, [0.5], colors=[colour], linewidths=1)
@@ -238,13 +237,13 @@ def legend_of_classes(figure, classes):
 
 
 def _draw_row(axes, image, label, probability, name, threshold):
-    """One section across its axes."""
-    pictures = [_grey(image), probability]
+    """Draw one section in a row of axes."""
+    pictures = [_to_grey(image), probability]
     scores = BinaryScores()
     scores.update(probability, probability > threshold if label is None else label, threshold)
     if label is None:
-        pictures.append(_grey(image))
-        if probability.min() < threshold < probability.max():  # else older Matplotlibs warn
+        pictures.append(_to_grey(image))
+        if probability.min() < threshold < probability.max():  # older Matplotlibs warn where there is no line
             axes[-1].contour(probability, [threshold], colors=[ORANGE], linewidths=1)
     else:
         label = label == 1
@@ -262,7 +261,7 @@ def _draw_row(axes, image, label, probability, name, threshold):
 
 
 def _check_stacks(images, labels, probabilities, names, max_rows):
-    """Complain in a sentence about stacks that do not belong together."""
+    """Raise ValueError if the stacks do not belong together."""
     if images.ndim != 3 or images.size == 0 or max_rows < 1:
         raise ValueError(
             "predictions needs images of shape (S, H, W) with at least one section, and max_rows >= 1, "
@@ -276,7 +275,7 @@ def _check_stacks(images, labels, probabilities, names, max_rows):
 
 
 def _draw_learning_rate(axes, epoch, rate):
-    """Faint line with an axis of its own on the right."""
+    """Draw the learning rate as a faint line with its own axis on the right."""
     finite = rate[np.isfinite(rate)]
     if not finite.size:
         return
@@ -290,20 +289,20 @@ def _draw_learning_rate(axes, epoch, rate):
     axes.patch.set_visible(False)
 
 
-def _series(history, key):
-    """Values of key as floats, NaN where there is none."""
+def _values(history, key):
+    """Return the values of a key as floats, NaN where there is none."""
     values = [record.get(key) for record in history]
     return np.array([np.nan if value is None or value == "" else float(value) for value in values])
 
 
-def _widened(epoch):
-    """Limits of the x axis: a single epoch needs some width, too."""
+def _limits(epoch):
+    """Return the limits of the x axis, which are never equal: a single epoch needs some width, too."""
     pad = max(0.02 * (epoch.max() - epoch.min()), 0.5 if epoch.max() == epoch.min() else 0.1)
     return epoch.min() - pad, epoch.max() + pad
 
 
-def _grey(image):
-    """Image as uint8: kept if it is, else stretched over its range."""
+def _to_grey(image):
+    """Return an image as uint8: one of another dtype is stretched over its range."""
     if image.dtype == np.uint8:
         return image
     image, low, high = image.astype(float), image.min(), image.max()
@@ -311,7 +310,7 @@ def _grey(image):
 
 
 def save(figure, path):
-    """Write a figure in the format that the path's ending says (PNG without one), all of it or nothing."""
+    """Write a figure, whole or not at all, in the format that the path's ending says (PNG without one)."""
     path = Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")

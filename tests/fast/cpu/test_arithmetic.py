@@ -8,7 +8,7 @@ from arrays import namesake, rand, strided
 
 pytest.importorskip("numba")
 
-from tinyseg import Tensor, autograd, ops, using
+from tinyseg import Tensor, ops, using
 from tinyseg.fast.cpu import arithmetic as fast
 
 NAME = "tinyseg.ops.arithmetic"
@@ -65,8 +65,3 @@ def test_a_gradient_that_somebody_kept_is_left_alone():
     (x * 2.0).sum().backward()
     np.testing.assert_array_equal(x.grad, np.full(70001, 4, np.float32))
     np.testing.assert_array_equal(kept, np.full(70001, 2, np.float32))
-
-
-def test_the_engine_alone_can_add():
-    assert autograd.add(np.float32(1), np.float32(2)) == 3
-    np.testing.assert_array_equal(autograd.add(np.ones(3), np.ones(3)), [2, 2, 2])

@@ -9,8 +9,9 @@ STEP = """
 import resource, sys
 import numpy as np
 import tinyseg as ts
+from tinyseg.fast.cpu.arena import reuse_memory
 
-ts.backend.reuse_memory()  # as a network does
+reuse_memory()  # as `fit` does
 x = np.random.default_rng(0).standard_normal((2, 1, 256, 256)).astype(np.float32)
 model = ts.models.build("sdunet")
 adam = ts.optim.Adam(model.parameters(), lr=1e-3)

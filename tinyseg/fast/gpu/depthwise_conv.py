@@ -24,7 +24,7 @@ def supports(x, *w):
 
 
 def forward(x, w, stride, pads, out, dilation=(1, 1)):
-    if dilation != (1, 1) or not fits((*x.shape[:2], *out)):
+    if dilation != (1, 1) or not fits(x.shape, (*x.shape[:2], *out)):
         return NotImplemented
     return correlate((x,), w, stride, pads, out)
 
@@ -36,7 +36,7 @@ def grad_x(gy, w, x_shape, stride, pads, dilation=(1, 1)):
 
 
 def grad_w(x, gy, w_shape, stride, pads, dilation=(1, 1)):
-    if dilation != (1, 1) or not fits(gy.shape):
+    if dilation != (1, 1) or not fits(x.shape, gy.shape):
         return NotImplemented
     return correlate_gradient((x,), gy, w_shape, stride, pads)
 

@@ -1,4 +1,4 @@
-"""A picture of what networks cost and what they reach: parameters, multiply-adds, latency, Dice, one panel each."""
+"""A picture that compares networks: parameters, multiply-adds, latency and Dice, a panel for each."""
 
 import math
 
@@ -22,9 +22,9 @@ PANELS = [  # key, label, colour
 
 
 def comparison(networks, path, title=""):
-    """Draw one row a network and one panel a quantity, with the values written beside the bars.
+    """Draw a row for each network and a panel for each quantity, with the values written beside the bars.
 
-    Bars begin at 0. Dice, which does not, is drawn as dots: one a seed, and a line at their mean.
+    Bars begin at 0. Dice does not: it is drawn as dots, one for each seed, and a line at their mean.
 
     Parameters
     ----------
@@ -33,13 +33,13 @@ def comparison(networks, path, title=""):
 
         - "parameters", "multiply_adds": numbers;
         - "latency": dict with "median" and, if they are known, "lower_quartile" and "upper_quartile", in seconds;
-        - "dice": list of numbers, one a seed;
-        - "paper": dict with any of "parameters", "multiply_adds", "latency" (in seconds) and "dice", numbers to
-          stand beside ours, as a diamond.
+        - "dice": list of numbers, one for each seed;
+        - "paper": dict with any of "parameters", "multiply_adds", "latency" (in seconds) and "dice": numbers that
+          are drawn beside ours, as diamonds.
 
         A quantity that no network has gets no panel.
     path : str or path-like
-        File to write; its ending is the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
+        File to write; its ending says the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
     title : str
         Over all panels.
 
@@ -80,12 +80,11 @@ def comparison(networks, path, title=""):
 
 
 def _has(values, key):
-    found = values.get(key)
-    return found is not None and found != []
+    return values.get(key) not in (None, [])
 
 
 def _draw_bars(axes, ours, papers, color):
-    """Bars from 0, a line from quartile to quartile where there are some, values beside them. Return the unit."""
+    """Draw bars from 0, a line from quartile to quartile if they are known, values beside them; return the unit."""
     medians = {row: v["median"] if isinstance(v, dict) else v for row, v in ours.items()}
     reach = max([*medians.values(), *papers.values()])
     unit = _unit(reach, seconds=any(isinstance(v, dict) for v in ours.values()))
@@ -101,14 +100,14 @@ def _draw_bars(axes, ours, papers, color):
     reach = max([reach, *ends.values()])
     for row, end in ends.items():
         diamond = papers.get(row, -math.inf) / factor
-        hidden = abs(diamond - end) < 0.25 * reach  # would lie on the text, or under it
+        hidden = abs(diamond - end) < 0.25 * reach  # the diamond would lie on the text, or under it
         _write(axes, max(end, diamond) if hidden else end, row, _digits(medians[row] / factor), 9 if hidden else 5)
     axes.set_xlim(0, 1.28 * reach or 1)
     return unit
 
 
 def _draw_dots(axes, ours, papers, color):
-    """A dot for each seed, a line at their mean; mean and standard deviation in a column at the right."""
+    """Draw a dot for each seed and a line at their mean; write mean and standard deviation at the right."""
     everything = [*(d for seeds in ours.values() for d in seeds), *papers.values()]
     centre, half = (min(everything) + max(everything)) / 2, max(0.01, (max(everything) - min(everything)) / 2)
     for row, seeds in ours.items():
@@ -124,17 +123,17 @@ def _draw_dots(axes, ours, papers, color):
     return ""
 
 
-def _write(axes, x, row, text, away=5, **options):
-    axes.annotate(text, (x, row), (away, 0), textcoords="offset points", va="center", fontsize=SIZE, **options)
+def _write(axes, x, row, text, distance=5, **options):
+    axes.annotate(text, (x, row), (distance, 0), textcoords="offset points", va="center", fontsize=SIZE, **options)
 
 
-def _unit(most, seconds):
+def _unit(largest, seconds):
     """Return the unit in which the largest value is easy to read."""
     if seconds:
-        return "s" if most >= 10 else "ms"
-    return next((unit for unit in ("G", "M", "k") if most >= UNITS[unit]), "")
+        return "s" if largest >= 10 else "ms"
+    return next((unit for unit in ("G", "M", "k") if largest >= UNITS[unit]), "")
 
 
 def _digits(v):
-    """Three significant digits, never an exponent."""
+    """Return a number as text: three significant digits, never an exponent."""
     return f"{v:.{max(0, 2 - math.floor(math.log10(v)))}f}" if v else "0"

@@ -1,4 +1,4 @@
-"""What is run to be profiled: a copy of the model, a batch, a step of inference or of training."""
+"""What a profile runs: a copy of the model, a batch, a step of inference or of training."""
 
 import copy
 
@@ -12,7 +12,7 @@ from tinyseg.optim import Adam
 
 
 def copied(model, training):
-    """Return a copy of a model that may be run at will, in training or in evaluation mode.
+    """Return a copy of a model, to be run in training or in evaluation mode.
 
     Raises
     ------

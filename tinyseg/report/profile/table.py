@@ -9,7 +9,7 @@ from tinyseg.report.profile.trace import trace
 class Row:
     """A layer, a folded part of the network, or an op that a module calls itself.
 
-    What a row counts no other row counts: over the rows, each column adds up to its total.
+    Nothing is counted in two rows: each column adds up to its total.
 
     Attributes
     ----------
@@ -18,15 +18,15 @@ class Row:
     kind : str
         Class of the module, or of the op's node of the graph.
     depth : int
-        Modules around it.
+        Number of modules around it.
     output : tuple
         Shape; a tuple of shapes where a module returns several Tensors.
     parameters, trainable : int
-        Numbers of values, a shared parameter at its first use.
+        Numbers of values; a shared parameter is counted at its first use.
     multiply_adds : int
         See `tinyseg.report.profile.multiply_adds`.
     activations : int
-        Bytes that the graph keeps from here to the backward pass, and that no row before this one counts.
+        Bytes that the graph keeps from here to the backward pass, unless a row before this one counts them.
     unknown : tuple of str
         Ops whose multiply-adds are not known; they count as 0.
     is_op : bool
@@ -47,7 +47,7 @@ class Row:
 
 @dataclasses.dataclass
 class Summary:
-    """What `summary` finds; ``str()`` of it is the table, `as_dict()` goes into JSON.
+    """What `summary` finds. ``str()`` of it is the table, `as_dict()` of it goes into JSON.
 
     Attributes
     ----------
@@ -57,7 +57,7 @@ class Summary:
     rows : list of Row
         In the order of the calls.
     weights : int
-        Bytes of the parameters, 4 a value in float32.
+        Bytes of the parameters: 4 for each value in float32.
     input : int
         Bytes of the batch.
     """
@@ -85,12 +85,12 @@ class Summary:
 
     @property
     def flops(self):
-        """Floating-point operations of one forward pass: 2 a multiply-add."""
+        """Floating-point operations of one forward pass: 2 for each multiply-add."""
         return 2 * self.multiply_adds
 
     @property
     def activations(self):
-        """Bytes that the graph keeps at the end of a forward pass in training, input and weights apart."""
+        """Bytes that the graph keeps at the end of a forward pass in training, without input and weights."""
         return sum(row.activations for row in self.rows)
 
     @property
@@ -105,7 +105,7 @@ class Summary:
 
     def __str__(self):
         head = ("layer", "kind", "output", "parameters", "multiply-adds", "kept MB")
-        rows = [(self._label(r), r.kind, shape_text(r.output), *_numbers(r)) for r in self.rows]
+        rows = [(self._label(r), r.kind, shape_text(r.output), *_numbers_as_text(r)) for r in self.rows]
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         places = ["<"] * 3 + [">"] * 3
         head, *lines = (
@@ -117,7 +117,7 @@ class Summary:
         return "\n".join([title, rule, head, rule, *lines, rule, *self._totals()])
 
     def _label(self, row):
-        """Name below the row that it is in, indented."""
+        """Return the name without that of the row around it, indented."""
         outer = max((r.name for r in self.rows if row.name.startswith(f"{r.name}.")), key=len, default="")
         name = "(op)" if row.is_op else row.name[len(outer) + 1 :] if outer else row.name
         return "  " * max(row.depth - 1, 0) + (name or "(model)")
@@ -137,8 +137,7 @@ class Summary:
 def summary(model, input_shape, depth=None, show=True):
     """Count parameters, multiply-adds and activations, layer by layer, and print them as a table.
 
-    A copy of the model runs one forward pass, in training mode; what it does is counted, and the model stays as it
-    is. (Else only scripts print in tinyseg; this function is made for a notebook, and `show=False` keeps it quiet.)
+    A copy of the model runs one forward pass in training mode, and the model stays as it is.
 
     Multiply-adds are those of the definitions (Gadosey et al. 2020, Equations 1 and 2), as in every tool. The kernels
     may need fewer: Winograd's method 36 products instead of 144, a 2x2 convolution of an upsampled image 9 instead of
@@ -146,8 +145,8 @@ def summary(model, input_shape, depth=None, show=True):
     model computes on plain arrays, outside of ops. An op of your own is counted once it is registered with
     `tinyseg.report.profile.multiply_adds`, and shown as ? until then.
 
-    Activations are the arrays that the graph holds at the end of the forward pass, each once: for what backward and
-    Adam need in all see `tinyseg.report.profile.memory`.
+    Activations are the arrays that the graph holds at the end of the forward pass, each counted once. What a whole
+    training step needs is measured by `tinyseg.report.profile.memory`.
 
     Parameters
     ----------
@@ -185,7 +184,7 @@ def summary(model, input_shape, depth=None, show=True):
 
 
 def _rows(call, names, depth, limit, counted):
-    """Yield the row of a call, then those of the calls inside; `counted` are ids of parameters that have their row."""
+    """Yield the row of a call, then those of the calls inside. `counted` are ids of parameters that have a row."""
     name = names.get(id(call.module), "")
     row = Row(name, call.kind, depth, call.output)
     layers = [inner for inner in call.inside if inner.module is not None]
@@ -240,6 +239,10 @@ def shape_text(shape):
     return " x ".join(map(str, shape))
 
 
-def _numbers(row):
-    work = " + ".join([si(row.multiply_adds)] * bool(row.multiply_adds) + ["?"] * bool(row.unknown))
-    return f"{row.parameters:,}" if row.parameters else "", work, mb(row.activations) if row.activations else ""
+def _numbers_as_text(row):
+    """Return the last three cells of a row; 0 is left empty."""
+    work = [si(row.multiply_adds)] if row.multiply_adds else []
+    if row.unknown:
+        work.append("?")
+    parameters = f"{row.parameters:,}" if row.parameters else ""
+    return parameters, " + ".join(work), mb(row.activations) if row.activations else ""

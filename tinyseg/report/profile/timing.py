@@ -47,7 +47,7 @@ class Latency:
 
     @property
     def minimum(self):
-        """Shortest, in seconds: what the machine can do when nobody else is on it."""
+        """Shortest, in seconds: what the machine can do when nothing else runs on it."""
         return min(self.seconds)
 
     @property

@@ -1,8 +1,8 @@
 """What a network does when it runs: which ops, on which shapes, in which layer, and what the graph keeps of it.
 
-Nothing here knows an architecture. A copy of the network runs once, on one batch, while two watchers look on: one sees
-modules begin and end (`tinyseg.nn.watch`), the other every op (`tinyseg.autograd.Function`) with the shapes that go
-in and come out. What the graph keeps is read off its nodes at the end of the forward pass.
+Nothing here depends on an architecture. A copy of the network runs once, on one batch, with two watchers: one is told
+when modules begin and end (`tinyseg.nn.watch`), the other of every op (`tinyseg.autograd.Function`) with the shapes of
+its inputs and its output. What the graph keeps is read from its nodes at the end of the forward pass.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from tinyseg.report.profile.steps import batch, copied
 # ----- multiply-adds of one op ---------------------------------------------------
 @functools.singledispatch
 def multiply_adds(node, shapes, out):
-    """Return the number of multiply-adds of one op by its definition; an op of your own registers itself here.
+    """Return the number of multiply-adds of one op by its definition; register a function for an op of your own.
 
     A convolution uses each of its weights once for every pixel of its output, padding included (a transposed one: of
     its input). With K x K taps, C channels in and N out (Gadosey et al. 2020, Equations 1 and 2):
@@ -87,8 +87,8 @@ def _pixels(shape):
 class Call:
     """One call of a module or of an op, and the calls made inside of it.
 
-    `multiply_adds` is that of an op alone (None: not known), `held` the bytes that the graph keeps for this op and for
-    none before it, `node` a weak reference: it is dead if the graph does not need the op.
+    `multiply_adds` is for ops (None: not known), `held` the bytes that the graph keeps for this op and for none before
+    it, `node` a weak reference, which is dead if the graph does not need the op.
     """
 
     module: nn.Module | None
@@ -179,7 +179,7 @@ _one_at_a_time = threading.RLock()
 
 @contextlib.contextmanager
 def _watching(begin, end, op):
-    """Tell of the modules and ops that this thread runs."""
+    """Call `begin` and `end` for every module and `op` for every op that this thread runs."""
     me = threading.get_ident()
 
     def mine(watcher):

@@ -26,9 +26,9 @@ class CapturedStep(Step):
     wrong, or, where only float32's range was too small for the squares of the gradient, goes on. (Running statistics of
     batch normalization have then seen that batch twice.)
 
-    The model must be on the GPU, in float32, with dropout by `nn.Dropout`; the optimizer Adam or AdamW, whose learning
-    rate and `eps` may change from step to step, and AdamW's decay, but not `betas` nor Adam's decay. The loss may look at
-    no result; its weights are frozen as they are at the capture.
+    The model must be on the GPU, in float32, with dropout by `nn.Dropout`; the optimizer is Adam or AdamW. Its learning
+    rate and `eps` may change from step to step, and AdamW's decay, but not `betas` nor Adam's decay. The loss must not
+    read a result; its weights are frozen as they are at the capture.
 
     Raises
     ------
