@@ -235,8 +235,8 @@ def dice_and_cross_entropy(dice_weight=1.0, ce_weight=1.0, class_weights=None):
             return dice_bce_with_logits(logits, y, dice_weight=dice_weight, bce_weight=ce_weight)
         shares = [0.0] + [1.0] * (logits.shape[1] - 1) if class_weights is None else class_weights
         ce = cross_entropy(logits, y, weight=class_weights)
-        dice = _mean_dice(logits, y, "softmax", shares, pooled=True, smooth=1.0, empty="smooth")
-        return ce * ce_weight - dice * dice_weight
+        dice_loss = soft_dice_loss(logits, y, "softmax", weight=shares, pooled=True)
+        return ce * ce_weight + (dice_loss - 1.0) * dice_weight
 
     return loss
 

@@ -206,12 +206,3 @@ def test_strides_do_not_count():
     assert fingerprint(w) == fingerprint(np.asfortranarray(w)) == fingerprint(np.repeat(w, 2, axis=1)[:, ::2])
 
 
-def test_what_is_remembered_can_be_asked_for():
-    w, counted = weights(3, 4), Counted()
-    assert module.remembered(w) == []
-    with no_grad():
-        prepared(w, "one", counted)
-        prepared(w, "two", counted)
-    assert module.remembered(w) == [[1], [2]] and module.remembered(weights(3, 4)) == []
-    prepared(w, "one", counted)  # training: no longer
-    assert module.remembered(w) == []

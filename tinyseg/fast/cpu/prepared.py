@@ -31,11 +31,6 @@ def prepared(w, form, make):
     return value
 
 
-def remembered(w):
-    """Return what is remembered for the array `w`: a list, with what was made for each form."""
-    return [value for _, _, value in _cache.get(id(w), {}).values()]
-
-
 def fingerprint(w):
     """A 64-bit number that differs, but for one chance in 2⁶⁴, for arrays of different bits; and the shape."""
     bits = np.ascontiguousarray(w).reshape(-1).view(np.uint32)
