@@ -43,21 +43,25 @@ __all__ = [
 
 # Modules that have moved can still be imported by these names.
 MOVED = {
-    "arena": ["fast.cpu.arena"],
-    "checkpoint": ["models.checkpoint"],
-    "command_line": ["commands.options", "commands.script", "commands.tables"],
-    "files": ["data.files"],
-    "gradcheck": ["ops.gradcheck"],
-    "graphs": ["fast.gpu.graphs"],
-    "mixed_precision": ["fast.gpu.mixed_precision"],
-    "patients": ["metrics.patients", "ops.loss", "prediction.evaluation"],
-    "plots": ["report.plots"],
-    "predictor": ["prediction.predictor"],
-    "profile": ["report.profile"],
-    "run": ["training.run"],
-    "teaching": ["learn.teaching"],
-    "training_graph": ["fast.gpu.graphs.training_step"],
-    "volumes": ["prediction.volumes"],
+    "arena": ["tinyseg.fast.cpu.arena"],
+    "checkpoint": ["tinyseg.models.checkpoint"],
+    "command_line": ["tinyseg.commands.options", "tinyseg.commands.script", "tinyseg.commands.tables"],
+    "cublas": ["tinyseg.fast.gpu.graphs.products"],
+    "cuda": ["tinyseg.fast.gpu.launch"],
+    "files": ["tinyseg.data.files"],
+    "gradcheck": ["tinyseg.ops.gradcheck"],
+    "graphs": ["tinyseg.fast.gpu.graphs"],
+    "mixed_precision": ["tinyseg.fast.gpu.mixed_precision"],
+    "patients": ["tinyseg.metrics.patients", "tinyseg.ops.loss", "tinyseg.prediction.evaluation"],
+    "plots": ["tinyseg.report.plots"],
+    "plots_profile": ["tinyseg.report.profile.picture"],
+    "predictor": ["tinyseg.prediction.predictor"],
+    "profile": ["tinyseg.report.profile"],
+    "reproduction": ["reproduction"],  # in a clone
+    "run": ["tinyseg.training.run"],
+    "teaching": ["tinyseg.learn.teaching"],
+    "training_graph": ["tinyseg.fast.gpu.graphs.training_step"],
+    "volumes": ["tinyseg.prediction.volumes"],
 }
 
 
@@ -69,7 +73,7 @@ class _Doors(importlib.abc.MetaPathFinder, importlib.abc.Loader):
         return importlib.machinery.ModuleSpec(name, self) if package == __name__ and module in MOVED else None
 
     def exec_module(self, module):
-        rooms = [importlib.import_module(f"{__name__}.{room}") for room in MOVED[module.__name__.rpartition(".")[2]]]
+        rooms = [importlib.import_module(room) for room in MOVED[module.__name__.rpartition(".")[2]]]
         if len(rooms) == 1:
             sys.modules[module.__name__] = rooms[0]
         else:

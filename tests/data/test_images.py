@@ -347,7 +347,7 @@ def test_damage_that_only_the_checksum_shows(tmp_path):
 
 @pytest.mark.parametrize("kind", ["tif", "zlib", "one by one", "nii", "nii.gz"])
 def test_memory_does_not_grow_with_the_stack(tmp_path, kind):
-    count, size = 64, 512
+    count, size = 32, 512
     path = tmp_path / ("a.tif" if "nii" not in kind else f"a.{kind}")
     section = np.tile(np.arange(size, dtype=np.uint8), (size, 1))
     if "nii" in kind:
@@ -367,7 +367,7 @@ def test_memory_does_not_grow_with_the_stack(tmp_path, kind):
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    assert peak < 10 * size**2  # bytes: ten sections of 64
+    assert peak < 10 * size**2  # bytes: ten sections of 32
 
 
 # ---- writing

@@ -1,6 +1,7 @@
 """Slices on disk: made once, remade when anything changes, never half-used."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -66,8 +67,8 @@ def test_other_options_make_all_anew(data, tmp_path, made, other):
     assert len(made) == 6
 
 
-def test_a_changed_source_is_made_anew_and_a_touched_one_is_not(tmp_path, made):
-    data = write_brains(tmp_path / "data", num_cases=3, shape=SHAPE)
+def test_a_changed_source_is_made_anew_and_a_touched_one_is_not(data, tmp_path, made):
+    data = shutil.copytree(data, tmp_path / "data")
     build(data, tmp_path / "cache")
     source = data / "labelsTr" / "SYNTHETIC_001.nii.gz"
     source.touch()
@@ -124,8 +125,8 @@ def test_while_a_case_is_remade_its_old_description_is_gone(data, tmp_path, monk
         build(data, tmp_path, Preparation(size=20))
 
 
-def test_bad_cases_are_an_error_or_left_out_and_named(tmp_path):
-    data = write_brains(tmp_path / "data", num_cases=3, shape=SHAPE)
+def test_bad_cases_are_an_error_or_left_out_and_named(data, tmp_path):
+    data = shutil.copytree(data, tmp_path / "data")
     (data / "imagesTr" / "SYNTHETIC_001.nii.gz").write_text("<html>login</html>")
     with pytest.raises(ValueError, match="a web page"):
         build(data, tmp_path / "cache")
@@ -137,8 +138,8 @@ def test_bad_cases_are_an_error_or_left_out_and_named(tmp_path):
         build(data, tmp_path / "other", skip_bad=True)
 
 
-def test_one_scan_under_two_names(tmp_path):
-    data = write_brains(tmp_path / "data", num_cases=3, shape=SHAPE)
+def test_one_scan_under_two_names(data, tmp_path):
+    data = shutil.copytree(data, tmp_path / "data")
     copy = (data / "imagesTr" / "SYNTHETIC_000.nii.gz").read_bytes()
     (data / "imagesTr" / "SYNTHETIC_002.nii.gz").write_bytes(copy)
     with pytest.raises(ValueError, match=r"SYNTHETIC_002.*SYNTHETIC_000.*same scan"):

@@ -2,14 +2,15 @@
 
 - `isbi`: images and masks of electron-microscopy sections, read from folders and stacks (`stacks`)
 - `sections`: such sections in memory, split and resampled
-- `synthetic`: a stack of sections that looks like the real one, for when there is none
+- `synthetic`: a stack of synthetic sections, for use without data
 - `augment`: one random transform for an image and its mask
 - `loader`: a data set of arrays, and a loader of reproducible batches
 - `download`, `download_brats`: the public ISBI 2012 files, and the Decathlon's brain tumours
-- `images`, `image_writers`: any image a section at a time, and results in the format it came in
+- `images`, `image_writers`: any image read section by section, and results written in its format
 - `resample`: images, labels and predictions at another size, in register
 - `brats`, `brain`, `slices`, `synthetic_brain`: brain tumours in MRI, their slices prepared and kept on disk
-- `scans`, `label_volumes`: what there is to predict, of one or more modalities; predicted labels beside the true ones
+- `scans`, `label_volumes`: images to predict, of one or more modalities; predicted labels and the true ones
+- `files`: files found in natural order, and files written whole or not at all
 """
 
 from tinyseg.data import isbi

@@ -52,11 +52,6 @@ class Augment:
         Largest grey value added to or taken from an image.
     contrast : float
         An image's distance from its mean is scaled by a factor drawn from [1 - contrast, 1 + contrast].
-
-    Raises
-    ------
-    ValueError
-        A value is out of its range.
     """
 
     horizontal_flip: bool = False
@@ -113,16 +108,7 @@ class Augment:
         ----------
         text : str
             Items with commas between them: optionally a preset (none, paper, default), then flags (hflip, vflip,
-            turns) and name=number for the other fields.
-
-        Returns
-        -------
-        Augment
-
-        Raises
-        ------
-        ValueError
-            A name is not known or a number is missing; the message lists the known names.
+            turns) and name=number for the other fields. A ValueError lists the known names.
         """
         presets = {"none": cls.none, "paper": cls.paper, "default": cls.default}
         numbers = [f.name for f in fields(cls) if f.name not in _COMMAND_NAMES.values()]
@@ -179,11 +165,6 @@ class Augment:
         -------
         image, label
             New C-contiguous arrays of the same shapes and types; the mask has no new values.
-
-        Raises
-        ------
-        ValueError
-            The image is not floating point, or the shapes do not match.
         """
         if image.ndim != 3 or image.dtype.kind != "f" or label.shape != image.shape[1:]:
             raise ValueError(
@@ -251,19 +232,9 @@ def source_points(shape, angle=0.0, zoom=1.0, shift=(0.0, 0.0)):
 
 
 def smooth_noise(shape, sigma, rng):
-    """Draw two smooth Gaussian random fields, with mean 0 and standard deviation 1 at every pixel.
+    """Draw two smooth random fields (2, H, W), with mean 0 and standard deviation 1 at every pixel.
 
-    Parameters
-    ----------
-    shape : (int, int)
-        H and W.
-    sigma : float
-        Width of the Gaussians that make them up, in pixels.
-    rng : numpy.random.Generator
-
-    Returns
-    -------
-    ndarray of float64, (2, H, W)
+    They are sums of Gaussians with the width `sigma`, in pixels.
     """
     rows, columns = _gaussians(shape[0], sigma), _gaussians(shape[1], sigma)
     weights = rng.standard_normal((2, rows.shape[1], columns.shape[1]))

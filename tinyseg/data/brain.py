@@ -26,11 +26,6 @@ class Preparation:
         Cut out the middle, or resample the whole slice.
     standardize : {"volume", "slice"}
         Mean and variance of the whole volume, or of each slice by itself.
-
-    Raises
-    ------
-    ValueError
-        An argument has another value.
     """
 
     size: int = 144
@@ -48,10 +43,7 @@ class Preparation:
     def statistics(self, slices):
         """Return mean and deviation of each modality over the brain, (M,) each; None if each slice has its own.
 
-        Parameters
-        ----------
-        slices : iterable of ndarray, (M, X, Y)
-            All slices of one volume.
+        `slices` are all slices (M, X, Y) of one volume.
         """
         if self.standardize == "slice":
             return None
@@ -64,17 +56,9 @@ class Preparation:
         return mean, np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
 
     def prepare(self, x, statistics=None):
-        """Prepare one slice.
+        """Prepare one slice (M, X, Y): float32 (M, h, w).
 
-        Parameters
-        ----------
-        x : ndarray, (M, X, Y)
-        statistics : pair of ndarray, optional
-            From `statistics`. Left out, the mean and deviation of this slice are used.
-
-        Returns
-        -------
-        float32 ndarray, (M, h, w)
+        `statistics` comes from the method of this name. Left out, the mean and deviation of this slice are used.
         """
         brain = (x != 0).any(axis=0)
         if statistics is None:

@@ -280,18 +280,10 @@ def read_case(case):
 
 
 def read_label(path, recode):
-    """Read a label volume, renumbered: uint8 (X, Y, Z).
+    """Read a label volume, uint8 (X, Y, Z).
 
-    Parameters
-    ----------
-    path : Path
-    recode : iterable of (int, int)
-        Pairs of a label in the file and the number that it gets.
-
-    Raises
-    ------
-    ValueError
-        The file is damaged or not NIfTI, or holds a label that `recode` does not know.
+    `recode` holds pairs of a label in the file and the number that it gets. If the file is damaged, not NIfTI, or holds
+    another label, a ValueError says so.
     """
     label, known = _voxels(path), dict(recode)
     strange = sorted(set(np.unique(label).tolist()) - known.keys())

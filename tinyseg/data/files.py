@@ -10,8 +10,7 @@ import re
 def find_files(path, suffixes, what):
     """List the files of a folder whose names end in one of `suffixes`, in natural order; or `path` if it is a file.
 
-    Hidden files are left out: archives made on a Mac hold a "._name" beside each name. Where nothing is found, a
-    FileNotFoundError says so; `what` is what its message calls the files.
+    Hidden files are left out. If there is none, a FileNotFoundError says so; its message calls the files `what`.
     """
     path = pathlib.Path(path)
     if not path.exists():

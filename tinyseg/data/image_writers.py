@@ -66,9 +66,8 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
         The folder does not exist (FileNotFoundError) or may not be written to (PermissionError), or the disk is full.
         The message explains it, and ``errno`` is set.
     """
-    return {"tiff": _TiffOutput, "picture": _PngOutput, "nifti": _NiftiOutput}[image.kind](
-        image, Path(out_path), np.dtype(dtype), channels, overwrite
-    )
+    output = {"tiff": _TiffOutput, "picture": _PngOutput, "nifti": _NiftiOutput}[image.kind]
+    return output(image, Path(out_path), np.dtype(dtype), channels, overwrite).opened()
 
 
 class _Output:
@@ -95,15 +94,27 @@ class _Output:
         if self.image.path.exists() and self.path.samefile(self.image.path):
             raise ValueError(f"{self.path} is the image itself: choose another name for what is made from it.")
 
-    def __enter__(self):
+    @contextlib.contextmanager
+    def opened(self):
+        """Begin the file, let the caller write all sections, and put the whole file into place."""
         try:
             with self._explaining():
-                self.file = open(self.temporary, "wb")
+                self.file = open(self.temporary, "wb")  # noqa: SIM115 (closed by _discard)
                 self._begin()
-        except BaseException:
+            yield self
+            if self.written < len(self.image):
+                count = f"{len(self.image)} sections, as its image: only {self.written} were written."
+                raise ValueError(f"{self.path} is to have {count}")
+            with self._explaining():
+                self._finish()
+                self.file.flush()
+                os.fsync(self.file.fileno())
+                self.file.close()
+            self._check_target()  # again: another program may have written the file meanwhile
+            with self._explaining():
+                os.replace(self.temporary, self.path)
+        finally:
             self._discard()
-            raise
-        return self
 
     def write(self, section):
         """Add the next section: (channels, H, W), or (H, W) for one channel."""
@@ -122,27 +133,6 @@ class _Output:
         with self._explaining():
             self._add(np.ascontiguousarray(section.reshape(self.shape), self.dtype))
         self.written += 1
-
-    def __exit__(self, kind, error, trace):
-        try:
-            if kind is None:
-                self._commit()
-        finally:
-            self._discard()
-
-    def _commit(self):
-        if self.written < len(self.image):
-            raise ValueError(
-                f"{self.path} is to have {len(self.image)} sections, as its image: only {self.written} were written."
-            )
-        with self._explaining():
-            self._finish()
-            self.file.flush()
-            os.fsync(self.file.fileno())
-            self.file.close()
-        self._check_target()  # again: another program may have written the file meanwhile
-        with self._explaining():
-            os.replace(self.temporary, self.path)
 
     def _discard(self):
         if self.file is not None:

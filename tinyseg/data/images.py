@@ -26,19 +26,8 @@ SUFFIXES = (*TiffImage.suffixes, *PictureImage.suffixes, *NIFTI_SUFFIXES)
 def find_images(path):
     """List the images of a folder in natural order (2 before 10), or the one file that `path` is.
 
-    Parameters
-    ----------
-    path : str or Path
-        Hidden files in a folder are left out: archives made on a Mac hold a ``._name`` beside each name.
-
-    Returns
-    -------
-    list of Path
-
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file or folder, or no image in the folder; the message lists what there is.
+    Hidden files are left out: archives made on a Mac hold a ``._name`` beside each name. If there is no image, a
+    FileNotFoundError lists what there is.
     """
     return find_files(path, SUFFIXES, "images")
 
@@ -82,16 +71,8 @@ def open_image(path):
 def output_name(image, suffix="_mask"):
     """Name a result after its image: ``cells_mask.tif``, ``case_mask.nii.gz``, ``a_mask.png`` for ``a.jpg``.
 
-    Parameters
-    ----------
-    image : ImageFile, str or Path
-    suffix : str
-        Goes before the ending.
-
-    Returns
-    -------
-    str
-        A file name without folder. For a picture it ends in ``.png``, a format that loses nothing.
+    `image` is an open image or a path. `suffix` goes before the ending. The result of a picture is a ``.png``, a format
+    that loses nothing.
     """
     path = Path(getattr(image, "path", image))
     reader = _reader_of(path)

@@ -2,8 +2,7 @@
 
 Each case is compared with its prediction:
 
-    cases = find_labels("Task01_BrainTumour")           # or a folder of label volumes, or one file
-    for case in cases:
+    cases = find_labels("Task01_BrainTumour")           # or a folder of label volumes, or one file for case in cases:
         predicted, truth, voxel = read_pair(find_prediction("masks", case.name), case, cases.classes)
 """
 
@@ -42,11 +41,6 @@ def find_labels(path, classes=DECATHLON):
     -------
     Cases
         Cases of bare label volumes have no images and no modalities.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        As `find_cases`.
     """
     path = Path(path)
     if path.is_dir() and ((path / "dataset.json").is_file() or not any(path.glob("[!.]*.nii*"))):
@@ -67,10 +61,7 @@ def find_labels(path, classes=DECATHLON):
 def find_prediction(path, name):
     """Find the prediction of a case: `path` itself, or in this folder ``<name>_mask.nii.gz``, or ``<name>.nii.gz``.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is none; the message says which name was looked for.
+    If there is none, a FileNotFoundError says which name was looked for.
     """
     path = Path(path)
     if path.is_file():

@@ -24,11 +24,6 @@ class SegmentationDataset:
         ``augment(image (C, H, W), label (H, W), rng) -> (image, label)``, such as `Augment`.
     seed : int
         Seed of the augmentation, at least 0.
-
-    Raises
-    ------
-    ValueError
-        Types or shapes are wrong, or there are no sections.
     """
 
     def __init__(self, images, labels, augment=None, seed=0):
@@ -92,11 +87,6 @@ class Loader:
         Most batches prepared ahead, at least 1.
     drop_last : bool
         Leave out the last batch if it is smaller.
-
-    Raises
-    ------
-    ValueError
-        A number is out of range, or there would be no batch at all.
     """
 
     def __init__(self, dataset, batch_size, shuffle=True, seed=0, workers=2, prefetch=4, drop_last=False):

@@ -11,19 +11,9 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 
 
 def resample(image, size):
-    """Read an image at the pixels of another size.
+    """Read an image (H, W) of any type at the pixels of another size (height, width).
 
-    Parameters
-    ----------
-    image : ndarray, (H, W)
-        Grey values of any type.
-    size : (int, int)
-        New height and width.
-
-    Returns
-    -------
-    ndarray of `image`'s type, (height, width)
-        Rounded for integer types; `image` itself if it has this size already.
+    The result has the image's type, rounded if it is an integer; it is `image` itself if the size is the same.
     """
     if image.shape == tuple(size):
         return image
@@ -41,17 +31,9 @@ def nearest(labels, size):
 
 
 def restore(prediction, size):
-    """Interpolate values of a resampled image, such as probabilities, linearly back to the size of its source.
+    """Interpolate values of a resampled image, such as probabilities (..., height, width), back to (..., H, W).
 
-    Parameters
-    ----------
-    prediction : ndarray of float, (..., height, width)
-    size : (int, int)
-        H and W of the image that was resampled to (height, width).
-
-    Returns
-    -------
-    ndarray of `prediction`'s type, (..., H, W)
+    `size` is (H, W), the size of the image before it was resampled. The interpolation is linear.
     """
     if prediction.shape[-2:] == tuple(size):
         return prediction

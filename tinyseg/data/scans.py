@@ -17,6 +17,7 @@ import numpy as np
 from tinyseg.data.brats import MODALITIES, NAMINGS, case_names, describe
 from tinyseg.data.files import find_files, find_volumes, folders_in
 from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image
+from tinyseg.data.stacks import ImageFile
 
 # Which of MODALITIES a name stands for.
 NAMES = {
@@ -104,19 +105,9 @@ def _brats_scans(folder, modalities):
 
 
 def open_scan(scan):
-    """Open a scan to read it section by section.
+    """Open a scan to read it section by section, as `tinyseg.data.images.open_image` does, with the scan's channels.
 
-    Returns
-    -------
-    image
-        As from `tinyseg.data.images.open_image`, with the channels of the scan.
-
-    Raises
-    ------
-    FileNotFoundError
-        A modality is missing.
-    ValueError
-        As `open_image`; or the modalities do not lie on one grid.
+    If a modality is missing, it raises a FileNotFoundError; if the modalities do not lie on one grid, a ValueError.
     """
     if len(scan.files) == 1 and scan.channels is None:
         return open_image(scan.files[0])
@@ -132,7 +123,7 @@ def same_grid(shape, affine, other_shape, other_affine):
     return bool(apart < 0.1 * np.linalg.norm(affine[:3, :3], axis=0).min())
 
 
-class _Modalities:
+class _Modalities(ImageFile):
     """One image of several NIfTI volumes on one grid, with the first's header; or of some channels of one volume."""
 
     kind = "nifti"
@@ -147,12 +138,12 @@ class _Modalities:
         with contextlib.ExitStack() as opened:
             self.parts = [opened.enter_context(open_image(file)) for file in scan.files]
             self._combine(scan)
-            self.close = opened.pop_all().close
+            self._closing = opened.pop_all()
 
     def _combine(self, scan):
         first = self.parts[0]
         self.path, self.shape, self.ndim, self.gzipped = first.path, first.shape, first.ndim, first.gzipped
-        self.header, self.affine = first.header, first.affine
+        self.header, self.affine, self._count = first.header, first.affine, len(first)
         for part in self.parts[1:]:
             if not same_grid((*first.shape, len(first)), first.affine, (*part.shape, len(part)), part.affine):
                 raise ValueError(
@@ -164,18 +155,6 @@ class _Modalities:
         self.channels = len(self._order)
         if max(self._order) >= count:
             raise ValueError(f"{self.path} has {count} channels, fewer than its dataset.json says.")
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *error):
-        self.close()
-
-    def __len__(self):
-        return len(self.parts[0])
-
-    def name(self, k):
-        return self.parts[0].name(k)
 
     def section(self, k):
         return np.concatenate([part.section(k) for part in self.parts])[self._order]

@@ -20,11 +20,6 @@ class Sections:
         True inside of a cell (white), False on membrane.
     names : list of str
         One a section: ``"train-volume.tif[3]"`` for a page of a stack (from 0), or the file's name.
-
-    Raises
-    ------
-    ValueError
-        Images, labels and names differ in number or shape.
     """
 
     images: np.ndarray
@@ -95,11 +90,6 @@ class Sections:
         -------
         Sections
             Images keep their type. `self` if the sections have this size already.
-
-        Raises
-        ------
-        ValueError
-            The size is not positive.
         """
         height, width = (size, size) if np.isscalar(size) else size
         if not (height > 0 and width > 0):

@@ -38,8 +38,7 @@ def load_stack(path):
     FileNotFoundError
         There is no such file or folder, or no section in the folder.
     ValueError
-        A file is damaged or of another kind, is in colour, holds NaN or infinity; or sections differ in
-        shape or type.
+        A file is damaged or of another kind, is in colour, holds NaN or infinity; or sections differ in shape or type.
     """
     path = Path(path)
     files = find_files(path, (*TiffImage.suffixes, *PictureImage.suffixes), "sections")

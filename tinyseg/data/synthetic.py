@@ -1,9 +1,8 @@
 r"""A synthetic stack of serial-section electron microscopy, for use without data.
 
-The tissue is a Laguerre (power) tessellation of a random packing of spheres, the usual model of foams and
-grains: with centres :math:`c_i` and radii :math:`r_i`, a point :math:`q` belongs to the cell with
-the least power :math:`s_i = |q - c_i|^2 - r_i^2`.  Neighbours :math:`i, j` share a plane, and inside of a
-section (a plane of constant z) a pixel lies
+The tissue is a Laguerre (power) tessellation of a random packing of spheres, the usual model of foams and grains: with
+centres :math:`c_i` and radii :math:`r_i`, a point :math:`q` belongs to the cell with the least power :math:`s_i = |q -
+c_i|^2 - r_i^2`.  Neighbours :math:`i, j` share a plane, and inside of a section (a plane of constant z) a pixel lies
 
 .. math:: d = \frac{s_j - s_i}{2\,|c_i - c_j|_{xy}}
 
@@ -54,11 +53,6 @@ def em_sections(num_sections=30, size=256, seed=0):
         Grey levels: membranes and organelles are dark.
     labels : ndarray of bool, shape (S, H, W)
         True inside of a cell (organelles included), False on membrane: about 22 % is membrane.
-
-    Raises
-    ------
-    ValueError
-        ``num_sections``, ``size`` or ``seed`` is out of range.
 
     Examples
     --------

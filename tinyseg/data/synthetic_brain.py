@@ -43,11 +43,6 @@ def brain(shape=(160, 160, 32), seed=0):
         FLAIR, T1w, T1gd, T2w; about 0 to 1200, 0 outside of the brain.
     label : uint8 ndarray, (X, Y, Z)
         0 background, 1 edema, 2 non-enhancing tumour, 3 enhancing tumour.
-
-    Raises
-    ------
-    ValueError
-        `shape` is too small.
     """
     if len(shape) != 3 or min(shape) < 16:
         raise ValueError(f"brain needs a shape of three numbers of at least 16, but got {shape}.")

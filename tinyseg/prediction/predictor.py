@@ -63,22 +63,16 @@ class Predictor:
         return cls(checkpoint.load(path, device), **options)
 
     def look_at(self, image):
-        """Read what the preparation needs to know of the whole image: the mean and deviation of a stack or volume.
+        """Read what the preparation needs to know of a whole open image: the mean and deviation of a stack or volume.
 
-        Parameters
-        ----------
-        image : ImageFile
-            From `tinyseg.data.images.open_image`. Every section is read once, unless each is standardized by itself.
-
-        Raises
-        ------
-        ValueError
-            It has another number of channels than the network takes, or a section cannot be read.
+        Every section is read once, unless each is standardized by itself. An image with another number of channels than
+        the network takes is a ValueError.
         """
         if image.channels != self.model.in_channels:
             channels = "1 channel" if image.channels == 1 else f"{image.channels} channels"
             raise ValueError(
-                f"{image.path} has {channels}, and the network takes {self.model.in_channels}: give it the images it was trained for, or another checkpoint."
+                f"{image.path} has {channels}, and the network takes {self.model.in_channels}: give it the images it "
+                "was trained for, or another checkpoint."
             )
         self.take_statistics(image.section(k) for k in range(len(image)))
 

@@ -42,11 +42,6 @@ def predict_logits(model, images, batch_size=1, tile=None, forward=None):
     Returns
     -------
     float NumPy array, shape (N, num_classes, H, W)
-
-    Raises
-    ------
-    ValueError
-        `tile` is no positive multiple of ``model.multiple``, or the images have another number of channels.
     """
     images = images[:, None] if images.ndim == 3 else images
     if tile is not None and (tile < 1 or tile % model.multiple):

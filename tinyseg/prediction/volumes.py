@@ -24,11 +24,8 @@ def select_cases(cases, names, where):
 def held_out(cases, patients):
     """Return the names of the cases that a network was not trained on, and a description of them.
 
-    Parameters
-    ----------
-    cases : Cases
-    patients : dict of str to list of str
-        Names of the "train", "val" and "test" patients, as train_brats.py saves them in its checkpoints; or empty.
+    `patients` has the names of the "train", "val" and "test" patients, as train_brats.py saves them in its checkpoints;
+    or it is empty.
     """
     present = [case.name for case in cases]
     for part, what in (("test", "of the test"), ("val", "of the validation, on which the best epoch was chosen")):
@@ -71,26 +68,10 @@ def predict_cases(predictor, cases, modalities, threshold=0.5):
 
 
 def read_predictions(path, cases, classes):
-    """Read the predictions of cases from files, in the form of `predict_cases`.
+    """Return an iterator over predictions of cases that are read from files, in the form of `predict_cases`.
 
-    Parameters
-    ----------
-    path : Path
-        Folder of label volumes, or the label volume of a single case.
-    cases : sequence of Case
-    classes : sequence of str
-        See `tinyseg.data.label_volumes.read_pair`.
-
-    Returns
-    -------
-    iterator of (predicted, truth, voxel)
-
-    Raises
-    ------
-    FileNotFoundError
-        A case has no prediction. This is raised before any file is read.
-    ValueError
-        One volume is given for several cases.
+    `path` is a folder of label volumes, or the label volume of a single case; for `classes` see
+    `tinyseg.data.label_volumes.read_pair`. If a case has no prediction, a FileNotFoundError says so before any is read.
     """
     if path.is_file() and len(cases) > 1:
         raise ValueError(f"{path} is one volume, and there are {len(cases)} cases: choose one of them.")

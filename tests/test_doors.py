@@ -1,0 +1,51 @@
+"""Names that README, docs, notebooks and examples have used stay where programs look for them."""
+
+import importlib
+import sys
+
+import pytest
+
+import tinyseg as ts
+
+# What programs have imported from modules that are now elsewhere.
+IMPORTED = {
+    "tinyseg.checkpoint": ["load", "read", "restore", "save"],
+    "tinyseg.command_line": ["add_device_options", "choose_device", "run_script", "settle", "table"],
+    "tinyseg.files": ["write_atomically", "write_json"],
+    "tinyseg.gradcheck": ["check_grads"],
+    "tinyseg.graphs": ["Inference", "capture"],
+    "tinyseg.isbi_metrics": ["isbi_scores", "label_scores", "thin", "v_info", "v_rand"],
+    "tinyseg.mixed_precision": ["LossScaler", "in_float16"],
+    "tinyseg.patients": [
+        "EMPTY", "PatientScores", "as_log", "dice_and_cross_entropy", "examples_of", "score_patients",
+    ],
+    "tinyseg.plots": ["curves", "error_overlay", "predictions", "tumours"],
+    "tinyseg.prediction": ["TRANSFORMS", "normalizes_over_space", "predict", "predict_logits", "tile_within"],
+    "tinyseg.predictor": ["Predictor", "labels"],
+    "tinyseg.profile": ["compare", "latency", "memory", "summary"],
+    "tinyseg.run": ["RunDirectory"],
+    "tinyseg.teaching": ["BLUE", "animate", "draw_graph", "style", "trace_backward"],
+    "tinyseg.training": ["ConstantOutputWarning", "RunDirectory", "TrainingDiverged", "evaluate", "fit"],
+    "tinyseg.volumes": ["draw_slices", "held_out", "most_tumour"],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("module", IMPORTED)
+def test_what_a_program_has_imported_is_still_there(module):
+    if "graphs" in module or "mixed_precision" in module:
+        pytest.importorskip("tinyseg.fast")
+    found = importlib.import_module(module)
+    assert [name for name in IMPORTED[module] if not hasattr(found, name)] == []
+
+
+def test_an_old_name_is_the_same_module_not_a_copy():
+    assert importlib.import_module("tinyseg.checkpoint") is importlib.import_module("tinyseg.models.checkpoint")
+    assert ts.checkpoint is sys.modules["tinyseg.models.checkpoint"]
+    assert importlib.import_module("tinyseg.plots").__name__ == "tinyseg.report.plots"
+
+
+def test_a_name_that_never_was_is_refused():
+    with pytest.raises(AttributeError, match="module 'tinyseg' has no attribute 'nonsense'"):
+        _ = ts.nonsense
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("tinyseg.nonsense")
