@@ -204,5 +204,3 @@ def test_shape_and_zeros_count():
 def test_strides_do_not_count():
     w = weights(6, 4)
     assert fingerprint(w) == fingerprint(np.asfortranarray(w)) == fingerprint(np.repeat(w, 2, axis=1)[:, ::2])
-
-
