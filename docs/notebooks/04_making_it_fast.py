@@ -29,11 +29,11 @@ from matplotlib import pyplot as plt
 from numba import njit, prange
 
 from tinyseg import Function, models, nn, no_grad, ops, optim, using
+from tinyseg.fast import gpu
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.gpu.launch import THREADS, blocks_for
 from tinyseg.learn import teaching
 from tinyseg.learn.teaching import BLUE, GREEN, GREY, ORANGE, PURPLE
-from tinyseg.ops import depthwise_conv
 from tinyseg.report import profile
 
 teaching.style()
@@ -361,7 +361,7 @@ plt.show()
 # of [`fast/gpu/depthwise_conv.cu`](../../tinyseg/fast/gpu/depthwise_conv.cu), read as source: nothing on this page runs on a GPU.
 
 # %%
-source = pathlib.Path(depthwise_conv.__file__).with_suffix(".cu").read_text()
+source = pathlib.Path(gpu.__file__).with_name("depthwise_conv.cu").read_text()
 for start in ("__device__ inline Task task_of", 'extern "C" __global__ void forward('):
     print(source[source.index(start) : source.index("\n}\n", source.index(start)) + 2])
 

@@ -1,4 +1,4 @@
-"""Training: one step (`step`), the loop around it (`loop`), a run's folder and its log (`run`, `log`)."""
+"""Training: one step (`step`), the loop around it (`loop`), Ctrl-C (`interruption`), a run's folder and its log (`run`, `log`)."""
 
 from tinyseg.prediction.evaluation import ConstantOutputWarning, evaluate
 from tinyseg.training.divergence import TrainingDiverged

@@ -13,8 +13,9 @@ from tinyseg.backend import device_of, fast, kernels_in_use, to_device
 from tinyseg.models import checkpoint
 from tinyseg.report import plots
 from tinyseg.training.divergence import check_step, check_validation
+from tinyseg.training.interruption import Interruption
 from tinyseg.training.log import Log
-from tinyseg.training.run import Bar, Interruption
+from tinyseg.training.run import Bar
 
 BETWEEN_PICTURES = 30  # seconds: a look while it runs; short epochs must not wait for pictures
 
