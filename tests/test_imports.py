@@ -108,7 +108,8 @@ def test_nothing_outside_fast_imports_from_it(path):
         assert [line for module, line in imports(path) if room(module) == "fast"] == []
         strings = [node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)]
         modules = [s for s in strings if isinstance(s, str) and "\n" not in s and s.startswith("tinyseg.fast.")]
-        assert modules == [] or short(path) == "backend/dispatch.py"
+        # The package's own file lists where modules have moved to; it imports them when somebody asks for one.
+        assert modules == [] or short(path) in ("backend/dispatch.py", "__init__.py")
 
 
 @every_file

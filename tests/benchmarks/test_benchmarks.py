@@ -13,6 +13,8 @@ from benchmarks import kernels, machine, models, run, scaling, tables, worker
 from benchmarks.catalogue import ADAM, OPS, work
 from benchmarks.worker import Worker, WorkerError, difference, measure
 
+pytestmark = pytest.mark.slow
+
 TINY = models.Case("sdunet", (1, 1, 32, 32), 1, "inference", width=4)
 needs_torch = pytest.mark.skipif(importlib.util.find_spec("torch") is None, reason="needs PyTorch")
 

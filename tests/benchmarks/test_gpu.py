@@ -13,6 +13,8 @@ from benchmarks.catalogue import ADAM, work
 from tinyseg import backend
 from tinyseg.backend import devices
 
+pytestmark = pytest.mark.slow
+
 
 def seconds(*rounds):
     return {"time": {"median": sorted(rounds)[len(rounds) // 2], "min": min(rounds), "rounds": list(rounds)}}

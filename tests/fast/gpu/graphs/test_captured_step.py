@@ -17,6 +17,8 @@ from tinyseg.fast.gpu.graphs.training_step import CapturedStep
 from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.training import Step
 
+pytestmark = pytest.mark.slow
+
 TRAININGS = {
     "sdunet": {},
     "unet, classes, Adam with decay": {
