@@ -436,3 +436,23 @@ def test_a_tensor_is_not_silently_an_array_or_a_truth():
     with pytest.raises(ValueError, match="ambiguous"):
         bool(x)
     assert float(x.sum()) == 6.0 and not Tensor(np.zeros(()))
+
+
+def test_a_number_beside_an_array_takes_its_type_in_a_function_of_ones_own():
+    class Scale(Function):
+        def forward(self, x, a):
+            self.saved = a
+            return x * a
+
+        def backward(self, gy):
+            return gy * self.saved, None
+
+    x = Tensor(np.ones(3, np.float32), requires_grad=True)
+    y = Scale()(x, 2.0)
+    y.backward(np.ones(3, np.float32))
+    assert y.dtype == x.grad.dtype == np.float32 and ops.exp(2).item() == pytest.approx(np.exp(2))
+
+
+def test_a_list_that_does_not_broadcast_is_refused_in_a_sentence():
+    with pytest.raises(ValueError, match="shapes .3,. and .2,. do not broadcast"):
+        Tensor(np.ones(3)) + [1.0, 2.0]

@@ -13,7 +13,7 @@ IMPORTED = {
     "tinyseg.command_line": ["add_device_options", "choose_device", "run_script", "settle", "table"],
     "tinyseg.files": ["write_atomically", "write_json"],
     "tinyseg.gradcheck": ["check_grads"],
-    "tinyseg.graphs": ["Inference", "capture"],
+    "tinyseg.graphs": ["Graph", "Inference", "Slots", "capture"],
     "tinyseg.isbi_metrics": ["isbi_scores", "label_scores", "thin", "v_info", "v_rand"],
     "tinyseg.mixed_precision": ["LossScaler", "in_float16"],
     "tinyseg.patients": [
@@ -23,8 +23,8 @@ IMPORTED = {
     "tinyseg.prediction": ["TRANSFORMS", "normalizes_over_space", "predict", "predict_logits", "tile_within"],
     "tinyseg.predictor": ["Predictor", "labels"],
     "tinyseg.profile": ["compare", "latency", "memory", "summary"],
-    "tinyseg.run": ["RunDirectory"],
-    "tinyseg.teaching": ["BLUE", "animate", "draw_graph", "style", "trace_backward"],
+    "tinyseg.run": ["Interruption", "RunDirectory"],
+    "tinyseg.teaching": ["BLUE", "GraphPicture", "animate", "draw_graph", "style", "trace_backward"],
     "tinyseg.training": ["ConstantOutputWarning", "RunDirectory", "TrainingDiverged", "evaluate", "fit"],
     "tinyseg.volumes": ["draw_slices", "held_out", "most_tumour"],
 }  # fmt: skip
@@ -42,6 +42,10 @@ def test_an_old_name_is_the_same_module_not_a_copy():
     assert importlib.import_module("tinyseg.checkpoint") is importlib.import_module("tinyseg.models.checkpoint")
     assert ts.checkpoint is sys.modules["tinyseg.models.checkpoint"]
     assert importlib.import_module("tinyseg.plots").__name__ == "tinyseg.report.plots"
+
+
+def test_a_module_of_a_package_that_moved_is_not_loaded_twice():
+    assert importlib.import_module("tinyseg.profile.timing") is importlib.import_module("tinyseg.report.profile.timing")
 
 
 def test_a_name_that_never_was_is_refused():

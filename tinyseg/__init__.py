@@ -50,7 +50,8 @@ MOVED = {
     "cuda": ["tinyseg.fast.gpu.launch"],
     "files": ["tinyseg.data.files"],
     "gradcheck": ["tinyseg.ops.gradcheck"],
-    "graphs": ["tinyseg.fast.gpu.graphs"],
+    "graphs": ["tinyseg.fast.gpu.graphs", "tinyseg.fast.gpu.graphs.graph"],
+    "half": ["tinyseg.backend.half"],
     "mixed_precision": ["tinyseg.fast.gpu.mixed_precision"],
     "patients": ["tinyseg.metrics.patients", "tinyseg.ops.loss", "tinyseg.prediction.evaluation"],
     "plots": ["tinyseg.report.plots"],
@@ -58,32 +59,46 @@ MOVED = {
     "predictor": ["tinyseg.prediction.predictor"],
     "profile": ["tinyseg.report.profile"],
     "reproduction": ["reproduction"],  # in a clone
-    "run": ["tinyseg.training.run"],
-    "teaching": ["tinyseg.learn.teaching"],
+    "recording": ["tinyseg.fast.gpu.graphs.recording"],
+    "run": ["tinyseg.training.run", "tinyseg.training.interruption"],
+    "teaching": ["tinyseg.learn.teaching", "tinyseg.learn.graph_picture"],
     "training_graph": ["tinyseg.fast.gpu.graphs.training_step"],
+    "upload": ["tinyseg.fast.gpu.upload"],
     "volumes": ["tinyseg.prediction.volumes"],
 }
+
+
+def _rooms(name):
+    """Return the modules that a name stands for; none if it is not one of MOVED, or of a package of MOVED."""
+    package, _, rest = name.partition(".")
+    module, _, inside = rest.partition(".")
+    rooms = MOVED.get(module, []) if package == __name__ else []
+    if inside:
+        return [f"{rooms[0]}.{inside}"] if len(rooms) == 1 else []
+    return rooms
 
 
 class _Doors(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Imports the modules of MOVED from where they are now."""
 
     def find_spec(self, name, path=None, target=None):
-        package, _, module = name.rpartition(".")
-        return importlib.machinery.ModuleSpec(name, self) if package == __name__ and module in MOVED else None
+        return importlib.machinery.ModuleSpec(name, self) if _rooms(name) else None
 
     def exec_module(self, module):
-        rooms = [importlib.import_module(room) for room in MOVED[module.__name__.rpartition(".")[2]]]
+        rooms = [importlib.import_module(room) for room in _rooms(module.__name__)]
         if len(rooms) == 1:
             sys.modules[module.__name__] = rooms[0]
         else:
             vars(module).update({k: v for room in rooms for k, v in vars(room).items() if not k.startswith("__")})
 
 
-sys.meta_path.append(_Doors())
+sys.meta_path.insert(0, _Doors())  # before the files: a module of a package that has moved is not loaded twice
 
 
 def __getattr__(name):
     if name in MOVED:
-        return importlib.import_module(f"{__name__}.{name}")
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            raise AttributeError(f"tinyseg.{name} is not here: {error}") from error
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -148,12 +148,11 @@ class Function:
         inputs = as_tensors(type(self).__name__, inputs)
         record = is_grad_enabled()
         self.needs = tuple(record and t.requires_grad for t in inputs)
-        self.input_dtypes = tuple(t.dtype for t in inputs)
+        self.input_shapes, self.input_dtypes = [t.shape for t in inputs], [t.dtype for t in inputs]
         y = self.apply(*(t.data for t in inputs))
         if not any(self.needs):
             self.saved = None
             return Tensor(y)
-        self.input_shapes = tuple(t.shape for t in inputs)
         # A parent is the node that made the input, or the input itself where it is a leaf.
         self.parents = tuple((t.creator or t) if need else None for t, need in zip(inputs, self.needs, strict=True))
         return Tensor(y, requires_grad=True, creator=self)
@@ -178,7 +177,9 @@ class Function:
 
 def as_tensors(name, inputs):
     """Wrap the inputs of the operation `name` as Tensors of floating-point numbers."""
-    tensors = [t if isinstance(t, Tensor) else Tensor(t) for t in inputs]
+    dtype = next((t.dtype for t in inputs if hasattr(t, "dtype")), float)  # of Python numbers: that of what is beside
+    arrays = [np.asarray(t, dtype) if type(t) in (int, float) else t for t in inputs]
+    tensors = [t if isinstance(t, Tensor) else Tensor(t) for t in arrays]
     for given, t in zip(inputs, tensors, strict=True):
         if t.dtype.kind in "OSU" or isinstance(given, bool):
             raise TypeError(f"{name} takes tensors, arrays or numbers, but got {type(given).__name__}.")

@@ -246,3 +246,10 @@ def test_on_the_cpu_the_maths_of_channels_goes_block_by_block(monkeypatch):
 
 def test_on_a_gpu_the_maths_takes_all_channels_at_once(stand_in):
     assert backend.kernels(OP, stand_in.asarray(rand(2, 5, 7, 6))) is maths
+
+
+def test_a_users_module_named_like_a_kernel_gets_its_own_functions(monkeypatch):
+    mine = types.ModuleType("mine.pool")
+    mine.max_forward = lambda x: "mine"
+    monkeypatch.setitem(sys.modules, "mine.pool", mine)
+    assert backend.kernels("mine.pool", np.ones((1, 1, 2, 2), np.float32)).max_forward(None) == "mine"

@@ -5,7 +5,7 @@ import pytest
 from arrays import WINDOW_CASES, WINDOW_NAMES, equal, equals_torch, rand
 from scipy.signal import correlate2d
 
-from tinyseg import check_grads
+from tinyseg import Tensor, check_grads
 from tinyseg.ops import conv2d
 
 windows = pytest.mark.parametrize(WINDOW_NAMES, WINDOW_CASES)
@@ -62,3 +62,11 @@ def test_without_bias_the_gradients_are_the_same():
 def test_refuses(x, w, b, sentence):
     with pytest.raises(ValueError, match=sentence):
         conv2d(rand(*x), rand(*w), None if b is None else rand(*b))
+
+
+def test_the_gradient_of_a_bias_keeps_its_digits_over_many_pixels():
+    x, w, b = (rand(*shape).astype(np.float32) for shape in ((1, 2, 256, 256), (3, 2, 1, 1), (3,)))
+    gy = np.moveaxis(np.random.default_rng(0).random((1, 256, 256, 3), np.float32), 3, 1)  # channels last, positive
+    b = Tensor(b, requires_grad=True)
+    conv2d(x, w, b).backward(gy)
+    np.testing.assert_allclose(b.grad, gy.sum(axis=(0, 2, 3), dtype=np.float64), rtol=1e-6)

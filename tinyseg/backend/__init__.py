@@ -1,5 +1,8 @@
 """The backend: which module computes an op (`dispatch`), where arrays live (`devices`), the float16 rule (`half`)."""
 
+# ruff: noqa: I001
+# dispatch comes first: it prepares the thread pools before NumPy is loaded.
+from tinyseg.backend.dispatch import config, fast, kernels, kernels_in_use, need_fast, using
 from tinyseg.backend.devices import (
     device_name,
     device_of,
@@ -12,7 +15,6 @@ from tinyseg.backend.devices import (
     versions,
     xp_of,
 )
-from tinyseg.backend.dispatch import config, fast, kernels, kernels_in_use, using
 
 __all__ = [
     "config",
@@ -22,6 +24,7 @@ __all__ = [
     "is_out_of_memory",
     "kernels",
     "kernels_in_use",
+    "need_fast",
     "parse_device",
     "set_up_gpu",
     "synchronize",

@@ -81,6 +81,14 @@ def using(**options):
             setattr(config, name, value)
 
 
+def need_fast(name, option):
+    """Import ``tinyseg.fast.<name>``, which an option needs; without the folder a ValueError says so."""
+    module = fast(name)
+    if module is None:
+        raise ValueError(f"{option} needs the folder tinyseg/fast, which is not there: leave it out.")
+    return module
+
+
 def kernels(op, *arrays):
     """Return what computes `op` (the `__name__` of its maths file) for these arrays: an object with its functions.
 
@@ -130,8 +138,11 @@ def _namesake(op, arrays):
 
 @functools.cache
 def _module_of(op, device, tool):
-    """Import the namesake of `op` if it is there and what it is compiled with is installed."""
-    return fast(f"{device}.{op.rpartition('.')[2]}") if importlib.util.find_spec(tool) else None
+    """Import the namesake of `op` if it is one of tinyseg's, and what it is compiled with is installed."""
+    package, _, name = op.rpartition(".")
+    if package not in ("tinyseg", "tinyseg.ops") or importlib.util.find_spec(tool) is None:
+        return None
+    return fast(f"{device}.{name}")
 
 
 def _maths(op, arrays):
@@ -147,6 +158,8 @@ def kernels_in_use(device="cpu"):
     """Name, in a few words, the kernels that arrays on `device` get: for the line that scripts print."""
     if config.kernels == "reference":
         return "reference (maths files)"
+    if fast("cpu") is None:
+        return f"{'CuPy' if device == 'gpu' else 'NumPy'} (tinyseg/fast is not there)"
     if device == "gpu":
         return "CuPy + CUDA" + (", TF32" if int(os.environ.get("CUPY_TF32", "0")) > 0 else "")
     return "NumPy + numba" if importlib.util.find_spec("numba") else "NumPy (install tinyseg[fast] for numba kernels)"

@@ -204,17 +204,9 @@ def make_step(args, model, optimizer, loss):
             "host: choose one of the two."
         )
     if args.amp:
-        step = fast_module("gpu.mixed_precision", "--amp").MixedPrecisionStep
+        step = backend.need_fast("gpu.mixed_precision", "--amp").MixedPrecisionStep
     elif args.cuda_graph:
-        step = fast_module("gpu.graphs.training_step", "--cuda-graph").CapturedStep
+        step = backend.need_fast("gpu.graphs.training_step", "--cuda-graph").CapturedStep
     else:
         step = Step
     return step(model, optimizer, loss, clip=args.clip)
-
-
-def fast_module(name, option):
-    """Return a module of ``tinyseg/fast`` that an option needs; without that folder the option is an error."""
-    module = backend.fast(name)
-    if module is None:
-        raise ValueError(f"{option} needs the folder tinyseg/fast, which is not there: leave it out.")
-    return module

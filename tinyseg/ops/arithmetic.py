@@ -74,7 +74,7 @@ class Binary(HalfFunction):
         except ValueError as error:
             if "broadcast" not in str(error):
                 raise
-            shapes = " and ".join(str(as_array(x).shape) for x in (a, b))
+            shapes = " and ".join(str(np.shape(as_array(x))) for x in (a, b))
             raise ValueError(f"{type(self).__name__.lower()}: shapes {shapes} do not broadcast together.") from None
 
     def to_inputs(self, ga, gb):

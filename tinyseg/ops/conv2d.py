@@ -93,7 +93,7 @@ class Conv2d(HalfFunction):
         k = kernels(__name__, x, w)
         gx = k.grad_x(gy, w, x.shape, self.stride, self.pads) if self.needs[0] else None
         gw = k.grad_w(x, gy, w.shape, self.stride, self.pads) if self.needs[1] else None
-        return gx, gw, *grad_bias(gy, *self.needs[2:])
+        return gx, gw, *grad_bias(gy, *self.needs[2:], dtype="float64")  # of all pixels: float32 loses digits
 
 
 def conv2d(x, w, b=None, stride=1, padding=0):

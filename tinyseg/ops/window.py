@@ -126,9 +126,13 @@ def add_bias(op, y, b=None):
     return y
 
 
-def grad_bias(gy, *needed):
-    """Return the gradient of the bias, gb[k] = sum_{n,i,j} gy[n,k,i,j], in a tuple: empty if there is no bias."""
-    return tuple(gy.sum(axis=(0, 2, 3), dtype=wide(gy.dtype)) if need else None for need in needed)
+def grad_bias(gy, *needed, dtype=None):
+    """Return the gradient of the bias, gb[k] = sum_{n,i,j} gy[n,k,i,j], in a tuple: empty if there is no bias.
+
+    The sum is kept in `dtype`, by default in that of gy, or float32 for float16.
+    """
+    sums = (gy.sum(axis=(0, 2, 3), dtype=dtype or wide(gy.dtype)) if need else None for need in needed)
+    return tuple(gb if gb is None else gb.astype(wide(gy.dtype), copy=False) for gb in sums)
 
 
 def check_shape(op, name, array, shape):

@@ -5,7 +5,7 @@ The steps: resample to the pixels of the training, standardize, run the network,
 
 import numpy as np
 
-from tinyseg.backend import fast
+from tinyseg.backend import need_fast
 from tinyseg.data.brain import Preparation
 from tinyseg.data.isbi import standardize
 from tinyseg.data.resample import resample, restore
@@ -49,7 +49,7 @@ class Predictor:
 
     def __init__(self, model, memory=2 << 30, transforms="none", scale=None, cuda_graph=False):
         self.model, self.transforms = model, transforms
-        self._forward = fast("gpu.graphs").Inference(model) if cuda_graph else None
+        self._forward = need_fast("gpu.graphs", "cuda_graph").Inference(model) if cuda_graph else None
         options = dict(getattr(model, "meta", {}).get("preprocessing", {}))
         self.modalities = options.pop("modalities", None)
         self.preparation = _make_preparation(options, scale)

@@ -1,4 +1,4 @@
-"""Training: one step (`step`), the loop around it (`loop`), Ctrl-C (`interruption`), a run's folder and its log (`run`, `log`)."""
+"""Training: a step (`step`), the loop (`loop`), Ctrl-C (`interruption`), a run's folder and log (`run`, `log`)."""
 
 from tinyseg.prediction.evaluation import ConstantOutputWarning, evaluate
 from tinyseg.training.divergence import TrainingDiverged

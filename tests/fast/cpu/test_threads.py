@@ -42,3 +42,19 @@ def run(**environment):
 def test_idle_threads_go_to_sleep_unless_the_user_says_otherwise():
     assert run() == ["10000", "4"]
     assert run(GOMP_SPINCOUNT="77") == ["77", "4"]
+
+
+def test_settings_are_made_before_numpy_is_loaded():
+    """They are read when its libraries are loaded: later they change nothing."""
+    code = """
+import os, sys
+class Watch:
+    def find_spec(self, name, path=None, target=None):
+        if name == "numpy":
+            print(os.environ.get("OPENBLAS_THREAD_TIMEOUT"))
+sys.meta_path.insert(0, Watch())
+import tinyseg
+"""
+    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OPENBLAS_"))}
+    done = subprocess.run([sys.executable, "-c", code], env=inherited, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["4"]
