@@ -84,7 +84,7 @@ def test_a_graph_and_mixed_precision_are_not_had_together():
 
 @pytest.mark.parametrize("option", ["amp", "cuda_graph"])
 def test_without_the_fast_folder_what_needs_it_is_refused(option, monkeypatch):
-    monkeypatch.setattr(backend, "fast", lambda name: None)
+    monkeypatch.setattr(dispatch, "fast", lambda name: None)
     with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} needs the folder tinyseg/fast"):
         make_step(training_options(**{option: True}), None, None, None)
 

@@ -72,7 +72,7 @@ LARGER = [*SHAPES, ((2, 17, 9, 70), 2), ((1, 64, 8, 12), (3, 1)), ((3, 1, 40, 3)
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 def test_numba_in_float32_copies_exactly_and_is_within_the_rounding_of_its_sums(shape, factor, layout):
     pytest.importorskip("numba")
-    from tinyseg.fast.cpu import upsample as fast
+    fast = pytest.importorskip("tinyseg.fast.cpu.upsample")
 
     factor = pair(factor)
     x = layout(rand(*shape).astype(np.float32))
