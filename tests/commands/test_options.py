@@ -7,7 +7,7 @@ import pytest
 from scripts import run_example
 
 from tinyseg import backend, models, ops, optim
-from tinyseg.backend import devices
+from tinyseg.backend import devices, dispatch
 from tinyseg.commands.options import add_device_options, choose_device, make_step, settle
 from tinyseg.fast.gpu.mixed_precision import MixedPrecisionStep
 from tinyseg.models import checkpoint

@@ -124,6 +124,7 @@ def test_numba_bilinear_in_float32_is_within_the_rounding_of_its_sums(shape, fac
 @pytest.mark.parametrize("channels", [3, 70])
 def test_numba_bilinear_hands_float32_on_pixel_by_pixel(channels):
     pytest.importorskip("numba")
+    pytest.importorskip("tinyseg.fast.cpu.upsample")
     x = Tensor(rand(2, channels, 4, 5).astype(np.float32), requires_grad=True)
     y = upsample(x, (2, 3), "bilinear")
     y.backward(rand(*y.shape).astype(np.float32))
