@@ -1,9 +1,9 @@
 """The whole autograd engine: Tensor, Function, no_grad, backward.
 
-A `Tensor` is an array and, if it was computed from something that wants gradients, the `Function` that made it.
+A `Tensor` is an array and, if it was computed from a tensor that requires gradients, the `Function` that made it.
 A `Function` is one node of the graph: it remembers what its backward pass needs (`saved`) and where the gradients go
-(`parents`: other nodes, or leaf tensors such as parameters). Nodes do not hold their outputs, so an array lives exactly
-as long as somebody's backward pass needs it. Not here: second derivatives, views that alias gradients.
+(`parents`: other nodes, or leaf tensors such as parameters). A node does not hold its output, so the graph keeps no
+array that no backward pass needs. There are no second derivatives.
 
 `backward()` visits every node once, each after all the nodes that used its output:
 
@@ -20,7 +20,7 @@ import threading
 import numpy as np
 
 _mode = threading.local()  # per thread: a worker thread's no_grad must not switch the trainer's graph off
-_sum = np.add  # adds two gradients
+_sum = np.add  # adds two gradients; `define_operators` replaces it
 
 
 @contextlib.contextmanager
@@ -39,7 +39,7 @@ def is_grad_enabled():
 
 
 def define_operators(methods, sum_of_gradients):
-    """Give Tensor its operators, and the engine what adds two gradients. `tinyseg.ops.arithmetic` calls this, once."""
+    """Set Tensor's operators and the function that adds two gradients. `tinyseg.ops.arithmetic` calls this once."""
     global _sum
     _sum = sum_of_gradients
     for name, function in methods.items():
@@ -56,7 +56,7 @@ class Tensor:
     requires_grad : bool
         Whether `backward` leaves d(output)/d(this) in `.grad`. Needs floating-point data.
 
-    `grad` is the accumulated gradient, like the array; None until a backward pass reached this tensor.
+    `grad` is the sum of the gradients so far, an array like `data`; None until a backward pass reaches this tensor.
     """
 
     __array_ufunc__ = None  # np.float64(2) * tensor asks Tensor.__rmul__ instead of looping over the tensor
@@ -64,7 +64,7 @@ class Tensor:
     def __init__(self, data, requires_grad=False, *, creator=None):
         if isinstance(data, Tensor):
             raise TypeError("Tensor(data) takes an array, not a Tensor; use tensor.detach() for one without graph.")
-        # NumPy's results of 0 axes are scalars, not arrays.
+        # Where a result has no axes, NumPy returns a scalar (np.generic), not an array.
         self.data = data if hasattr(data, "dtype") and not isinstance(data, np.generic) else np.asarray(data)
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(f"Only floating-point tensors can require gradients, not {self.data.dtype}; use .astype.")
@@ -79,7 +79,7 @@ class Tensor:
         return len(self.data)
 
     def __bool__(self):
-        return bool(self.data)  # of more than one element: an error, not the truth of len()
+        return bool(self.data)  # NumPy raises if there are several elements; Python alone would ask len()
 
     def __float__(self):
         return float(self.data)
@@ -113,9 +113,9 @@ class Tensor:
         Parameters
         ----------
         gy : ndarray, optional
-            Cotangent of this tensor's shape, dtype and device. A one-element tensor (a loss) takes 1 without it.
+            Cotangent, with this tensor's shape, dtype and device. 1 if left out, which needs a one-element tensor.
 
-        RuntimeError: no gradient can reach anything, or this graph was used already. ValueError: gy does not fit.
+        Raises RuntimeError if no leaf requires gradients or the graph was used before, ValueError if gy does not fit.
         """
         if not self.requires_grad:
             why = "it was made under no_grad(), or from tensors none of which has requires_grad=True"
@@ -123,7 +123,7 @@ class Tensor:
         if gy is None and self.size != 1:
             found = f"this one has shape {self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
             raise RuntimeError(f"backward() without a cotangent needs a one-element tensor such as a loss, but {found}")
-        gy = np.ones_like(self.data) if gy is None else as_array(gy)  # NumPy hands the call on for a CuPy array
+        gy = np.ones_like(self.data) if gy is None else as_array(gy)  # for a CuPy array NumPy calls CuPy's ones_like
         gy = np.asarray(gy) if isinstance(gy, np.generic) else gy
         if getattr(gy, "shape", None) != self.shape or gy.dtype != self.dtype or type(gy) is not type(self.data):
             found = f"like the tensor itself, but gy is {describe(gy)}"
@@ -134,20 +134,19 @@ class Tensor:
 class Function:
     """One node of the graph. A subclass writes `forward(*xs) -> y` and `backward(gy) -> gxs`, on plain arrays.
 
-    `forward` keeps what backward needs in `self.saved`; `backward` returns one gradient per input (a tuple, or
-    a single array) and may return None where `self.needs[i]` is False. Options (stride, eps …) are constructor
-    arguments: `Relu()(x)`, `DepthwiseConv2d(stride, padding)(x, w)`.
+    `forward` keeps what `backward` needs in `self.saved`. `backward` returns one gradient per input (a tuple, or a
+    single array); it may return None for input i where `self.needs[i]` is False. Options (stride, eps …) are
+    arguments of the constructor: `Relu()(x)`, `DepthwiseConv2d(stride, padding)(x, w)`.
     """
 
     saved, retained, needs = None, None, ()
-    parents = None  # None: already used by a backward pass
+    parents = None  # None again after the backward pass
 
     def __call__(self, *inputs):
         if any(self.needs):
             raise RuntimeError(f"{type(self).__name__}: a node of the graph stands for one call; make a new one.")
         inputs = as_tensors(type(self).__name__, inputs)
-        record = is_grad_enabled()
-        self.needs = tuple(record and t.requires_grad for t in inputs)
+        self.needs = tuple(t.requires_grad and is_grad_enabled() for t in inputs)
         self.input_shapes, self.input_dtypes = [t.shape for t in inputs], [t.dtype for t in inputs]
         y = self.apply(*(t.data for t in inputs))
         if not any(self.needs):
@@ -177,7 +176,7 @@ class Function:
 
 def as_tensors(name, inputs):
     """Wrap the inputs of the operation `name` as Tensors of floating-point numbers."""
-    dtype = next((t.dtype for t in inputs if hasattr(t, "dtype")), float)  # of Python numbers: that of what is beside
+    dtype = next((t.dtype for t in inputs if hasattr(t, "dtype")), float)  # Python numbers take the first array's
     arrays = [np.asarray(t, dtype) if type(t) in (int, float) else t for t in inputs]
     tensors = [t if isinstance(t, Tensor) else Tensor(t) for t in arrays]
     for given, t in zip(inputs, tensors, strict=True):
@@ -198,7 +197,7 @@ def _backward(root, gy):
     if root.creator is None:
         _accumulate(root, gy, shared=True)
     grads, order = {root.creator: gy}, _topological(root.creator)
-    while order:  # popping lets go of each node, and of what it saved, as soon as it is done
+    while order:  # pop(): each node, and what it saved, can be freed as soon as it is done
         node = order.pop()
         gy, name = grads.pop(node), type(node).__name__
         if node.retained is not None:
@@ -215,19 +214,19 @@ def _backward(root, gy):
             if isinstance(parent, Function):
                 grads[parent] = _sum(grads[parent], gx) if parent in grads else gx
             else:
-                viewed = gx.base is not None and sys.getrefcount(gx.base) > 2  # by others than gx (and this call)
+                viewed = gx.base is not None and sys.getrefcount(gx.base) > 2  # by others than gx and this call
                 _accumulate(parent, gx, shared=viewed or sum(g is gx for g in (gy, *gxs)) > 1)
         node.saved = node.parents = node.retained = None
 
 
 def _accumulate(leaf, gx, shared):
-    """Add to a leaf's .grad, which must be its own array: one that somebody else also holds is copied."""
+    """Add gx to a leaf's .grad. The leaf must own that array: a `shared` one, which others hold too, is copied."""
     gx = _sum(leaf.grad, gx) if leaf.grad is not None else gx.copy() if shared else gx
     leaf.grad = np.asarray(gx) if isinstance(gx, np.generic) else gx
 
 
 def _topological(root):
-    """Nodes from the leaves' side to `root`, each after its parents. Iterative: no recursion limit."""
+    """Return `root` and all nodes it depends on, each after its parents. No recursion: graphs can be deep."""
     order, seen, stack = [], set(), [(root, False)] if root else []
     while stack:
         node, parents_done = stack.pop()
