@@ -1,7 +1,6 @@
 """Devices: which array module owns an array, moving arrays between CPU and GPU, and setting the GPU up.
 
-Nothing else in tinyseg knows about devices. An array's own type decides: NumPy arrays are computed on the CPU,
-CuPy arrays on the GPU.
+There is no current device. The type of an array decides: NumPy arrays are computed on the CPU, CuPy arrays on the GPU.
 """
 
 import os
@@ -10,7 +9,7 @@ import sys
 
 import numpy as np
 
-_cupy_error = None  # why CuPy, though installed, cannot be loaded, e.g. for want of its CUDA libraries
+_cupy_error = None  # why CuPy is installed but cannot be loaded, e.g. because its CUDA libraries are missing
 try:
     import cupy as cp
 except ImportError as error:
@@ -23,12 +22,12 @@ def xp_of(*arrays):
 
 
 def parse_device(name):
-    """Turn what a user asked for into a device that is there.
+    """Return the device that a user asked for, if it is there.
 
     Parameters
     ----------
     name : {"auto", "cpu", "gpu"}
-        "auto" is the GPU if CuPy and a CUDA device are there, else the CPU. "cuda" is understood as "gpu".
+        "auto" is the GPU if CuPy and a CUDA device are there, else the CPU. "cuda" means "gpu".
 
     Returns
     -------
@@ -38,6 +37,8 @@ def parse_device(name):
     ------
     RuntimeError
         If a GPU is asked for and CuPy or the CUDA device is missing; the message says which, and what to do.
+    ValueError
+        If there is no device of that name.
     """
     if name not in ("auto", "cpu", "gpu", "cuda"):
         raise ValueError(f"Unknown device {name!r}: choose 'auto', 'cpu' or 'gpu'.")
@@ -52,7 +53,7 @@ def parse_device(name):
 
 
 def _why_no_gpu():
-    if cp is None and _cupy_error is not None:
+    if _cupy_error is not None:
         return f"CuPy is installed but cannot be loaded ({_cupy_error}). Mend that installation, or use --device cpu."
     if cp is None:
         return (
@@ -74,7 +75,7 @@ def device_of(array):
 
 
 def to_device(array, device):
-    """Return `array` on `device` ("cpu" or "gpu"), copied only if it is elsewhere."""
+    """Return `array` on `device` ("cpu" or "gpu"); copy it only if it is on the other one."""
     if device not in ("cpu", "gpu", "cuda"):
         raise ValueError(f"Unknown device {device!r}: choose 'cpu' or 'gpu' (parse_device finds out which for 'auto').")
     if device == "cpu":
@@ -85,7 +86,7 @@ def to_device(array, device):
 
 
 def to_numpy(array):
-    """Return `array` as a NumPy array, copied from the GPU if it lives there."""
+    """Return `array` as a NumPy array; copy it from the GPU if it is there."""
     return array if xp_of(array) is np else cp.asnumpy(array)
 
 
@@ -98,7 +99,7 @@ def device_name(device):
 
 
 def synchronize(device):
-    """Wait until the device has done what it was told; at once on the CPU."""
+    """Wait until the GPU has finished its work. On the CPU there is nothing to wait for."""
     if device == "gpu":
         cp.cuda.Device().synchronize()
 
@@ -106,16 +107,16 @@ def synchronize(device):
 def set_up_gpu(memory=None, tf32=False):
     """Limit the GPU memory of this process, and let matrix products round their inputs to TF32.
 
-    Call it before anything else is done on the GPU: CuPy decides on TF32 at its first product of float32 matrices.
+    Call it before any other work on the GPU: CuPy decides on TF32 at its first product of float32 matrices.
 
     Parameters
     ----------
     memory : float, optional
-        GiB that arrays may take, memory that CuPy keeps for the next ones included.
+        GiB that arrays may take, including the memory that CuPy keeps for later arrays.
     tf32 : bool
-        Whether products of two float32 matrices, and so our convolutions but the depthwise ones, may use the tensor
-        cores of Ampere and later: inputs are rounded to 10 bits of mantissa (relative error 5e-4), sums stay float32.
-        False leaves it as it is: off, unless the environment variable CUPY_TF32 says otherwise.
+        Whether products of two float32 matrices, and with them all convolutions except the depthwise ones, may use the
+        tensor cores of Ampere and later GPUs: inputs are rounded to 10 bits of mantissa (relative error 5e-4), sums
+        stay float32. False changes nothing: TF32 is off, unless the environment variable CUPY_TF32 switches it on.
 
     Raises
     ------
@@ -140,12 +141,13 @@ def versions():
     return {"python": platform.python_version()} | {name: v for name, v in found.items() if v is not None}
 
 
-# ----- memory ------------------------------------------------------------------
-# What CUDA calls cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY and CUBLAS_STATUS_ALLOC_FAILED.
+# The status of cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY and CUBLAS_STATUS_ALLOC_FAILED.
 _OUT_OF_MEMORY = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
 
 
 def is_out_of_memory(error):
-    """Whether an exception says that memory did not suffice, the computer's or the GPU's."""
+    """Whether an exception says that there was not enough memory, on the computer or on the GPU."""
+    if isinstance(error, MemoryError):
+        return True
     expected = _OUT_OF_MEMORY.get(type(error).__name__)
-    return isinstance(error, MemoryError) or (expected is not None and getattr(error, "status", None) == expected)
+    return expected is not None and getattr(error, "status", None) == expected

@@ -1,12 +1,12 @@
 """Which module computes an op on given arrays.
 
 Each op has a maths file in `tinyseg/ops`, which runs on NumPy and CuPy arrays. A namesake in `tinyseg/fast/cpu` (for
-NumPy arrays) or `tinyseg/fast/gpu` (for CuPy arrays) may do the same faster: functions of the same names and
-signatures. `kernels` picks between them, `using` switches by hand.
+NumPy arrays) or `tinyseg/fast/gpu` (for CuPy arrays) may do the same faster, with functions of the same names and
+signatures. `kernels` chooses between them; `using` lets the caller choose.
 
-What a namesake does not support it says in ``supports(*arrays)``, or, where that hangs on other arguments, by returning
-NotImplemented from a function; then the maths file computes. An exception in a kernel is never caught. Everything here
-works without the folder `tinyseg/fast`.
+The maths file computes where ``supports(*arrays)`` of the namesake is False, and where a function of the namesake
+returns NotImplemented, because of its other arguments. An exception in a kernel is never caught. Everything here works
+without the folder `tinyseg/fast`.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ import sys
 
 @functools.cache
 def fast(name):
-    """Import the module ``tinyseg.fast.<name>``; None if it is not there.
+    """Import the module ``tinyseg.fast.<name>``; return None if it is not there.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ class config:
 
 @contextlib.contextmanager
 def using(**options):
-    """Set options for a block, in all threads, and put the old ones back: ``with using(kernels="reference"): ...``.
+    """Set options for a block, in all threads, then restore the old ones: ``with using(kernels="reference"): ...``.
 
     Parameters
     ----------
@@ -82,7 +82,7 @@ def using(**options):
 
 
 def need_fast(name, option):
-    """Import ``tinyseg.fast.<name>``, which an option needs; without the folder a ValueError says so."""
+    """Import ``tinyseg.fast.<name>``, which `option` needs. Raise a ValueError if the folder is not there."""
     module = fast(name)
     if module is None:
         raise ValueError(f"{option} needs the folder tinyseg/fast, which is not there: leave it out.")
@@ -90,9 +90,9 @@ def need_fast(name, option):
 
 
 def kernels(op, *arrays):
-    """Return what computes `op` (the `__name__` of its maths file) for these arrays: an object with its functions.
+    """Return an object with the functions that compute `op` (the `__name__` of its maths file) for these arrays.
 
-    float16 arrays that no namesake takes are computed on as float32 copies (`tinyseg.backend.half`).
+    If no namesake takes these float16 arrays, the functions work on float32 copies (`tinyseg.backend.half`).
     """
     found = _namesake(op, arrays)
     if found is not None:
@@ -104,7 +104,7 @@ def kernels(op, *arrays):
 
 
 class OrMaths:
-    """The functions of a fast namesake; the maths file's where the namesake has none, or returns NotImplemented."""
+    """The functions of a fast namesake. The maths file computes where one is missing or returns NotImplemented."""
 
     def __init__(self, namesake, op):
         self.namesake, self.op = namesake, op
@@ -128,7 +128,7 @@ _or_maths = functools.cache(OrMaths)
 
 
 def _namesake(op, arrays):
-    """Return the fast namesake with the maths behind it, or None if it does not take these arrays."""
+    """Return the fast namesake, as `OrMaths`, or None if it does not take these arrays."""
     if config.kernels == "reference":
         return None
     device, tool = ("cpu", "numba") if xp_of(*arrays) is np else ("gpu", "cupy")
@@ -138,7 +138,7 @@ def _namesake(op, arrays):
 
 @functools.cache
 def _module_of(op, device, tool):
-    """Import the namesake of `op` if it is one of tinyseg's, and what it is compiled with is installed."""
+    """Import the namesake of `op`, if `op` is one of tinyseg's and `tool`, which compiles the kernels, is installed."""
     package, _, name = op.rpartition(".")
     if package not in ("tinyseg", "tinyseg.ops") or importlib.util.find_spec(tool) is None:
         return None
@@ -146,7 +146,7 @@ def _module_of(op, device, tool):
 
 
 def _maths(op, arrays):
-    """Return the maths file; on the CPU its functions that treat every channel by itself take a few at a time."""
+    """Return the maths file. On the CPU its functions named in BY_CHANNEL take a few channels at a time."""
     maths = sys.modules[op]
     if hasattr(maths, "BY_CHANNEL") and config.kernels == "fast" and xp_of(*arrays) is np:
         blocks = fast("cpu.by_channels")
@@ -155,7 +155,7 @@ def _maths(op, arrays):
 
 
 def kernels_in_use(device="cpu"):
-    """Name, in a few words, the kernels that arrays on `device` get: for the line that scripts print."""
+    """Name the kernels that compute arrays on `device`, in a few words, for scripts to print."""
     if config.kernels == "reference":
         return "reference (maths files)"
     if fast("cpu") is None:

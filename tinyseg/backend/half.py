@@ -1,12 +1,12 @@
-"""float16: the rule that ops keep, and what computes where kernels do not take it.
+"""float16: the rule that ops keep, and what computes float16 arrays that no kernel takes.
 
-    An op gives y in x's dtype. Beside a float16 x, parameters may be float32, and statistics, sums and the gradients of
-    parameters are: float16 is for activations and their gradients, of which there are many, not for what is added up.
+    y has the dtype of x. If x is float16, parameters may be float32; statistics, sums and the gradients of float32
+    parameters are float32. float16 is for activations and their gradients, which fill the memory, not for sums.
 
 An op keeps the rule by deriving its node from `HalfFunction`. On the GPU there are kernels for float16
-(`tinyseg.fast.gpu`). Where there are none, `in_float32` computes on float32 copies, with the kernels or the maths that
-float32 has. The result is rounded to float16 once: y by itself, gradients when they go on to a float16 tensor. So the
-op files have no branch for float16.
+(`tinyseg.fast.gpu`). Where there are none, `in_float32` makes float32 copies, and the kernels or the maths for float32
+compute. The result is rounded to float16 once: y by `in_float32`, a gradient by `HalfFunction` if its tensor is
+float16. This is why the op files have no branch for float16.
 """
 
 import functools
@@ -17,7 +17,7 @@ from tinyseg.autograd import Function, describe
 from tinyseg.backend.devices import xp_of
 
 HALF, SINGLE = np.dtype("float16"), np.dtype("float32")
-# Ops that only move numbers, or round a single sum or product: their maths computes float16 as it is.
+# Ops that only move numbers, or round one sum or product: their maths computes float16 arrays directly.
 ROUNDED_ONCE = ("tinyseg.ops.arithmetic", "tinyseg.ops.cast", "tinyseg.ops.shape")
 
 
@@ -29,7 +29,7 @@ class HalfFunction(Function):
     activations : slice
         The inputs that are activations. If they are float16, the other inputs may be float32.
     adds_up : bool
-        Whether the node adds many values up: it then computes on float32 copies.
+        Whether the node adds up many values. If so, it computes on float32 copies.
     """
 
     activations = slice(None)
@@ -48,8 +48,10 @@ class HalfFunction(Function):
         if HALF not in self.input_dtypes:
             return super().gradients(gy)
         gxs = super().gradients(widened(gy) if self.adds_up else gy)
-        pairs = zip(gxs, self.input_dtypes, strict=True)
-        return tuple(rounded(gx) if dtype == HALF and is_single(gx) else gx for gx, dtype in pairs)
+        return tuple(
+            rounded(gx) if dtype == HALF and getattr(gx, "dtype", None) == SINGLE else gx
+            for gx, dtype in zip(gxs, self.input_dtypes, strict=True)
+        )
 
 
 def check_together(op, arrays, dtypes):
@@ -71,39 +73,34 @@ def is_half(a):
     return getattr(a, "dtype", None) == HALF
 
 
-def is_single(a):
-    """Whether `a` is a float32 array."""
-    return getattr(a, "dtype", None) == SINGLE
-
-
 def wide(dtype):
-    """Return the type in which sums over arrays of `dtype` are kept: float32 for float16, else `dtype` itself."""
+    """Return the type for sums over arrays of `dtype`: float32 for float16, else `dtype` itself."""
     return SINGLE if dtype == HALF else np.dtype(dtype)
 
 
 def rounded(a):
-    """Return `a` as float16. What is too large becomes infinite, which is for the loss scaler to see."""
+    """Return `a` as float16. Numbers that are too large become infinite; the loss scaler looks for them."""
     with np.errstate(over="ignore"):
         return a.astype(HALF, copy=False)
 
 
 def widened(a):
-    """Return `a` as float32 if it is a float16 array; a tuple with its float16 arrays so; anything else as it is."""
+    """Return a float16 array as float32, a tuple with its float16 arrays as float32, and anything else unchanged."""
     if isinstance(a, tuple):
         return tuple(map(widened, a))
     return a.astype(SINGLE) if is_half(a) else a
 
 
 def like_float32(a):
-    """Return something float32 of the shape of `a`, to choose kernels by: a single 0, repeated."""
+    """Return a float32 array of the shape of `a`, only to choose kernels: a single 0 in memory, repeated."""
     xp = xp_of(a)
     return xp.broadcast_to(xp.zeros((), SINGLE), a.shape)
 
 
 class InFloat32:
-    """The functions of a module, which get float32 copies of float16 arrays.
+    """The functions of a module, called with float32 copies of float16 arrays.
 
-    If they got any, the first result of a function that is a *forward* pass, y, is rounded to float16.
+    If there was a float16 array, y, the first result of a function named *forward*, is rounded to float16.
     """
 
     def __init__(self, module):
@@ -126,10 +123,7 @@ class InFloat32:
         return on_copies
 
 
-@functools.cache
-def in_float32(module):
-    """Return `module` as `InFloat32`, the same object every time."""
-    return InFloat32(module)
+in_float32 = functools.cache(InFloat32)  # one object for each module
 
 
 def _flat(args):
