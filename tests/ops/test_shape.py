@@ -68,7 +68,7 @@ def test_pad(padding, sides, kernels):
 
 @pytest.mark.parametrize("padding", [-1, (1, -1), ((0, 0), (-1, 2)), (1, 2, 3), ((1, 1), (1, 1), (1, 1)), 1.5, "same"])
 def test_pad_refuses(padding):
-    with pytest.raises(ValueError, match="padding must be"):
+    with pytest.raises(ValueError, match="padding (must|by sides)"):
         pad(rand(1, 2, 3, 4), padding)
 
 

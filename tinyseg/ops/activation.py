@@ -1,12 +1,12 @@
-r"""Activations: ReLU, sigmoid, softmax and log-softmax. All four need only their output for backward.
+"""Activations: ReLU, sigmoid, softmax and log-softmax. The backward pass of all four needs only their output y.
 
     relu          y = max(x, 0)                 gx = gy where y > 0, else 0
     sigmoid       y = 1 / (1 + exp(-x))         gx = gy y (1 - y)
-    softmax       y_c = exp(x_c) / Σ exp(x_k)   gx = y (gy - Σ gy y)
-    log_softmax   y_c = x_c - log Σ exp(x_k)    gx = gy - exp(y) Σ gy
+    softmax       y = exp(x) / Σ exp(x)         gx = y (gy - Σ gy y)
+    log_softmax   y = x - log Σ exp(x)          gx = gy - exp(y) Σ gy
 
-Σ runs over `axis` (the channels by default). Exponents are taken of x minus its largest value, and in the sigmoid of
--|x|, so that nothing overflows. Any shape.
+Σ runs over `axis` (the channels by default). So that no exp overflows, softmax and log-softmax first subtract the
+largest x along `axis`, which does not change y, and the sigmoid computes exp(-|x|). x may have any shape.
 """
 
 from tinyseg.backend import kernels, xp_of
@@ -15,41 +15,41 @@ from tinyseg.backend.half import HalfFunction
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def relu_forward(x):
-    """max(x, 0)."""
+    """Return max(x, 0)."""
     return xp_of(x).maximum(x, x.dtype.type(0))
 
 
 def relu_grad(gy, y):
-    """Pass gy where the unit was on."""
+    """Gradient of the input: gy where y > 0, else 0."""
     return gy * (y > 0)
 
 
 def sigmoid_forward(x):
-    """1 / (1 + exp(-x)), from e = exp(-|x|) <= 1."""
+    """Return 1 / (1 + exp(-x)): with e = exp(-|x|), this is 1 / (1 + e) for x >= 0 and e / (1 + e) for x < 0."""
     xp = xp_of(x)
     e = xp.exp(-abs(x))
     return xp.where(x >= 0, x.dtype.type(1), e) / (1 + e)
 
 
 def sigmoid_grad(gy, y):
-    """Gradient from the output."""
+    """Gradient of the input, from the output y."""
     return gy * y * (1 - y)
 
 
 def softmax_forward(x, axis):
-    """Probabilities along `axis`."""
+    """Return probabilities: positive, with sum 1 along `axis`."""
     e = xp_of(x).exp(x - x.max(axis=axis, keepdims=True))
     e /= e.sum(axis=axis, keepdims=True)
     return e
 
 
 def softmax_grad(gy, y, axis):
-    """Gradient from the output."""
+    """Gradient of the input, from the output y."""
     return y * (gy - (gy * y).sum(axis=axis, keepdims=True))
 
 
 def log_softmax_forward(x, axis):
-    """Logarithms of the probabilities along `axis`."""
+    """Return the logarithms of these probabilities."""
     xp = xp_of(x)
     y = x - x.max(axis=axis, keepdims=True)
     y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
@@ -57,14 +57,8 @@ def log_softmax_forward(x, axis):
 
 
 def log_softmax_grad(gy, y, axis):
-    """Gradient from the output."""
+    """Gradient of the input, from the output y."""
     return gy - xp_of(gy).exp(y) * gy.sum(axis=axis, keepdims=True)
-
-
-def check_activation(op, activation):
-    """Raise unless the activation is None or "relu"."""
-    if activation not in (None, "relu"):
-        raise ValueError(f"{op}: activation must be None or 'relu', but is {activation!r}.")
 
 
 # ----- the nodes of the graph ------------------------------------------------
@@ -125,5 +119,5 @@ def softmax(x, axis=1):
 
 
 def log_softmax(x, axis=1):
-    """Logarithm of `softmax`, accurate where the probability underflows."""
+    """Logarithm of `softmax` along `axis`; accurate even where softmax itself rounds to 0."""
     return LogSoftmax(axis)(x)

@@ -1,16 +1,17 @@
-r"""Standard 2-D convolution (cross-correlation, as everywhere in deep learning), as a matrix product.
+r"""Standard 2-D convolution as a matrix product. (Deep learning says convolution for what is a cross-correlation.)
 
 With stride (sh, sw), and X the zero-padded input:
 
     y[n,k,i,j] = sum_{c,u,v} w[k,c,u,v] * X[n,c,i·sh+u,j·sw+v] + b[k]
 
-Write what the window at output (i, j) sees as one column, cols(X)[cuv, ij] = X[c,i·sh+u,j·sw+v]. Then, per image,
+Write the window of output (i, j) as one column of a matrix, cols(X)[cuv, ij] = X[c,i·sh+u,j·sw+v]. Then, per image,
 
-    forward   Y      = W cols(X)             (K, OH·OW) = (K, C·KH·KW) (C·KH·KW, OH·OW)
+    forward   Y      = W cols(X) + b         (K, OH·OW) = (K, C·KH·KW) (C·KH·KW, OH·OW)
     grad_w    gW     = sum_n GY[n] cols(X[n])ᵀ
-    grad_x    gcols  = Wᵀ GY,  gX = colsᵀ(gcols): each column is added back to where it was read
+    grad_x    gcols  = Wᵀ GY,  gX = colsᵀ(gcols): add each column back to where it was read
+    grad_b    gb[k]  = sum_{n,i,j} gy[n,k,i,j]
 
-A few rows of one image at a time, so that no more than their columns exist at once (KH·KW times their size).
+The columns take KH·KW times the memory of X, so they are made for a few rows of one image at a time.
 
 Shapes: x (N, C, H, W), w (K, C, KH, KW), b (K,), y (N, K, OH, OW), OH = (H + top + bottom - KH) // sh + 1.
 """
@@ -19,7 +20,7 @@ from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, resolve, taps
 
-STRIP = 1 << 22  # values in the columns of one strip: 16 MiB in float32, about what a processor's last cache holds
+STRIP = 1 << 22  # numbers in the columns of one strip: 16 MiB in float32, about the last cache of a processor
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -54,7 +55,7 @@ def grad_x(gy, w, x_shape, stride, pads):
 
 
 def strips(X, y, kernel, stride):
-    """Yield views of a few rows of y[n], (K, rows, OW), with the rows of X that they come from, (1, C, ·, W)."""
+    """Yield pairs of views: the rows of X that a few rows of y[n] come from, (1, C, ·, W), and these, (K, rows, OW)."""
     (N, _, OH, OW), (KH, KW), sh = y.shape, kernel, stride[0]
     rows = max(1, STRIP // max(X.shape[1] * KH * KW * OW, 1))
     for n in range(N):
@@ -64,7 +65,7 @@ def strips(X, y, kernel, stride):
 
 
 def im2col(X, kernel, out, stride):
-    """Columns of some rows of one padded image X (1, C, ·, W): (C·KH·KW, OH·OW)."""
+    """Return the columns of some rows of one padded image X (1, C, ·, W): (C·KH·KW, OH·OW)."""
     C = X.shape[1]
     cols = xp_of(X).empty((C, *kernel, *out), X.dtype)
     for u, v, window in taps(X, kernel, out, stride):
@@ -93,7 +94,7 @@ class Conv2d(HalfFunction):
         k = kernels(__name__, x, w)
         gx = k.grad_x(gy, w, x.shape, self.stride, self.pads) if self.needs[0] else None
         gw = k.grad_w(x, gy, w.shape, self.stride, self.pads) if self.needs[1] else None
-        return gx, gw, *grad_bias(gy, *self.needs[2:], dtype="float64")  # of all pixels: float32 loses digits
+        return gx, gw, *grad_bias(gy, *self.needs[2:], dtype="float64")  # float32 loses digits in so long a sum
 
 
 def conv2d(x, w, b=None, stride=1, padding=0):
@@ -112,4 +113,5 @@ def conv2d(x, w, b=None, stride=1, padding=0):
     -------
     Tensor, shape (N, K, OH, OW), x's dtype
     """
-    return Conv2d(stride, padding)(x, w, *([] if b is None else [b]))
+    inputs = (x, w) if b is None else (x, w, b)
+    return Conv2d(stride, padding)(*inputs)

@@ -1,14 +1,14 @@
-r"""Transposed 2-D convolution: conv2d's grad_x used as a forward pass.
+"""Transposed 2-D convolution: conv2d's grad_x used as a forward pass.
 
-Every input pixel stamps its kernel, scaled, onto the output; stamps that overlap add up. With stride (sh, sw), and
-Y the output before its border of `padding` is cut off:
+Each input pixel adds its kernel, times its value, to the output. With stride (sh, sw), and Y the output before its
+border of `padding` is cut off:
 
     forward   Y[n,k,i·sh+u,j·sw+v] += x[n,c,i,j] * w[c,k,u,v]
     grad_x    gx[n,c,i,j] = sum_{k,u,v} GY[n,k,i·sh+u,j·sw+v] * w[c,k,u,v]         (a convolution)
     grad_w    gw[c,k,u,v] = sum_{n,i,j} x[n,c,i,j] * GY[n,k,i·sh+u,j·sw+v]
 
-Read with c and k exchanged these are the three lines of conv2d.py in another order, so its functions do the work:
-here y plays the part of conv2d's input and x that of its output.
+With c and k exchanged, these are grad_x, forward and grad_w of conv2d.py, and its functions compute them: y is the
+input of that convolution and x its output.
 
 Shapes: x (N, C, H, W), w (C, K, KH, KW), y (N, K, OH, OW), OH = (H - 1)·sh - 2·ph + KH + output_padding.
 """
@@ -16,7 +16,7 @@ Shapes: x (N, C, H, W), w (C, K, KH, KW), y (N, K, OH, OW), OH = (H - 1)·sh - 2
 from tinyseg.backend import kernels
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.conv2d import Conv2d
-from tinyseg.ops.window import add_bias, check_nchw, grad_bias, out_size, pair
+from tinyseg.ops.window import add_bias, check_nchw, grad_bias, pair
 
 
 class ConvTranspose2d(HalfFunction):
@@ -38,9 +38,8 @@ class ConvTranspose2d(HalfFunction):
         sizes = zip(x.shape[2:], self.stride, self.padding, w.shape[2:], self.extra, strict=True)
         out = tuple((n - 1) * s - 2 * p + k + e for n, s, p, k, e in sizes)
         self.pads = tuple((p, p) for p in self.padding)
-        # Any output size that conv2d would bring back to (H, W) is legal; output_padding says which.
-        back = tuple(out_size(*a) for a in zip(out, w.shape[2:], self.stride, self.pads, strict=True))
-        if min(out) < 1 or back != x.shape[2:]:
+        # conv2d brings sh (sw) different sizes back to the same H (W); output_padding chooses one of them.
+        if min(out) < 1 or not all(0 <= e < s for e, s in zip(self.extra, self.stride, strict=True)):
             raise ValueError(
                 f"conv_transpose2d: input {x.shape[2:]}, kernel {w.shape[2:]}, stride {self.stride}, padding "
                 f"{self.padding} and output_padding {self.extra} do not fit; output_padding must be below the stride."
@@ -73,4 +72,5 @@ def conv_transpose2d(x, w, b=None, stride=1, padding=0, output_padding=0):
     -------
     Tensor, shape (N, K, OH, OW), x's dtype
     """
-    return ConvTranspose2d(stride, padding, output_padding)(x, w, *([] if b is None else [b]))
+    inputs = (x, w) if b is None else (x, w, b)
+    return ConvTranspose2d(stride, padding, output_padding)(*inputs)

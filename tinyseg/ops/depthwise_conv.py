@@ -1,4 +1,4 @@
-r"""Depthwise 2-D convolution: every channel is filtered by its own KH x KW kernel.
+r"""Depthwise 2-D convolution: each channel has its own KH x KW kernel.
 
 With stride (sh, sw), dilation (dh, dw), and X the zero-padded input:
 
@@ -6,11 +6,11 @@ With stride (sh, sw), dilation (dh, dw), and X the zero-padded input:
     grad_w    gw[c,u,v]  = sum_{n,i,j} X[n,c,i·sh+u·dh,j·sw+v·dw] * gy[n,c,i,j]
     grad_x    gX[n,c,i·sh+u·dh,j·sw+v·dw]   +=   w[c,u,v]         * gy[n,c,i,j]
 
-The three lines are one loop over the taps (u, v); only the line in the middle changes. grad_x is
-the transpose of forward: where forward *reads* a strided window, grad_x *adds into* the same window.
+All three are a loop over the taps (u, v) and differ only in the line inside it. grad_x is the transpose of forward:
+where forward *reads* a strided window, grad_x *adds into* the same window.
 
-A dilation above 1 puts the taps (dh, dw) pixels apart: the kernel covers (KH - 1)·dh + 1 rows with KH rows of weights,
-a wide view for the price of a small kernel (Yu and Koltun 2016, Equation 2, there with the kernel turned round).
+With dilation (dh, dw) the taps are dh rows and dw columns apart: KH rows of weights cover (KH - 1)·dh + 1 rows of X
+(Yu and Koltun 2016, Equation 2, there with the kernel turned round).
 
 Shapes: x (N, C, H, W), w (C, KH, KW), y (N, C, OH, OW), OH = (H + top + bottom - (KH - 1)·dh - 1) // sh + 1.
 Fast versions of the same three functions: fast/cpu/depthwise_conv.py, fast/gpu/depthwise_conv.py.
@@ -85,7 +85,7 @@ def depthwise_conv2d(x, w, b=None, stride=1, padding=0, dilation=1):
     b : Tensor or ndarray, shape (C,), optional
     stride : int or pair of int
     padding : int, pair, ((top, bottom), (left, right)), "valid" or "same"
-        See `tinyseg.ops.window.resolve`. "same" is that of a kernel of (KH - 1)·dh + 1 rows.
+        See `tinyseg.ops.window.resolve`. "same" counts the (KH - 1)·dh + 1 rows that the kernel covers.
     dilation : int or pair of int
         Pixels from one tap to the next.
 
@@ -98,4 +98,5 @@ def depthwise_conv2d(x, w, b=None, stride=1, padding=0, dilation=1):
     ValueError
         If shapes or options do not fit together, or the kernel does not fit into the padded input.
     """
-    return DepthwiseConv2d(stride, padding, dilation)(x, w, *([] if b is None else [b]))
+    inputs = (x, w) if b is None else (x, w, b)
+    return DepthwiseConv2d(stride, padding, dilation)(*inputs)

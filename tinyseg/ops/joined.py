@@ -1,21 +1,20 @@
-"""What the fused convolutions read: several arrays side by side, upsampled. In plain steps, for the maths files.
+"""The input of the fused convolutions in plain steps: several arrays joined along the channels, then upsampled.
 
     X = nearest upsampling by `factor` of concat(x_0, x_1, …)
 
-The fast kernels read the x_k where they lie; nobody writes X.
+The maths files use these functions. The fast CPU kernels read the x_k directly and never write X.
 """
 
 import numpy as np
 
 from tinyseg.backend import kernels
-from tinyseg.ops.activation import check_activation
 from tinyseg.ops.shape import concat_backward, concat_forward
 from tinyseg.ops.upsample import Upsample
 from tinyseg.ops.window import check_nchw
 
 
 def join(xs, factor):
-    """Return X, (N, sum of C_k, factor·H, factor·W); the array itself where nothing is to be done."""
+    """Return X, (N, sum of C_k, factor·H, factor·W); for one array and factor 1 the array itself."""
     x = xs[0] if len(xs) == 1 else concat_forward(xs, 1)
     return x if factor == 1 else kernels(Upsample.__module__, x).nearest_forward(x, (factor, factor))
 
@@ -27,7 +26,7 @@ def split(gX, xs, factor):
 
 
 def as_list(x):
-    """Return the inputs as a list: of one, unless `x` is a list or tuple of several."""
+    """Return the inputs as a list: `x`, if it is a list or tuple of several, otherwise [x]."""
     return list(x) if isinstance(x, (list, tuple)) else [x]
 
 
@@ -35,13 +34,15 @@ def check_joined(op, xs, channels, factor, activation):
     """Raise unless the xs can be joined to `channels` channels; return X's shape."""
     if not isinstance(factor, int) or factor < 1:
         raise ValueError(f"{op}: upsample must be a whole number of at least 1, but is {factor!r}.")
-    check_activation(op, activation)
+    if activation not in (None, "relu"):
+        raise ValueError(f"{op}: activation must be None or 'relu', but is {activation!r}.")
     for x in xs:
         check_nchw(op, x)
-        if (x.shape[0], *x.shape[2:]) != (xs[0].shape[0], *xs[0].shape[2:]):
-            raise ValueError(f"{op}: inputs that are joined must agree but in their channels: {[x.shape for x in xs]}.")
-    C = sum(x.shape[1] for x in xs)
+    shapes = [x.shape for x in xs]
+    if len({(N, H, W) for N, _, H, W in shapes}) > 1:
+        raise ValueError(f"{op}: inputs that are joined may differ only in their channels, but are {shapes}.")
+    C = sum(shape[1] for shape in shapes)
     if channels != C:
         raise ValueError(f"{op}: the weights are for {channels} channels, but the input has {C}.")
-    N, _, H, W = xs[0].shape
+    N, _, H, W = shapes[0]
     return N, C, factor * H, factor * W

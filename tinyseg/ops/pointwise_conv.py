@@ -7,9 +7,9 @@ With the pixels of one image as the columns of a matrix, X[n] (C, H·W):
     grad_w    gW    = sum_n GY[n] X[n]ᵀ
     grad_b    gb[k] = sum_{n,i,j} gy[n,k,i,j]
 
-Together with a depthwise convolution before it this is the depthwise separable convolution: the cost of a
-KH x KW convolution from C to K channels, KH·KW·C·K per pixel, becomes KH·KW·C + C·K
-(Gadosey et al. 2020, Equations 1 and 2).
+A depthwise convolution followed by a pointwise one is a depthwise separable convolution. It takes KH·KW·C + C·K
+multiplications per pixel, where a KH x KW convolution from C to K channels takes KH·KW·C·K (Gadosey et al. 2020,
+Equations 1 and 2).
 
 Shapes: x (N, C, H, W), w (K, C), b (K,), y (N, K, H, W).
 """
@@ -72,4 +72,5 @@ def pointwise_conv2d(x, w, b=None):
     -------
     Tensor, shape (N, K, H, W), x's dtype
     """
-    return PointwiseConv2d()(x, w, *([] if b is None else [b]))
+    inputs = (x, w) if b is None else (x, w, b)
+    return PointwiseConv2d()(*inputs)

@@ -1,19 +1,19 @@
-r"""Moving data without computing: concat, pad, crop, reshape, transpose. Each backward moves the gradient back.
+"""Ops that move numbers and compute nothing: concat, pad, crop, reshape, transpose.
 
-concat       y = [x_0, x_1, …] along an axis      gx_k = the slice of gy that x_k became
-pad          y = x inside a border of zeros       gx = gy without the border
-crop         y = a window of x                    gx = gy inside a border of zeros
-reshape      y = x in another shape               gx = gy in x's shape
-transpose    y = x with its axes in another order gx = gy with the order undone
+    concat       y = [x_0, x_1, …] along an axis        gx_k = the slice of gy where x_k is in y
+    pad          y = x inside a border of zeros         gx = gy without the border
+    crop         y = a window of x                      gx = gy inside a border of zeros
+    reshape      y = x in another shape                 gx = gy in x's shape
+    transpose    y = x with its axes in another order   gx = gy with its axes in x's order
+
+Each backward pass moves the gradient back.
 """
-
-from itertools import accumulate
 
 import numpy as np
 
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
-from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair
+from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair, sides
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -23,7 +23,7 @@ def concat_forward(xs, axis):
 
 
 def concat_backward(gy, cuts, axis):
-    """Cut gy at the indices `cuts` of `axis`: one array for each input."""
+    """Cut gy at the indices `cuts` along `axis` into one array for each input."""
     return tuple(xp_of(gy).split(gy, cuts, axis=axis))
 
 
@@ -33,17 +33,13 @@ class Concat(HalfFunction):
         self.axis = axis
 
     def forward(self, *xs):
-        if not -xs[0].ndim <= self.axis < xs[0].ndim:
-            raise ValueError(f"concat: there is no axis {self.axis} in an array of shape {xs[0].shape}.")
-        axis = self.axis % xs[0].ndim
-        for x in xs[1:]:
-            if x.ndim != xs[0].ndim or any(
-                a != b for k, (a, b) in enumerate(zip(x.shape, xs[0].shape, strict=True)) if k != axis
-            ):
-                raise ValueError(
-                    f"concat along axis {self.axis}: all other sizes must agree, but are {[x.shape for x in xs]}."
-                )
-        self.saved = list(accumulate(x.shape[axis] for x in xs[:-1]))
+        ndim, shapes = xs[0].ndim, [x.shape for x in xs]
+        if not -ndim <= self.axis < ndim:
+            raise ValueError(f"concat: there is no axis {self.axis} in an array of shape {shapes[0]}.")
+        axis = self.axis % ndim
+        if len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) > 1:
+            raise ValueError(f"concat along axis {self.axis}: all other sizes must agree, but the shapes are {shapes}.")
+        self.saved = np.cumsum([shape[axis] for shape in shapes])[:-1].tolist()
         return kernels(__name__, *xs).concat_forward(xs, axis)
 
     def backward(self, gy):
@@ -90,16 +86,14 @@ class Transpose(HalfFunction):
         self.axes = axes
 
     def forward(self, x):
-        if self.axes and sorted(a % x.ndim for a in self.axes if -x.ndim <= a < x.ndim) != list(range(x.ndim)):
-            raise ValueError(
-                f"transpose takes the new order of all {x.ndim} axes (PyTorch's permute), but got {self.axes}."
-            )
-        y = x.transpose(self.axes or None)
-        self.axes = tuple(a % x.ndim for a in self.axes or reversed(range(x.ndim)))
-        return y
+        axes = self.axes or tuple(reversed(range(x.ndim)))
+        if sorted(a % x.ndim for a in axes if -x.ndim <= a < x.ndim) != list(range(x.ndim)):
+            raise ValueError(f"transpose takes the new order of all {x.ndim} axes (PyTorch's permute), but got {axes}.")
+        self.saved = np.argsort([a % x.ndim for a in axes]).tolist()  # the order that undoes it
+        return x.transpose(axes)
 
     def backward(self, gy):
-        return gy.transpose(np.argsort(self.axes).tolist())
+        return gy.transpose(self.saved)
 
 
 def concat(xs, axis=1):
@@ -123,13 +117,7 @@ def pad(x, padding):
     Tensor, shape (N, C, top + H + bottom, left + W + right)
     """
     check_nchw("pad", x)
-    by_sides = isinstance(padding, (tuple, list)) and any(isinstance(s, (tuple, list)) for s in padding)
-    pads = tuple(pair(s, "each side of padding") for s in (padding if by_sides else pair(padding, "padding")))
-    if len(pads) != 2 or min(map(min, pads)) < 0:
-        raise ValueError(
-            f"padding must be a number, a pair or ((top, bottom), (left, right)), none negative: got {padding!r}."
-        )
-    return Pad(pads)(x)
+    return Pad(sides(padding))(x)
 
 
 def center_crop(x, size):
@@ -139,7 +127,7 @@ def center_crop(x, size):
     ----------
     x : Tensor or ndarray, shape (N, C, H, W)
     size : int or pair of int
-        (OH, OW), at most (H, W). Where the border is odd, the extra row or column is cut at the bottom or right.
+        (OH, OW), at most (H, W). If H - OH or W - OW is odd, the extra row or column is cut at the bottom or right.
 
     Returns
     -------
@@ -155,7 +143,7 @@ def center_crop(x, size):
 
 
 def reshape(x, *shape):
-    """Give `x` another shape with the same number of elements; -1 stands for what is left over."""
+    """Give `x` another shape with the same number of elements; a size of -1 is computed from the others."""
     shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
     return Reshape(tuple(shape))(x)
 

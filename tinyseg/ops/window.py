@@ -1,8 +1,8 @@
 """What convolutions and pools share: kernel, stride and padding arguments, and the loop over the taps.
 
-A window operation looks at X, the padded input, through KH·KW *taps* (u, v). Tap (u, v) of output (i, j)
-is X[..., i·sh + u, j·sw + v]; for one tap and all outputs that is a strided view of X. Reading the views gives
-the forward pass; adding into the same views gives its transpose, the gradient with respect to x.
+A window operation reads X, the padded input, at KH·KW *taps* (u, v). Tap (u, v) of output (i, j) is
+X[..., i·sh + u·dh, j·sw + v·dw], with stride (sh, sw) and dilation (dh, dw). For one tap and all outputs that is a
+strided view of X. The forward pass reads these views; the gradient with respect to x, its transpose, adds into them.
 """
 
 import numbers
@@ -31,11 +31,11 @@ def resolve(x_shape, kernel, stride, padding, dilation=(1, 1)):
         (KH, KW).
     stride : int or pair of int
     padding : int, pair, pair of pairs, "valid" or "same"
-        An int or pair (ph, pw) pads both sides alike; ((top, bottom), (left, right)) states each side; "same" gives
-        OH = ceil(H / sh), and where the total is odd (even kernels) the extra row and column go to the bottom
-        and right, as in Keras.
+        An int or pair (ph, pw) pads both sides alike; ((top, bottom), (left, right)) states each side; "valid" pads
+        nothing; "same" gives OH = ceil(H / sh), and if the total is odd (as with even kernels), the extra row and
+        column go to the bottom and right, as in Keras.
     dilation : tuple of int
-        (dh, dw), from one tap to the next: the kernel covers (KH - 1)·dh + 1 rows.
+        (dh, dw), the distance from one tap to the next: the kernel covers (KH - 1)·dh + 1 rows.
 
     Returns
     -------
@@ -58,24 +58,26 @@ def resolve(x_shape, kernel, stride, padding, dilation=(1, 1)):
         pads = ((0, 0), (0, 0))
     elif isinstance(padding, str):
         raise ValueError(f"padding must be 'same', 'valid' or numbers, but is {padding!r}.")
-    elif isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
-        pads = tuple(pair(p, "each side of padding") for p in padding)
-        if len(pads) != 2:
-            raise ValueError(f"padding by sides is ((top, bottom), (left, right)), but is {padding!r}.")
     else:
-        pads = tuple((p, p) for p in pair(padding, "padding"))
-    if min(min(p) for p in pads) < 0:
-        raise ValueError(f"padding must not be negative, but is {padding!r}.")
-    out = tuple(out_size(n, k, s, p) for n, k, s, p in zip(size, covers, stride, pads, strict=True))
+        pads = sides(padding)
+    out = tuple((n + sum(p) - k) // s + 1 for n, k, s, p in zip(size, covers, stride, pads, strict=True))
     if min(out) < 1:
         dilated = f" with dilation {dilation}, which covers {covers}," if covers != tuple(kernel) else ""
         raise ValueError(f"A kernel of {kernel}{dilated} does not fit into an input of {size} padded by {pads}.")
     return stride, pads, out
 
 
-def out_size(size, k, s, pad):
-    """Number of window positions along one axis: (size + before + after − k) // s + 1."""
-    return (size + sum(pad) - k) // s + 1
+def sides(padding):
+    """Return padding, given in numbers, as ((top, bottom), (left, right))."""
+    if isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
+        pads = tuple(pair(p, "each side of padding") for p in padding)
+        if len(pads) != 2:
+            raise ValueError(f"padding by sides is ((top, bottom), (left, right)), but is {padding!r}.")
+    else:
+        pads = tuple((p, p) for p in pair(padding, "padding"))
+    if min(map(min, pads)) < 0:
+        raise ValueError(f"padding must not be negative, but is {padding!r}.")
+    return pads
 
 
 def _same(size, k, s):
@@ -84,7 +86,7 @@ def _same(size, k, s):
 
 
 def pad2d(x, pads, value=0):
-    """Return `x` (N, C, H, W) with a border of `value`; `x` itself where there is nothing to add."""
+    """Return `x` (N, C, H, W) with a border of `value`; `x` itself if the border is empty."""
     (top, bottom), (left, right) = pads
     if not (top or bottom or left or right):
         return x
@@ -95,13 +97,13 @@ def pad2d(x, pads, value=0):
 
 
 def crop2d(X, pads):
-    """Undo `pad2d`: the view of `X` without its border."""
+    """Undo `pad2d`: return the view of `X` without its border."""
     (top, bottom), (left, right) = pads
     return X[:, :, top : X.shape[2] - bottom, left : X.shape[3] - right]
 
 
 def taps(X, kernel, out, stride, dilation=(1, 1)):
-    """Yield (u, v, view): what tap (u, v) of every window sees, a view of X of shape (N, C, OH, OW)."""
+    """Yield (u, v, view) for each tap: what it reads for all outputs, a view of X of shape (N, C, OH, OW)."""
     (KH, KW), (OH, OW), (sh, sw), (dh, dw) = kernel, out, stride, dilation
     for u in range(KH):
         for v in range(KW):
@@ -119,7 +121,7 @@ def check_nchw(op, x, channels=None):
 
 
 def add_bias(op, y, b=None):
-    """Add b[k] to channel k of `y` (N, K, H, W), in place, if there is a bias."""
+    """Add b[k] to channel k of `y` (N, K, OH, OW), in place, if there is a bias; return y."""
     if b is not None:
         check_shape(op, "b", b, (y.shape[1],))
         y += b[:, None, None]
@@ -127,12 +129,15 @@ def add_bias(op, y, b=None):
 
 
 def grad_bias(gy, *needed, dtype=None):
-    """Return the gradient of the bias, gb[k] = sum_{n,i,j} gy[n,k,i,j], in a tuple: empty if there is no bias.
+    """Return the gradient of the bias, gb[k] = sum_{n,i,j} gy[n,k,i,j], as a tuple; without a bias an empty one.
 
-    The sum is kept in `dtype`, by default in that of gy, or float32 for float16.
+    `needed` is empty without a bias, and otherwise says whether its gradient is needed. The sum is computed in `dtype`,
+    by default in gy's, or in float32 if that is float16.
     """
-    sums = (gy.sum(axis=(0, 2, 3), dtype=dtype or wide(gy.dtype)) if need else None for need in needed)
-    return tuple(gb if gb is None else gb.astype(wide(gy.dtype), copy=False) for gb in sums)
+    if not any(needed):
+        return tuple(None for _ in needed)
+    gb = gy.sum(axis=(0, 2, 3), dtype=dtype or wide(gy.dtype))
+    return (gb.astype(wide(gy.dtype), copy=False),)
 
 
 def check_shape(op, name, array, shape):
@@ -142,17 +147,14 @@ def check_shape(op, name, array, shape):
 
 
 def bias_or_zeros(b, w):
-    """Return `b`, or a zero for each output channel of the weights `w`, an array or Tensor."""
+    """Return the bias `b`; for None, a zero for each output channel of the weights `w`, an array or Tensor."""
     w = as_array(w)
     return b if b is not None else xp_of(w).zeros(w.shape[:1], w.dtype)
 
 
 def default_affine(op, x, weight, bias):
-    """Return γ and β of a norm over the channels of `x` (N, C, H, W): as given, or 1 and 0."""
-    data = as_array(x)
-    check_nchw(op, data)
-    C, xp, dtype = data.shape[1], xp_of(data), wide(data.dtype)
-    return (
-        xp.ones(C, dtype) if weight is None else weight,
-        xp.zeros(C, dtype) if bias is None else bias,
-    )
+    """Return γ and β of a norm over the channels of `x` (N, C, H, W): `weight` and `bias`; 1 and 0 for None."""
+    x = as_array(x)
+    check_nchw(op, x)
+    C, xp, dtype = x.shape[1], xp_of(x), wide(x.dtype)
+    return xp.ones(C, dtype) if weight is None else weight, xp.zeros(C, dtype) if bias is None else bias
