@@ -29,7 +29,7 @@ FUNCTIONS = [
     "stack", "subtract", "sum", "take_along_axis", "tensordot", "transpose", "where", "zeros",
 ]  # fmt: skip
 SAME = ["finfo", "float16", "float32", "float64", "inf", "int32", "int64", "nan", "newaxis", "uint8", "uint32"]
-METHODS = ["all", "any", "argmax", "max", "mean", "min", "ravel", "repeat", "reshape", "sum", "transpose"]
+METHODS = ["all", "any", "argmax", "max", "mean", "min", "ravel", "repeat", "reshape", "squeeze", "sum", "transpose"]
 LIMITED = ["concatenate", "einsum", "matmul", "stack", "tensordot"]  # not everything during a capture
 OPERATORS = [
     "add",

@@ -86,5 +86,5 @@ def test_per_filter_a_depthwise_kernel_does_not_see_level():
 def test_refuses():
     with pytest.raises(ValueError, match="is per 'layer' or per 'filter', not 'channel'"):
         weight_standardization(rand(4, 3, 2), per="channel")
-    with pytest.raises(ValueError, match=r"weights with filters along axis 0, but got shape \(4,\)"):
+    with pytest.raises(ValueError, match=r"weights with filters along axis 0, but got \(4,\)"):
         weight_standardization(rand(4))

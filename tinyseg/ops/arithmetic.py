@@ -6,10 +6,11 @@ r"""Elementwise arithmetic with broadcasting, sums and means; and the operators 
     divide    y = a / b      ga = gy / b        gb = -gy y / b
     power     y = x^k        gx = gy k x^(k-1)
     exp, log  y = exp(x)     gx = gy y          y = log(x)   gx = gy / x
-    sum       y = Σ x        gx = gy, repeated along the summed axes; mean: the same / count
+    sum       y = Σ x        gx = gy, repeated along the summed axes
+    mean      y = Σ x / m    gx = gy / m, repeated along the summed axes, over which m values are averaged
 
-Broadcasting repeats an input along an axis, so its gradient is summed along that axis (`unbroadcast`): repeating
-and summing are each other's transpose.
+Broadcasting repeats an input along an axis, so its gradient is the sum along that axis (`unbroadcast`): summing is the
+transpose of repeating.
 """
 
 import numbers
@@ -24,12 +25,12 @@ from tinyseg.ops.shape import reshape, transpose
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def add_forward(a, b):
-    """A + b, with broadcasting."""
+    """Return a + b, with broadcasting."""
     return a + b
 
 
 def multiply_forward(a, b):
-    """A · b, with broadcasting."""
+    """Return a · b, with broadcasting."""
     return a * b
 
 
@@ -43,16 +44,16 @@ def unbroadcast(g, shape):
 
 
 def numbers_as_arrays(*inputs):
-    """Give Python and NumPy scalars the dtype and the device of the arrays beside them: ``x * 2.0`` stays float32."""
+    """Turn Python and NumPy scalars into arrays like the other input: ``x * 2.0`` stays float32, on x's device."""
     arrays = [np.asarray(t) if isinstance(t, (list, tuple)) else as_array(t) for t in inputs]
-    # Arrays go before NumPy's scalars, and arrays with axes before 0-d ones.
+    # Arrays with axes decide before arrays without, and arrays before NumPy's scalars.
     typed = [a for a in arrays if hasattr(a, "dtype")] or [np.zeros(())]
     first = min(typed, key=lambda a: (isinstance(a, np.generic), a.ndim == 0))
 
     def like_first(t, a):
         if isinstance(t, Tensor) or isinstance(a, bool) or not isinstance(a, (int, float, np.number)):
             return t
-        return np.full_like(first, a, shape=(1,), dtype=first.dtype).reshape(())  # CuPy reads shape=() as first's
+        return np.full_like(first, a, shape=(1,), dtype=first.dtype).reshape(())  # CuPy would take shape=() for None
 
     return [like_first(t, a) for t, a in zip(inputs, arrays, strict=True)]
 
@@ -78,11 +79,9 @@ class Binary(HalfFunction):
             raise ValueError(f"{type(self).__name__.lower()}: shapes {shapes} do not broadcast together.") from None
 
     def to_inputs(self, ga, gb):
-        """Return the gradients of both inputs, summed where these were repeated."""
-        shapes = self.input_shapes
-        return tuple(
-            unbroadcast(g, s) if need else None for g, s, need in zip((ga, gb), shapes, self.needs, strict=True)
-        )
+        """Return the gradients of both inputs, summed along the axes where broadcasting repeated them."""
+        gradients = zip((ga, gb), self.input_shapes, self.needs, strict=True)
+        return tuple(unbroadcast(g, shape) if need else None for g, shape, need in gradients)
 
 
 class Add(Binary):
@@ -161,8 +160,9 @@ class Sum(HalfFunction):
         self.axis, self.keepdims = axis, keepdims
 
     def forward(self, x):
-        self.kept = x.sum(axis=self.axis, keepdims=True).shape
-        return x.sum(axis=self.axis, keepdims=self.keepdims)
+        y = x.sum(axis=self.axis, keepdims=True)
+        self.kept = y.shape
+        return y if self.keepdims else y.squeeze(self.axis)
 
     def backward(self, gy):
         return xp_of(gy).broadcast_to(gy.reshape(self.kept), self.input_shapes[0]).copy()
@@ -179,53 +179,53 @@ class Mean(Sum):
 
 
 def add(a, b):
-    """A + b, with broadcasting."""
+    """Return a + b elementwise, with broadcasting."""
     return Add()(a, b)
 
 
 def subtract(a, b):
-    """A - b, with broadcasting."""
+    """Return a - b elementwise, with broadcasting."""
     return Subtract()(a, b)
 
 
 def multiply(a, b):
-    """A · b elementwise, with broadcasting."""
+    """Return a · b elementwise, with broadcasting."""
     return Multiply()(a, b)
 
 
 def divide(a, b):
-    """A / b elementwise, with broadcasting."""
+    """Return a / b elementwise, with broadcasting."""
     return Divide()(a, b)
 
 
 def power(x, exponent):
-    """`x` to a constant power."""
+    """Return x^exponent elementwise; the exponent is a number."""
     if not isinstance(exponent, numbers.Real):
         raise TypeError(f"power: the exponent must be a number, but is {type(exponent).__name__}.")
     return Power(float(exponent))(x)
 
 
 def exp(x):
-    """Exponential function, elementwise."""
+    """Return exp(x), elementwise."""
     return Exp()(x)
 
 
 def log(x):
-    """Natural logarithm, elementwise."""
+    """Return the natural logarithm of x, elementwise."""
     return Log()(x)
 
 
 def sum(x, axis=None, keepdims=False):
-    """Sum over `axis` (None: all; an int or a tuple)."""
+    """Return the sum over `axis`: an int, a tuple, or None for all axes."""
     return Sum(axis, keepdims)(x)
 
 
 def mean(x, axis=None, keepdims=False):
-    """Mean over `axis` (None: all; an int or a tuple)."""
+    """Return the mean over `axis`: an int, a tuple, or None for all axes."""
     return Mean(axis, keepdims)(x)
 
 
-# ----- Tensor's operators, and how two gradients are added ------------------------
+# ----- Tensor's operators, and the sum of two gradients ------------------------
 define_operators(
     {
         "__add__": add,

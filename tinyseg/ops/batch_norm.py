@@ -7,8 +7,8 @@ Training, over the m = N·H·W values of one channel:
     grad_x    gx = γ r ( gy - mean(gy) - x̂ mean(gy x̂) )
     grad_γ    gγ = sum gy x̂,      grad_β   gβ = sum gy
 
-and the running statistics move a step of `momentum` towards μ and the unbiased variance m/(m-1) var(x).
-In evaluation the running statistics stand in for μ and var(x); they are constants, so gx = γ r gy.
+and the running statistics move towards μ and the unbiased variance m/(m-1) var(x), by the fraction `momentum` of the
+distance. Evaluation uses the running statistics for μ and var(x); they are constants, and gx = γ r gy.
 
 Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 1).
 """
@@ -22,14 +22,14 @@ AXES = (0, 2, 3)
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def statistics(x):
-    """Mean and biased variance of each channel, (C, 1, 1)."""
+    """Return the mean and the biased variance of each channel, (C, 1, 1)."""
     mean = x.mean(axis=AXES)[:, None, None]
     centred = x - mean
     return mean, (centred * centred).mean(axis=AXES)[:, None, None]
 
 
 def forward(x, gamma, beta, mean, rstd):
-    """Normalize with the statistics given: (N, C, H, W)."""
+    """Normalize with the given statistics μ and r: (N, C, H, W)."""
     y = (x - mean) * (rstd * gamma[:, None, None])
     y += beta[:, None, None]
     return y
@@ -69,17 +69,14 @@ class BatchNorm(HalfFunction):
             if m == 1:
                 raise ValueError(f"batch_norm in training needs more than one value per channel, but x is {x.shape}.")
             mean, var = k.statistics(x)
-            self._update_running(mean.reshape(C), var.reshape(C) * (m / (m - 1)))
+            for running, batch in zip(self.running, (mean.reshape(C), var.reshape(C) * (m / (m - 1))), strict=True):
+                if running is not None:
+                    running += self.momentum * (batch - running)
         else:
             mean, var = (stat.astype(gamma.dtype, copy=False)[:, None, None] for stat in self.running)
         rstd = 1 / xp_of(x).sqrt(var + self.eps)
         self.saved = x, gamma, mean, rstd, self.training
         return k.forward(x, gamma, beta, mean, rstd)
-
-    def _update_running(self, mean, var):
-        for running, batch in zip(self.running, (mean, var), strict=True):
-            if running is not None:
-                running += self.momentum * (batch - running)
 
     def backward(self, gy):
         return kernels(__name__, gy).backward(gy, *self.saved)
@@ -96,9 +93,9 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
     weight, bias : Tensor or ndarray, shape (C,), optional
         γ and β; 1 and 0 if left out.
     training : bool
-        Use (and record) the batch's own statistics instead of the running ones.
+        Use the statistics of the batch, and update the running ones with them.
     momentum : float
-        Weight of the new batch in the running statistics (PyTorch's convention; Keras states 1 - momentum).
+        Weight of the new batch in the running statistics (PyTorch's convention; Keras takes 1 - momentum).
     eps : float
         Added to the variance.
 

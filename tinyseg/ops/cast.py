@@ -3,10 +3,10 @@ r"""Cast: the same numbers in another floating-point type.
     forward   y  = x, rounded to y's type
     grad_x    gx = gy, rounded to x's type
 
-Rounding to a narrower type counts as the identity: its true derivative is 0 almost everywhere, and of no use. float16
-has 11 bits of mantissa and reaches from 6e-8 to 65504; what is larger becomes infinite. Any shape.
+For the gradient, rounding counts as y = x: its true derivative is 0 almost everywhere, which would stop training.
+float16 has 11 bits of mantissa and reaches from 6e-8 to 65504; larger numbers become infinite. x may have any shape.
 
-A network runs in float16 between two casts, with its float32 parameters as they are (`tinyseg.backend.half`):
+Between two casts a network runs in float16; its parameters stay float32 (`tinyseg.backend.half`):
 
     logits = cast(model(cast(x, "float16")), "float32")
 """
@@ -21,8 +21,8 @@ FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def convert(x, dtype):
-    """Return `x` in the type `dtype`, copied."""
-    with np.errstate(over="ignore"):  # to float16: infinite
+    """Return a copy of `x` in the type `dtype`."""
+    with np.errstate(over="ignore"):  # numbers too large for float16 become infinite
         return x.astype(dtype)
 
 
@@ -50,7 +50,7 @@ def cast(x, dtype):
     -------
     Tensor, shape of x
     """
-    known = [a for a in FLOATS if dtype is not None and dtype in (a.name, a.type, a)]  # NumPy's None is float64
+    known = [a for a in FLOATS if dtype is not None and dtype in (a.name, a.type, a)]  # NumPy takes None for float64
     if not known:
         raise ValueError(f"cast: dtype must be 'float16', 'float32' or 'float64', but is {dtype!r}.")
     return Cast(known[0])(x)

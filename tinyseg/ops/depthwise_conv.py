@@ -20,7 +20,8 @@ from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, pair, resolve, taps
 
-BY_CHANNEL = ("forward", "grad_w", "grad_x")  # channel c of the result depends on channel c of the arguments alone
+# In these functions channel c of the result depends only on channel c of the arguments.
+BY_CHANNEL = ("forward", "grad_w", "grad_x")
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------

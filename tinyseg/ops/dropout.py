@@ -1,13 +1,13 @@
-r"""Dropout (Srivastava et al. 2014): in training, zero each value with probability p and scale the rest.
+"""Dropout (Srivastava et al. 2014): in training, zero each value with probability p and scale the rest.
 
     forward   y = x m / (1 - p),   m in {0, 1},  P(m = 1) = 1 - p
     grad_x    gx = gy m / (1 - p)
 
-m comes from a counter-based generator: element t is kept where hash(t, seed) >= p 2³². There is no
-generator state to carry along. The same seed gives the same mask on the CPU and on the GPU, and in a run that was
-interrupted and resumed. `dropout2d` draws one m for each channel of each image (Tompson et al. 2015).
+m comes from a hash function, not from a random generator with a state: m = 1 for element number t if
+hash(t, seed) >= p 2³². The same seed gives the same mask on the CPU and on the GPU, and in a run that was interrupted
+and resumed. `dropout2d` draws one m for each channel of each image (Tompson et al. 2015).
 
-Shapes: x, y any; for dropout2d (N, C, H, W).
+Shapes: x and y may have any shape; for dropout2d (N, C, H, W).
 """
 
 import numpy as np
@@ -20,7 +20,7 @@ from tinyseg.ops.window import check_nchw
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def mask(x, shape, p, seed):
-    """Draw 0 or 1/(1-p) for each element of `shape`, an array of x's dtype and device."""
+    """Draw m / (1 - p) for each element of `shape`: an array of x's dtype, on its device."""
     xp = xp_of(x)
     key1, key2 = keys_of(seed)
     t = xp.arange(int(np.prod(shape)), dtype=np.uint32)
@@ -35,7 +35,7 @@ def keys_of(seed):
 
 
 def _scramble(h):
-    """Mix the bits of a uint32 array so that counters become noise: xor-shifts and odd multipliers, one-to-one."""
+    """Mix the bits of a uint32 array so that counters become random numbers; different inputs stay different."""
     h = h ^ (h >> np.uint32(16))
     h = h * np.uint32(0x85EBCA6B)
     h = h ^ (h >> np.uint32(13))
@@ -68,7 +68,7 @@ def dropout(x, p=0.5, training=True, *, seed=None):
     training : bool
         False returns `x` unchanged.
     seed : int or sequence of int
-        Needed in training. The mask is a function of the seed and of x's size alone: give a new one every step, as
+        Needed in training. The mask depends only on the seed and on x's size: give a new seed in every step, as
         `tinyseg.nn.Dropout` does.
 
     Returns
@@ -89,6 +89,6 @@ def _apply(op, node, x, training):
         raise ValueError(f"{op}: p must be in [0, 1), but is {node.p}.")
     if training and node.p > 0:
         if node.seed is None:
-            raise ValueError(f"{op} in training needs a seed, a new one every step (nn.Dropout keeps count by itself).")
+            raise ValueError(f"{op} in training needs a seed, a new one every step (nn.Dropout counts them itself).")
         return node(x)
     return x if isinstance(x, Tensor) else Tensor(x)

@@ -1,13 +1,13 @@
-r"""Standard convolution with what stands around it in a network, as one op.
+"""Standard convolution as one op, with the concatenation and upsampling before it and the ReLU after it.
 
-With X = concat(x_0, x_1, …), upsampled (nearest) by a factor if asked to, in plain steps:
+With X = concat(x_0, x_1, …), upsampled (nearest) by a factor if that is above 1, in plain steps:
 
-    Y = conv2d(X, w) + b
-    Y = max(Y, 0)               if the activation is "relu"
+    y = conv2d(X, w) + b
+    y = max(y, 0)               if the activation is "relu"
 
-and backward the same steps in the other order, with gy = 0 where the ReLU gave 0. The maths below *is* this
-composition. fast/cpu/fused_conv.py reads the x_k where they lie, writes X nowhere, and adds the bias
-and applies the ReLU while the sums are still in registers.
+The backward pass takes the same steps in reverse order, with gy = 0 where the ReLU gave 0. The code below is these
+steps. fast/cpu/fused_conv.py reads the x_k directly and never writes X; it adds the bias and applies the ReLU while the
+sums are still in registers.
 
 Shapes: x_k (N, C_k, H, W), C = sum of C_k, w (K, C, KH, KW), b (K,), y (N, K, OH, OW).
 """
@@ -32,7 +32,7 @@ def forward(xs, w, b, stride, pads, out, factor, relu):
 
 
 def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
-    """Gradients of w, b, and a tuple of those of the xs (None if `needs_x` is False)."""
+    """Return the gradients of w and b, and a tuple with those of the xs (None if `needs_x` is False)."""
     if relu:
         gy = relu_grad(gy, y)
     X = join(xs, factor)
@@ -65,19 +65,19 @@ class FusedConv2d(HalfFunction):
 
 
 def fused_conv2d(x, w, b=None, stride=1, padding=0, upsample=1, activation=None):
-    """Convolve with the K kernels `w`, after joining and upsampling, before an activation; see the module docstring.
+    """Join and upsample `x`, convolve it with the K kernels `w`, apply an activation; see the module docstring.
 
     Parameters
     ----------
     x : Tensor or ndarray, shape (N, C, H, W), or a list of them
-        A list is joined along the channels, as by `concat`.
+        The arrays in a list are joined along the channels, as by `concat`.
     w : Tensor or ndarray, shape (K, C, KH, KW)
     b : Tensor or ndarray, shape (K,), optional
     stride : int or pair of int
     padding : int, pair, ((top, bottom), (left, right)), "valid" or "same"
         See `tinyseg.ops.window.resolve`.
     upsample : int
-        Repeat every pixel of x that many times along both axes before the convolution.
+        Repeat each pixel of x this many times along both axes before the convolution.
     activation : {None, "relu"}
 
     Returns

@@ -1,11 +1,12 @@
-"""check_grads: is backward() the derivative of forward()?
+"""check_grads: check that backward() computes the derivative of forward().
 
 For a random cotangent u and a random direction v the chain rule says
 
     < v, Jᵀ u >  =  < u, J v >  ≈  < u, ( f(x + eps v) − f(x − eps v) ) / (2 eps) >
 
-The left side is one backward pass, the right side two forward passes, whatever the size of x. A random u
-matters: with u = 1 everywhere, the gradient through a normalization is zero whether or not its backward is right.
+where J is the matrix of derivatives of f. The left side takes one backward pass, the right side two forward passes,
+whatever the size of x. u must be random: with u = 1 everywhere, the gradient through a normalization is 0, and a wrong
+backward pass can give 0 too.
 """
 
 import numpy as np
@@ -20,12 +21,12 @@ def check_grads(f, *arrays, eps=1e-6, tol=1e-6, seed=0):
     Parameters
     ----------
     f : callable
-        Takes one Tensor per array and returns one Tensor. Must be deterministic, and smooth within `eps`
-        of `arrays` (keep ReLU and max-pool inputs away from their kinks).
+        Takes one Tensor per array and returns one Tensor. Must be deterministic, must not change its inputs, and must
+        be smooth within `eps` of `arrays` (keep inputs of ReLU and max pooling away from their kinks).
     *arrays : ndarray
-        Inputs; converted to float64. Must not be changed by `f`.
+        Inputs; converted to float64.
     eps : float
-        Step of the central difference, in units of a standard-normal direction.
+        Step of the central difference, as a multiple of a direction of standard-normal numbers.
     tol : float
         Largest accepted ``|numeric − backward| / max(1, |numeric|, |backward|)``: relative for gradients above 1,
         absolute below. Scale up an `f` whose gradients are tiny, such as a mean over many pixels.
@@ -56,13 +57,11 @@ def check_grads(f, *arrays, eps=1e-6, tol=1e-6, seed=0):
         numeric = float(to_numpy((u * (plus - minus)).sum())) / (2 * eps)
         analytic = float(to_numpy((v * x.grad).sum()))
         error = abs(numeric - analytic) / max(1.0, abs(numeric), abs(analytic))
-        if not error < tol:  # written so that NaN fails
-            raise AssertionError(
-                f"input {i} of shape {x.shape}: numeric {numeric:.9g}, backward {analytic:.9g}, "
-                f"relative error {error:.1e}"
-            )
+        if not error < tol:  # unlike error >= tol, this is true for NaN
+            found = f"numeric {numeric:.9g}, backward {analytic:.9g}, relative error {error:.1e}"
+            raise AssertionError(f"input {i} of shape {x.shape}: {found}")
 
 
 def _like(array, rng):
-    """Standard-normal numbers of `array`'s shape, on its device (drawn on the CPU: one sequence everywhere)."""
+    """Return standard-normal numbers in `array`'s shape, on its device. The CPU draws them: the same on all devices."""
     return to_device(np.asarray(rng.standard_normal(array.shape)), device_of(array))

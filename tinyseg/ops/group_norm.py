@@ -7,8 +7,8 @@ Channels are split into G groups; over the m = (C/G)·H·W values of one group o
     grad_x    gx = r ( gx̂ - mean(gx̂) - x̂ mean(gx̂ x̂) ),   gx̂ = γ[c] gy
     grad_γ    gγ[c] = sum_{n,i,j} gy x̂,      grad_β   gβ[c] = sum_{n,i,j} gy
 
-The two means in grad_x take out of the gradient what would only shift or scale the group. Kept for backward are x, μ
-and r; x̂ is computed again.
+The two means in grad_x remove the parts of the gradient that would only shift or scale the group: y does not depend on
+these. The backward pass keeps x, μ and r, and computes x̂ again.
 
 Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
 """
@@ -20,7 +20,7 @@ from tinyseg.ops.window import check_shape, default_affine
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def forward(x, gamma, beta, G, eps):
-    """Normalize: returns y (N, C, H, W), μ and r (N, G, 1)."""
+    """Return y (N, C, H, W), μ and r (N, G, 1)."""
     xg = x.reshape(len(x), G, -1)  # (N,G,m)
     mean = xg.mean(axis=2, keepdims=True)
     xhat = xg - mean

@@ -1,15 +1,17 @@
-r"""Losses. All take logits z (before sigmoid or softmax), all return a scalar.
+"""Losses of logits z (the numbers before sigmoid or softmax) and a target t. Each returns one number.
 
-    binary cross-entropy   l = max(z, 0) - z t + log(1 + exp(-|z|))       gz = σ(z) - t
-        (with pos_weight a:  l = (1 - t) z + (1 + (a - 1) t) softplus(-z),  gz = (1 - t) - (1 + (a - 1) t) σ(-z))
-    cross-entropy          l = -log softmax(z)[t]                         gz = softmax(z) - onehot(t)
-    soft Dice              D = (2 Σ p t + s) / (Σ p + Σ t + s)            dD/dp = (2 t - D) / (Σ p + Σ t + s)
+    binary cross-entropy   l = (1 - t) z + (1 + (a - 1) t) log(1 + exp(-z))      a = pos_weight
+                           gz = (1 - t) - (1 + (a - 1) t) σ(-z)                  for a = 1 this is σ(z) - t
+    cross-entropy          l = -log softmax(z)[t]
+                           gz = softmax(z) - onehot(t)
+    soft Dice              D = (2 Σ p t + s) / (Σ p + Σ t + s)                   p = σ(z) or softmax(z)
+                           dD/dp = (2 t - D) / (Σ p + Σ t + s)
 
-averaged over pixels (cross-entropies), or over images and classes (Dice: Σ runs over the pixels of one class of
-one image, or of the whole batch; p = σ(z) or softmax(z)).
+The cross-entropies are averaged over all pixels, binary cross-entropy over the classes too. For D, Σ runs over the
+pixels of one class, of one image or of the whole batch; the mean of D is taken over images and classes.
 
-Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) where classes exclude each other. float16 logits are
-converted to float32, and so the loss is float32.
+Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) if the classes exclude each other. float16 logits are
+converted to float32, so the loss is float32.
 """
 
 from tinyseg.autograd import as_array
@@ -22,21 +24,21 @@ from tinyseg.ops.window import check_nchw
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def bce_forward(z, t, weight, pos_weight):
-    """Sum of the weighted binary cross-entropy over all elements."""
+    """Return the sum of the weighted binary cross-entropy over all elements."""
     xp = xp_of(z)
-    softplus = xp.log1p(xp.exp(-abs(z)))  # log(1 + exp(-|z|))
+    softplus = xp.log1p(xp.exp(-abs(z)))  # log(1 + exp(-|z|)), which cannot overflow
     softplus += xp.maximum(-z, 0)  # now log(1 + exp(-z))
     loss = (1 - t) * z + (1 + (pos_weight - 1) * t) * softplus
     return (loss * weight).sum()
 
 
 def bce_grad(z, t, weight, pos_weight):
-    """Gradient of that sum with respect to z."""
+    """Gradient of this sum with respect to z."""
     return weight * ((1 - t) - (1 + (pos_weight - 1) * t) * sigmoid_forward(-z))
 
 
 def ce_forward(z, t, weight):
-    """Sum over pixels of weight[t] · (-log softmax(z)[t]), and of weight[t]; t (N, H, W), -1 where ignored."""
+    """Return two sums over the pixels: weight[t] · (-log softmax(z)[t]), and weight[t]. t (N, H, W), -1 if ignored."""
     xp = xp_of(z)
     z = z - z.max(axis=1, keepdims=True)
     log_sum = xp.log(xp.exp(z).sum(axis=1))  # (N,H,W)
@@ -46,17 +48,17 @@ def ce_forward(z, t, weight):
 
 
 def ce_grad(z, t, weight):
-    """Gradient of the first of those sums with respect to z."""
+    """Gradient of the first of these sums with respect to z."""
     classes = xp_of(z).arange(z.shape[1]).reshape(-1, 1, 1)
-    onehot = t[:, None] == classes  # (N,C,H,W); nowhere true where ignored
+    onehot = t[:, None] == classes  # (N,C,H,W); all False at ignored pixels
     return (softmax_forward(z, 1) - onehot) * (weight[t] * (t >= 0))[:, None]
 
 
 def dice_forward(p, t, smooth, axes):
-    """Soft Dice over `axes`: D, and its denominator."""
+    """Return the soft Dice over `axes`, D, and its denominator."""
     xp = xp_of(p)
     denominator = p.sum(axis=axes) + t.sum(axis=axes) + smooth
-    denominator = xp.maximum(denominator, xp.finfo(p.dtype).tiny)  # all 0 and s = 0: D = 0, not 0/0
+    denominator = xp.maximum(denominator, xp.finfo(p.dtype).tiny)  # if all is 0: D = 0, not 0/0
     return (2 * (p * t).sum(axis=axes) + smooth) / denominator, denominator
 
 
@@ -67,8 +69,7 @@ def dice_grad(gD, p, t, D, denominator):
 
 # ----- the nodes of the graph ------------------------------------------------
 class BinaryCrossEntropy(HalfFunction):
-    """Targets and weights are constants: they come in by the constructor and get no gradient."""
-
+    # In all losses targets and weights are constants: arguments of the constructor, which get no gradient.
     def __init__(self, t, weight, pos_weight, scale):
         self.args, self.scale = (t, weight, pos_weight), scale
 
@@ -86,7 +87,7 @@ class CrossEntropy(HalfFunction):
 
     def forward(self, z):
         total, count = kernels(__name__, z).ce_forward(z, self.t, self.weight)
-        count = xp_of(z).maximum(count, z.dtype.type(1e-12))  # every pixel ignored: loss 0, not 0/0
+        count = xp_of(z).maximum(count, z.dtype.type(1e-12))  # if every pixel is ignored: loss 0, not 0/0
         self.saved = z, count
         return total / count
 
@@ -96,7 +97,7 @@ class CrossEntropy(HalfFunction):
 
 
 class SoftDice(HalfFunction):
-    """p (N, C, H, W) -> constant + Σ share · D; D and share are (N, C), or (1, C) if pooled over the batch."""
+    """Map p (N, C, H, W) to constant + Σ share · D; D and share are (N, C), or (1, C) if pooled over the batch."""
 
     def __init__(self, t, smooth, pooled, share, constant):
         self.t, self.smooth, self.axes = t, smooth, (0, 2, 3) if pooled else (2, 3)
@@ -123,11 +124,12 @@ def binary_cross_entropy_with_logits(logits, target, weight=None, reduction="mea
     target : ndarray, shape of logits
         Probabilities of the positive class in [0, 1]; bool and integer masks are converted.
     weight : ndarray or sequence, optional
-        Factor of each element: an array that broadcasts against logits (pixel weights), or C numbers, one a class.
+        Factor of each element: an array that broadcasts against logits (pixel weights), or one number for each class.
     reduction : {"mean", "sum"}
         "mean" divides by the number of elements (not by the sum of the weights), as PyTorch does.
     pos_weight : float or sequence of C floats, optional
-        Factor of the positive part of each class; > 1 trades precision for recall.
+        Factor of the loss where the target is positive, one number or one for each class. Above 1, it raises recall
+        and lowers precision.
 
     Returns
     -------
@@ -154,7 +156,7 @@ def cross_entropy(logits, target, weight=None, ignore_index=None):
     weight : sequence of C floats, optional
         Factor of each class; the mean is weighted: Σ weight[t] l / Σ weight[t], as in PyTorch.
     ignore_index : int, optional
-        Pixels with this class count neither in the sum nor in the mean. If that is all of them the loss is 0.
+        Pixels of this class are left out of the mean. If no other pixels are there, the loss is 0.
 
     Returns
     -------
@@ -176,17 +178,16 @@ def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=Fal
     target : ndarray
         Shape of logits (bool or 0/1), or class numbers (N, H, W) with activation="softmax".
     activation : {"sigmoid", "softmax"}
-        How logits become probabilities: independent classes, or classes that exclude each other.
+        How logits become probabilities: "sigmoid" for independent classes, "softmax" if classes exclude each other.
     weight : sequence of C floats, optional
         Relative weight of each class in the mean.
     pooled : bool
-        Sum over the pixels of the whole batch instead of each image by itself.
+        Compute D over the pixels of the whole batch, not of each image by itself.
     smooth : float
         s in the equation; keeps the gradient finite where both masks are small.
     empty : {"smooth", "ignore"}
-        What an image without a single pixel of a class says about it. "smooth": the formula stands, D = s / (Σ p + s),
-        which asks for no false positives. "ignore": that pair of image and class is left out of the mean; where
-        nothing is left the loss is 0.
+        What to do if an image has no pixel of a class. "smooth": use the equation, D = s / (Σ p + s), which punishes
+        false positives. "ignore": leave this image and class out of the mean; if nothing is left, the loss is 0.
 
     Returns
     -------
@@ -198,11 +199,11 @@ def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=Fal
 def dice_bce_with_logits(
     logits, target, dice_weight=1.0, bce_weight=1.0, weight=None, pooled=False, smooth=1.0, empty="smooth"
 ):
-    """Weighted sum of negative soft Dice and binary cross-entropy: bce_weight · BCE - dice_weight · D.
+    """Return bce_weight · BCE - dice_weight · D, with binary cross-entropy and soft Dice.
 
     The loss of Gadosey et al. (2020, Section 3.5) for brain tumours. It can be negative: its lowest value is
     -dice_weight. Parameters as in `soft_dice_loss` (activation "sigmoid") and `binary_cross_entropy_with_logits`;
-    `weight` holds one factor a class and is used in both parts.
+    `weight` holds one factor for each class and is used in both parts.
 
     Returns
     -------
@@ -220,14 +221,15 @@ def dice_and_cross_entropy(dice_weight=1.0, ce_weight=1.0, class_weights=None):
     Parameters
     ----------
     dice_weight, ce_weight : float
-        The paper does not give its own.
+        The paper does not give its weights.
     class_weights : sequence of float, optional
-        Of the classes, in both parts; for several classes the background has no part in Dice unless this says so.
+        One factor for each of several classes, used in both parts. Without it, class 0, the background, is left out of
+        Dice.
 
     Returns
     -------
     callable
-        ``loss(logits, y)``: of several classes, with y (N, H, W) class numbers; or of one, with y (N, 1, H, W).
+        ``loss(logits, y)``: y holds class numbers (N, H, W) for several classes, and is (N, 1, H, W) for one.
     """
 
     def loss(logits, y):
@@ -263,7 +265,9 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
     if empty == "ignore":
         share = share * (t.sum(axis=(0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
     total, xp = share.sum(), xp_of(z)
-    some = total > 0  # asked on the device: to wait for the answer would hold up the GPU
+    # If nothing is left to average, every share is 0, and the mean of D counts as 1, a constant. `where`, not `if`:
+    # `if` would have to wait for the GPU.
+    some = total > 0
     share = xp.where(some, share / xp.where(some, total, 1).astype(z.dtype), share)
-    nothing = (~some).astype(z.dtype)  # with nothing left to average, D counts as 1 with no gradient
-    return SoftDice(t, z.dtype.type(smooth), pooled, share, nothing)(p)
+    constant = (~some).astype(z.dtype)
+    return SoftDice(t, z.dtype.type(smooth), pooled, share, constant)(p)

@@ -1,14 +1,14 @@
-r"""Max and average pooling.
+"""Max and average pooling.
 
-Over the taps (u, v) of the window at output (i, j), X the padded input (with -∞ for max, 0 for average):
+Over the taps (u, v) of the window of output (i, j), with X the input, padded with -∞ (max) or 0 (average):
 
     max       y[n,c,i,j] = max_{u,v} X[n,c,i·sh+u,j·sw+v]
-              gX at the tap that won += gy[n,c,i,j]              (first in row-major order where several tie)
+              gX[n,c,i·sh+u,j·sw+v] += gy[n,c,i,j]              for the first tap with that value
     average   y[n,c,i,j] = sum_{u,v} X[n,c,i·sh+u,j·sw+v] / (KH·KW)
               gX[n,c,i·sh+u,j·sw+v] += gy[n,c,i,j] / (KH·KW)    for every tap
 
-Kept for backward: the number of the winning tap, one byte an output (max); nothing (average).
-Padded zeros count in the average, as in PyTorch's default.
+For backward, max pooling keeps the number u·KW + v of the tap with the largest value, one byte for each output; average
+pooling keeps nothing. Padded zeros count in the average, as they do in PyTorch by default.
 
 Shapes: x (N, C, H, W), y (N, C, OH, OW).
 """
@@ -19,13 +19,13 @@ from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair, resolve, taps
 
-# Channel c of the result depends on channel c of the arguments alone.
+# In these functions channel c of the result depends only on channel c of the arguments.
 BY_CHANNEL = ("max_forward", "max_grad_x", "avg_forward", "avg_grad_x")
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def max_forward(x, kernel, stride, pads, out):
-    """Largest value of each window, and which tap it was (uint8): two arrays (N, C, OH, OW)."""
+    """Return the largest value of each window and the number of its tap (uint8): two arrays (N, C, OH, OW)."""
     xp, X = xp_of(x), pad2d(x, pads, value=-np.inf)
     y, winner = None, xp.zeros((*x.shape[:2], *out), np.uint8)
     for tap, (_, _, window) in enumerate(taps(X, kernel, out, stride)):
@@ -33,14 +33,14 @@ def max_forward(x, kernel, stride, pads, out):
             y = window.copy()
         else:
             larger = window > y
-            larger |= window != window  # NaN wins, so that it is seen and not lost
+            larger |= window != window  # NaN counts as largest, as it does for maximum: it must not disappear
             xp.maximum(y, window, out=y)
-            xp.maximum(winner, np.uint8(tap) * larger, out=winner)  # taps come in growing order
+            xp.maximum(winner, np.uint8(tap) * larger, out=winner)  # the tap where `larger`; taps grow, so max keeps it
     return y, winner
 
 
 def max_grad_x(gy, winner, x_shape, kernel, stride, pads):
-    """Gradient of the input: gy goes to the tap that won."""
+    """Gradient of the input: gy is added at the tap that won."""
     gX = pad2d(xp_of(gy).zeros(x_shape, gy.dtype), pads)
     for tap, (_, _, window) in enumerate(taps(gX, kernel, gy.shape[2:], stride)):
         window += gy * (winner == tap)  # a view: writes into gX
@@ -48,7 +48,7 @@ def max_grad_x(gy, winner, x_shape, kernel, stride, pads):
 
 
 def avg_forward(x, kernel, stride, pads, out):
-    """Mean of each window, (N, C, OH, OW)."""
+    """Return the mean of each window, (N, C, OH, OW)."""
     y = xp_of(x).zeros((*x.shape[:2], *out), x.dtype)
     for _, _, window in taps(pad2d(x, pads), kernel, out, stride):
         y += window
@@ -57,7 +57,7 @@ def avg_forward(x, kernel, stride, pads, out):
 
 
 def avg_grad_x(gy, x_shape, kernel, stride, pads):
-    """Gradient of the input: every tap gets its share."""
+    """Gradient of the input: gy / (KH·KW) is added at every tap."""
     gX = pad2d(xp_of(gy).zeros(x_shape, gy.dtype), pads)
     share = gy / (kernel[0] * kernel[1])
     for _, _, window in taps(gX, kernel, gy.shape[2:], stride):

@@ -1,15 +1,15 @@
-r"""Depthwise separable convolution as one op, with what stands around it in a network.
+"""Depthwise separable convolution as one op, with the concatenation and upsampling before it and the ReLU after it.
 
-With X = concat(x_0, x_1, …), upsampled (nearest) by a factor if asked to, in plain steps:
+With X = concat(x_0, x_1, …), upsampled (nearest) by a factor if that is above 1, in plain steps:
 
-    D = depthwise(X, wd)        d[c] = X[c] * wd[c]                     one kernel a channel
-    Y = pointwise(D, wp) + b    y[k] = sum_c wp[k,c] d[c] + b[k]        one linear map a pixel
-    Y = max(Y, 0)               if the activation is "relu"
+    d = depthwise(X, wd)        d[n,c,i,j] = sum_{u,v} X[n,c,i·sh+u,j·sw+v] * wd[c,u,v]
+    y = pointwise(d, wp) + b    y[n,k,i,j] = sum_c wp[k,c] * d[n,c,i,j] + b[k]
+    y = max(y, 0)               if the activation is "relu"
 
-and backward the same steps in the other order, with gy = 0 where the ReLU gave 0. The maths below *is* this
-composition. D is not kept for the backward pass but computed again. fast/cpu/separable_conv.py computes D a few rows at
-a time, multiplies them while they are in cache, and writes neither X nor D to memory; fast/gpu/separable_conv.py writes
-D, but not X.
+The backward pass takes the same steps in reverse order, with gy = 0 where the ReLU gave 0. The code below is these
+steps. The backward pass does not keep d but computes it again. fast/cpu/separable_conv.py computes a few rows of d at a
+time, multiplies them while they are in cache, and writes neither X nor d to memory; fast/gpu/separable_conv.py writes
+d, but not X.
 
 Shapes: x_k (N, C_k, H, W), C = sum of C_k, wd (C, KH, KW), wp (K, C), b (K,), y (N, K, OH, OW).
 """
@@ -37,7 +37,7 @@ def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
 
 
 def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
-    """Gradients of wd, wp, b, and a tuple of those of the xs."""
+    """Return the gradients of wd, wp and b, and a tuple with those of the xs."""
     if relu:
         gy = relu_grad(gy, y)
     X = join(xs, factor)
@@ -50,7 +50,7 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
 
 
 def halves(X, wd):
-    """Return what computes the depthwise and the pointwise convolution of arrays like X."""
+    """Return the modules that compute the depthwise and the pointwise convolution of arrays like X."""
     return kernels(DepthwiseConv2d.__module__, X, wd), kernels(PointwiseConv2d.__module__, X, wd)
 
 
@@ -63,10 +63,8 @@ class SeparableConv2d(HalfFunction):
 
     def forward(self, wd, wp, b, *xs):
         if wd.ndim != 3 or wp.ndim != 2 or len(wd) != wp.shape[1]:
-            raise ValueError(
-                f"separable_conv2d takes wd of shape (C, KH, KW) and wp of shape (K, C), but got {wd.shape} and "
-                f"{wp.shape}."
-            )
+            found = f"{wd.shape} and {wp.shape}"
+            raise ValueError(f"separable_conv2d takes wd of shape (C, KH, KW) and wp of shape (K, C), but got {found}.")
         check_shape("separable_conv2d", "b", b, (len(wp),))
         shape = check_joined("separable_conv2d", xs, len(wd), self.factor, self.activation)
         stride, pads, out = resolve(shape, wd.shape[1:], self.stride, self.padding)
@@ -88,7 +86,7 @@ def separable_conv2d(x, w_depthwise, w_pointwise, b=None, stride=1, padding=0, u
     Parameters
     ----------
     x : Tensor or ndarray, shape (N, C, H, W), or a list of them
-        A list is joined along the channels, as by `concat`.
+        The arrays in a list are joined along the channels, as by `concat`.
     w_depthwise : Tensor or ndarray, shape (C, KH, KW)
     w_pointwise : Tensor or ndarray, shape (K, C)
     b : Tensor or ndarray, shape (K,), optional
@@ -96,13 +94,12 @@ def separable_conv2d(x, w_depthwise, w_pointwise, b=None, stride=1, padding=0, u
     padding : int, pair, ((top, bottom), (left, right)), "valid" or "same"
         See `tinyseg.ops.window.resolve`.
     upsample : int
-        Repeat every pixel of x that many times along both axes before the convolution.
+        Repeat each pixel of x this many times along both axes before the convolution.
     activation : {None, "relu"}
 
     Returns
     -------
     Tensor, shape (N, K, OH, OW), x's dtype
     """
-    xs = as_list(x)
     b = bias_or_zeros(b, w_pointwise)
-    return SeparableConv2d(stride, padding, upsample, activation)(w_depthwise, w_pointwise, b, *xs)
+    return SeparableConv2d(stride, padding, upsample, activation)(w_depthwise, w_pointwise, b, *as_list(x))

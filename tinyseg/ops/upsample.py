@@ -1,13 +1,13 @@
-r"""Upsampling by a whole factor (fh, fw): nearest and bilinear.
+"""Upsampling by a whole factor (fh, fw): nearest and bilinear.
 
     nearest    y[n,c,i,j] = x[n,c,i//fh,j//fw]
-               gx[n,c,r,q] = sum of gy over the fh x fw block that pixel (r, q) became
+               gx[n,c,r,q] = sum_{u<fh,v<fw} gy[n,c,r·fh+u,q·fw+v]
 
-    bilinear   Y = A X Bᵀ for every plane, A (fh·H, H) and B (fw·W, W) the interpolation matrices of the two axes
+    bilinear   Y = A X Bᵀ for every plane, with the interpolation matrices A (fh·H, H) and B (fw·W, W) of the two axes
                GX = Aᵀ GY B
 
-Row i of A holds the two weights of output i: its centre lies at (i + ½)/fh - ½ in input pixels, and positions
-outside are clamped to the border (PyTorch's align_corners=False; Keras and scikit-image alike).
+Row i of A holds the two weights of output i. The centre of output i is at (i + ½)/fh - ½ in input pixels; positions
+outside the image are moved to its border (as with PyTorch's align_corners=False, and as in Keras and scikit-image).
 
 Shapes: x (N, C, H, W), y (N, C, fh·H, fw·W).
 """
@@ -18,7 +18,7 @@ from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw, pair
 
-# Channel c of the result depends on channel c of the arguments alone.
+# In these functions channel c of the result depends only on channel c of the arguments.
 BY_CHANNEL = ("nearest_forward", "nearest_grad_x")
 
 
@@ -51,14 +51,14 @@ def bilinear_forward(x, factor):
 
 
 def bilinear_grad_x(gy, factor):
-    """The transposed maps: Aᵀ GY B."""
+    """Apply the transposed matrices: Aᵀ GY B."""
     size = tuple(n // f for n, f in zip(gy.shape[2:], factor, strict=True))
     xp, (A, B) = xp_of(gy), interpolation_matrices(gy, size, factor)
     return xp.matmul(xp.matmul(A.T, gy), B)
 
 
 def interpolation_matrices(like, size, factor):
-    """A (fh·H, H) and B (fw·W, W), with `like`'s dtype and device."""
+    """Return A (fh·H, H) and B (fw·W, W), with `like`'s dtype and device."""
     return tuple(xp_of(like).asarray(_matrix(n, f), like.dtype) for n, f in zip(size, factor, strict=True))
 
 

@@ -1,23 +1,23 @@
-r"""Weight standardization: train v, convolve with w = v shifted and scaled to mean 0 and deviation 1.
+"""Weight standardization: v is trained; the convolution uses w, v shifted and scaled to mean 0 and deviation 1.
 
-Over a set of m weights with mean μ and (biased) standard deviation σ (Qiao et al. 2019; Gadosey et al. 2020, Eq. 5):
+Over a set of weights with mean μ and (biased) standard deviation σ (Qiao et al. 2019; Gadosey et al. 2020, Eq. 5):
 
     forward   w_i  = a (v_i - μ) / (σ + ε)
     grad_v    gv_i = a (gw_i - mean(gw)) / (σ + ε)  -  w_i mean(gw · w) / (a σ)
 
-The second term is dσ/dv: what the gradient would do to the scale is taken out, as the first term takes out the
-mean. Where σ = 0 all w are 0 and that term is 0.
+The second term comes from dσ/dv: it removes the part of the gradient that would only scale v, as mean(gw) removes the
+part that would only shift it. Where σ = 0, all w are 0 and this term is 0.
 
-The set is what Eq. 5 leaves open, and for depthwise kernels (C, KH, KW) it decides whether a network learns:
+Eq. 5 does not say which weights form a set. For depthwise kernels (C, KH, KW) this decides whether a network learns:
 
-    per="filter"   each filter w[c] by itself: every filter sums to zero, sees edges and no level
-    per="layer"    all weights of the layer together, as the usual Keras code does to a kernel (KH, KW, C, 1);
-                   single filters keep their level
+    per="filter"   each filter v[c] is a set: every filter then sums to 0, and constant areas give 0
+    per="layer"    all weights of the layer are one set, as in the usual Keras code for a kernel (KH, KW, C, 1);
+                   the sums of single filters still differ from 0
 
-The optional gain a = 1/√(fan-in), fan-in = weights per filter, keeps the scale of what comes out of the
-convolution near that of what goes in (a = 1 without it).
+The optional gain a = 1/√(fan-in), where fan-in is the number of weights per filter, keeps the output of the convolution
+about as large as its input. Without it a = 1.
 
-Shapes: v and w alike, filters along the first axis: (C, KH, KW), (K, C) or (K, C, KH, KW).
+Shapes: v and w (C, KH, KW), (K, C) or (K, C, KH, KW), with the filters along the first axis.
 """
 
 import math
@@ -28,18 +28,17 @@ from tinyseg.backend.half import HalfFunction
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def forward(v, axes, eps, a):
-    """Standardize over `axes`: returns w and σ (σ with the reduced axes kept as 1)."""
+    """Standardize over `axes`: return w, and σ with these axes kept as 1."""
     centred = v - v.mean(axis=axes, keepdims=True)
     std = xp_of(v).sqrt((centred * centred).mean(axis=axes, keepdims=True))
     return a * centred / (std + eps), std
 
 
 def grad_v(gw, w, std, axes, eps, a):
-    """Gradient of the trained weights, from the standardized ones and σ."""
-    xp = xp_of(gw)
-    toward_scale = w * (gw * w).mean(axis=axes, keepdims=True)
-    toward_scale /= a * xp.where(std > 0, std, 1)  # w = 0 where std = 0
-    return a * (gw - gw.mean(axis=axes, keepdims=True)) / (std + eps) - toward_scale
+    """Gradient of the trained weights v, from the standardized ones w and σ."""
+    scaling = w * (gw * w).mean(axis=axes, keepdims=True)
+    scaling /= a * xp_of(gw).where(std > 0, std, 1)  # w = 0 where std = 0
+    return a * (gw - gw.mean(axis=axes, keepdims=True)) / (std + eps) - scaling
 
 
 # ----- the node of the graph -------------------------------------------------
@@ -51,9 +50,7 @@ class WeightStandardization(HalfFunction):
 
     def forward(self, v):
         if v.ndim < 2:
-            raise ValueError(
-                f"weight_standardization takes weights with filters along axis 0, but got shape {v.shape}."
-            )
+            raise ValueError(f"weight_standardization takes weights with filters along axis 0, but got {v.shape}.")
         a = 1 / math.sqrt(v[0].size) if self.gain else 1.0
         self.args = tuple(range(0 if self.per == "layer" else 1, v.ndim)), self.eps, a
         w, std = kernels(__name__, v).forward(v, *self.args)
