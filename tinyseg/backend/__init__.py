@@ -17,20 +17,6 @@ from tinyseg.backend.devices import (
 )
 
 __all__ = [
-    "config",
-    "device_name",
-    "device_of",
-    "fast",
-    "is_out_of_memory",
-    "kernels",
-    "kernels_in_use",
-    "need_fast",
-    "parse_device",
-    "set_up_gpu",
-    "synchronize",
-    "to_device",
-    "to_numpy",
-    "using",
-    "versions",
-    "xp_of",
-]
+    "config", "device_name", "device_of", "fast", "is_out_of_memory", "kernels", "kernels_in_use", "need_fast",
+    "parse_device", "set_up_gpu", "synchronize", "to_device", "to_numpy", "using", "versions", "xp_of",
+]  # fmt: skip

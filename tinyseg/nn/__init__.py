@@ -17,20 +17,6 @@ from tinyseg.nn.layers import (
 from tinyseg.nn.module import Module, Parameter, Sequential, watch
 
 __all__ = [
-    "BatchNorm2d",
-    "Conv2d",
-    "ConvTranspose2d",
-    "DepthwiseConv2d",
-    "Dropout",
-    "GroupNorm",
-    "MaxPool2d",
-    "Module",
-    "Parameter",
-    "PointwiseConv2d",
-    "ReLU",
-    "SeparableConv2d",
-    "Sequential",
-    "Upsample",
-    "he_normal",
-    "watch",
-]
+    "BatchNorm2d", "Conv2d", "ConvTranspose2d", "DepthwiseConv2d", "Dropout", "GroupNorm", "MaxPool2d", "Module",
+    "Parameter", "PointwiseConv2d", "ReLU", "SeparableConv2d", "Sequential", "Upsample", "he_normal", "watch",
+]  # fmt: skip

@@ -1,10 +1,11 @@
-r"""How weights start.
+"""The weights at the start of training.
 
 A convolution sums `fan_in` products. If the inputs have mean square 1 and the weights mean 0 and variance g / fan_in,
-the outputs have mean square g. ReLU halves it, so g = 2 keeps the scale through convolution + ReLU (He et al. 2015);
-where no ReLU follows (depthwise before pointwise, the last layer), g = 1 does.
+the outputs have mean square g. ReLU halves it, so g = 2 keeps the scale through convolution and ReLU (He et al. 2015).
+If no ReLU follows (depthwise before pointwise, the last layer), g = 1 keeps it.
 
-As in Keras' `he_normal`, the normal distribution is cut at two deviations and widened to make up for it.
+As in Keras' `he_normal`, the normal distribution is cut at two standard deviations, and then widened, because cutting
+makes its standard deviation smaller.
 """
 
 import math
@@ -24,10 +25,10 @@ def he_normal(rng, shape, fan_in, gain=2.0):
     shape : tuple of int
     fan_in : int
         Number of products summed for one output value: KH·KW·C for a standard convolution, C for a pointwise one
-        and KH·KW for a depthwise one. (Keras takes KH·KW·C there too, so its depthwise kernels start √C times
-        too small.)
+        and KH·KW for a depthwise one. (Keras takes KH·KW·C for a depthwise one too: its kernels start √C times too
+        small.)
     gain : float
-        2 where a ReLU follows, 1 where none does.
+        g: 2 if a ReLU follows, otherwise 1.
 
     Returns
     -------

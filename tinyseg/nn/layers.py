@@ -1,7 +1,7 @@
-"""Layers: parameters, how they start, and a call to one op.
+"""Layers: each creates its parameters and calls one op.
 
-`rng` is a numpy.random.Generator or a seed (None: seed 0). Give the layers of one network the same
-generator, so that each gets its own numbers.
+`rng` is a numpy.random.Generator or a seed (None: seed 0). Give all layers of one network the same generator, so that
+each draws different numbers.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from tinyseg.ops.window import pair
 
 
 def as_rng(rng):
-    """Return a numpy.random.Generator: `rng` itself, or one seeded with it (None: 0)."""
+    """Return a numpy.random.Generator: `rng` itself, or one with the seed `rng` (None: 0)."""
     return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(0 if rng is None else rng)
 
 
@@ -22,7 +22,7 @@ def _zeros(n):
 
 
 def _around(layer):
-    """Say what a convolution does before and after."""
+    """Describe the upsampling before a convolution and the activation after it, for its repr."""
     upsample = f", upsample={layer.upsample}" if layer.upsample > 1 else ""
     return upsample + (f", {layer.activation}" if layer.activation else "")
 
@@ -41,11 +41,11 @@ class Conv2d(Module):
     bias : bool
     rng : numpy.random.Generator or int, optional
     gain : float
-        Variance of the output at the start; 2 where a ReLU follows.
+        Mean square of the output at the start of training, see `tinyseg.nn.init`: 2 if a ReLU follows.
     upsample : int
-        Factor by which the input is enlarged (nearest) before it is convolved.
+        Factor by which the input is enlarged (nearest) before the convolution.
     activation : {None, "relu"}
-        What the output goes through.
+        Applied to the output.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Conv2d(Module):
 
 
 class DepthwiseConv2d(Module):
-    """One kernel a channel, weight (C, KH, KW); optionally weight-standardized.
+    """Depthwise convolution, weight (C, KH, KW); see `tinyseg.ops.depthwise_conv2d`.
 
     Parameters
     ----------
@@ -96,7 +96,7 @@ class DepthwiseConv2d(Module):
         self.bias = _zeros(channels) if bias else None
 
     def kernel(self):
-        """Return the weights that are convolved with: standardized, if they are to be."""
+        """Return the weights for the convolution: standardized if `ws` is set."""
         return ops.weight_standardization(self.weight, self.ws, self.ws_gain) if self.ws else self.weight
 
     def forward(self, x):
@@ -110,7 +110,7 @@ class DepthwiseConv2d(Module):
 
 
 class PointwiseConv2d(Module):
-    """1 x 1 convolution, weight (K, C); see `tinyseg.ops.pointwise_conv2d`. Parameters as `Conv2d`."""
+    """1 x 1 convolution, weight (K, C); see `tinyseg.ops.pointwise_conv2d`. Parameters as in `Conv2d`."""
 
     def __init__(self, in_channels, out_channels, bias=True, rng=None, gain=2.0):
         self.weight = Parameter(he_normal(as_rng(rng), (out_channels, in_channels), in_channels, gain))
@@ -125,25 +125,16 @@ class PointwiseConv2d(Module):
 
 
 class SeparableConv2d(Module):
-    """Depthwise, then pointwise convolution: what SD-UNet puts in the place of a standard one.
+    """Depthwise, then pointwise convolution, as one op: SD-UNet uses it instead of a standard convolution.
 
-    The depthwise half has no bias (the pointwise one's would absorb it) and nothing stands between the two; both are
-    computed as one op, `tinyseg.ops.separable_conv2d`. Parameters as `Conv2d` and `DepthwiseConv2d`.
+    The depthwise part has no bias: the pointwise bias can do the same. See `tinyseg.ops.separable_conv2d`. Parameters
+    as in `Conv2d` and `DepthwiseConv2d`.
     """
 
     def __init__(
-        self,
-        in_channels,
-        out_channels,
-        kernel_size,
-        stride=1,
-        padding=0,
-        ws=None,
-        ws_gain=True,
-        rng=None,
-        upsample=1,
-        activation=None,
-    ):
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, ws=None, ws_gain=True, rng=None,
+        upsample=1, activation=None,
+    ):  # fmt: skip
         rng = as_rng(rng)
         self.upsample, self.activation = upsample, activation
         self.depthwise = DepthwiseConv2d(in_channels, kernel_size, stride, padding, ws=ws, ws_gain=ws_gain, rng=rng)
@@ -161,13 +152,13 @@ class SeparableConv2d(Module):
 
 
 class ConvTranspose2d(Module):
-    """Transposed convolution, weight (C, K, KH, KW); see `tinyseg.ops.conv_transpose2d`. Parameters as `Conv2d`."""
+    """Transposed convolution, weight (C, K, KH, KW); see `tinyseg.ops.conv_transpose2d`. Parameters as in `Conv2d`."""
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, gain=2.0):
         KH, KW = pair(kernel_size, "kernel_size")
         sh, sw = pair(stride, "stride")
         self.stride, self.padding = stride, padding
-        fan_in = max(1, in_channels * KH * KW // (sh * sw))  # taps of the kernel that meet one output pixel
+        fan_in = max(1, in_channels * KH * KW // (sh * sw))  # products that are added to one output value, on average
         self.weight = Parameter(he_normal(as_rng(rng), (in_channels, out_channels, KH, KW), fan_in, gain))
         self.bias = _zeros(out_channels) if bias else None
 
@@ -206,26 +197,18 @@ class BatchNorm2d(Module):
         self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
 
     def forward(self, x):
-        return ops.batch_norm(
-            x,
-            self.running_mean,
-            self.running_var,
-            self.weight,
-            self.bias,
-            self.training,
-            self.momentum,
-            self.eps,
-        )
+        running = self.running_mean, self.running_var
+        return ops.batch_norm(x, *running, self.weight, self.bias, self.training, self.momentum, self.eps)
 
     def extra_repr(self):
         return f"{self.weight.size}, momentum={self.momentum}"
 
 
 class Dropout(Module):
-    """Dropout with a mask of its own every call; see `tinyseg.ops.dropout`.
+    """Dropout with a new mask in every call; see `tinyseg.ops.dropout`.
 
-    The mask depends on `counter` = (seed, number of calls so far) alone. It is saved with the weights, so that a
-    resumed run draws the masks that the uninterrupted one would have drawn.
+    The mask depends only on `counter` = (seed, number of calls so far), which is saved with the weights: a resumed run
+    draws the masks that the run would have drawn without the interruption.
 
     Parameters
     ----------
@@ -234,7 +217,7 @@ class Dropout(Module):
     channelwise : bool
         Drop whole channels (`dropout2d`).
     rng : numpy.random.Generator or int, optional
-        Where the seed is drawn from.
+        Draws the seed.
     """
 
     buffers = ("counter",)

@@ -1,6 +1,7 @@
-"""Module: a tree of layers. Parameters are found by looking at the attributes; there is no registration."""
+"""Module: a tree of layers. Parameters are found among the attributes; nothing has to be registered."""
 
 import contextlib
+import textwrap
 
 import numpy as np
 
@@ -18,8 +19,8 @@ class Parameter(Tensor):
 class Module:
     """A layer or a network: attributes that are Parameters, Modules or lists of Modules make up its tree.
 
-    A subclass writes ``forward``; it is called through the module itself, ``model(x)``.
-    `buffers` names the attributes that are saved with the weights but not trained (arrays).
+    A subclass writes ``forward``; the user calls the module, ``model(x)``. `buffers` names the attributes that are
+    arrays which are saved with the weights but not trained.
     """
 
     training = True
@@ -38,7 +39,7 @@ class Module:
 
     # ----- the tree ------------------------------------------------------------
     def named_children(self):
-        """Yield (name, module) for every module held directly, in order of definition."""
+        """Yield (name, module) for every module among the attributes, in order of definition."""
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
@@ -48,7 +49,7 @@ class Module:
                         yield f"{name}.{i}", item
 
     def named_modules(self, prefix="", seen=None):
-        """Yield (dotted name, module) for this module and everything below it; a shared module once."""
+        """Yield (dotted name, module) for this module and all modules below it; a shared module once."""
         seen = set() if seen is None else seen
         if id(self) in seen:
             return
@@ -76,7 +77,7 @@ class Module:
 
     # ----- state ---------------------------------------------------------------
     def state_dict(self):
-        """Return {dotted name: NumPy array} of parameters and buffers (on the CPU these are the model's own arrays)."""
+        """Return {dotted name: NumPy array} of parameters and buffers. On the CPU these are the model's own arrays."""
         return {name: to_numpy(getattr(*where)) for name, where in self.slots().items()}
 
     def load_state_dict(self, state):
@@ -95,17 +96,14 @@ class Module:
                 problems.append(f"{name}: the model has {getattr(*where).shape}, the state {state[name].shape}")
         if problems:
             more = f" (and {len(problems) - 6} more)" if len(problems) > 6 else ""
-            raise ValueError(
-                "These weights are for another model; build it with the same name and options. "
-                + "; ".join(problems[:6])
-                + more
-            )
+            mend = "These weights are for another model; build it with the same name and options"
+            raise ValueError(f"{mend}. {'; '.join(problems[:6])}{more}")
         for name, where in slots.items():
             array = getattr(*where)
             array[...] = to_device(np.asarray(state[name], array.dtype), device_of(array))
 
     def slots(self):
-        """Map each dotted name to (holder, attribute) of an array that belongs to the state."""
+        """Return {dotted name: (holder, attribute)} of the arrays that belong to the state."""
         slots = {name: (p, "data") for name, p in self.named_parameters()}
         for module_name, module in self.named_modules():
             for buffer in module.buffers:
@@ -114,34 +112,30 @@ class Module:
 
     # ----- switches --------------------------------------------------------------
     def train(self, mode=True):
-        """Switch dropout and batch statistics on (`mode` False: off), everywhere below; returns self."""
+        """Switch dropout and batch statistics on (`mode` False: off) in all modules of the tree; return self."""
         for _, module in self.named_modules():
             module.training = mode
         return self
 
     def eval(self):
-        """Switch to evaluation: no dropout, running statistics; returns self."""
+        """Switch to evaluation: no dropout, running statistics; return self."""
         return self.train(False)
 
     def to(self, device):
-        """Move parameters and floating-point buffers to "cpu" or "gpu"; returns self. Counters stay on the host."""
-        for p in self.parameters():
-            p.data, p.grad = to_device(p.data, device), None
-        for _, module in self.named_modules():
-            for name in module.buffers:
-                array = getattr(module, name)
-                if array.dtype.kind == "f":
-                    setattr(module, name, to_device(array, device))
-        return self
+        """Move parameters and floating-point buffers to "cpu" or "gpu"; return self. Counters stay on the CPU."""
+        return self._convert(lambda array: to_device(array, device))
 
     def astype(self, dtype):
-        """Convert all parameters and floating-point buffers to float32 or float64; returns self."""
-        for p in self.parameters():
-            p.data, p.grad = p.data.astype(dtype), None
-        for _, module in self.named_modules():
-            for name in module.buffers:
-                if getattr(module, name).dtype.kind == "f":
-                    setattr(module, name, getattr(module, name).astype(dtype))
+        """Convert all parameters and floating-point buffers to float32 or float64; return self."""
+        return self._convert(lambda array: array.astype(dtype))
+
+    def _convert(self, function):
+        """Apply `function` to all parameters and floating-point buffers, and forget the gradients."""
+        for holder, name in self.slots().values():
+            array = getattr(holder, name)
+            if array.dtype.kind == "f":
+                setattr(holder, name, function(array))
+        self.zero_grad()
         return self
 
     def zero_grad(self):
@@ -149,22 +143,21 @@ class Module:
         for p in self.parameters():
             p.grad = None
 
-    # ----- looks -----------------------------------------------------------------
+    # ----- text -----------------------------------------------------------------
     def extra_repr(self):
-        """Return what stands in the brackets of repr."""
+        """Return the text between the brackets of repr."""
         return ""
 
     def __repr__(self):
         children = list(self.named_children())
         if not children:
             return f"{type(self).__name__}({self.extra_repr()})"
-        lines = [f"({name}): {child!r}".replace("\n", "\n  ") for name, child in children]
-        head = f"{type(self).__name__}({self.extra_repr()}"
-        return head + "\n  " + "\n  ".join(lines) + "\n)"
+        lines = "\n".join(f"({name}): {child!r}" for name, child in children)
+        return f"{type(self).__name__}({self.extra_repr()}\n{textwrap.indent(lines, '  ')}\n)"
 
 
 class Sequential(Module):
-    """Modules applied one after the other."""
+    """Apply modules one after the other."""
 
     def __init__(self, *layers):
         self.layers = list(layers)
@@ -181,12 +174,12 @@ class Sequential(Module):
         return len(self.layers)
 
 
-_watchers = []
+_watchers = []  # pairs (watcher, before), see `watch`
 
 
 @contextlib.contextmanager
 def watch(watcher, before=lambda module: None):
-    """Call ``before(module)`` and ``watcher(module, output)`` around every module's forward (debugging, profiling)."""
+    """Call ``before(module)`` and ``watcher(module, output)`` before and after every forward (debugging, profiling)."""
     _watchers.append((watcher, before))
     try:
         yield
