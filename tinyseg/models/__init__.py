@@ -1,4 +1,4 @@
-"""The paper's six models by name (Gadosey et al. 2020, Table 1), how to build one, and how to add another."""
+"""The six models of the paper by name (Gadosey et al. 2020, Table 1), how to build one, and how to add another."""
 
 import inspect
 
@@ -16,7 +16,7 @@ MODELS = {
 
 
 def register(name, cls, **defaults):
-    """Make a network known by name to `build`, and so to checkpoints.
+    """Give a network a name, so that `build` and checkpoints know it.
 
     Parameters
     ----------
@@ -24,14 +24,14 @@ def register(name, cls, **defaults):
     cls : type
         A Module; ``cls(in_channels, num_classes, **options)`` makes it. Options need defaults that JSON can hold.
     **defaults
-        Options with another default than the class's own.
+        Options whose default differs from that of the class.
 
     Raises
     ------
     ValueError
-        If another network has that name.
+        If another network has this name.
     """
-    if MODELS.get(name, (cls, defaults)) != (cls, defaults):
+    if name in MODELS and MODELS[name] != (cls, defaults):
         raise ValueError(f"There is a model {name!r} already ({MODELS[name][0].__name__}): choose another name.")
     MODELS[name] = (cls, defaults)
 
@@ -52,8 +52,8 @@ def build(name, in_channels=1, num_classes=1, **options):
     Returns
     -------
     UNet
-        Or what was registered; with a `config` attribute, a dict of every option from which `build(**config)` makes
-        the same model again.
+        Or the registered class. Its attribute `config` is a dict of all options: `build(**config)` makes the same model
+        again.
 
     Raises
     ------
@@ -77,11 +77,11 @@ def build(name, in_channels=1, num_classes=1, **options):
 
 
 def _defaults(cls):
-    """Options of a model class and their defaults; what it hands on as **options, the class above it names."""
+    """Return the options of a model class with their defaults. If it takes **options, add those of its base class."""
     parameters = inspect.signature(cls).parameters.values()
-    given = {p.name: p.default for p in parameters if p.default is not p.empty}
-    above = _defaults(cls.__base__) if any(p.kind is p.VAR_KEYWORD for p in parameters) else {}
-    return above | {name: value for name, value in given.items() if name not in ("in_channels", "num_classes")}
+    inherited = _defaults(cls.__base__) if any(p.kind is p.VAR_KEYWORD for p in parameters) else {}
+    own = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return inherited | {name: value for name, value in own.items() if name not in ("in_channels", "num_classes")}
 
 
 __all__ = ["MODELS", "SDUNet", "UNet", "build", "register"]

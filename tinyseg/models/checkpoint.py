@@ -1,8 +1,8 @@
-"""Checkpoints: safetensors files with weights, optimizer and position in the run: enough to go on, or to predict.
+"""Checkpoints: safetensors files with the weights, the optimizer and the position in the run, to resume or to predict.
 
 A file holds arrays named ``model.<parameter>`` and ``optimizer.<state>``, and one JSON text in its metadata:
-``{"tinyseg": <format>, "model": {name and options for models.build}, …whatever the caller adds}``. Nothing
-is ever unpickled. Files are written beside their place, flushed to disk and renamed: what is there is whole.
+``{"tinyseg": <format>, "model": {name and options for models.build}, …whatever the caller adds}``. Nothing is ever
+unpickled. A file is written under another name, flushed to disk and then renamed, so a checkpoint is always complete.
 """
 
 import json
@@ -69,7 +69,7 @@ def load(path, device="cpu"):
 
 
 def restore(path, model, optimizer=None):
-    """Copy the state in a checkpoint into a model and an optimizer that are there already; returns the metadata."""
+    """Copy the state in a checkpoint into an existing model and optimizer; return the metadata."""
     arrays, meta = read(path)
     if getattr(model, "config", None) != meta["model"]:
         raise ValueError(f"{path} holds the model {meta['model']}, but this run builds {model.config}.")
@@ -94,14 +94,10 @@ def read(path):
             f"safetensors file ({error}). Use another checkpoint of the run, such as best.safetensors."
         ) from None
     if text is None:
-        raise ValueError(
-            f"{path} is a safetensors file, but not one of tinyseg's: it does not say which model to build."
-        )
+        raise ValueError(f"{path} is a safetensors file, but not one of tinyseg's: it does not name a model to build.")
     meta = json.loads(text)
     if meta["tinyseg"] > FORMAT:
-        raise ValueError(
-            f"{path} was written by a newer tinyseg (format {meta['tinyseg']}); update tinyseg to read it."
-        )
+        raise ValueError(f"{path} was written by a newer tinyseg (format {meta['tinyseg']}). Update tinyseg.")
     return arrays, meta
 
 

@@ -1,14 +1,14 @@
-r"""SD-UNet (Gadosey et al. 2020): U-Net stripped down with depthwise separable convolutions.
+"""SD-UNet (Gadosey et al. 2020): a smaller U-Net, with depthwise separable convolutions.
 
     SD-UNet block (Figure 5):  sep-conv - ReLU - sep-conv - ReLU - GroupNorm(32),  depthwise 3x3 kernels standardized
 
-Where the paper is silent or at odds with itself:
+Where the paper does not say something, or contradicts itself:
 
-- Encoder block 5 has *one* separable layer in the text (2.84M parameters in all) but Table 1 says 3.9M, which is two
-  (3.90M). Two is the default; `bottleneck_layers=1` is the text.
+- Encoder block 5 has *one* separable layer in the text, which gives 2.84M parameters in all. Table 1 says 3.9M, which
+  takes two (3.90M). Two is the default; `bottleneck_layers=1` is the text.
 - Encoder block 1 is one standard convolution, ReLU and GroupNorm: `stem_layers=1`. U-Net has two.
-- Equation 5 can standardize each filter or the whole layer. Per filter every kernel sums to zero, and the network
-  hardly learns; per layer, which is what the usual Keras code computes for a depthwise kernel, it does. The default
+- Equation 5 can standardize each filter or the whole layer. Per filter, every kernel sums to zero, and the network
+  hardly learns. Per layer, as the usual Keras code computes it for a depthwise kernel, the network learns. The default
   is ``ws="layer"``.
 """
 
@@ -22,11 +22,5 @@ class SDUNet(UNet):
         self, in_channels=1, num_classes=1, separable=True, norm="group", ws="layer", stem_layers=1, **options
     ):
         super().__init__(
-            in_channels,
-            num_classes,
-            separable=separable,
-            norm=norm,
-            ws=ws,
-            stem_layers=stem_layers,
-            **options,
+            in_channels, num_classes, separable=separable, norm=norm, ws=ws, stem_layers=stem_layers, **options
         )

@@ -1,4 +1,4 @@
-r"""U-Net (Ronneberger et al. 2015) as the paper under study measured it, and the variants of its ablation.
+"""U-Net (Ronneberger et al. 2015), as Gadosey et al. (2020) measured it, and the variants of their ablation.
 
     level   width      encoder                      decoder
       0       64   x - block ------------------------- concat - block - head - logits
@@ -7,12 +7,12 @@ r"""U-Net (Ronneberger et al. 2015) as the paper under study measured it, and th
       3      512             pool - block* - concat - block - up
       4     1024                pool - block* ------ up                 (* ends in dropout)
 
-block = conv3x3 - ReLU - conv3x3 - ReLU (- norm);  up = upsample x2, conv2x2, ReLU. Each convolution is one op with its
-ReLU, with the upsampling before it and the concatenation it reads.
+block = conv3x3 - ReLU - conv3x3 - ReLU (- norm);  up = upsample x2, conv2x2, ReLU. Each convolution is one op, together
+with its ReLU, and with the upsampling or concatenation before it.
 
-This is the 'same'-padded Keras U-Net from which all models of Gadosey et al. (2020, Table 1) descend: with
-head="paper" it has their 31,031,685 parameters. `separable=True` puts a depthwise separable convolution in the place
-of every 3x3 and 2x2 convolution but the first: 3,902,085 parameters.
+This is the Keras U-Net with 'same' padding from which all models of Gadosey et al. (2020, Table 1) are made: with
+head="paper" it has their 31,031,685 parameters. `separable=True` replaces every 3x3 and 2x2 convolution except the
+first by a depthwise separable one: 3,902,085 parameters.
 """
 
 import numpy as np
@@ -30,14 +30,14 @@ class UNet(nn.Module):
     width : int
         Channels at full resolution; doubled at every level. 64 in the paper.
     levels : int
-        Resolutions, the bottleneck included. 5 in the paper.
+        Number of resolutions, including the bottleneck. 5 in the paper.
     separable : bool
-        Depthwise separable convolutions everywhere but in the first layer.
+        Depthwise separable convolutions everywhere except in the first layer.
     norm : {None, "group", "batch"}
-        One normalization at the end of every block. The paper does not say where U-Net's belong; this is
-        where its SD-UNet block (Figure 5) has its own.
+        One normalization at the end of every block, as in the paper's SD-UNet block (Figure 5). The paper does not say
+        where U-Net has them.
     groups : int
-        Groups of "group"; fewer where that would leave fewer than two channels a group.
+        Groups of the group normalization; fewer if a group would have fewer than two channels, or not divide evenly.
     ws : {None, "layer", "filter"}
         Weight standardization of the depthwise 3x3 kernels (not of the 2x2 ones: the paper's Section 3.1).
     ws_gain : bool
@@ -46,11 +46,11 @@ class UNet(nn.Module):
         Probability at the end of the last two encoder levels. 0.5 in the paper.
     head : {"direct", "paper"}
         "direct": 1x1 convolution to the logits. "paper": conv3x3 to 2·num_classes channels, ReLU, 1x1 convolution.
-        The ReLU on so few channels can die, after which the output is constant for good.
+        The ReLU on so few channels can become 0 everywhere; the output is then constant and training cannot change it.
     stem_layers, bottleneck_layers : int
-        Convolutions in the first and in the last encoder block.
+        Number of convolutions in the first and in the last encoder block.
     seed : int
-        Of the initial weights and of the dropout masks.
+        For the initial weights and the dropout masks.
     """
 
     def __init__(
@@ -61,9 +61,7 @@ class UNet(nn.Module):
         _check_choice("ws", ws, (None, "layer", "filter"))
         _check_choice("head", head, ("direct", "paper"))
         if ws and not separable:
-            raise ValueError(
-                "ws standardizes depthwise kernels, and this U-Net has none: use separable=True or ws=None."
-            )
+            raise ValueError("ws standardizes depthwise kernels; this U-Net has none: use separable=True or ws=None.")
         if levels < 2 or min(stem_layers, bottleneck_layers) < 1:
             raise ValueError("A U-Net needs levels >= 2, stem_layers >= 1 and bottleneck_layers >= 1.")
         self.in_channels, self.num_classes = in_channels, num_classes
@@ -85,7 +83,7 @@ class UNet(nn.Module):
             block(c[level - 1] if level else in_channels, c[level], layers[level], first=level == 0)
             for level in range(levels)
         ]
-        self.drops = [nn.Dropout(dropout, rng=rng) for _ in range(min(2, levels))]  # of the last two levels
+        self.drops = [nn.Dropout(dropout, rng=rng) for _ in range(2)]  # of the last two levels
         self.decoder = [
             Up(conv(c[level + 1], c[level], 2, upsample=2), block(2 * c[level], c[level]))
             for level in reversed(range(levels - 1))
@@ -94,9 +92,8 @@ class UNet(nn.Module):
             self.head = nn.PointwiseConv2d(width, num_classes, rng=rng, gain=1.0)
         else:
             hidden = 2 * num_classes
-            self.head = nn.Sequential(
-                conv(width, hidden, 3), nn.PointwiseConv2d(hidden, num_classes, rng=rng, gain=1.0)
-            )
+            last = nn.PointwiseConv2d(hidden, num_classes, rng=rng, gain=1.0)
+            self.head = nn.Sequential(conv(width, hidden, 3), last)
 
     def forward(self, x):
         """Map images (N, in_channels, H, W) to logits (N, num_classes, H, W)."""
@@ -119,15 +116,19 @@ class UNet(nn.Module):
 
     @property
     def receptive_radius(self):
-        """No output depends on an input more than this many rows or columns away, but through a GroupNorm."""
+        """No output depends on an input more than this many rows or columns away, except through a GroupNorm."""
         reach, skips = 0, []
         for level, block in enumerate(self.encoder):
-            reach += 2 ** (level - 1) if level else 0  # pooling reads one pixel further
+            if level > 0:
+                reach += 2 ** (level - 1)  # pooling reads one pixel of the level above
             reach += len(block.convs) * 2**level
             skips.append(reach)
         for level in reversed(range(len(self.decoder))):
-            reach = max(reach + 2**level, skips[level]) + 2 * 2**level  # upsampling with its 2x2, and the block
-        return reach + 1 * isinstance(self.head, nn.Sequential)
+            reach = max(reach + 2**level, skips[level])  # the 2x2 convolution after upsampling; the skip
+            reach += 2 * 2**level  # the block
+        if isinstance(self.head, nn.Sequential):
+            reach += 1  # the 3x3 convolution of the head
+        return reach
 
     def check_input(self, shape):
         """Raise a ValueError unless images of this shape can go through the network."""
@@ -142,7 +143,7 @@ class UNet(nn.Module):
 
 
 class Block(nn.Module):
-    """Convolutions, each ending in its ReLU, then one norm (or none). Several inputs are joined by the first."""
+    """Convolutions, each with its ReLU, then one norm or none. The first convolution joins several inputs."""
 
     def __init__(self, convs, norm):
         self.convs, self.norm = convs, norm
@@ -155,7 +156,7 @@ class Block(nn.Module):
 
 
 class Up(nn.Module):
-    """Upsample and convolve 2x2, join with the encoder's features, and a block."""
+    """Upsample, convolve 2x2, join with the features of the encoder, and apply a block."""
 
     def __init__(self, conv, block):
         self.conv, self.block = conv, block
@@ -167,9 +168,12 @@ class Up(nn.Module):
 def _norm(kind, channels, groups):
     if kind == "batch":
         return nn.BatchNorm2d(channels)
-    if kind == "group":  # narrow levels: at least two channels a group, or each plane would lose its level
-        fitting = (g for g in range(min(groups, max(channels // 2, 1)), 0, -1) if channels % g == 0)
-        return nn.GroupNorm(next(fitting), channels)
+    if kind == "group":
+        # At least two channels in a group: alone, a channel would lose its mean and scale.
+        groups = min(groups, max(channels // 2, 1))
+        while groups > 1 and channels % groups:
+            groups -= 1
+        return nn.GroupNorm(groups, channels)
     return None
 
 
