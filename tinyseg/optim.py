@@ -1,28 +1,28 @@
-r"""Optimizers, learning-rate schedules and gradient clipping, with PyTorch's names.
+"""Optimizers, learning-rate schedules and gradient clipping, with PyTorch's names.
 
-With g the gradient, η the learning rate:
+With weights w, their gradient g and the learning rate η:
 
     SGD     v ← μ v + g,   w ← w - η v                                    (Nesterov: w ← w - η (g + μ v))
     Adam    m ← β₁ m + (1-β₁) g,   v ← β₂ v + (1-β₂) g²,
             w ← w - η m̂ / (√v̂ + ε),   m̂ = m / (1-β₁ᵗ),  v̂ = v / (1-β₂ᵗ)     (Kingma & Ba 2015)
     AdamW   w ← w - η λ w before the step of Adam                         (Loshchilov & Hutter 2019)
 
-`weight_decay` λ of SGD and Adam adds λ w to the gradient instead.
+λ is `weight_decay`. SGD and Adam add λ w to the gradient instead.
 """
 
 import math
 
 import numpy as np
 
-from tinyseg.backend import kernels, to_device, to_numpy, xp_of
+from tinyseg.backend import device_of, kernels, to_device, to_numpy, xp_of
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------------
 def adam(w, g, m, v, b1, b2, eps, rate, shrink):
-    """One step of Adam, in place, after w ← shrink·w.
+    """Take one step of Adam, in place, after w ← shrink·w.
 
-    m̂ and v̂ are m and v times a number each. In η m̂ / (√v̂ + ε) these numbers are moved out of the arrays,
-    into `eps` = ε √(1-β₂ᵗ) and `rate` = η √(1-β₂ᵗ) / (1-β₁ᵗ).
+    m̂ and v̂ are m and v, each divided by a number. Both numbers are put into `eps` = ε √(1-β₂ᵗ) and
+    `rate` = η √(1-β₂ᵗ) / (1-β₁ᵗ); then η m̂ / (√v̂ + ε) = rate · m / (√v + eps).
     """
     xp = xp_of(w)
     m += (1 - b1) * (g - m)
@@ -37,9 +37,9 @@ def adam(w, g, m, v, b1, b2, eps, rate, shrink):
 
 
 def adam_all(parameters, numbers):
-    """Step every (w, g, m, v), each with its kernels. On a GPU all are stepped by one launch.
+    """Call `adam` for each (w, g, m, v) of `parameters`. The namesake for the GPU does this in one launch.
 
-    ``numbers()`` returns b1, b2, eps, rate and shrink of the present step.
+    ``numbers()`` returns b1, b2, eps, rate and shrink of this step.
     """
     numbers = numbers()
     for arrays in parameters:
@@ -48,7 +48,7 @@ def adam_all(parameters, numbers):
 
 # ----- optimizers ----------------------------------------------------------------
 class Optimizer:
-    """Keeps one array per parameter for each name in `slots`, and a step counter; a subclass writes `update`."""
+    """Keep, for each name in `slots`, one array per parameter, and count the steps. A subclass writes `update`."""
 
     slots = ()
 
@@ -76,11 +76,11 @@ class Optimizer:
         )
 
     def gradient(self, p):
-        """Return the gradient of a parameter with the weight decay added; not to be changed in place."""
+        """Return the gradient of a parameter, with the weight decay added. It must not be changed in place."""
         return p.grad + self.weight_decay * p.data if self.weight_decay else p.grad
 
     def update_all(self, parameters):
-        """Change every w of ``(w, g, *state)``."""
+        """Change w in place, in each ``(w, g, *state)``."""
         for arrays in parameters:
             self.update(*arrays)
 
@@ -103,7 +103,7 @@ class Optimizer:
         self.steps, self.lr = int(state["steps"]), float(state["lr"])
         for slot in self.slots:
             for k, a in enumerate(self.state[slot]):
-                a[...] = to_device(state[f"{slot}.{k}"], "cpu" if xp_of(a) is np else "gpu")
+                a[...] = to_device(state[f"{slot}.{k}"], device_of(a))
 
 
 class SGD(Optimizer):
@@ -139,18 +139,18 @@ class Adam(Optimizer):
             k.adam_all(parameters, self.numbers)
 
     def numbers(self):
-        """Return β₁, β₂, and `eps`, `rate` and `shrink` of `adam` in the present step."""
+        """Return b1, b2, eps, rate and shrink of this step, see `adam`."""
         (b1, b2), t = self.betas, self.steps
         root = math.sqrt(1 - b2**t)
         return b1, b2, self.eps * root, self.lr * root / (1 - b1**t), self.shrink()
 
     def shrink(self):
-        """Return the number that weights are multiplied by before the step."""
+        """Return the factor of the weights before the step."""
         return 1.0
 
 
 class AdamW(Adam):
-    """Adam with decoupled weight decay; equations in the module docstring."""
+    """Adam with weight decay apart from the gradient; equations in the module docstring."""
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
         super().__init__(parameters, lr, betas, eps, weight_decay)
@@ -172,15 +172,15 @@ def grad_norm(parameters):
 
 
 def _total(numbers):
-    """Add up arrays of one number each in float64; from a GPU they come over together, in one transfer."""
+    """Add up arrays of one number each, in float64. A GPU sends all of them in one transfer."""
     total = 0.0
     for number in to_numpy(xp_of(*numbers).stack(numbers)).tolist() if numbers else ():
-        total += number  # one after the other, as optim.cu does: `sum` is cleverer from Python 3.12 on
+        total += number  # in plain float64, as optim.cu does: from Python 3.12 on, `sum` rounds in another way
     return total
 
 
 def clip_grad_norm(parameters, max_norm):
-    """Scale all gradients so that their common norm is at most `max_norm`; returns the norm before.
+    """Scale all gradients so that their common norm is at most `max_norm`; return the norm before.
 
     Parameters
     ----------
@@ -203,7 +203,7 @@ def clip_grad_norm(parameters, max_norm):
 
 # ----- schedules -----------------------------------------------------------------
 class Schedule:
-    """Sets ``optimizer.lr`` at every `step()`; a subclass writes `rate(t)`, the factor after t steps."""
+    """Set ``optimizer.lr`` at every `step()`. A subclass writes `rate(t)`, its factor after t steps."""
 
     def __init__(self, optimizer):
         self.optimizer, self.base_lr, self.t = optimizer, optimizer.lr, 0
@@ -232,7 +232,7 @@ class Schedule:
 
 
 class WarmupLR(Schedule):
-    """The learning rate stays as it is, after `warmup` steps of linear rise."""
+    """Raise the learning rate linearly during `warmup` steps, then keep it."""
 
     def __init__(self, optimizer, warmup=0):
         self.warmup = warmup
@@ -254,9 +254,9 @@ class StepLR(Schedule):
 
 
 class CosineAnnealingLR(Schedule):
-    """Half a cosine from the learning rate to `eta_min` in `T_max` steps, after `warmup` steps of linear rise.
+    """Raise the learning rate linearly during `warmup` steps, then lower it to `eta_min` along half a cosine.
 
-    Loshchilov & Hutter (2017), without restarts: after `T_max` steps it stays at `eta_min`.
+    Loshchilov & Hutter (2017), without restarts: after `T_max` steps, warmup included, it stays at `eta_min`.
     """
 
     def __init__(self, optimizer, T_max, eta_min=0.0, warmup=0):
@@ -274,8 +274,8 @@ class CosineAnnealingLR(Schedule):
 class ReduceLROnPlateau(Schedule):
     """Multiply the learning rate by `factor` when a figure has not improved for more than `patience` steps.
 
-    Call ``step(figure)`` after each epoch. `mode` "min" (a loss) or "max" (a Dice) says what improving means;
-    an improvement smaller than `threshold` (absolute) does not count.
+    Call ``step(figure)`` after each epoch. With `mode` "min" (a loss) a lower figure is better, with "max" (a Dice) a
+    higher one. A difference of `threshold` or less is no improvement.
     """
 
     def __init__(self, optimizer, mode="min", factor=0.1, patience=10, threshold=1e-4, min_lr=0.0):
@@ -286,7 +286,7 @@ class ReduceLROnPlateau(Schedule):
         super().__init__(optimizer)
 
     def step(self, figure):
-        """Advance by one, with the figure of this epoch. A NaN counts as no improvement."""
+        """Advance by one, with the figure of this epoch. NaN is no improvement."""
         sign = 1 if self.mode == "min" else -1
         if not math.isnan(figure) and (self.best is None or sign * (self.best - figure) > self.threshold):
             self.best, self.bad = figure, 0

@@ -1,4 +1,4 @@
-"""Training: a step (`step`), the loop (`loop`), Ctrl-C (`interruption`), a run's folder and log (`run`, `log`)."""
+"""Training: a step (`step`), the loop (`loop`), Ctrl-C (`interruption`), the folder and log of a run (`run`, `log`)."""
 
 from tinyseg.prediction.evaluation import ConstantOutputWarning, evaluate
 from tinyseg.training.divergence import TrainingDiverged

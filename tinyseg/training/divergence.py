@@ -1,4 +1,4 @@
-"""Training that has diverged: the loss or a gradient is not finite. Finds the place where that begins."""
+"""Stop training that has diverged (the loss or a gradient is not finite), and say where the first such number is."""
 
 import math
 
@@ -9,7 +9,7 @@ from tinyseg.autograd import no_grad
 
 
 class TrainingDiverged(RuntimeError):
-    """The loss or a gradient is not finite. The checkpoint on disk is from before."""
+    """The loss or a gradient is not finite. The checkpoint on disk was written before that."""
 
 
 def check_step(figures, step, x, log, run):
@@ -18,11 +18,11 @@ def check_step(figures, step, x, log, run):
     Parameters
     ----------
     figures : Figures
-        What the step found on the batch `x`.
+        Of the step on the batch `x`.
     step : Step
     x : ndarray, shape (N, C, H, W)
     log : Log
-        Of the steps before.
+        Of the steps before this one.
     run : RunDirectory
     """
     if figures.updated or figures.left_out:
@@ -38,25 +38,24 @@ def check_validation(loss, step, x, log, run):
 
 
 def _message(what, value, number, epoch, step, forward, x, run):
-    kept = (
-        f"The last good checkpoint is {run.latest}." if run.latest.exists() else "No checkpoint had been written yet."
-    )
+    place = find_first_nonfinite(step.model, forward, x)
+    kept = f"The last good checkpoint is {run.latest}" if run.latest.exists() else "No checkpoint had been written yet"
     return (
-        f"The {what} is {value} at step {number} (epoch {epoch}), learning rate {step.optimizer.lr:.3g}: "
-        f"{find_first_nonfinite(step.model, forward, x)}. {kept} Lower --lr, clip the gradients, or check the images."
+        f"The {what} is {value} at step {number} (epoch {epoch}), learning rate {step.optimizer.lr:.3g}: {place}. "
+        f"{kept}. Lower --lr, clip the gradients, or check the images."
     )
 
 
 def find_first_nonfinite(model, forward, x):
-    """Say where the first NaN or infinity is: in the input, a parameter, a layer's output or a gradient.
+    """Return where the first NaN or infinity is: in the input, a parameter, the output of a layer or a gradient.
 
     Parameters
     ----------
     model : Module
     forward : callable
-        Runs the model as training does: ``forward(x)``.
+        ``forward(x)`` runs the model as training does.
     x : ndarray, shape (N, C, H, W), or None
-        The batch; without one only parameters and gradients are looked at.
+        The batch. If it is None, only the parameters and gradients are checked.
 
     Returns
     -------
@@ -69,7 +68,7 @@ def find_first_nonfinite(model, forward, x):
             return f"parameter {name} is not finite"
     for _, module in model.named_modules():
         if isinstance(module, nn.Dropout):
-            module.counter[1] -= 1  # the same masks again
+            module.counter[1] -= 1  # draws the masks of the last step again
     names, found = {id(module): name or "the model" for name, module in model.named_modules()}, []
 
     def watch(module, y):

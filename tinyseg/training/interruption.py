@@ -5,13 +5,13 @@ import threading
 
 
 class Interruption:
-    """Notes Ctrl-C and SIGTERM instead of dying, so that the step can finish; a second Ctrl-C is obeyed at once."""
+    """Store Ctrl-C or SIGTERM in `signal`, so that the step can finish. A second Ctrl-C stops the program at once."""
 
     signal = None
 
     def __enter__(self):
         self.old = {}
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python does not allow handlers
+        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.old[number] = signal.signal(number, self.note)
         return self

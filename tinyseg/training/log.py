@@ -1,24 +1,24 @@
-"""Where a training run is, and what it has measured: the state that a checkpoint keeps, and the rows of log.csv."""
+"""The position and the measurements of a training run: the state in a checkpoint, and the rows of log.csv."""
 
 import math
 import statistics
 
 
 class Log:
-    """Counts steps and epochs, adds up the figures of the epoch under way, and keeps a row for each epoch.
+    """Count steps and epochs, add up the figures of the current epoch, and keep a row for each epoch.
 
     Attributes
     ----------
     epoch, batch, step : int
-        Whole epochs, batches of the epoch under way, and batches in all.
+        Number of complete epochs, of batches in the current epoch, and of all batches.
     lr : float
         Learning rate of the last step.
     skipped : int
-        Steps of this epoch that were left out (`tinyseg.training.step.Figures`).
+        Steps of this epoch that did not change the weights (`tinyseg.training.step.Figures`).
     history : list of dict
-        A row an epoch.
+        One row for each epoch.
     best : int or None
-        Number of the row with the best score.
+        Index of the row with the best score.
     """
 
     def __init__(self):
@@ -35,31 +35,32 @@ class Log:
         self.step += 1
         self.batch += 1
         self.lr = lr
-        if math.isfinite(figures.loss):  # that of a step that was left out may not be
+        if math.isfinite(figures.loss):  # a step that was left out may have an infinite loss
             self.loss_sum += figures.loss
             self.losses += 1
         self.overlap += figures.overlap
         self.area += figures.area
-        self.skipped += not figures.updated
+        if not figures.updated:
+            self.skipped += 1
 
     @property
     def dice(self):
-        """Foreground Dice of the epoch so far, on the batches as they were trained on; NaN without foreground."""
+        """Foreground Dice of the current epoch, each batch before its update; NaN if there is no foreground."""
         return 2 * self.overlap / self.area if self.area else math.nan
 
     def close_epoch(self, scores, seconds, more, best):
-        """Add the row of the epoch that is over.
+        """Add the row of the current epoch, and begin the next one.
 
         Parameters
         ----------
         scores : dict of str to float
-            Of the validation.
+            From the validation.
         seconds : list of float
-            Of each step so far.
+            Duration of each step so far.
         more : dict
             Further columns.
         best : str
-            The score whose largest value makes an epoch the best.
+            Name of the score that is largest in the best epoch.
 
         Returns
         -------
@@ -78,13 +79,13 @@ class Log:
         self.history.append(row | more)
         self.epoch += 1
         self._begin_epoch()
-        if self._improved(f"val_{best}"):
+        improved = self._improved(f"val_{best}")
+        if improved:
             self.best = self.epoch - 1
-            return True
-        return False
+        return improved
 
     def _improved(self, name):
-        """Whether the last row is the best so far. One with a NaN never is, unless there is nothing else."""
+        """Whether the last row is the best so far. A row with NaN is the best only if it is the first row."""
         if self.best is None:
             return True
         score, before = self.history[-1][name], self.history[self.best][name]
@@ -99,7 +100,7 @@ class Log:
         vars(self).update(state)
 
     def summary(self):
-        """Return what `tinyseg.training.fit` returns of a run, but for the signal."""
+        """Return what `tinyseg.training.fit` returns, except for the signal."""
         timed = [row["seconds_per_step"] for row in self.history if math.isfinite(row["seconds_per_step"])]
         return {
             "history": self.history,

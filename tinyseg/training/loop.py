@@ -1,9 +1,8 @@
-"""The training loop that the commands share: `fit`.
+"""The training loop of the commands: `fit`.
 
-What surrounds a step makes a run trustworthy: everything that decides the next step (weights, optimizer, schedule,
-dropout counters, position in the epoch) is in the checkpoint, so that an interrupted run continues to the very weights
-that it would have had; the order and augmentation of the samples depend on the seed and the epoch alone
-(`tinyseg.data.Loader`).
+A run that is interrupted and resumed ends with exactly the weights of a run without the interruption: the checkpoint
+holds all that the next step depends on (weights, optimizer, schedule, dropout counters, position in the epoch), and the
+order and augmentation of the samples depend only on the seed and the epoch (`tinyseg.data.Loader`).
 """
 
 import time
@@ -17,44 +16,44 @@ from tinyseg.training.interruption import Interruption
 from tinyseg.training.log import Log
 from tinyseg.training.run import Bar
 
-BETWEEN_PICTURES = 30  # seconds: a look while it runs; short epochs must not wait for pictures
+BETWEEN_PICTURES = 30  # seconds between two drawings of the curves, so that short epochs do not wait for them
 
 
 def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_iou", progress=True):
-    """Train a model, keeping log, checkpoints and curves in a run directory.
+    """Train a model; write the log, checkpoints and curves to a run directory.
 
     Parameters
     ----------
     step : Step
-        Model, optimizer and loss. If `run` resumes, they take up its latest checkpoint, and so does the schedule.
+        Model, optimizer and loss. If `run` resumes, these and the schedule continue from its latest checkpoint.
     loader : Loader
-        ``loader.epoch(e, start)`` yields batches x (N, C, H, W), y as the loss takes it.
+        ``loader.epoch(e, start)`` yields batches x (N, C, H, W) and y, as the loss takes it.
     validate : callable
-        ``validate(model) -> dict`` of scores, called after every epoch; ``"loss"`` and `best` among them.
+        ``validate(model) -> dict`` of scores, with ``"loss"`` and `best` among them; called after every epoch.
     schedule : Schedule
         Advanced every step (`ReduceLROnPlateau`: every epoch, with the validation loss).
     epochs : int
-        At least 1. A resumed run may be given more than it was begun with.
+        At least 1. A resumed run may get more epochs than it began with.
     run : RunDirectory
     meta : dict, optional
-        Stored in the checkpoints: preprocessing, class names; ``meta["config"]`` is written to config.json too.
+        Stored in the checkpoints: preprocessing, class names … ``meta["config"]`` is also written to config.json.
     best : str
-        The score whose largest value decides which epoch `run.best` holds.
+        Name of a score: `run.best` holds the epoch where it is largest.
     progress : bool
         Show a progress bar.
 
     Returns
     -------
     dict
-        ``history`` (a dict an epoch), ``best`` (that of the best epoch), ``steps``, ``seconds_per_step`` (the median of
-        the epochs) and ``interrupted`` (a signal number, or None).
+        ``history`` (a dict for each epoch), ``best`` (the dict of the best epoch), ``steps``, ``seconds_per_step`` (the
+        median of the epochs) and ``interrupted`` (a signal number, or None).
 
     Raises
     ------
     TrainingDiverged
-        If the loss or a gradient is not finite; the message has step, learning rate and the layer.
+        If the loss or a gradient is not finite; the message names the step, the learning rate and the layer.
     ValueError
-        If there are no epochs.
+        If `epochs` is below 1.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, but is {epochs}.")
@@ -90,7 +89,7 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
                     schedule.step()
                 seconds.append(time.perf_counter() - start)
                 bar.advance(log, epochs, figures.loss)
-                if interruption.signal:  # saved below; if that was the epoch's last step, validation comes on resuming
+                if interruption.signal:  # after the last step of an epoch too: the resumed run validates
                     break
             else:
                 scores = {name: float(value) for name, value in validate(model).items()}
@@ -100,7 +99,7 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
                 improved = log.close_epoch(scores, seconds, step.columns(log), best)
                 run.write_log(log.history)
                 if improved:
-                    save(run.best)  # before the latest, which knows of it
+                    save(run.best)  # before the latest, whose log says that this one exists
                 save(run.latest, optimizer)
                 bar.scores(scores)
                 if time.monotonic() - drawn > BETWEEN_PICTURES:
@@ -114,7 +113,7 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
 
 
 def on_device(batches, device):
-    """Go through batches, each moved to a device; to the GPU while the step before is computed, if that can be."""
+    """Yield the batches, moved to a device. With tinyseg/fast, the GPU gets the next batch during the current step."""
     upload = fast("gpu.upload") if device == "gpu" else None
     if upload is not None:
         return upload.uploaded(batches, device)
@@ -122,7 +121,7 @@ def on_device(batches, device):
 
 
 def keep_freed_memory():
-    """Let the C library keep the memory of freed arrays for the next ones: every step asks for the same sizes."""
+    """Let the C library keep the memory of freed arrays: every step needs arrays of the same sizes again."""
     arena = fast("cpu.arena")
     if arena is not None:
         arena.reuse_memory()

@@ -1,4 +1,4 @@
-"""What surrounds a training run: its folder, and the progress bar."""
+"""The folder and the progress bar of a training run."""
 
 import contextlib
 import csv
@@ -18,11 +18,11 @@ class RunDirectory:
     ----------
     path : path-like
     overwrite : bool
-        Start a new run in a folder that holds one already.
+        Start a new run even if the folder holds one already.
     resume : bool
-        The folder's run is continued.
+        Continue the run in the folder.
 
-    Nothing is made or deleted before `begin`.
+    `begin` makes and deletes files; the constructor does not.
 
     Raises
     ------
@@ -41,7 +41,7 @@ class RunDirectory:
             )
 
     def begin(self):
-        """Make the folder; for a new run, delete what an old one left, lest it be taken for the new one's."""
+        """Make the folder. For a new run, delete the files of an old one, which could be taken for the new run's."""
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.resume:
             others = ("config.json", "log.csv", "summary.json", "curves.png", "predictions.png")
@@ -49,11 +49,11 @@ class RunDirectory:
                 (self.path / name).unlink(missing_ok=True)
 
     def write_json(self, name, content):
-        """Write a dict as JSON; NaN and infinities, which JSON does not have, become null."""
+        """Write a dict as JSON. NaN and infinities, which JSON does not have, become null."""
         write_json(self.path / name, content, indent=2)
 
     def write_log(self, history):
-        """Write log.csv: one row an epoch."""
+        """Write log.csv: one row for each epoch."""
         text = io.StringIO()
         rows = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
         rows.writeheader()
@@ -62,11 +62,11 @@ class RunDirectory:
 
 
 class Bar(contextlib.AbstractContextManager):
-    """Progress over all steps of the run, with loss, Dice, seconds a step and the time left."""
+    """The progress bar over all steps of the run, with loss, Dice, seconds per step and the time left."""
 
     def __init__(self, total, done, disable, first="first step"):
         layout = "{desc} {bar} {n_fmt}/{total_fmt} [{elapsed}, {remaining} left, {rate_inv_fmt}{postfix}]"
-        wait = 0.1 if sys.stderr.isatty() else 30  # a log file wants a line now and then
+        wait = 0.1 if sys.stderr.isatty() else 30  # seconds between updates; in a log file each is a line
         self.bar = tqdm(
             total=total, initial=done, disable=disable, unit="step", bar_format=layout, dynamic_ncols=True,
             smoothing=0.1, mininterval=wait,

@@ -1,7 +1,7 @@
-"""One step of training, as in any textbook: forward, loss, backward, update.
+"""One step of training, as in a textbook: forward, loss, backward, update. `tinyseg.training.fit` repeats it.
 
-`Step` can be replaced as a whole: by one that computes in float16 (`tinyseg.fast.gpu.mixed_precision`), or by one that
-is launched as a CUDA graph (`tinyseg.fast.gpu.graphs.training_step`). The loop around it is `tinyseg.training.fit`.
+Two classes can replace `Step`: one computes in float16 (`tinyseg.fast.gpu.mixed_precision`), one launches a CUDA graph
+(`tinyseg.fast.gpu.graphs.training_step`).
 """
 
 import dataclasses
@@ -12,19 +12,19 @@ from tinyseg import ops, optim
 
 @dataclasses.dataclass
 class Figures:
-    """What one step found.
+    """The results of one step.
 
     Attributes
     ----------
     loss, norm : float
         The loss, and the norm of all gradients before clipping.
     overlap, area : int
-        Number of foreground pixels that prediction and truth have in common, and that each has, added up: the parts of
-        Dice.
+        Number of foreground pixels in both prediction and truth, and the sum of the numbers in each. Dice is
+        2 overlap / area.
     updated : bool
-        Whether the optimizer changed the weights. It does not where the loss or a gradient is not finite.
+        Whether the optimizer changed the weights. It does not if the loss or a gradient is not finite.
     left_out : bool
-        Whether a step without an update is part of the method, and no sign that training has diverged.
+        Whether the method left the update out on purpose. If not, a step without an update means divergence.
     """
 
     loss: float
@@ -43,7 +43,7 @@ class Step:
     model : Module
         On the device to train on.
     optimizer : Optimizer
-        Of the model's parameters.
+        For the model's parameters.
     loss : callable
         ``loss(logits, y) -> Tensor``, a scalar.
     clip : float, optional
@@ -85,11 +85,11 @@ class Step:
         return self.model(x)
 
     def columns(self, log):
-        """Return further columns for the row of an epoch in the log, a dict."""
+        """Return further columns for an epoch's row in the log, a dict."""
         return {}
 
     def state_dict(self):
-        """Return what the next step depends on beside model and optimizer, a dict of numbers."""
+        """Return what the next step depends on besides model and optimizer, a dict of numbers."""
         return {}
 
     def load_state_dict(self, state):
@@ -97,6 +97,9 @@ class Step:
 
 
 def count_foreground(logits, y):
-    """Count the foreground pixels that the network and the truth have in common, and that each has: three numbers."""
-    predicted, true = (logits > 0, y > 0.5) if logits.shape == y.shape else (logits.argmax(axis=1) > 0, y > 0)
+    """Return three numbers of foreground pixels: in both prediction and truth, in the prediction, in the truth."""
+    if logits.shape == y.shape:
+        predicted, true = logits > 0, y > 0.5
+    else:
+        predicted, true = logits.argmax(axis=1) > 0, y > 0
     return (predicted & true).sum(), predicted.sum(), true.sum()
