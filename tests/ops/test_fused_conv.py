@@ -1,7 +1,5 @@
 """fused_conv2d: what it refuses, the layers of U-Net, gradients that nobody asks for. The rest is in test_joined.py."""
 
-import importlib
-
 import numpy as np
 import pytest
 from arrays import rand
@@ -49,6 +47,8 @@ unet = pytest.mark.parametrize(
         for layer in UNET
     ],
 )
+# Upsampled convolutions as a convolution for each phase, and with the pixels repeated.
+ways = pytest.mark.parametrize("many", [0, 1 << 60], ids=["phases", "direct"])
 
 
 def layer_case(channels, K, level, kernel, factor):
@@ -56,7 +56,7 @@ def layer_case(channels, K, level, kernel, factor):
 
 
 @unet
-@pytest.mark.parametrize("many", [0, 1 << 60], ids=["phases", "direct"])
+@ways
 def test_every_layer_of_unet(layer, many, monkeypatch):
     monkeypatch.setattr(fast(FUSED), "MANY", many)
     with using(winograd=False):
@@ -66,7 +66,7 @@ def test_every_layer_of_unet(layer, many, monkeypatch):
 @unet
 def test_every_layer_of_unet_by_winograds_method(layer, monkeypatch):
     """The tolerance is measured, see test_winograd.py."""
-    winograd = importlib.import_module("tinyseg.fast.cpu.winograd")
+    winograd = pytest.importorskip("tinyseg.fast.cpu.winograd")
 
     def anywhere(w, stride, y, spread):
         return w.shape[2:] == (3, 3) and stride == spread == (1, 1)
@@ -76,7 +76,9 @@ def test_every_layer_of_unet_by_winograds_method(layer, monkeypatch):
 
 
 @some
-def test_gradients_of_the_inputs_are_left_out_where_nobody_asks(case):
+@ways
+def test_gradients_of_the_inputs_are_left_out_if_nobody_asks(case, many, monkeypatch):
+    monkeypatch.setattr(fast(FUSED), "MANY", many)
     *_, factor = case
     stride, pads, out = numbers(case)
     w, b, *xs, gy = parts(FUSED, case, np.float32)
