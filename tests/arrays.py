@@ -53,6 +53,28 @@ def strided(a):
     return view
 
 
+def pixels(a):
+    """The same numbers with the channels of a pixel side by side in memory, as the fast kernels keep images."""
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) if a.ndim == 4 else a
+
+
+LAYOUTS = {"planes": np.ascontiguousarray, "pixels": pixels, "strided": strided}
+layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+
+def roundings(n):
+    """How much of the sum of their sizes a float32 sum of n products may be off by.
+
+    At most n + 1 roundings; for large n at most those of 4√n, with a chance of error below 1e-6 (Higham & Mary 2019).
+    """
+    return EPS32 * min(n + 1, 4 * n**0.5)
+
+
+def both_axes(n):
+    """An option given as one number for both axes, or as a pair, as a pair."""
+    return (n, n) if isinstance(n, int) else n
+
+
 def cotangent(y, seed=99):
     """A random array like `y`: its shape, dtype and device."""
     return to_device(np.asarray(rand(*y.shape, seed=seed), y.dtype), device_of(y))

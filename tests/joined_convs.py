@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from arrays import EPS32, rand
+from arrays import rand, roundings
 
 from tinyseg import ops
 from tinyseg.ops.window import resolve
@@ -36,14 +36,6 @@ LEVELS = [(24, 40), (16, 24), (8, 12), (8, 12), (8, 12)]  # H, W at each level o
 cases = pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(map(str, c)).replace(" ", ""))
 some = pytest.mark.parametrize("case", [CASES[3], CASES[8], CASES[17]], ids=["joined", "upsampled", "both"])
 activations = pytest.mark.parametrize("activation", [None, "relu"], ids=["plain", "relu"])
-
-
-def roundings(n):
-    """How much of the sum of their sizes a sum of n products may be off by.
-
-    n roundings at most; beyond some dozen they stay, but for a chance below 1e-6, within 4√n (Higham & Mary 2019).
-    """
-    return EPS32 * min(n + 1, 4 * n**0.5)
 
 
 def fused_bounds(C, K, taps, outputs, blocks):

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arrays import WINDOW_CASES, WINDOW_NAMES, equal, equals_torch, rand
+from arrays import WINDOW_CASES, WINDOW_NAMES, both_axes, equal, equals_torch, rand
 from scipy.signal import correlate2d
 
 from tinyseg import Tensor, check_grads
@@ -13,7 +13,7 @@ windows = pytest.mark.parametrize(WINDOW_NAMES, WINDOW_CASES)
 
 def correlation(x, w, b, stride, pads):
     """Output channel k sums over c the valid correlation of plane c with w[k, c]; every stride-th is kept."""
-    sh, sw = (stride, stride) if isinstance(stride, int) else stride
+    sh, sw = both_axes(stride)
     X = np.pad(x, ((0, 0), (0, 0), *pads))
     return np.array(
         [

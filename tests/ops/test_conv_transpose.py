@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arrays import equal, equals_torch, rand
+from arrays import both_axes, equal, equals_torch, rand
 
 from tinyseg import check_grads
 from tinyseg.ops import conv2d, conv_transpose2d
@@ -17,14 +17,10 @@ CASES = [  # N, C, K, H, W, kernel, stride, padding, output_padding
 cases = pytest.mark.parametrize(("N", "C", "K", "H", "W", "kernel", "stride", "padding", "extra"), CASES)
 
 
-def pair(n):
-    return (n, n) if isinstance(n, int) else n
-
-
 @cases
 def test_stamps_kernels(N, C, K, H, W, kernel, stride, padding, extra, kernels):
     x, w, b = rand(N, C, H, W), rand(C, K, *kernel), rand(K)
-    (KH, KW), (sh, sw), (ph, pw), (eh, ew) = kernel, pair(stride), pair(padding), pair(extra)
+    (KH, KW), (sh, sw), (ph, pw), (eh, ew) = kernel, both_axes(stride), both_axes(padding), both_axes(extra)
     Y = np.zeros((N, K, (H - 1) * sh + KH + eh, (W - 1) * sw + KW + ew))
     for n, c, i, j in np.ndindex(N, C, H, W):
         Y[n, :, i * sh : i * sh + KH, j * sw : j * sw + KW] += x[n, c, i, j] * w[c]

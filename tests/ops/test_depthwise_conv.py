@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arrays import EPS32, SIZES, WINDOWS, equal, equals_torch, rand
+from arrays import EPS32, SIZES, WINDOWS, both_axes, equal, equals_torch, rand
 from scipy.signal import correlate2d
 
 from tinyseg import check_grads
@@ -31,13 +31,9 @@ UNDILATED = [
 windows = pytest.mark.parametrize("N, C, H, W, kernel, dilation, stride, padding, pads", UNDILATED + DILATED, ids=str)
 
 
-def both(value):
-    return (value, value) if isinstance(value, int) else value
-
-
 @windows
 def test_is_a_correlation_with_zeros_between_the_taps(N, C, H, W, kernel, dilation, stride, padding, pads, kernels):
-    x, w, b, (dh, dw), (sh, sw) = rand(N, C, H, W), rand(C, *kernel), rand(C), both(dilation), both(stride)
+    x, w, b, (dh, dw), (sh, sw) = rand(N, C, H, W), rand(C, *kernel), rand(C), both_axes(dilation), both_axes(stride)
     stretched = np.zeros((C, (kernel[0] - 1) * dh + 1, (kernel[1] - 1) * dw + 1))
     stretched[:, ::dh, ::dw] = w
     expected = [
@@ -69,7 +65,7 @@ def test_numba_in_float32_is_within_the_rounding_of_its_sums(N, C, H, W, kernel,
     pytest.importorskip("numba")
     fast = pytest.importorskip("tinyseg.fast.cpu.depthwise_conv")
 
-    dilation = both(dilation)
+    dilation = both_axes(dilation)
     stride, pads, out = resolve((N, C, H, W), kernel, stride, padding, dilation)
     x, w, gy = (a.astype(np.float32) for a in (rand(N, C, H, W), rand(C, *kernel), rand(N, C, *out)))
     taps, outputs = kernel[0] * kernel[1], N * out[0] * out[1]

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arrays import EPS32, equal, equals_torch, rand, strided
+from arrays import equal, equals_torch, layouts, rand, roundings
 
 from tinyseg import check_grads
 from tinyseg.ops import conv2d, depthwise_conv2d, pointwise_conv2d
@@ -41,11 +41,6 @@ def test_depthwise_then_pointwise_is_a_convolution_with_the_product_kernel(kerne
 
 
 # ----- numba in float32 --------------------------------------------------------------------------
-LAYOUTS = {
-    "planes": np.ascontiguousarray,
-    "pixels": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
-    "strided": strided,
-}
 LARGER = [
     *[(2, 3, 4, 5, 7), (1, 1, 3, 2, 5), (3, 4, 1, 1, 6), (1, 1, 1, 1, 1), (3, 33, 17, 7, 11), (1, 16, 64, 13, 17)],
     *[(1, 64, 2, 61, 70), (2, 5, 100, 3, 131), (1, 300, 40, 9, 21), (1, 1024, 31, 3, 3)],
@@ -53,7 +48,7 @@ LARGER = [
 
 
 @pytest.mark.parametrize(("N", "C", "K", "H", "W"), LARGER)
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@layouts
 def test_numba_in_float32_is_within_the_rounding_of_its_sums(N, C, K, H, W, layout):
     pytest.importorskip("numba")
     fast = pytest.importorskip("tinyseg.fast.cpu.pointwise_conv")
@@ -71,8 +66,7 @@ def test_numba_in_float32_is_within_the_rounding_of_its_sums(N, C, K, H, W, layo
         expected, sizes = getattr(maths, name)(*doubles), getattr(maths, name)(*map(abs, doubles))
         found = getattr(fast, name)(*args)
         assert found.dtype == np.float32 and found.shape == expected.shape
-        # n roundings at most; beyond some dozen, but for a chance below 1e-6, those of 4√n (Higham & Mary 2019)
-        assert (abs(found - expected) <= min(terms + 1, 4 * terms**0.5) * EPS32 * sizes).all(), name
+        assert (abs(found - expected) <= roundings(terms) * sizes).all(), name
         for a, old in zip(args, before, strict=True):
             np.testing.assert_array_equal(a, old)
 

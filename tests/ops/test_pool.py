@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arrays import WINDOW_CASES, WINDOW_NAMES, equal, equals_torch, rand, spaced, value_and_grads
+from arrays import WINDOW_CASES, WINDOW_NAMES, both_axes, equal, equals_torch, rand, spaced, value_and_grads
 from skimage.measure import block_reduce
 
 from tinyseg import Tensor, check_grads
@@ -24,7 +24,7 @@ def test_reduces_every_window(op, reduce, border, H, W, kernel, stride, padding,
     x = spaced(N, C, H, W)
     X = np.pad(x, ((0, 0), (0, 0), *pads), constant_values=border)
     seen = np.lib.stride_tricks.sliding_window_view(X, kernel, axis=(2, 3))
-    sh, sw = (stride, stride) if isinstance(stride, int) else stride
+    sh, sw = both_axes(stride)
     equal(op(x, kernel, stride, padding).data, reduce(seen[:, :, ::sh, ::sw], axis=(4, 5)))
 
 

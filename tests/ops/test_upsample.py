@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arrays import EPS32, equal, equals_torch, rand, strided
+from arrays import EPS32, both_axes, equal, equals_torch, layouts, rand
 from skimage.transform import resize
 
 from tinyseg import Tensor, check_grads
@@ -15,20 +15,16 @@ shapes = pytest.mark.parametrize(("shape", "factor"), SHAPES)
 modes = pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 
 
-def pair(n):
-    return (n, n) if isinstance(n, int) else n
-
-
 @shapes
 def test_nearest_repeats_pixels(shape, factor, kernels):
     x = rand(*shape)
-    equal(upsample(x, factor).data, np.kron(x, np.ones((1, 1, *pair(factor)))))
+    equal(upsample(x, factor).data, np.kron(x, np.ones((1, 1, *both_axes(factor)))))
 
 
 @shapes
 def test_bilinear_is_resize(shape, factor, kernels):
     x = rand(*shape)
-    size = tuple(n * f for n, f in zip(shape[2:], pair(factor), strict=True))
+    size = tuple(n * f for n, f in zip(shape[2:], both_axes(factor), strict=True))
     expected = [[resize(p, size, order=1, mode="edge", anti_aliasing=False) for p in image] for image in x]
     equal(upsample(x, factor, "bilinear").data, np.array(expected))
 
@@ -43,7 +39,7 @@ def test_gradients(shape, factor, mode, kernels):
 @shapes
 def test_equals_torch(shape, factor, mode, kernels):
     def theirs(torch, x):
-        size = [n * f for n, f in zip(shape[2:], pair(factor), strict=True)]
+        size = [n * f for n, f in zip(shape[2:], both_axes(factor), strict=True)]
         return torch.nn.functional.interpolate(x, size, mode=mode)
 
     equals_torch(lambda x: upsample(x, factor, mode), theirs, rand(*shape))
@@ -60,21 +56,16 @@ def test_average_pooling_undoes_nearest():
 
 
 # ----- numba in float32 --------------------------------------------------------------------------
-LAYOUTS = {
-    "planes": np.ascontiguousarray,
-    "pixels": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
-    "strided": strided,
-}
 LARGER = [*SHAPES, ((2, 17, 9, 70), 2), ((1, 64, 8, 12), (3, 1)), ((3, 1, 40, 3), 4), ((1, 33, 1, 131), (1, 2))]
 
 
 @pytest.mark.parametrize(("shape", "factor"), LARGER)
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@layouts
 def test_numba_in_float32_copies_exactly_and_is_within_the_rounding_of_its_sums(shape, factor, layout):
     pytest.importorskip("numba")
     fast = pytest.importorskip("tinyseg.fast.cpu.upsample")
 
-    factor = pair(factor)
+    factor = both_axes(factor)
     x = layout(rand(*shape).astype(np.float32))
     gy = layout(rand(*shape[:2], shape[2] * factor[0], shape[3] * factor[1]).astype(np.float32))
     before = x.copy(), gy.copy()
@@ -100,10 +91,10 @@ WIDER = [
 
 
 @pytest.mark.parametrize(("shape", "factor"), WIDER)
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+@layouts
 def test_numba_bilinear_in_float32_is_within_the_rounding_of_its_sums(shape, factor, layout):
     pytest.importorskip("numba")
-    fh, fw = factor = pair(factor)
+    fh, fw = factor = both_axes(factor)
     x = layout(rand(*shape).astype(np.float32))
     gy = layout(rand(*shape[:2], shape[2] * fh, shape[3] * fw).astype(np.float32))
     before = x.copy(), gy.copy()
