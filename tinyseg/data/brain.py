@@ -1,6 +1,6 @@
 """Preparing slices of brain MRI for a network, and putting its output back into place.
 
-Each modality gets mean 0 and variance 1 over the brain, which is where any modality of a skull-stripped scan is not 0.
+The scans are skull-stripped: the brain is where any modality is not 0. There each modality gets mean 0 and variance 1.
 Outside of the brain everything is 0. Then the middle of each axial slice is cut out, or the slice is resampled.
 """
 
@@ -18,10 +18,10 @@ class Preparation:
     Parameters
     ----------
     size : int
-        Height and width of the slices; 0 leaves them as they are. The paper says both that the resolution "was
-        reduced to 144 × 144" and that "center cropping" was used. Cropping 240 to 144 keeps voxels of 1 mm, but loses
-        the front and the back of most brains, which lie outside of the middle 144 mm. Resizing keeps the whole slice,
-        with pixels of 1.7 mm.
+        Height and width of the slices; 0 leaves them as they are. Cropping leaves a side as it is if it is shorter.
+        The paper says both that the resolution "was reduced to 144 × 144" and that "center cropping" was used.
+        Cropping 240 to 144 keeps voxels of 1 mm, but loses the front and the back of most brains, which lie outside of
+        the middle 144 mm. Resizing keeps the whole slice, with pixels of 1.7 mm.
     how : {"crop", "resize"}
         Cut out the middle, or resample the whole slice.
     standardize : {"volume", "slice"}
@@ -34,16 +34,18 @@ class Preparation:
 
     def __post_init__(self):
         if self.how not in ("crop", "resize") or self.standardize not in ("volume", "slice") or self.size < 0:
-            raise ValueError(f"{self}: size is 0 or more, how 'crop' or 'resize', standardize 'volume' or 'slice'.")
+            raise ValueError(
+                f"{self}: size must be 0 or more, how 'crop' or 'resize', and standardize 'volume' or 'slice'."
+            )
 
     def as_dict(self):
         """Return the options as a dict for a checkpoint or another JSON file."""
         return asdict(self)
 
     def statistics(self, slices):
-        """Return mean and deviation of each modality over the brain, (M,) each; None if each slice has its own.
+        """Return the mean and the deviation of each modality over the brain, (M,) each, from all slices (M, X, Y).
 
-        `slices` are all slices (M, X, Y) of one volume.
+        If each slice is standardized by itself, return None.
         """
         if self.standardize == "slice":
             return None
@@ -68,17 +70,19 @@ class Preparation:
 
     def fit(self, planes):
         """Crop or resample planes (..., X, Y) to the network's size; integers are labels and are never mixed."""
-        size = self.target(planes.shape[-2:])
-        if self.how == "crop" or size == planes.shape[-2:]:
-            return planes[(..., *_middle(planes.shape[-2:], size))]
+        shape = planes.shape[-2:]
+        size = self.target(shape)
+        if self.how == "crop" or size == shape:
+            return planes[(..., *_middle(shape, size))]
         change = resample if planes.dtype.kind == "f" else nearest
-        flat = planes.reshape(-1, *planes.shape[-2:])
-        return np.stack([change(plane, size) for plane in flat]).reshape(*planes.shape[:-2], *size)
+        return np.stack([change(plane, size) for plane in planes.reshape(-1, *shape)]).reshape(
+            *planes.shape[:-2], *size
+        )
 
     def restore(self, probabilities, shape):
-        """Put probabilities (classes, h, w) of a prepared slice back into a slice of `shape`, (classes, X, Y).
+        """Put probabilities (classes, h, w) of a prepared slice back into a slice of `shape` (X, Y): (classes, X, Y).
 
-        What was cut off becomes background: class 0, or the absence of the only class.
+        What was cut off becomes background: class 0 has probability 1, or the only class has probability 0.
         """
         if self.how == "resize":
             return restore(probabilities, shape)

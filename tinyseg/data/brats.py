@@ -23,7 +23,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from tinyseg.data.files import find_volumes, folders_in, list_contents, natural_order, volume_name
+from tinyseg.data.files import find_volumes, folders_in, list_contents, list_names, natural_order, volume_name
 from tinyseg.data.stacks import decoding
 
 DECATHLON = ("background", "edema", "non-enhancing tumour", "enhancing tumour")
@@ -46,14 +46,14 @@ class Case:
     name : str
     images : tuple of Path
         One file (X, Y, Z, M), or one (X, Y, Z) for each modality.
-    label : Path or None
+    label : Path
     recode : tuple of (int, int)
         Pairs of a label in the file and its number in this library.
     """
 
     name: str
     images: tuple
-    label: Path | None
+    label: Path
     recode: tuple
 
     @property
@@ -64,7 +64,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Cases:
-    """All labelled cases of a folder: a sequence of `Case`.
+    """All labelled cases of a folder. Iterating gives each `Case`.
 
     Attributes
     ----------
@@ -102,9 +102,9 @@ def find_cases(folder):
     Raises
     ------
     FileNotFoundError
-        The folder has neither layout, or a file is missing; the message lists what there is.
+        The folder has neither layout, or a file is missing.
     ValueError
-        ``dataset.json`` is not what it should be, or two cases belong to one patient.
+        ``dataset.json`` does not describe a Decathlon task, or two cases belong to one patient.
     """
     folder = Path(folder)
     if not folder.is_dir():
@@ -160,20 +160,18 @@ def unchanged_labels(num_classes):
 
 def _decathlon_cases(folder):
     modalities, classes, listed = describe(folder)
-    cases = []
+    description, cases = folder / "dataset.json", []
     for image, label in listed:
         if Path(image).name.startswith("."):
             continue
         image, label = folder / image, folder / label
         for file in (image, label):
             if not file.is_file():
-                found = list_contents(file.parent) if file.parent.is_dir() else f"no folder {file.parent}"
-                raise FileNotFoundError(
-                    f"{folder / 'dataset.json'} lists {file}, which is not there. There is: {found}."
-                )
+                there = list_contents(file.parent) if file.parent.is_dir() else f"no folder {file.parent}"
+                raise FileNotFoundError(f"{description} lists {file}, which is not there. There is: {there}.")
         cases.append(Case(volume_name(image), (image,), label, unchanged_labels(len(classes))))
     if not cases:
-        raise FileNotFoundError(f"{folder / 'dataset.json'} lists no training cases.")
+        raise FileNotFoundError(f"{description} lists no training cases.")
     return modalities, classes, cases
 
 
@@ -185,9 +183,8 @@ def _brats_cases(folder):
             for name in case_names(files, (*endings, label_ending)):
                 missing = [name + e for e in (*endings, label_ending) if name + e not in files]
                 if missing:
-                    raise FileNotFoundError(
-                        f"{inner} has no {', '.join(missing)} (.nii.gz). There is: {list_contents(inner)}."
-                    )
+                    there = list_contents(inner)
+                    raise FileNotFoundError(f"{inner} has no {', '.join(missing)} (.nii.gz). There is: {there}.")
                 images = tuple(files[name + e] for e in endings)
                 cases.append(Case(name, images, files[name + label_ending], tuple(recode.items())))
     if not cases:
@@ -248,7 +245,7 @@ def read_case(case):
     -------
     volume : ndarray, (M, X, Y, Z)
         In the type in which it is stored, mostly int16; float32 if the files scale their values.
-    label : uint8 ndarray, (X, Y, Z), or None
+    label : uint8 ndarray, (X, Y, Z)
         Renumbered by ``case.recode``.
 
     Raises
@@ -261,8 +258,8 @@ def read_case(case):
     for path, v in zip(case.images, volumes, strict=True):
         if v.shape[:3] != volumes[0].shape[:3]:
             raise ValueError(f"{path} has {v.shape[:3]} voxels, {case.images[0]} {volumes[0].shape[:3]}: not one grid.")
-    if len(volumes) == 1:
-        volume = np.moveaxis(volumes[0] if volumes[0].ndim == 4 else volumes[0][..., None], 3, 0)
+    if len(volumes) == 1 and volumes[0].ndim == 4:
+        volume = np.moveaxis(volumes[0], 3, 0)
     else:
         volume = np.stack(volumes)
     for m, v in enumerate(volume):
@@ -271,8 +268,6 @@ def read_case(case):
             raise ValueError(f"{case.name}: modality {m} holds NaN or infinity; replace them or leave the case out.")
         if low == high:
             raise ValueError(f"{case.name}: modality {m} is {low} everywhere, so there is nothing to see in it.")
-    if case.label is None:
-        return volume, None
     label = read_label(case.label, case.recode)
     if label.shape != volume.shape[1:]:
         raise ValueError(f"{case.label} has {label.shape} voxels, its images {volume.shape[1:]}: not one grid.")
@@ -286,10 +281,9 @@ def read_label(path, recode):
     another label, a ValueError says so.
     """
     label, known = _voxels(path), dict(recode)
-    strange = sorted(set(np.unique(label).tolist()) - known.keys())
+    strange = [f"{value:g}" for value in np.unique(label) if value not in known]
     if strange:
-        shown = ", ".join([*(f"{value:g}" for value in strange[:6]), *(["…"] if len(strange) > 6 else [])])
-        raise ValueError(f"{path} holds the labels [{shown}]: expected only {sorted(known)}.")
+        raise ValueError(f"{path} holds the labels [{list_names(strange, 6)}]: expected only {sorted(known)}.")
     table = np.zeros(256, np.uint8)
     table[list(known)] = list(known.values())
     return table[label.astype(np.uint8)]

@@ -1,8 +1,8 @@
 """Prepared slices of many volumes, kept on disk: made once and read through memory maps.
 
 The folder holds three files for each case: its images (float16), its labels (uint8) and a description with the options
-and the sizes and hashes of the sources. The description is written last. A case is prepared again if its description is
-missing or does not fit any more, so an interrupted build goes on where it stopped.
+and the names, sizes, times and hashes of the sources. The description is written last. A case is prepared again if its
+description is missing, or if the options or the sources have changed. An interrupted build continues in this way.
 
     slices = SliceCache.build(find_cases("Task01_BrainTumour"), "cache", Preparation())
     x, y = slices.images("BRATS_001")[77], slices.labels("BRATS_001")[77]       # (M, h, w) and (h, w)
@@ -13,8 +13,8 @@ import io
 import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import nibabel as nib
 import numpy as np
@@ -24,28 +24,26 @@ from tinyseg.data.brats import read_case
 from tinyseg.data.files import write_atomically
 from tinyseg.data.label_volumes import voxel_volume
 
-FORMAT = 1
 
-
-@dataclass(frozen=True)
-class Entry:
-    """The description of a case.
+class Entry(NamedTuple):
+    """What the cache knows of a case without opening its arrays.
 
     Attributes
     ----------
-    name : str
     counts : int ndarray, (Z, classes)
         Voxels of each class in each prepared slice.
     outside : int ndarray, (classes,)
         Voxels of each class that the preparation cut off.
     voxel : float
         Volume of a voxel of the source, mm³.
+    sha1 : str
+        Hash of the first image file.
     """
 
-    name: str
     counts: np.ndarray
     outside: np.ndarray
     voxel: float
+    sha1: str
 
 
 class SliceCache:
@@ -101,24 +99,28 @@ class SliceCache:
         entries, skipped = {case.name: _read_entry(folder, case, preparation) for case in cases}, {}
         missing = [case for case in cases if entries[case.name] is None]
         _check_room(folder, missing, preparation)
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="tinyseg-cases")
         bar = tqdm(total=len(missing), desc="preparing", unit="case", disable=not progress or not missing)
-        with ThreadPoolExecutor(workers, thread_name_prefix="tinyseg-cases") as pool, bar:
+        try:
             work = {pool.submit(_make, folder, case, preparation, len(cases.classes)): case for case in missing}
-            try:
-                for future in as_completed(work):
-                    case = work[future]
-                    try:
-                        entries[case.name] = future.result()
-                    except (ValueError, FileNotFoundError) as error:
-                        if not skip_bad:
-                            raise
-                        skipped[case.name] = str(error)
-                    bar.update()
-            except BaseException:
-                pool.shutdown(wait=True, cancel_futures=True)
-                raise
-        _find_duplicates(folder, cases, entries, skipped, skip_bad)
-        entries = {name: entry for name, entry in entries.items() if entry is not None and name not in skipped}
+            for future in as_completed(work):
+                case = work[future]
+                try:
+                    entries[case.name] = future.result()
+                except (ValueError, FileNotFoundError) as error:
+                    if not skip_bad:
+                        raise
+                    skipped[case.name] = str(error)
+                    del entries[case.name]
+                bar.update()
+        finally:  # after an error, the cases that are waiting are not prepared
+            pool.shutdown(cancel_futures=True)
+            bar.close()
+        for name, sentence in _find_duplicates(cases, entries).items():
+            if not skip_bad:
+                raise ValueError(sentence)
+            skipped[name] = sentence
+            del entries[name]
         if not entries:
             raise ValueError(f"none of {len(cases)} cases can be used: {'; '.join(list(skipped.values())[:3])}")
         return cls(folder, cases.modalities, cases.classes, entries, skipped)
@@ -143,14 +145,23 @@ def _make(folder, case, preparation, num_classes):
     outside = np.zeros(num_classes, int)
     if preparation.how == "crop":
         outside = np.bincount(label.ravel(), minlength=num_classes) - counts.sum(axis=0)
-    voxel = voxel_volume(case.images[0])
     sources = [_fingerprint(path) for path in (*case.images, case.label)]
-    results = {"counts": counts.tolist(), "outside": outside.tolist(), "voxel": voxel}
-    about = _options(case, preparation) | {"sources": sources} | results
-    _save(folder / f"{case.name}.images.npy", images)
-    _save(folder / f"{case.name}.labels.npy", labels)
+    about = _options(case, preparation) | {
+        "sources": sources, "counts": counts.tolist(), "outside": outside.tolist(),
+        "voxel": voxel_volume(case.images[0]),
+    }  # fmt: skip
+    for part, array in (("images", images), ("labels", labels)):
+        buffer = io.BytesIO()
+        np.save(buffer, array)
+        write_atomically(folder / f"{case.name}.{part}.npy", buffer.getbuffer())
     write_atomically(folder / f"{case.name}.json", json.dumps(about))
-    return Entry(case.name, counts, outside, voxel)
+    return _entry(about)
+
+
+def _entry(about):
+    """Return the entry of a description."""
+    counts, outside = np.array(about["counts"]), np.array(about["outside"])
+    return Entry(counts, outside, about["voxel"], about["sources"][0]["sha1"])
 
 
 def _read_entry(folder, case, preparation):
@@ -161,9 +172,8 @@ def _read_entry(folder, case, preparation):
         fits = all(about[key] == value for key, value in _options(case, preparation).items())
         sources = zip((*case.images, case.label), about["sources"], strict=True)
         fits = fits and all(_unchanged(file, before) for file, before in sources)
-        fits = fits and all((folder / f"{case.name}.{part}.npy").is_file() for part in ("images", "labels"))
-        if fits:
-            return Entry(case.name, np.array(about["counts"]), np.array(about["outside"]), about["voxel"])
+        if fits and all((folder / f"{case.name}.{part}.npy").is_file() for part in ("images", "labels")):
+            return _entry(about)
     except (OSError, ValueError, KeyError):
         pass
     path.unlink(missing_ok=True)  # before its arrays are replaced
@@ -172,7 +182,7 @@ def _read_entry(folder, case, preparation):
 
 def _options(case, preparation):
     recode = [list(pair) for pair in case.recode]  # lists, as JSON gives them back
-    return {"format": FORMAT, "preparation": preparation.as_dict(), "recode": recode}
+    return {"format": 1, "preparation": preparation.as_dict(), "recode": recode}
 
 
 def _fingerprint(path):
@@ -190,19 +200,15 @@ def _unchanged(path, before):
     return status.st_mtime_ns == before["mtime_ns"] or _fingerprint(path)["sha1"] == before["sha1"]
 
 
-def _find_duplicates(folder, cases, entries, skipped, skip_bad):
-    """Find scans that have two names, by the hash of their first image; raise an error or put them into `skipped`."""
-    first = {}
+def _find_duplicates(cases, entries):
+    """Return a sentence for each case whose first image file has the hash of that of an earlier case, by name."""
+    first, found = {}, {}
     for case in cases:
-        if entries.get(case.name) is None or case.name in skipped:
-            continue
-        about = json.loads((folder / f"{case.name}.json").read_text(encoding="utf-8"))
-        other = first.setdefault(about["sources"][0]["sha1"], case)
-        if other is not case:
-            sentence = f"{case.images[0]} and {other.images[0]} are the same scan: leave one of them out."
-            if not skip_bad:
-                raise ValueError(sentence)
-            skipped[case.name] = sentence
+        if case.name in entries:
+            other = first.setdefault(entries[case.name].sha1, case)
+            if other is not case:
+                found[case.name] = f"{case.images[0]} and {other.images[0]} are the same scan: leave one of them out."
+    return found
 
 
 def _check_room(folder, cases, preparation):
@@ -224,14 +230,8 @@ def _check_room(folder, cases, preparation):
         )
 
 
-def _save(path, array):
-    buffer = io.BytesIO()
-    np.save(buffer, array)
-    write_atomically(path, buffer.getbuffer())
-
-
 class SliceSampler:
-    """Slices drawn at random, the same number in each epoch: a data set for `tinyseg.data.Loader`.
+    """A data set for `tinyseg.data.Loader`: slices drawn at random, the same number in each epoch.
 
     Parameters
     ----------
@@ -239,9 +239,10 @@ class SliceSampler:
     names : sequence of str
         The cases to draw from.
     length : int
-        Samples an epoch, drawn with replacement.
+        Samples in an epoch, drawn with replacement.
     empty : float, optional
-        Share of the samples without tumour, in [0, 1]; left out, each slice is as likely as any other.
+        Share of the samples without tumour, in [0, 1]. Left out, each slice is as likely as any other, or, if
+        `balanced`, all samples have tumour.
     balanced : bool
         For samples with tumour: draw a class first, each with the same probability, then a slice that has it.
     whole_tumour : bool
@@ -257,10 +258,10 @@ class SliceSampler:
     """
 
     def __init__(self, cache, names, length, empty=None, balanced=False, whole_tumour=False, augment=None, seed=0):
-        self.cache, self.length, self.empty, self.balanced = cache, length, empty, balanced
-        self.whole_tumour, self.augment, self.seed = whole_tumour, augment, seed
-        self.arrays = {name: (cache.images(name), cache.labels(name)) for name in names}
-        self.slices = [(name, z) for name in names for z in range(len(cache.entries[name].counts))]
+        self.length, self.balanced, self.whole_tumour = length, balanced, whole_tumour
+        self.augment, self.seed = augment, seed
+        arrays = [(cache.images(name), cache.labels(name)) for name in names]
+        self.slices = [(images, labels, z) for images, labels in arrays for z in range(len(labels))]
         counts = np.concatenate([cache.entries[name].counts for name in names])  # (slices, classes)
         present = counts[:, 1:] > 0
         self.with_class = [np.flatnonzero(column) for column in present.T if column.any()]  # for each class that occurs
@@ -271,8 +272,8 @@ class SliceSampler:
         needs_tumour, needs_empty = self.share not in (None, 1), self.share not in (None, 0)
         if (needs_tumour and not len(self.tumour)) or (needs_empty and not len(self.without)):
             raise ValueError(
-                f"{len(self.tumour)} slices with tumour and {len(self.without)} without: there is none of a kind that "
-                "is asked for. Change the share of empty slices, or give more cases."
+                f"there are {len(self.tumour)} slices with tumour and {len(self.without)} without, and the options ask "
+                "for slices of a kind that is missing: change the share of empty slices, or give more cases."
             )
 
     def __len__(self):
@@ -281,8 +282,7 @@ class SliceSampler:
     def sample(self, index, epoch):
         """Draw a slice: x float32 (M, h, w), and y int64 (h, w), or float32 (1, h, w) of 0 and 1 if `whole_tumour`."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index), spawn_key=(2,)))
-        name, z = self.slices[self._draw(rng)]
-        images, labels = self.arrays[name]
+        images, labels, z = self.slices[self._draw(rng)]
         x, label = images[z].astype(np.float32), np.asarray(labels[z])
         if self.augment is not None:
             x, label = self.augment(x, label, rng)
