@@ -1,8 +1,7 @@
 """Sections of electron microscopy and their masks, from TIFF stacks or folders of images.
 
-A stack has shape (S, H, W): S sections of H rows and W columns. Masks follow the ISBI 2012 challenge:
-white (True) is the inside of a cell, the foreground; black (False) is membrane and everything else.
-The usual way from a folder to what a network takes:
+A stack has shape (S, H, W): S sections of H rows and W columns. Masks follow the ISBI 2012 challenge: white (True) is
+the inside of a cell, the foreground; black (False) is membrane and everything else. From a folder to a network's input:
 
     sections = isbi.load("isbi2012").resized(256)
     train, val = sections.split(6)                  # the last six sections are for validation
@@ -21,8 +20,8 @@ from tinyseg.data.files import list_contents
 from tinyseg.data.sections import Sections
 from tinyseg.data.stacks import load_stack, shape_in_words
 
-# Names of images and labels in a folder, of which the first that exists is taken: files of the challenge, or
-# sub-folders of sections.
+# Names of the images and of the labels in a folder, first for files of the challenge, then for sub-folders of sections.
+# The first name that exists is taken.
 LAYOUTS = (
     (("train-volume.tif", "train-volume.tiff"), ("train-labels.tif", "train-labels.tiff")),
     (
@@ -38,9 +37,9 @@ def load(path, labels="auto", foreground="white"):
     Parameters
     ----------
     path : str or Path
-        A folder laid out like the challenge (``train-volume.tif``, ``train-labels.tif``), or with a
-        sub-folder of images and one of labels (PNG or TIFF, paired in natural order: 2 before 10).
-        If `labels` is None or a path, it may also be a TIFF stack or a folder of sections.
+        A folder with the challenge's files (``train-volume.tif``, ``train-labels.tif``), or with a sub-folder of
+        images and one of labels (PNG or TIFF, paired in natural order: 2 before 10). It may also be a TIFF stack,
+        unless `labels` is "required", and a folder of sections if `labels` is None or a path.
     labels : str, Path or None
         ``"auto"``: the labels in that folder, if there are any. ``"required"``: the same, but without labels it is
         an error. None: images only. Otherwise the path of the labels, a TIFF stack or a folder of sections.
@@ -54,9 +53,9 @@ def load(path, labels="auto", foreground="white"):
     Raises
     ------
     FileNotFoundError
-        The folder does not hold what was looked for; the message lists both.
+        The path does not exist, or the folder has no images or no labels; the message lists what it has.
     ValueError
-        A file cannot be read, is not what it should be, or images and labels do not match.
+        A file cannot be read, is no section or no mask, or images and labels do not match.
     """
     image_path, label_path = _find(Path(path), labels)
     images, names = load_stack(image_path)
@@ -80,9 +79,9 @@ def binarize_labels(stack, name, foreground="white"):
     stack : ndarray, (S, H, W)
         Any two values, such as 0 and 255; the larger one is white.
     name : str or sequence of str
-        Name of the stack, or of each section, in messages.
+        Name of the stack, or of each section, for messages.
     foreground : "white" or "black"
-        Which of the two is the inside of cells.
+        Which of the two values is the inside of cells.
 
     Returns
     -------
@@ -91,12 +90,12 @@ def binarize_labels(stack, name, foreground="white"):
     Raises
     ------
     ValueError
-        There are not exactly two values in the stack.
+        The stack does not have exactly two values, or `foreground` is something else.
 
     Warns
     -----
     UserWarning
-        The foreground is less than half of the pixels, as in a mask stored the other way round.
+        The foreground is less than half of the pixels, as in an inverted mask.
     """
     if foreground not in ("white", "black"):
         raise ValueError(f'foreground must be "white" or "black", found {foreground!r}.')
@@ -105,7 +104,7 @@ def binarize_labels(stack, name, foreground="white"):
     for section, section_name in zip(stack, names, strict=True):
         values = np.union1d(values, section)
         if len(values) > 2:
-            shown = ", ".join([*map(str, values[:6]), *(["..."] if len(values) > 6 else [])])
+            shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
             raise ValueError(
                 f"a mask must have exactly two values, such as 0 and 255: found {len(values)} ({shown}) "
                 f"up to {section_name}. Was it saved as JPEG, or resized with interpolation? Threshold it, "
@@ -116,10 +115,10 @@ def binarize_labels(stack, name, foreground="white"):
             f"a mask must have exactly two values, such as 0 and 255: found only {values.tolist()} in all of "
             f"{names[0]} to {names[-1]}. Is this the right file, and does it hold the drawn membranes?"
         )
-    labels = stack == values[1 if foreground == "white" else 0]
+    black, white = values
+    labels, other = (stack == white, "black") if foreground == "white" else (stack == black, "white")
     share = labels.mean()
     if share < 0.5:
-        other = "black" if foreground == "white" else "white"
         warnings.warn(
             f"only {share:.0%} of {names[0]} to {names[-1]} is foreground (inside of cells), and in electron "
             f'microscopy it is most of the area. If the mask is inverted, use foreground="{other}".',
@@ -136,18 +135,18 @@ def standardize(images, how="section"):
     images : ndarray, (S, H, W)
         Integers or floats.
     how : "section", "stack" or "unit"
-        Mean 0 and variance 1 in each section, or over the stack; or "unit": the range of the integer
-        type to [0, 1] (255 to 1 for 8 bits), and floats, which must be in [0, 1] already, unchanged.
+        "section", "stack": mean 0 and variance 1 in each section, or over the stack. "unit": the range of the integer
+        type becomes [0, 1] (255 becomes 1 for 8 bits); floats must be in [0, 1] already and keep their values.
 
     Returns
     -------
     ndarray of float32, (S, H, W)
-        Zeros where "section" or "stack" meets only one grey value.
+        Zeros if a section, or the stack, has only one grey value.
 
     Raises
     ------
     ValueError
-        Another `how`, or floats outside [0, 1] for "unit".
+        `how` is something else, or floats are outside of [0, 1] for "unit".
     """
     if how == "section":
         return np.stack([_normalize(section) for section in images])
@@ -156,8 +155,8 @@ def standardize(images, how="section"):
     if how != "unit":
         raise ValueError(f'how must be "section", "stack" or "unit", found {how!r}.')
     if images.dtype.kind in "iu":
-        low, high = np.iinfo(images.dtype).min, np.iinfo(images.dtype).max
-        return ((images.astype(np.float64) - low) / (high - low)).astype(np.float32)
+        limits = np.iinfo(images.dtype)
+        return ((images.astype(np.float64) - limits.min) / (limits.max - limits.min)).astype(np.float32)
     if images.size and not 0 <= images.min() <= images.max() <= 1:
         raise ValueError(
             f'how="unit" expects float images in [0, 1], found [{images.min():g}, {images.max():g}]. '
@@ -175,8 +174,8 @@ def _normalize(x):
 
 def _find(path, labels):
     """Return the path of the images, and the path of the labels or None."""
-    automatic = labels in ("auto", "required")
-    given = None if automatic or labels is None else Path(labels)
+    search = labels in ("auto", "required")
+    given = None if search or labels is None else Path(labels)
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist: expected a folder with train-volume.tif or a stack.")
     if path.is_file():
@@ -185,22 +184,22 @@ def _find(path, labels):
         return path, given
     entries = {p.name.casefold(): p for p in path.iterdir()}
     for image_names, label_names in LAYOUTS:
-        image = next((entries[name] for name in image_names if name in entries), None)
-        if image is None:
-            continue
-        if not automatic:
-            return image, given
-        label = next((entries[name] for name in label_names if name in entries), None)
-        if label is None and labels == "required":
+        image, label = (_first(entries, names) for names in (image_names, label_names))
+        if image and labels == "required" and not label:
             raise FileNotFoundError(
                 f"no labels in {path}: looked for {', '.join(label_names)} to go with {image.name}. "
                 f"There is: {list_contents(path)}."
             )
-        return image, label
-    if not automatic:
+        if image:
+            return image, label if search else given
+    if not search:
         return path, given
     raise FileNotFoundError(
         f"no images in {path}: looked for train-volume.tif and train-labels.tif (or .tiff), or for a "
         f"sub-folder of images ({', '.join(LAYOUTS[1][0])}) and one of labels ({', '.join(LAYOUTS[1][1])}). "
         f"There is: {list_contents(path)}."
     )
+
+
+def _first(entries, names):
+    return next((entries[name] for name in names if name in entries), None)
