@@ -1,7 +1,7 @@
 """Download of the public files of the ISBI 2012 challenge, checked by their MD5.
 
 The challenge's own server (brainiac2.mit.edu) is gone. ImageJ's site, which keeps the challenge's page, offers the
-files as one archive. If this address fails too, the error says which files to put where.
+files as one archive. If this download fails, the error says how to place the files by hand.
 """
 
 import hashlib
@@ -9,6 +9,8 @@ import os
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+
+from tqdm import tqdm
 
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 REGISTRY = {
@@ -33,8 +35,8 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
         Address of a ZIP archive of the files, ending in ``.zip``, or of a folder that holds them.
     progress : bool
         Show a progress bar on the standard error stream.
-    registry : dict, optional
-        MD5 of each file by its name, None for a file that is not checked; the three public files if left out.
+    registry : dict of str to (str or None), optional
+        MD5 of each file to download; None for a file that is not checked. The three public files if left out.
     timeout : float
         Seconds to wait for the server's next answer.
 
@@ -46,11 +48,11 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
     Raises
     ------
     FileExistsError
-        The folder has a file of such a name with other contents; nothing is downloaded or overwritten.
+        The folder has a file of this name with other contents; nothing is downloaded or overwritten.
     ConnectionError
         The server does not answer, or does not have the files.
     RuntimeError
-        The server sent another file.
+        The server sent something else than the expected files.
     """
     directory, registry = Path(directory), REGISTRY if registry is None else registry
     directory.mkdir(parents=True, exist_ok=True)
@@ -68,7 +70,7 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
 
     listed = ", ".join(f"{name} (MD5 {md5})" if md5 else name for name, md5 in registry.items())
     by_hand = f"To place the files by hand, put {listed} in {directory} and give --data {directory}."
-    # Files get their final names when they are whole.
+    # A file is moved into the folder when it is whole.
     with tempfile.TemporaryDirectory(prefix=".download-", dir=directory) as temporary:
         archive = Path(temporary, "archive.zip") if base_url.lower().endswith(".zip") else None
         try:
@@ -84,7 +86,7 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
                 if registry[name] not in (None, found):
                     raise ValueError(f"{name} has MD5 {found}, expected {registry[name]}")
                 os.replace(part, directory / name)
-        except OSError as error:  # every error of the network is one
+        except OSError as error:  # all errors of requests are OSErrors
             raise ConnectionError(f"could not download from {base_url} ({error}). {by_hand}") from error
         except (ValueError, zipfile.BadZipFile) as error:
             raise RuntimeError(
@@ -96,8 +98,6 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
 
 def progress_bar(what, total, show, initial=0):
     """Return a progress bar of bytes on the standard error stream."""
-    from tqdm import tqdm
-
     return tqdm(desc=what, total=total, initial=initial, unit="B", unit_scale=True, disable=not show)
 
 
@@ -122,7 +122,7 @@ def _md5(path):
 def _extract(archive, name, target):
     """Write one file of an archive, whichever of the archive's folders holds it."""
     with zipfile.ZipFile(archive) as z:
-        # Archives made on a Mac hold a second, small file for each one under __MACOSX.
+        # An archive made on a Mac has a second, small file of the same name for each file, in the folder __MACOSX.
         members = {PurePosixPath(m).name: m for m in z.namelist() if not m.startswith("__MACOSX")}
         if name not in members:
             raise ValueError(f"the archive has no {name}, only {', '.join(sorted(members))}")

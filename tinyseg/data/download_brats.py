@@ -1,13 +1,13 @@
 """Download of the brain tumours of the Medical Segmentation Decathlon, checked by their MD5 and unpacked.
 
-7.6 GB take hours on a slow line, so each step goes on where it was interrupted:
+7.6 GB take hours on a slow line, so each step continues where it was interrupted:
 
-1. The archive grows in ``Task01_BrainTumour.tar.part``. The file ``.part.version`` beside it keeps the server's name
-   for this version of the archive, its ETag or its date. The next request asks for the rest of this version only (Range
-   and If-Range, RFC 9110), so two halves of different archives are never joined.
-2. The whole archive is checked, and the ``.part`` is taken off its name.
-3. Its files are written one by one, ``dataset.json`` last. If ``dataset.json`` and all files that it lists exist, the
-   work is done.
+1. The archive is received into ``Task01_BrainTumour.tar.part``. The file ``Task01_BrainTumour.tar.part.version`` keeps
+   the server's name for this version of the archive, its ETag or its date. After an interruption, the request asks for
+   the rest of this version only (Range and If-Range, RFC 9110). Parts of different archives are never joined.
+2. The whole archive is checked and renamed to ``Task01_BrainTumour.tar``.
+3. Its files are written one by one, ``dataset.json`` last. The work is done if ``dataset.json`` and all files that it
+   lists exist.
 """
 
 import errno
@@ -30,16 +30,16 @@ MD5 = "240a19d752f0d9e9101544901065d872"
 SIZE = 7_608_266_240  # bytes
 ARCHIVE = "Task01_BrainTumour.tar"
 CHUNK = 1 << 16  # bytes that are written at a time; a broken connection loses at most one chunk
-RETRIES = 5  # failures in a row, with less than 1/20 of the archive between them, before giving up
-PAUSE = 1.0  # seconds before the first retry; each further one waits twice as long
+RETRIES = 5  # before giving up; counted anew whenever another 1/20 of the archive has been received
+PAUSE = 1.0  # seconds before the first retry; each further retry waits twice as long
 
 
 def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, timeout=30, keep_archive=False):
-    """Download and unpack Task01_BrainTumour of the Medical Segmentation Decathlon, or continue doing so.
+    """Download and unpack Task01_BrainTumour of the Medical Segmentation Decathlon, or continue to do so.
 
     MRI of 750 patients with gliomas, 484 of them with labels: four modalities of 240×240×155 voxels of 1 mm³. Licence
-    CC-BY-SA 4.0; cite Antonelli et al. 2022 (Nat. Commun. 13:4128). The disk needs room for twice the archive's size
-    until all is unpacked, and then for once this size.
+    CC-BY-SA 4.0; cite Antonelli et al. 2022 (Nat. Commun. 13:4128). It needs twice the archive's size on the disk until
+    everything is unpacked, and once this size afterwards.
 
     Parameters
     ----------
@@ -71,7 +71,7 @@ def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, t
     ConnectionError
         The server does not answer, does not have the archive, or the connection broke too often.
     OSError
-        The disk has too little room.
+        The disk has too little room, or a file cannot be written.
     RuntimeError
         The server sent something else than the expected archive.
     ValueError
@@ -82,21 +82,21 @@ def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, t
         return directory
     directory.mkdir(parents=True, exist_ok=True)
     archive, part = directory / ARCHIVE, directory / f"{ARCHIVE}.part"
-    _check_room(directory, _size(archive) or _size(part), size)
     source = archive if archive.exists() else url
+    _check_room(directory, _size(archive) or _size(part), size)
     by_hand = (
         f"To do it by hand, put {url} ({size:,} bytes, MD5 {md5}; see also http://medicaldecathlon.com) into "
         f"{directory} as {ARCHIVE} and call this again, or unpack it so that dataset.json, imagesTr, labelsTr and "
         f"imagesTs are in {directory}, and give --data {directory}."
     )
     try:
-        if not archive.exists():
+        if archive.exists():
+            _check(archive, md5, size, progress, delete=False)
+        else:
             _download(url, part, size, progress, timeout)
             _check(part, md5, size, progress, delete=True)
             os.replace(part, archive)
             _version_file(part).unlink(missing_ok=True)
-        else:
-            _check(archive, md5, size, progress, delete=False)
         _unpack(archive, directory, progress)
     except requests.RequestException as error:
         raise ConnectionError(
@@ -109,8 +109,8 @@ def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, t
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
         raise OSError(
-            f"the disk of {directory}, or your share of it, is full ({error}). Make room and call this again: it goes "
-            "on from where it is."
+            f"the disk of {directory}, or your share of it, is full ({error}). Make room and call this again: it "
+            "continues where it stopped."
         ) from error
     if not keep_archive:
         archive.unlink()
@@ -141,7 +141,7 @@ def _check_room(directory, received, size):
 
 
 def _download(url, part, size, progress, timeout):
-    """Download the file `part`, and connect again if the connection breaks."""
+    """Download the file `part`; if the connection breaks, ask again for the rest."""
     start = milestone = _size(part)
     failures = 0  # since the milestone
     with progress_bar("downloading", size, progress, initial=start) as bar:
@@ -170,7 +170,7 @@ def _receive(url, part, size, timeout, bar):
     with requests.get(url, headers=headers, stream=True, timeout=timeout) as reply:
         sent = reply.headers.get("Content-Range", "")
         right_range = sent.startswith(f"bytes {received}-") and sent.endswith(f"/{size}")
-        same_version = _version(reply) in ("", version)  # the server may leave it out
+        same_version = _version(reply) in ("", version)  # the server may leave the version out
         continues = received > 0 and reply.status_code == 206 and right_range and same_version
         if received and not continues and reply.status_code in (206, 416):
             part.unlink()  # the server has another archive now; the next request asks for all of it
@@ -179,8 +179,7 @@ def _receive(url, part, size, timeout, bar):
         chunks = reply.iter_content(CHUNK)
         chunk = next(chunks, b"")
         if not continues:
-            length = reply.headers.get("Content-Length", size)
-            found = _web_page(chunk) or ("" if int(length) == size else f"{int(length):,} bytes")
+            found = _mismatch(chunk, int(reply.headers.get("Content-Length", size)), size)
             if found:
                 raise ValueError(f"found {found}, expected {size:,} bytes; nothing of it is kept")
             received = 0
@@ -207,31 +206,32 @@ def _version_file(part):
 
 
 def _check(path, md5, size, progress, delete):
-    """Raise a ValueError if a file is not the archive."""
-    digest = hashlib.md5(usedforsecurity=False)
+    """Raise a ValueError if a file is not the archive; `delete` says whether to delete it first."""
     with open(path, "rb") as file:
-        found = _web_page(file.read(64)) or ("" if _size(path) == size else f"{_size(path):,} bytes")
+        found = _mismatch(file.read(64), _size(path), size)
         if not found:
             file.seek(0)
+            digest = hashlib.md5(usedforsecurity=False)
             with progress_bar("checking", size, progress) as bar:
                 while chunk := file.read(CHUNK):
                     digest.update(chunk)
                     bar.update(len(chunk))
-            found = "" if digest.hexdigest() == md5 else f"MD5 {digest.hexdigest()}"
-    if not found:
-        return
+            if digest.hexdigest() == md5:
+                return
+            found = f"MD5 {digest.hexdigest()}"
+    remedy = f"delete {path} or move it away"
     if delete:
         path.unlink()
         _version_file(path).unlink(missing_ok=True)
-    remedy = f"{path} was deleted, the next call starts anew" if delete else f"delete {path} or move it away"
+        remedy = f"{path} was deleted, the next call starts anew"
     raise ValueError(f"found {found}, expected {size:,} bytes with MD5 {md5}; {remedy}")
 
 
-def _web_page(start):
-    """Describe a file that is a web page by its first bytes; "" if it is none."""
-    if not start.lstrip().startswith(b"<"):
-        return ""
-    return f"a web page, or a login page (it begins with {start[:40].decode('latin-1').strip()!r})"
+def _mismatch(start, length, size):
+    """Describe a file that cannot be the archive, from its first bytes and its length; "" if it can be."""
+    if start.lstrip().startswith(b"<"):
+        return f"a web page, or a login page (it begins with {start[:40].decode('latin-1').strip()!r})"
+    return "" if length == size else f"{length:,} bytes"
 
 
 def _unpack(archive, directory, progress):
@@ -252,9 +252,9 @@ def _unpack(archive, directory, progress):
         others = [path for path, member in members.items() if path.exists() and _size(path) != member.size]
         if others:
             raise FileExistsError(
-                f"{len(others)} files are there with other contents and are not overwritten: {others[0]} has "
-                f"{_size(others[0]):,} bytes, expected {members[others[0]].size:,}. Move them away, or {archive} to "
-                "another folder (it is whole, and not downloaded again), and call this with that."
+                f"{len(others)} files have other contents and are not overwritten: {others[0]} has "
+                f"{_size(others[0]):,} bytes, expected {members[others[0]].size:,}. Move them away and call this again. "
+                f"Or move {archive} to another folder and call this with that folder: nothing is downloaded again."
             )
         with progress_bar("unpacking", sum(member.size for member in members.values()), progress) as bar:
             for path in sorted(members, key=lambda path: path == last):
