@@ -253,8 +253,8 @@ def _unpack(archive, directory, progress):
         if others:
             raise FileExistsError(
                 f"{len(others)} files have other contents and are not overwritten: {others[0]} has "
-                f"{_size(others[0]):,} bytes, expected {members[others[0]].size:,}. Move them away and call this again. "
-                f"Or move {archive} to another folder and call this with that folder: nothing is downloaded again."
+                f"{_size(others[0]):,} bytes, expected {members[others[0]].size:,}. Move them away and call this "
+                f"again. Or move {archive} to another folder and call this with that one: nothing is downloaded again."
             )
         with progress_bar("unpacking", sum(member.size for member in members.values()), progress) as bar:
             for path in sorted(members, key=lambda path: path == last):

@@ -2,35 +2,34 @@ r"""A synthetic stack of serial-section electron microscopy, for use without dat
 
 The tissue is a Laguerre (power) tessellation of a random packing of spheres, the usual model of foams and grains: with
 centres :math:`c_i` and radii :math:`r_i`, a point :math:`q` belongs to the cell with the least power :math:`s_i = |q -
-c_i|^2 - r_i^2`.  Neighbours :math:`i, j` share a plane, and inside of a section (a plane of constant z) a pixel lies
+c_i|^2 - r_i^2`.  Neighbours :math:`i, j` share a plane. Within a section, which is a plane of constant z, the distance
+of a pixel from the shared plane is
 
 .. math:: d = \frac{s_j - s_i}{2\,|c_i - c_j|_{xy}}
 
-away from it.  The membrane's look depends on the plane's slope against the section,
+The look of a membrane depends on the slope of its plane against the section,
 :math:`t = |c_i - c_j|_z / |c_i - c_j|_{xy}`: a section has a thickness, so a steep membrane is a thin dark line
 and an oblique one a wide grey smear.  Sections cut the same spheres at different z, so they change slowly, as
 real ones do.  A smooth warp of space makes borders wavy and stretches some of the cells into neurites.
 
-Lengths are in units of 1/256 of the side of a square field (8 nm in the ISBI-2012 stack), so that a larger
-``size`` is the same tissue at a finer resolution.  Grey levels, sizes and spectra were fitted to the
-ISBI-2012 training stack by eye and by histogram; no pixel of it is used.
+The unit of length is 1/256 of the side of a square field (8 nm in the ISBI-2012 stack): a larger ``size`` is the same
+tissue at a finer resolution.  Grey levels, sizes and spectra were fitted to the ISBI-2012 training stack by eye and by
+histogram; no pixel of it is used.
 """
 
-from __future__ import annotations
-
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
 SECTION_STEP = 3.0  # distance between sections
-BLOCK_SECTIONS = 24  # cells are drawn in blocks of so many sections: a section needs the blocks near it only
+BLOCK_SECTIONS = 24  # sections in a block; cells are drawn block by block, because a section needs only those near it
 MARGIN = 45.0  # cells are drawn this far outside of the field
-LABEL_HALF_WIDTH = 1.4  # half the width of a steep membrane, as the annotators draw it
-MEMBRANE_HALF_WIDTH = 1.35  # half the width of a steep membrane, as it looks
-MEMBRANE_GREY = 56.0  # of a fully stained membrane
-CORNER = 0.8  # cells' corners are rounded to about this
+LABEL_HALF_WIDTH = 1.4  # half the width of a steep membrane in the label
+MEMBRANE_HALF_WIDTH = 1.35  # half the width of a steep membrane in the image
+MEMBRANE_GREY = 56.0  # grey level of a fully stained membrane
+CORNER = 0.8  # the corners of cells are rounded with about this radius
 
 
 def em_sections(num_sections=30, size=256, seed=0):
@@ -39,7 +38,7 @@ def em_sections(num_sections=30, size=256, seed=0):
     Parameters
     ----------
     num_sections : int
-        Number of sections, S >= 1. Section k does not depend on S.
+        Number of sections, S >= 1. Section k is the same for every S.
     size : int or (int, int)
         Height and width H, W in pixels, 16 or more. The field always has the area of one ISBI-2012 section
         (2 µm × 2 µm), so thickness and grain grow with ``size`` as in a resized section. At 256 a membrane
@@ -52,7 +51,7 @@ def em_sections(num_sections=30, size=256, seed=0):
     images : ndarray of uint8, shape (S, H, W)
         Grey levels: membranes and organelles are dark.
     labels : ndarray of bool, shape (S, H, W)
-        True inside of a cell (organelles included), False on membrane: about 22 % is membrane.
+        True inside of a cell (organelles included), False on membrane, which is about 22 % of the pixels.
 
     Examples
     --------
@@ -67,13 +66,11 @@ def em_sections(num_sections=30, size=256, seed=0):
             f"seed >= 0, but found num_sections={num_sections}, size={size}, seed={seed}."
         )
     tissue = _Tissue(*shape, seed)
-    sections = [tissue.section(k) for k in range(num_sections)]
-    images, labels = zip(*sections, strict=True)
+    images, labels = zip(*(tissue.section(k) for k in range(num_sections)), strict=True)
     return np.stack(images), np.stack(labels)
 
 
-@dataclass
-class _Cells:
+class _Cells(NamedTuple):
     """Geometry and look of N cells."""
 
     centre: np.ndarray  # (N, 3) as y, x, z
@@ -97,7 +94,7 @@ class _Waves:
         self.phase = rng.uniform(0, 2 * np.pi, num_waves)
 
     def __call__(self, y, x, z):
-        """Field (H, W) on the grid y (H, 1), x (1, W) at depth z: Re(e^{iky} e^{ikx}) is an outer product."""
+        """Return the field (H, W) on the grid y (H, 1), x (1, W) at depth z: the outer product Re(e^{iky} e^{ikx})."""
         rows = np.exp(1j * (self.k[:, :1] * y.ravel() + self.k[:, 2:] * z + self.phase[:, None]))  # (K, H)
         columns = np.exp(1j * self.k[:, 1:2] * x.ravel())  # (K, W)
         return (rows.T @ columns).real * np.sqrt(2 / len(self.k))  # (H, W)
@@ -113,8 +110,8 @@ class _Tissue:
         self.x = (np.arange(width)[None, :] + 0.5) / self.unit
         self.extent = np.array([height, width]) / self.unit
         rng = np.random.default_rng([seed, 0])
-        self.warp = [(_Waves(rng, length), _Waves(rng, length), amplitude)
-                     for length, amplitude in [(190, 20.0), (60, 3.0), (20, 1.0)]]  # fmt: skip
+        scales = (190, 20.0), (60, 3.0), (20, 1.0)  # wavelength, amplitude
+        self.warp = [(_Waves(rng, length), _Waves(rng, length), amplitude) for length, amplitude in scales]
         self.patches = _Waves(rng, 35)  # where membranes fade, and where a synapse may be
         self.junction = rng.random(997)  # how strongly stained each junction is
         self.blocks = {}
@@ -129,14 +126,14 @@ class _Tissue:
         span = np.array([*(self.extent + 2 * MARGIN), depth])
         tries = int(2.2e-4 * span.prod())
         radius = np.sort(np.clip(7.4 * np.exp(0.74 * rng.normal(size=tries)), 3.2, 40))[::-1]
-        place = low + span * rng.random((tries, 3))
-        centres, radii = np.empty((tries, 3)), np.empty(tries)
-        n = 0
+        centre = low + span * rng.random((tries, 3))
+        n = 0  # spheres that fit; they are moved to the front
         for i in range(tries):
-            gap = ((centres[:n] - place[i]) ** 2).sum(1) - (0.86 * (radii[:n] + radius[i])) ** 2
-            if n == 0 or gap.min() > 0:
-                centres[n], radii[n], n = place[i], radius[i], n + 1
-        centre, radius = centres[:n], radii[:n]
+            gap = ((centre[:n] - centre[i]) ** 2).sum(1) - (0.86 * (radius[:n] + radius[i])) ** 2
+            if (gap > 0).all():
+                centre[n], radius[n] = centre[i], radius[i]
+                n += 1
+        centre, radius = centre[:n], radius[:n]
         glia = rng.random(n) < 0.1
         has_mito = rng.random(n) < np.clip((radius - 9) / 25, 0, 0.5)
         size = np.where(has_mito, np.clip(radius * rng.uniform(0.5, 0.9, n), 6, 20), 0)
@@ -154,8 +151,8 @@ class _Tissue:
     def cells(self, z):
         """Return all cells that a section at depth z can cut: those of its block and of the two beside it."""
         b = int(z // (BLOCK_SECTIONS * SECTION_STEP))
-        parts = [vars(self.block(i)) for i in (b - 1, b, b + 1)]
-        return _Cells(**{name: np.concatenate([part[name] for part in parts]) for name in parts[0]})
+        blocks = [self.block(i) for i in (b - 1, b, b + 1)]
+        return _Cells(*map(np.concatenate, zip(*blocks, strict=True)))
 
     def section(self, k):
         """Draw section k: image (H, W) uint8 and label (H, W) bool."""
@@ -166,16 +163,16 @@ class _Tissue:
         wx = x + shift[1] + sum(a * w(y, x, z) for _, w, a in self.warp)
         points = np.stack([wy, wx, np.full_like(wy, z)], -1)  # (H, W, 3)
         cells = self.cells(z)
-        cell, distance, tilt, strength = self._membranes(points, cells)
+        cell, distance, tilt, strength = self._find_membranes(points, cells)
         patches = self.patches(y, x, z)
         synapse = (strength > 0.94) * _step(patches - 0.6, 0.2)
 
         label = distance > LABEL_HALF_WIDTH + 0.2 * tilt + 2.5 * synapse
-        image = self._cytoplasm(points, cell, cells, distance, rng)
+        image = self._draw_cytoplasm(points, cell, cells, distance, rng)
         image = _stain(image, distance, tilt, strength, synapse, patches)
-        return self._camera(image, rng), label
+        return self._photograph(image, rng), label
 
-    def _membranes(self, points, cells):
+    def _find_membranes(self, points, cells):
         """Return the cell, the distance to its membrane, the membrane's tilt and its strength, each (H, W)."""
         lift = np.sqrt(cells.radius.max() ** 2 - cells.radius**2)  # the power is a distance in four dimensions
         tree = cKDTree(np.column_stack([cells.centre, lift]))
@@ -194,7 +191,7 @@ class _Tissue:
         distance = -CORNER * np.logaddexp(*-distance.T / CORNER)  # a soft minimum rounds the corners
         return tuple(a.reshape(shape) for a in (index[:, 0], distance, tilt, strength))
 
-    def _cytoplasm(self, points, cell, cells, distance, rng):
+    def _draw_cytoplasm(self, points, cell, cells, distance, rng):
         """Draw the inside of the cells: granular texture, vesicles and microtubules, mitochondria."""
         shape = cell.shape
         fine, coarse = (self._speckle(rng, shape, sigma) for sigma in (1.3, 3.5))
@@ -213,14 +210,13 @@ class _Tissue:
         cristae = np.sin(2 * np.pi * along / 4.6 + 1.5 * coarse)
         return image * (1 - inside) + inside * (80 + 17 * cristae + 8 * fine - 18 * (rho > 0.88))
 
-    def _camera(self, image, rng):
+    def _photograph(self, image, rng):
         """Add drift of contrast, blur and grain, and round to uint8."""
-        shape = image.shape
         image = (image - 120) * rng.uniform(1.02, 1.22) + 127 + rng.normal(0, 10)
         image = image + 6 * _Waves(rng, 300)(self.y, self.x, 0)
         blur = 0.5 + (rng.random() < 0.15) * rng.uniform(0.3, 0.8)
         image = gaussian_filter(image, blur * self.unit)
-        return np.clip(np.rint(image + self._grain(rng, shape)), 0, 255).astype(np.uint8)
+        return np.clip(np.rint(image + self._grain(rng, image.shape)), 0, 255).astype(np.uint8)
 
     def _grain(self, rng, shape):
         """Draw noise with the power spectrum of the real sections' cytoplasm."""
@@ -246,7 +242,7 @@ class _Tissue:
 
 
 def _stain(image, distance, tilt, strength, synapse, patches):
-    """Darken the membranes: oblique ones are wide and faint; a synapse has a dark cloud about it."""
+    """Darken the membranes: oblique ones are wide and faint; a synapse has a dark cloud around it."""
     half = MEMBRANE_HALF_WIDTH + 0.4 * tilt
     depth = (0.75 + 0.35 * strength) / (1 + 0.35 * tilt) * np.clip(1 + 0.2 * patches, 0.2, 1.2)
     wall = np.minimum(depth * _step(half - distance, 0.35 + 0.25 * tilt), 1)

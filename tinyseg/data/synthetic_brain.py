@@ -2,9 +2,9 @@
 
 A brain is an ellipsoid with a wavy surface; outside of it every voxel is 0, as after skull stripping. Inside, a smooth
 random field folds grey matter into white, and two ventricles hold fluid. A tumour is a wavy ball: a core that does not
-enhance, a rim that does, and edema around it, which spreads in white matter rather than in grey. Each tissue has its
-own brightness in each modality; a bias field, as of a receive coil, multiplies the image, and noise is added. The
-volumes of tumours vary tenfold and more, and one tumour in six has no rim.
+enhance, a rim that does, and edema around both, which spreads farther in white matter than in grey. Each tissue has its
+own brightness in each modality. A smooth bias field, like that of a receive coil, multiplies the image, and noise is
+added. The largest tumour has more than ten times the volume of the smallest, and one tumour in six has no rim.
 """
 
 import json
@@ -34,7 +34,7 @@ def brain(shape=(160, 160, 32), seed=0):
     ----------
     shape : (int, int, int)
         Voxels along X, Y and Z, each at least 16.
-    seed : int
+    seed : int, or tuple of int
         Equal arguments give equal cases.
 
     Returns
@@ -88,11 +88,11 @@ def write_brains(folder, num_cases=12, shape=(160, 160, 32), seed=0):
     Parameters
     ----------
     folder : str or Path
-        ``dataset.json``, ``imagesTr`` and ``labelsTr`` are written into it. Existing cases are kept.
+        Gets ``dataset.json``, ``imagesTr`` and ``labelsTr``. Cases that are there already are kept.
     num_cases : int
     shape : (int, int, int)
     seed : int
-        Case k is drawn with the seed ``(seed, k)``, so it does not depend on `num_cases`.
+        Case k is drawn with the seed ``(seed, k)`` and is the same for every `num_cases`.
 
     Returns
     -------
