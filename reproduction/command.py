@@ -35,7 +35,8 @@ NETWORKS = {name: Network(title, name) for name, title in paper.ROWS.items()} | 
     "sdunet_bn_filter": Network("SD-UNet (depthwise+BN+WS), WS per filter", "sdunet_bn", "filter"),
     "sdunet_filter": Network("SD-UNet, WS per filter", "sdunet", "filter"),
 }
-FEW_CASES = 20  # with fewer, one is held out for each seed; with more, the paper's shares
+FEW_CASES = 20  # with fewer cases, one is held out for each seed; otherwise the cases are split as in the paper
+TABLE_OF = {"isbi": 2, "brats": 3}  # the number of the table that each data set fills
 QUICK = {
     "width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8},
     "brats": {"--size": 96, "--epochs": 2, "--steps-per-epoch": 30},
@@ -62,7 +63,7 @@ def reproduce():
     if args.tables != [1]:
         for what in args.data:
             kind, folder = find_data(what, args)
-            if {"isbi": 2, "brats": 3}[kind] in args.tables:
+            if TABLE_OF[kind] in args.tables:
                 study, histories = train_all(kind, folder, args)
                 keep(**{kind: study})
                 draw(kind, folder, histories, args)
@@ -79,7 +80,7 @@ def reproduce():
 
 # ----- training --------------------------------------------------------------------
 def find_data(what, args):
-    """Which of the two data sets a folder holds; a synthetic stand-in for "isbi" and "brats"."""
+    """Return the kind of data, "isbi" or "brats", and its folder; write synthetic data if `what` is only the kind."""
     if what not in ("isbi", "brats"):
         folder = pathlib.Path(what)
         is_stack = any((folder / name).exists() for name in ("train-volume.tif", "images"))
@@ -97,13 +98,14 @@ def find_data(what, args):
 
 
 def train_all(kind, folder, args):
-    """Train and score every network with every seed: mean and spread of what is found, and the logs."""
-    chosen = {name: NETWORKS[name] for name in args.networks}
+    """Train and score every network with every seed; return mean and spread of the scores, and the logs."""
     cases = [case.name for case in find_cases(folder)] if kind == "brats" else []
     held_out = cases if len(cases) < FEW_CASES else []
-    pairs = [(name, seed) for seed in range(args.seeds) for name in chosen]
+    pairs = [(name, seed) for seed in range(args.seeds) for name in args.networks]
     runs = {(name, seed): make_run(kind, folder, name, seed, held_out, args) for name, seed in pairs}
-    rows = {n: {"title": c.title, "model": c.model, "found": [], "failed": []} for n, c in chosen.items()}
+    rows = {}
+    for name in args.networks:
+        rows[name] = {"title": NETWORKS[name].title, "model": NETWORKS[name].model, "found": [], "failed": []}
     bar = tqdm(runs.items(), desc=kind, unit="run")
     for (name, seed), run in bar:
         bar.set_postfix_str(f"{name}, seed {seed}")
@@ -122,34 +124,40 @@ def train_all(kind, folder, args):
 
 
 def make_run(kind, folder, name, seed, held_out, args):
-    """The commands that train and score one network with one seed; of `held_out` cases, each seed takes the next."""
-    options = {"--data": folder.resolve(), "--model": NETWORKS[name].model, "--ws": NETWORKS[name].ws}
-    options |= {"--width": args.width, "--seed": seed} | ({"--lr": args.lr} if args.lr else {})
+    """Make the run of one network with one seed; if there are `held_out` cases, each seed holds out the next one."""
+    network = NETWORKS[name]
+    options = {"--data": folder.resolve(), "--model": network.model, "--ws": network.ws}
+    options |= {"--width": args.width, "--seed": seed}
+    if args.lr:
+        options["--lr"] = args.lr
     if args.quick:
         options |= QUICK[kind]
     if args.epochs:
         options["--epochs"] = args.epochs
-    script, rest, score = "train_isbi.py", [], ["--images", folder, "--sections", args.val_sections]
     if kind == "isbi":
         options["--val-sections"] = args.val_sections
-    else:
-        script, rest, score = "train_brats.py", ["--cache", args.out / "slices"], ["--images", folder]
-        if not args.quick:
-            options["--steps-per-epoch"] = args.steps_per_epoch
-        if held_out:
-            options["--val-cases"] = held_out[seed % len(held_out)]
-    flags = [str(word) for pair in options.items() for word in pair]
-    flags += ["--protocol", args.protocol] if args.protocol else []
-    tf32 = ["--tf32"] if args.tf32 else []  # changes the result a little, so that such runs are others
-    where = ["--device", args.device] + (["--gpu-memory", str(args.gpu_memory)] if args.gpu_memory else [])
-    where += ["--cuda-graph"] if args.cuda_graph else []
-    flags, rest = flags + tf32, [*map(str, rest), *where]
-    score = [EXAMPLES / "evaluate.py", *score, "--worst", 0, *where, *tf32]
-    return Run(run_folder(args.out, kind, name, seed), [EXAMPLES / script, *flags], score, rest)
+    elif not args.quick:
+        options["--steps-per-epoch"] = args.steps_per_epoch
+    if held_out:
+        options["--val-cases"] = held_out[seed % len(held_out)]
+    if args.protocol:
+        options["--protocol"] = args.protocol
+    tf32 = ["--tf32"] if args.tf32 else []  # it changes the result a little, so it belongs to what is learned
+    train = [EXAMPLES / f"train_{kind}.py", *(word for pair in options.items() for word in pair), *tf32]
+
+    device = ["--device", args.device]
+    if args.gpu_memory:
+        device += ["--gpu-memory", args.gpu_memory]
+    if args.cuda_graph:
+        device.append("--cuda-graph")
+    sections = ["--sections", args.val_sections] if kind == "isbi" else []
+    cache = ["--cache", args.out / "slices"] if kind == "brats" else []
+    score = [EXAMPLES / "evaluate.py", "--images", folder, *sections, "--worst", 0, *device, *tf32]
+    return Run(run_folder(args.out, kind, name, seed), train, score, [*cache, *device])
 
 
 def as_figures(kind, found, limit):
-    """The figures of one run that go into its table: of the last epoch."""
+    """Return the figures of one run that go into its table: those of the last epoch."""
     last, scores = found["history"][-1], found["scores"]
     figures = {"loss": last["val_loss"], "train_loss": last["train_loss"], "seconds_per_step": last["seconds_per_step"]}
     if kind == "isbi":
@@ -163,7 +171,7 @@ def as_figures(kind, found, limit):
 
 
 def median_tumour(rows):
-    """The volume below which tumours are called small: the median of all patients that were scored."""
+    """Return the volume below which tumours are called small: the median of all patients that were scored."""
     patients = {p["name"]: p["tumour_mm3"] for r in rows.values() for f in r["found"] for p in f["scores"]["patients"]}
     return float(np.median(list(patients.values()))) if patients else None
 

@@ -1,4 +1,4 @@
-"""What the six networks cost: parameters, multiply-adds and time, beside PyTorch's and the paper's."""
+"""Measure what the six networks cost: parameters, multiply-adds and time, beside PyTorch's and the paper's."""
 
 from tqdm import tqdm
 
@@ -10,13 +10,13 @@ SHAPE = (1, 1, 256, 256)
 
 
 def measure_costs(device, quick):
-    """Count parameters and multiply-adds of the paper's networks, and time them, beside PyTorch where that can be.
+    """Count parameters and multiply-adds of the paper's networks, and time them, beside PyTorch if it is installed.
 
     Parameters
     ----------
     device : {"cpu", "gpu"}
     quick : bool
-        Take a few seconds a network, not a minute.
+        Take a few seconds for each network instead of a minute.
 
     Returns
     -------
@@ -27,47 +27,46 @@ def measure_costs(device, quick):
     for name in paper.ROWS:
         totals = ts.profile.summary(ts.models.build(name, head="paper"), SHAPE, show=False)
         networks[name] = {"parameters": totals.parameters, "multiply_adds": totals.multiply_adds}
-    about = {"device": ts.backend.device_name(device), "versions": ts.backend.versions()}
+    costs = {"networks": networks, "device": ts.backend.device_name(device), "versions": ts.backend.versions()}
     try:
-        beside = benchmarks_of_pytorch(device)
+        torch, benchmark = import_benchmark(device)
     except ImportError as error:
         print(f"times of tinyseg alone ({error})")
         for name in tqdm(paper.ROWS, desc="timing", unit="network"):
             model = ts.models.build(name).to(device)
             networks[name]["milliseconds"] = 1e3 * ts.profile.latency(model, SHAPE).median
-        return {"networks": networks} | about
+        return costs
 
-    import torch
-
-    about["versions"]["torch"] = torch.__version__
-    cases = [beside.Case(name, SHAPE, 1, "inference") for name in paper.ROWS]
+    costs["versions"]["torch"] = torch.__version__
+    cases = [benchmark.Case(name, SHAPE, 1, "inference") for name in paper.ROWS]
     options = {"rounds": 3, "budget": 10} if quick else {"rounds": 9, "budget": 60}
-    for name, record in zip(paper.ROWS, beside.run(cases, beside.the_variants(), **options), strict=True):
-        ours = record["times"][beside.OURS.name]["time"]["median"]
-        best = beside.tables.ratios(record["times"], beside.OURS.name, beside.PYTORCH, "time")
-        theirs = record["times"][best["best"]]["time"]["median"]
+    for name, record in zip(paper.ROWS, benchmark.run(cases, benchmark.the_variants(), **options), strict=True):
+        times = record["times"]
+        ours = times[benchmark.OURS.name]["time"]["median"]
+        best = benchmark.tables.ratios(times, benchmark.OURS.name, benchmark.PYTORCH, "time")
+        theirs = times[best["best"]]["time"]["median"]
         networks[name] |= {"milliseconds": 1e3 * ours, "pytorch_milliseconds": 1e3 * theirs, "ratio": best["rounds"]}
-    return {"networks": networks} | about
+    return costs
 
 
-def benchmarks_of_pytorch(device):
-    """Import what times networks beside PyTorch; raise ImportError where PyTorch is not there or not compared with."""
+def import_benchmark(device):
+    """Import PyTorch and what times networks beside it; raise an ImportError if that is not possible."""
     if device != "cpu":
         raise ImportError("PyTorch is timed beside tinyseg on the CPU only: for the GPU see benchmarks/gpu.py")
-    import torch  # noqa: F401
+    import torch
 
     from benchmarks import models
 
-    return models
+    return torch, models
 
 
 def draw_costs(results, path):
-    """Parameters, multiply-adds, time and, where it is known, Dice on ISBI, beside the paper's."""
-    scores = results.get("isbi", {"rows": {}})["rows"]
+    """Draw parameters, multiply-adds, time and, where it is known, Dice on ISBI, beside the paper's."""
+    rows = results.get("isbi", {}).get("rows", {})
     networks = {}
     for name, title in paper.ROWS.items():
         costs, theirs = results["costs"]["networks"][name], paper.TABLE_1[name]
-        dice = scores.get(name, {"figures": {}})["figures"].get("dice", {"values": []})["values"]
+        dice = rows.get(name, {}).get("figures", {}).get("dice", {}).get("values", [])
         networks[title] = {
             "parameters": costs["parameters"], "multiply_adds": costs["multiply_adds"],
             "latency": {"median": 1e-3 * costs["milliseconds"]}, "dice": dice,

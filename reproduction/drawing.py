@@ -13,7 +13,7 @@ from tinyseg.prediction.predictor import labels as labels_of
 
 
 def draw(kind, folder, histories, args):
-    """Training curves of all networks; U-Net and SD-UNet side by side, on typical and on SD-UNet's worst images."""
+    """Draw the training curves of all networks, and predictions of U-Net and SD-UNet side by side."""
     histories = {title: of_seeds for title, of_seeds in histories.items() if of_seeds}
     if histories:
         figures.curves(histories, args.out / f"{kind}_curves.png")
@@ -23,30 +23,30 @@ def draw(kind, folder, histories, args):
         draw_tumours(folder, args)
 
 
-def scores_of(kind, seed, args):
-    """What U-Net and SD-UNet scored with one seed, by their titles; empty if one of them has not been trained."""
+def load_scores(kind, seed, args):
+    """Load the scores of U-Net and SD-UNet with one seed, by their titles; an empty dict if one was not scored."""
     files = {name: run_folder(args.out, kind, name, seed) / "scores.json" for name in ("unet", "sdunet")}
     if not all(file.is_file() for file in files.values()):
         return {}
     return {paper.ROWS[name]: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
 
 
-def predictors(kind, seed, args):
-    """Both networks, ready to predict."""
+def load_predictors(kind, seed, args):
+    """Load U-Net and SD-UNet as they were trained with one seed, by their titles."""
     files = {name: run_folder(args.out, kind, name, seed) / "checkpoint.safetensors" for name in ("unet", "sdunet")}
     return {paper.ROWS[name]: Predictor.load(file) for name, file in files.items()}
 
 
 def draw_sections(folder, args):
-    """The two sections where SD-UNet does best, and the two where it does worst, by V^Rand; seed 0."""
-    scores = scores_of("isbi", 0, args)
+    """Draw the two sections where SD-UNet with seed 0 has the best V^Rand, and the two where it has the worst."""
+    scores = load_scores("isbi", 0, args)
     if not scores:
         return
     everything = isbi.load(folder, labels="required")
     held_out = everything.split(str(args.val_sections))[1]
     each = {name: [s["v_rand"] for s in found["sections"]] for name, found in scores.items()}
     order = np.argsort(each[paper.ROWS["sdunet"]], kind="stable")
-    networks = predictors("isbi", 0, args)
+    networks = load_predictors("isbi", 0, args)
     for network in networks.values():
         network.take_statistics(everything.images[:, None])
     for name, chosen in (("best", order[::-1][:2]), ("worst", order[:2])):
@@ -58,9 +58,9 @@ def draw_sections(folder, args):
 
 
 def draw_tumours(folder, args):
-    """Three slices through the smallest tumour that was held out, and through SD-UNet's worst."""
+    """Draw three slices through the smallest held-out tumour, and through the one with SD-UNet's worst Dice."""
     title = paper.ROWS["sdunet"]
-    of_seeds = {seed: scores_of("brats", seed, args) for seed in range(args.seeds)}
+    of_seeds = {seed: load_scores("brats", seed, args) for seed in range(args.seeds)}
     patients = [(patient, k) for k, scores in of_seeds.items() if scores for patient in scores[title]["patients"]]
     if not patients:
         return
@@ -72,7 +72,7 @@ def draw_tumours(folder, args):
         with_tumour = np.flatnonzero(truth.any(axis=(1, 2)))
         shown = with_tumour[[len(with_tumour) * quarter // 4 for quarter in (1, 2, 3)]]
         predicted, captions = {}, {"": [f"{patient['name']}\nslice {z}" for z in shown]}
-        for network, predictor in predictors("brats", seed, args).items():
+        for network, predictor in load_predictors("brats", seed, args).items():
             predictor.take_statistics(planes)
             predicted[network] = [labels_of(predictor(planes[z])) for z in shown]
             dice = {p["name"]: p["whole tumour"] for p in of_seeds[seed][network]["patients"]}[patient["name"]]

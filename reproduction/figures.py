@@ -1,4 +1,4 @@
-"""Counterparts of the paper's Figures 9 to 12: predictions side by side, and training curves."""
+"""Draw what the paper's Figures 9 to 12 show: predictions side by side, and training curves."""
 
 import itertools
 
@@ -10,10 +10,11 @@ from tinyseg.report import plots
 
 COLOURS = ("#000000", "#767676", "#D55E00", "#E69F00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73")  # Okabe and Ito's
 DASHES = ("-", "--", "-.", ":")
+CURVES = {"train_loss": "training loss", "val_dice": "Dice, held out"}  # columns of a log, one panel each
 
 
-def curves(histories, path, figures=(("train_loss", "training loss"), ("val_dice", "Dice, held out"))):
-    """Draw how figures of a log develop: a line for each network, the mean over seeds, in a band from least to most.
+def curves(histories, path):
+    """Draw training loss and Dice of each network: the mean over its seeds as a line, least to most as a band.
 
     Parameters
     ----------
@@ -21,22 +22,17 @@ def curves(histories, path, figures=(("train_loss", "training loss"), ("val_dice
         For each network the histories of its seeds, see `tinyseg.training.fit`.
     path : path-like
         File to write; its ending is the format.
-    figures : sequence of (str, str)
-        Keys of the history, and what to call them: one panel each.
     """
-    figure = Figure(figsize=(5.2 * len(figures), 4.6), dpi=plots.DPI, layout="constrained")
-    panels = figure.subplots(1, len(figures), squeeze=False)[0]
-    styles = zip(itertools.cycle(COLOURS), itertools.cycle(DASHES))  # noqa: B905 (endless)
-    for (title, seeds), (colour, dash) in zip(histories.items(), styles):  # noqa: B905
+    figure = Figure(figsize=(5.2 * len(CURVES), 4.6), dpi=plots.DPI, layout="constrained")
+    panels = figure.subplots(1, len(CURVES))
+    for (title, seeds), colour, dash in zip(histories.items(), itertools.cycle(COLOURS), itertools.cycle(DASHES)):
         step = [row["step"] for row in min(seeds, key=len)]
-        for ax, (key, _) in zip(panels, figures, strict=True):
-            values = np.array(
-                [[row[key] for row in history[: len(step)]] for history in seeds], float
-            )  # (seeds, epochs)
+        for ax, key in zip(panels, CURVES, strict=True):
+            values = np.array([[row[key] for row in seed[: len(step)]] for seed in seeds], float)  # (seeds, epochs)
             ax.plot(step, values.mean(axis=0), dash, color=colour, label=title, linewidth=1.5)
             if len(values) > 1:
                 ax.fill_between(step, values.min(axis=0), values.max(axis=0), color=colour, alpha=0.12, linewidth=0)
-    for ax, (_, name) in zip(panels, figures, strict=True):
+    for ax, name in zip(panels, CURVES.values(), strict=True):
         ax.set(xlabel="step", ylabel=name)
         ax.grid(alpha=0.3)
         ax.spines[["top", "right"]].set_visible(False)
@@ -45,7 +41,7 @@ def curves(histories, path, figures=(("train_loss", "training loss"), ("val_dice
     plots.save(figure, path)
 
 
-def sections_side_by_side(images, labels, predictions, captions, path, threshold=0.5):
+def sections_side_by_side(images, labels, predictions, captions, path):
     """Draw sections, one a row: image, truth, and the errors of each network.
 
     Parameters
@@ -56,9 +52,9 @@ def sections_side_by_side(images, labels, predictions, captions, path, threshold
     predictions : dict of str to float ndarray, shape (S, H, W)
         Probabilities of the inside of a cell, by the network's name.
     captions : dict of str to list of str
-        What to write below each section's prediction by each network, such as its score; ``""``: before the rows.
+        For each network, what to write below its prediction of each section, such as the score. What to write beside
+        each row is under ``""``.
     path : path-like
-    threshold : float
     """
     rows = zip(images, labels, *predictions.values(), strict=True)
     figure, grid = _grid(["image", "truth", *predictions], images, captions)
@@ -66,7 +62,7 @@ def sections_side_by_side(images, labels, predictions, captions, path, threshold
         axes[0].imshow(image, cmap="gray")
         axes[1].imshow(label, cmap="gray", vmin=0, vmax=1)
         for ax, p in zip(axes[2:], probabilities, strict=True):
-            ax.imshow(plots.error_overlay(image, np.asarray(label, bool), p > threshold))
+            ax.imshow(plots.error_overlay(image, np.asarray(label, bool), p > 0.5))
     kinds = [(plots.FALSE_MEMBRANE, "false membrane"), (plots.MISSED_MEMBRANE, "missed membrane")]
     patches = [Patch(facecolor=np.array(colour) / 255, label=text) for colour, text in kinds]
     figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=9, frameon=False)
@@ -92,16 +88,16 @@ def tumours_side_by_side(images, labels, predictions, captions, path, classes):
     rows = zip(images, labels, *predictions.values(), strict=True)
     figure, grid = _grid(["image", "truth", *predictions], np.swapaxes(images, 1, 2), captions)
     for axes, (image, *outlined) in zip(grid, rows, strict=True):
-        for ax, found in zip(axes, [None, *outlined], strict=True):
+        for ax in axes:
             ax.imshow(np.rot90(image), cmap="gray", vmin=image.min(), vmax=np.percentile(image, 99.8))
-            if found is not None:
-                plots.outline(ax, np.rot90(found), len(classes))
+        for ax, found in zip(axes[1:], outlined, strict=True):
+            plots.outline(ax, np.rot90(found), len(classes))
     plots.legend_of_classes(figure, classes)
     plots.save(figure, path)
 
 
 def _grid(titles, pictures, captions):
-    """Axes without ticks, a row for each picture, with titles above and captions beside and below."""
+    """Return a figure, and its axes without ticks: a row for each picture, titles above, captions beside and below."""
     height, width = pictures.shape[1:]
     size = 2.4 * len(titles), (2.4 * height / width + 0.2) * len(pictures) + 0.6  # inches
     figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
@@ -111,6 +107,6 @@ def _grid(titles, pictures, captions):
         for ax, title in zip(axes, titles, strict=True):
             ax.set(xticks=[], yticks=[])
             ax.set_xlabel(captions.get(title, [""] * len(grid))[number], fontsize=8)
-            if not number:
+            if number == 0:
                 ax.set_title(title, fontsize=10)
     return figure, grid

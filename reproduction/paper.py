@@ -1,4 +1,4 @@
-"""What Gadosey et al. (2020) report, to stand beside what we measure, with what each figure is.
+"""What Gadosey et al. (2020) report, to compare with what we measure, and what each figure means.
 
 P. K. Gadosey, Y. Li, E. A. Agyekum, T. Zhang, Z. Liu, P. T. Yamak, F. Essaf: SD-UNet: Stripping down U-Net for
 segmentation of biomedical images on platforms with low computational budgets. Diagnostics 2020, 10(2):110.

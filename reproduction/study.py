@@ -1,18 +1,19 @@
-"""Several networks, several seeds, one protocol: a study, made of runs of the training scripts.
+"""A study: several networks and several seeds under one protocol, each a run of the training script.
 
-Every run is a process of its own with a folder of its own (`run_folder`): the command that a user would type, kept in
-``command.txt``. A run that is finished is not made again, one that was interrupted goes on where it was,
-and one that fails is named and does not end the others. What is reported is the last epoch, which nobody has chosen.
+Each run has a folder of its own (`run_folder`) and is a process of its own. Its command, which a user could type, is
+kept in ``command.txt``. A finished run is not made again, an interrupted one continues where it stopped, and one that
+fails is named and does not end the others. The figures reported are those of the last epoch, not of the best one.
 """
 
 import csv
 import json
+import math
 import shlex
 import statistics
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from tinyseg.data.files import write_atomically
 
@@ -21,18 +22,8 @@ class RunFailed(RuntimeError):
     """A training or an evaluation ended with an error."""
 
 
-@dataclass(frozen=True)
-class Network:
-    """A row of a table.
-
-    Attributes
-    ----------
-    title : str
-    model : str
-        Of `tinyseg.models.MODELS`.
-    ws : str
-        Weight standardization: "default", "layer", "filter" or "none".
-    """
+class Network(NamedTuple):
+    """A row of a table; `model` is a name in `tinyseg.models.MODELS`, `ws` the option of the training scripts."""
 
     title: str
     model: str
@@ -54,7 +45,7 @@ class Run:
     train : list of str
         The training script, and the options that decide what is learned.
     evaluate : list of str
-        The evaluation script, and its options but for ``--checkpoint`` and ``--out``.
+        The evaluation script, and its options except ``--checkpoint`` and ``--out``.
     rest : list of str
         Options of the training that do not change its result, such as the device.
     """
@@ -66,26 +57,26 @@ class Run:
 
     @property
     def command(self):
-        """What a user would type."""
+        """The training command that a user would type."""
         return shlex.join(["python", "/".join(Path(self.train[0]).parts[-2:]), *self.train[1:]])
 
     def carry_out(self):
-        """Train and score, as far as it has not been done.
+        """Train and score, unless it has been done already.
 
         Returns
         -------
         dict
-            ``history``: a dict an epoch, see `tinyseg.training.fit`; ``summary`` and ``scores``: what the scripts
-            wrote.
+            ``history``: a dict for each epoch, see `tinyseg.training.fit`; ``summary`` and ``scores``: what the
+            scripts wrote.
 
         Raises
         ------
         ValueError
             If the folder holds a run with other options.
         RunFailed
-            If a script ends with an error; the message is its own.
+            If a script ends with an error; the message is the script's.
         KeyboardInterrupt
-            If it was interrupted.
+            If a script was interrupted.
         """
         kept = self.folder / "command.txt"
         before = kept.read_text(encoding="utf-8").strip() if kept.is_file() else self.command
@@ -125,13 +116,13 @@ class Run:
 
 
 def spread(values):
-    """Mean and deviation of figures of several seeds.
+    """Return mean and deviation of the figures of several seeds.
 
     Returns
     -------
     dict
-        ``mean``, ``std`` (of the sample, divided by n - 1; None of a single value) and ``values``; values that are
-        None are left out, and all is None if there are no others.
+        ``mean``, ``std`` (of the sample, divided by n - 1; None if there is one value only) and ``values``, as given.
+        Mean and deviation leave out values that are None; they are None if there are no others.
     """
     known = [v for v in values if v is not None]
     return {
@@ -142,6 +133,6 @@ def spread(values):
 
 
 def _number(text):
-    """A cell of log.csv: NaN, which says that there is no such figure, becomes None."""
-    value = float(text) if text else None
-    return value if value == value else None
+    """Convert a cell of log.csv; an empty cell and NaN say that there is no such figure, and become None."""
+    value = float(text or math.nan)
+    return None if math.isnan(value) else value

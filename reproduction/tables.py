@@ -1,4 +1,4 @@
-"""Tables 1 to 3 in Markdown, the paper's figures beside ours, and how they get into a page."""
+"""Make Tables 1 to 3 in Markdown, the paper's figures beside ours, and put them into a page."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ def all_tables(results):
     Parameters
     ----------
     results : dict
-        What `examples/reproduce_tables.py` keeps in results.json.
+        The content of the results.json of `examples/reproduce_tables.py`.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def table_1(costs):
     Parameters
     ----------
     costs : dict of str to dict
-        For each of `paper.ROWS`: ``parameters``, ``multiply_adds``; and where they were measured ``milliseconds``,
+        For each of `paper.ROWS`: ``parameters``, ``multiply_adds`` and, if they were measured, ``milliseconds``,
         ``pytorch_milliseconds`` and ``ratio``.
 
     Returns
@@ -85,7 +85,7 @@ def scores(rows, columns, published):
         For each network: ``title``, ``model``, ``figures`` (for each of `columns` what `study.spread` returns), and
         ``failed``: what ended the runs that have no figures.
     columns : dict of str to str
-        Figures and what to call them.
+        Names of the figures, and the titles of their columns.
     published : dict of str to dict
         The paper's figures by model.
 
@@ -113,7 +113,7 @@ def table(head, rows, text_columns=1):
 
 
 def notes(texts):
-    """Make a list of remarks to stand below a table."""
+    """Make the list of remarks below a table."""
     return "\n" + "".join(f"- {text}\n" for text in texts)
 
 
@@ -152,7 +152,8 @@ def _in_ms(value):
 
 
 def _spread(found):
-    """Mean ± deviation of a figure."""
+    """Return mean ± deviation of a figure as text."""
     if found is None or found["mean"] is None:
         return None
-    return f"{found['mean']:.3f}" + (f" ± {found['std']:.3f}" if found["std"] is not None else "")
+    mean = f"{found['mean']:.3f}"
+    return mean if found["std"] is None else f"{mean} ± {found['std']:.3f}"

@@ -4,7 +4,7 @@ A brain is an ellipsoid with a wavy surface; outside of it every voxel is 0, as 
 random field folds grey matter into white, and two ventricles hold fluid. A tumour is a wavy ball: a core that does not
 enhance, a rim that does, and edema around both, which spreads farther in white matter than in grey. Each tissue has its
 own brightness in each modality. A smooth bias field, like that of a receive coil, multiplies the image, and noise is
-added. The largest tumour has more than ten times the volume of the smallest, and one tumour in six has no rim.
+added. The volumes of tumours differ by a factor of ten and more, and one tumour in six has no rim.
 """
 
 import json
