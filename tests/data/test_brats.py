@@ -12,20 +12,27 @@ from tinyseg.data.brats import DECATHLON, find_cases, read_case, split
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHAPE = (9, 7, 5)
+OLD_ENDINGS, NEW_ENDINGS = ("_flair", "_t1", "_t1ce", "_t2", "_seg"), ("-t2f", "-t1n", "-t1c", "-t2w", "-seg")
 
 
-def voxels(*shape, seed=0, low=0, high=900):
-    return np.random.default_rng(seed).integers(low, high, shape).astype(np.int16)
+def voxels(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 900, shape).astype(np.int16)
 
 
-def nifti(path, array, affine=None):
+def nifti(path, array):
     path.parent.mkdir(parents=True, exist_ok=True)
-    nib.save(nib.Nifti1Image(array, np.eye(4) if affine is None else affine), path)
-    return path
+    nib.save(nib.Nifti1Image(array, np.eye(4)), path)
 
 
-def label(seed=0, values=(0, 1, 2, 3)):
-    return np.random.default_rng(seed).choice(np.array(values, np.uint8), SHAPE)
+def label(seed=0):
+    return np.random.default_rng(seed).choice(np.arange(4, dtype=np.uint8), SHAPE)
+
+
+def brats_case(folder, name, endings, truth, seed=0, shapes=4 * (SHAPE,)):
+    """A folder of a BraTS case: four modalities of these shapes, and labels."""
+    for m, (ending, shape) in enumerate(zip(endings[:4], shapes, strict=True)):
+        nifti(folder / name / f"{name}{ending}.nii.gz", voxels(*shape, seed=seed + m))
+    nifti(folder / name / f"{name}{endings[4]}.nii.gz", truth)
 
 
 @pytest.fixture
@@ -66,18 +73,10 @@ def test_newer_descriptions_name_channels_and_turn_labels_round(decathlon):
     assert cases.modalities == ("x", "y") and cases.classes == ("background", "t", "u", "v")
 
 
-@pytest.mark.parametrize(
-    ("endings", "codes"),
-    [
-        (("_flair", "_t1", "_t1ce", "_t2", "_seg"), (0, 2, 1, 4)),
-        (("-t2f", "-t1n", "-t1c", "-t2w", "-seg"), (0, 2, 1, 3)),
-    ],
-)
+@pytest.mark.parametrize(("endings", "codes"), [(OLD_ENDINGS, (0, 2, 1, 4)), (NEW_ENDINGS, (0, 2, 1, 3))])
 def test_brats_folders_get_the_decathlons_labels(tmp_path, endings, codes):
     for k, name in enumerate(("BraTS_2", "BraTS_10")):
-        for m, ending in enumerate(endings[:4]):
-            nifti(tmp_path / name / f"{name}{ending}.nii.gz", voxels(*SHAPE, seed=10 * k + m))
-        nifti(tmp_path / name / f"{name}{endings[4]}.nii.gz", np.take(np.array(codes, np.uint8), label(k)))
+        brats_case(tmp_path, name, endings, np.take(np.array(codes, np.uint8), label(k)), seed=10 * k)
     cases = find_cases(tmp_path)
     assert [case.name for case in cases] == ["BraTS_2", "BraTS_10"] and cases.classes == DECATHLON
     volume, classes = read_case(cases.cases[1])
@@ -87,9 +86,7 @@ def test_brats_folders_get_the_decathlons_labels(tmp_path, endings, codes):
 
 def test_two_scans_of_one_patient_are_refused(tmp_path):
     for name in ("BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000"):
-        for m, ending in enumerate(("-t2f", "-t1n", "-t1c", "-t2w")):
-            nifti(tmp_path / name / f"{name}{ending}.nii.gz", voxels(*SHAPE, seed=m))
-        nifti(tmp_path / name / f"{name}-seg.nii.gz", label())
+        brats_case(tmp_path, name, NEW_ENDINGS, label())
     with pytest.raises(ValueError, match="00001-000, BraTS-GLI-00001-001.*one patient"):
         find_cases(tmp_path)
 
@@ -100,8 +97,8 @@ def test_what_is_missing_is_named(tmp_path, decathlon):
     (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"dataset\.json.*There is: nothing"):
         find_cases(tmp_path / "empty")
-    for ending in ("_flair", "_t1", "_t2", "_seg"):
-        nifti(tmp_path / "brats" / "A" / f"A{ending}.nii.gz", label())
+    brats_case(tmp_path / "brats", "A", OLD_ENDINGS, label())
+    (tmp_path / "brats" / "A" / "A_t1ce.nii.gz").unlink()
     with pytest.raises(FileNotFoundError, match="has no A_t1ce"):
         find_cases(tmp_path / "brats")
     (decathlon / "labelsTr" / "B_2.nii.gz").unlink()
@@ -144,9 +141,7 @@ def test_what_cannot_be_used_is_named(decathlon):
 
 
 def test_modalities_on_different_grids(tmp_path):
-    for m, ending in enumerate(("_flair", "_t1", "_t1ce", "_t2")):
-        nifti(tmp_path / "A" / f"A{ending}.nii.gz", voxels(9, 7, 5 + (m == 2), seed=m))
-    nifti(tmp_path / "A" / "A_seg.nii.gz", label())
+    brats_case(tmp_path, "A", OLD_ENDINGS, label(), shapes=(SHAPE, SHAPE, (9, 7, 6), SHAPE))
     with pytest.raises(ValueError, match=r"A_t1ce\.nii\.gz has \(9, 7, 6\)"):
         read_case(find_cases(tmp_path).cases[0])
 

@@ -25,9 +25,12 @@ def data(tmp_path_factory):
 def made(monkeypatch):
     """Names of the cases that are prepared."""
     names, make = [], module._make
-    monkeypatch.setattr(
-        module, "_make", lambda folder, case, *rest: (names.append(case.name), make(folder, case, *rest))[1]
-    )
+
+    def record_and_make(folder, case, *rest):
+        names.append(case.name)
+        return make(folder, case, *rest)
+
+    monkeypatch.setattr(module, "_make", record_and_make)
     return names
 
 

@@ -132,6 +132,11 @@ def describe(folder):
     modalities, classes : tuple of str
     listed : list of (str, str)
         Paths of the image and the label of each training case, relative to the folder.
+
+    Raises
+    ------
+    ValueError
+        The file does not describe a Decathlon task.
     """
     path = folder / "dataset.json"
     try:
@@ -139,9 +144,10 @@ def describe(folder):
         channels = about.get("modality") or about["channel_names"]
         modalities = tuple(str(channels[k]) for k in sorted(channels, key=int))
         labels = about["labels"]
-        labels = labels if all(str(k).isdigit() for k in labels) else {v: k for k, v in labels.items()}
-        numbers = sorted(int(k) for k in labels)
-        classes = tuple(str(labels.get(str(k), labels.get(k))) for k in numbers)
+        if not all(str(number).isdigit() for number in labels):  # newer descriptions have the names first
+            labels = {number: name for name, number in labels.items()}
+        names = {int(number): str(name) for number, name in labels.items()}
+        numbers = sorted(names)
         listed = [(entry["image"], entry["label"]) for entry in about["training"]]
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(
@@ -150,7 +156,7 @@ def describe(folder):
         ) from None
     if numbers != list(range(len(numbers))):
         raise ValueError(f"{path} numbers its labels {numbers}: expected 0, 1, 2 … without gaps.")
-    return modalities, classes, listed
+    return modalities, tuple(names[number] for number in numbers), listed
 
 
 def unchanged_labels(num_classes):
