@@ -28,6 +28,7 @@ from tinyseg.commands.script import run_script
 from tinyseg.data import em_sections
 from tinyseg.data.brats import REGIONS, find_cases
 from tinyseg.data.files import write_atomically, write_json
+from tinyseg.data.label_volumes import holds_volumes
 from tinyseg.data.synthetic_brain import write_brains
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
@@ -83,8 +84,7 @@ def find_data(what, args):
     """Return the kind of data, "isbi" or "brats", and its folder; write synthetic data if `what` is only the kind."""
     if what not in ("isbi", "brats"):
         folder = pathlib.Path(what)
-        is_stack = any((folder / name).exists() for name in ("train-volume.tif", "images"))
-        return ("isbi" if is_stack else "brats"), folder
+        return "brats" if holds_volumes(folder) else "isbi", folder
     folder = args.out / "synthetic" / what
     print(f"{what}: SYNTHETIC data, a stand-in for the real ones: give their folder to --data.")
     if what == "brats":

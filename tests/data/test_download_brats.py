@@ -106,16 +106,10 @@ def test_a_length_that_changed_is_noticed(site, tmp_path, monkeypatch):
     assert site.asked == [f"bytes={have}-", None]
 
 
-def test_a_range_from_another_place_starts_again(site, tmp_path, monkeypatch):
+@pytest.mark.parametrize("answer", [{"shift": -64}, {"statuses": [416]}], ids=["another place", "not there"])
+def test_a_range_that_is_not_the_one_asked_for_starts_again(site, tmp_path, monkeypatch, answer):
     have = half(site, tmp_path, monkeypatch)
-    site.shift = -64
-    fetch(site, tmp_path)
-    assert site.asked == [f"bytes={have}-", None] and files(tmp_path) == FILES
-
-
-def test_a_range_that_is_not_there_starts_again(site, tmp_path, monkeypatch):
-    have = half(site, tmp_path, monkeypatch)
-    site.statuses = [416]
+    vars(site).update(answer)
     fetch(site, tmp_path)
     assert site.asked == [f"bytes={have}-", None] and files(tmp_path) == FILES
 

@@ -29,11 +29,8 @@ def real():
 
 def best_threshold_iou(images, labels):
     """Membrane IoU of the best single grey level: the score that needs no learning."""
-    scores = []
-    for level in range(20, 200, 2):
-        dark = images < level
-        scores.append((dark & ~labels).sum() / (dark | ~labels).sum())
-    return max(scores)
+    masks = (images < level for level in range(20, 200, 2))
+    return max((dark & ~labels).sum() / (dark | ~labels).sum() for dark in masks)
 
 
 def spectrum(images):
@@ -47,8 +44,7 @@ def spectrum(images):
 def test_shapes_and_types():
     images, labels = em_sections(num_sections=3, size=(48, 80), seed=4)
     assert images.shape == labels.shape == (3, 48, 80)
-    assert images.dtype == np.uint8
-    assert labels.dtype == bool
+    assert images.dtype == np.uint8 and labels.dtype == bool
     assert em_sections(1, 32)[0].shape == (1, 32, 32)
 
 

@@ -10,6 +10,19 @@ from reproduction import command
 SMALL = ("--quick", "--width", "4", "--epochs", "1", "--networks", "unet", "sdunet", "sdunet_filter")
 
 
+@pytest.mark.parametrize(
+    ("file", "kind"),
+    [
+        ("train-volume.tiff", "isbi"), ("imgs/0.png", "isbi"), ("images/0.tif", "isbi"), ("dataset.json", "brats"),
+        ("A/A_flair.nii.gz", "brats"),
+    ],
+)  # fmt: skip
+def test_folders_of_sections_and_of_brains_are_told_apart(tmp_path, file, kind):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).touch()
+    assert command.find_data(str(tmp_path), None) == (kind, tmp_path)
+
+
 @pytest.mark.slow
 def test_quick_run_of_tables_2_and_3(tmp_path, monkeypatch):
     monkeypatch.setitem(command.QUICK, "isbi", {"--size": 64, "--epochs": 1})

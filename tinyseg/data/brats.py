@@ -118,7 +118,7 @@ def find_cases(folder):
     repeated = [case.name for case in cases if counts[case.patient] > 1]
     if repeated:
         raise ValueError(
-            f"{', '.join(repeated[:6])} in {folder} are cases of one patient: in training and validation at once they "
+            f"{list_names(repeated, 6)} in {folder}: several cases of one patient, in training and validation at once, "
             "would make the scores too good. Keep one of each patient."
         )
     return Cases(modalities, classes, tuple(cases))
@@ -225,13 +225,13 @@ def split(cases, shares=(406, 32, 46), seed=0):
     Raises
     ------
     ValueError
-        There are fewer cases than shares above 0.
+        The shares are not three non-negative numbers, all are 0, or there are fewer cases than shares above 0.
     """
     cases, shares = list(cases), np.asarray(shares, float)
     if shares.shape != (3,) or (shares < 0).any() or len(cases) < (shares > 0).sum() or not shares.any():
         raise ValueError(
-            f"{len(cases)} cases cannot be split into shares of {shares.tolist()}: give three numbers, training, "
-            "validation and test, of which no more are above 0 than there are cases."
+            f"{len(cases)} cases cannot be split into shares of {shares.tolist()}: give three numbers for training, "
+            "validation and test, one or more of them above 0, but no more than there are cases."
         )
     exact = len(cases) * shares / shares.sum()
     counts = np.maximum(np.floor(exact).astype(int), shares > 0)
@@ -273,7 +273,7 @@ def read_case(case):
         if not np.isfinite([low, high]).all():
             raise ValueError(f"{case.name}: modality {m} holds NaN or infinity; replace them or leave the case out.")
         if low == high:
-            raise ValueError(f"{case.name}: modality {m} is {low} everywhere, so there is nothing to see in it.")
+            raise ValueError(f"{case.name}: modality {m} is {low} everywhere; replace it or leave the case out.")
     label = read_label(case.label, case.recode)
     if label.shape != volume.shape[1:]:
         raise ValueError(f"{case.label} has {label.shape} voxels, its images {volume.shape[1:]}: not one grid.")
@@ -283,8 +283,8 @@ def read_case(case):
 def read_label(path, recode):
     """Read a label volume, uint8 (X, Y, Z).
 
-    `recode` holds pairs of a label in the file and the number that it gets. If the file is damaged, not NIfTI, or holds
-    another label, a ValueError says so.
+    `recode` holds pairs of a label in the file and the number that it gets. A ValueError is raised if the file is
+    damaged, is not NIfTI, or holds another label.
     """
     label, known = _voxels(path), dict(recode)
     strange = [f"{value:g}" for value in np.unique(label) if value not in known]

@@ -71,10 +71,10 @@ class SliceCache:
         ----------
         cases : Cases
         folder : str or Path
-            Made if it does not exist. Builds with other options in one folder replace each other's cases.
+            Made if it does not exist. Cases in it that were prepared with other options are replaced.
         preparation : Preparation
         workers : int
-            Cases prepared at a time; each takes about 0.5 GiB for 240 × 240 × 155 voxels of 4 modalities.
+            Cases prepared at the same time; each takes about 0.5 GiB for 240 × 240 × 155 voxels of 4 modalities.
         skip_bad : bool
             Leave out cases that cannot be read and list them in `skipped`, instead of raising an error.
         progress : bool
