@@ -46,14 +46,14 @@ class Case:
     name : str
     images : tuple of Path
         One file (X, Y, Z, M), or one (X, Y, Z) for each modality.
-    label : Path
+    label : Path or None
     recode : tuple of (int, int)
         Pairs of a label in the file and its number in this library.
     """
 
     name: str
     images: tuple
-    label: Path
+    label: Path | None
     recode: tuple
 
     @property
@@ -251,8 +251,8 @@ def read_case(case):
     -------
     volume : ndarray, (M, X, Y, Z)
         In the type in which it is stored, mostly int16; float32 if the files scale their values.
-    label : uint8 ndarray, (X, Y, Z)
-        Renumbered by ``case.recode``.
+    label : uint8 ndarray, (X, Y, Z), or None
+        Renumbered by ``case.recode``; None if the case has no label file.
 
     Raises
     ------
@@ -274,6 +274,8 @@ def read_case(case):
             raise ValueError(f"{case.name}: modality {m} holds NaN or infinity; replace them or leave the case out.")
         if low == high:
             raise ValueError(f"{case.name}: modality {m} is {low} everywhere; replace it or leave the case out.")
+    if case.label is None:
+        return volume, None
     label = read_label(case.label, case.recode)
     if label.shape != volume.shape[1:]:
         raise ValueError(f"{case.label} has {label.shape} voxels, its images {volume.shape[1:]}: not one grid.")
