@@ -75,9 +75,8 @@ class Preparation:
         if self.how == "crop" or size == shape:
             return planes[(..., *_middle(shape, size))]
         change = resample if planes.dtype.kind == "f" else nearest
-        return np.stack([change(plane, size) for plane in planes.reshape(-1, *shape)]).reshape(
-            *planes.shape[:-2], *size
-        )
+        fitted = np.stack([change(plane, size) for plane in planes.reshape(-1, *shape)])
+        return fitted.reshape(*planes.shape[:-2], *size)
 
     def restore(self, probabilities, shape):
         """Put probabilities (classes, h, w) of a prepared slice back into a slice of `shape` (X, Y): (classes, X, Y).
