@@ -12,7 +12,7 @@ from tinyseg import nn, ops
 from tinyseg.autograd import Function
 from tinyseg.backend import devices
 from tinyseg.report import profile
-from tinyseg.report.profile.table import si
+from tinyseg.report.profile.table import format_count
 from tinyseg.report.profile.trace import trace
 
 
@@ -49,11 +49,11 @@ def paper_unet(conv, width, pixels):
     [("unet", standard, "54.61 G"), ("unet_dw_gn", separable, "7.70 G"), ("unet_dw_bn", separable, "7.70 G")],
 )
 def test_the_papers_networks_have_the_multiply_adds_of_its_equations(name, conv, giga):
-    assert si(paper_unet(conv, 64, 256 * 256)) == giga
+    assert format_count(paper_unet(conv, 64, 256 * 256)) == giga
     found = quiet(ts.models.build(name, head="paper", width=32), (1, 1, 48, 32))
     assert found.multiply_adds == paper_unet(conv, 32, 48 * 32)
     assert found.flops == 2 * found.multiply_adds
-    assert f"multiply-adds  {si(found.multiply_adds)} = {si(found.flops)} FLOPs" in str(found)
+    assert f"multiply-adds  {format_count(found.multiply_adds)} = {format_count(found.flops)} FLOPs" in str(found)
 
 
 def ones(*shape):

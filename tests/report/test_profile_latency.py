@@ -13,7 +13,7 @@ from tinyseg import nn
 from tinyseg.backend import devices
 from tinyseg.report import profile
 from tinyseg.report.profile import timing
-from tinyseg.report.profile.steps import step_of
+from tinyseg.report.profile.steps import make_step
 
 SHAPE = (1, 1, 32, 32)
 
@@ -86,7 +86,7 @@ def test_training_steps_train_a_copy():
 
 def test_a_training_step_goes_back_and_changes_weights(monkeypatch):
     copies, losses = [], []
-    monkeypatch.setattr(timing, "copied", lambda m, training: copies.append(m.train(training)) or m)
+    monkeypatch.setattr(timing, "copy_model", lambda m, training: copies.append(m.train(training)) or m)
 
     def loss(y):
         losses.append(y.shape)
@@ -100,7 +100,7 @@ def test_a_training_step_goes_back_and_changes_weights(monkeypatch):
 
 def test_inference_records_no_graph():
     x = np.ones(SHAPE, np.float32)
-    assert step_of(model().eval(), x, training=False)().creator is None
+    assert make_step(model().eval(), x, training=False)().creator is None
 
 
 def test_on_a_gpus_stand_in(monkeypatch):

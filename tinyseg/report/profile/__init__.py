@@ -1,15 +1,17 @@
-"""What a network costs: parameters, multiply-adds, memory and time, layer by layer and in all.
+"""What a network costs: parameters and multiply-adds of each layer and of the whole, memory and time.
 
     ts.profile.summary(model, (1, 1, 256, 256))              # prints a table
     ts.profile.memory(model, (1, 1, 256, 256), training=True)
     ts.profile.latency(model, (1, 1, 256, 256))
     ts.profile.compare(["unet", "sdunet"], (1, 1, 256, 256), "models.png")
 
-Any `tinyseg.nn.Module` will do. A copy of it runs: the model stays as it is.
+This works for any `tinyseg.nn.Module`. A copy of the model runs; the model stays as it is.
 
-- `steps`: what is run;  `trace`: one run, watched;  `table`: `summary`
+- `table`: `summary`, from one run that `trace` watches
 - `footprint`: `memory`, measured in a process of its own
-- `timing`: `latency`;  `comparison`: `compare`, whose picture is in `picture`
+- `timing`: `latency`
+- `comparison`: `compare`, whose picture `picture` draws
+- `steps`: the copy, the batch and the step that all of them run
 """
 
 from tinyseg.report.profile.comparison import compare

@@ -1,44 +1,48 @@
-"""Several networks side by side, as numbers and as a picture."""
+"""Compare several networks: numbers, and a picture of them."""
 
 import numpy as np
 
 from tinyseg import models as networks
 from tinyseg.report.profile.picture import comparison
-from tinyseg.report.profile.table import shape_text, summary
+from tinyseg.report.profile.table import format_shape, summary
 from tinyseg.report.profile.timing import latency
 
 KEYS = ("parameters", "multiply_adds", "latency", "dice")
 
 
 def compare(models, input_shape, path=None, dice=None, paper=None, repeats=20, budget=10.0):
-    """Draw parameters, multiply-adds, latency of inference and Dice of several models.
+    """Find parameters, multiply-adds and latency of inference of several models, and draw them beside their Dice.
 
     Parameters
     ----------
     models : dict or list
-        ``{name: model}``, or names of `tinyseg.models.MODELS`, which are built for this input and one class.
+        ``{name: model}``, or names of `tinyseg.models.MODELS`: these models are built for the channels of the input and
+        one class.
     input_shape : tuple
         (N, C, H, W).
     path : str or path-like, optional
-        Picture to write: PNG, SVG or PDF by its ending. None without one.
+        Picture to write; its ending says the format (``.png``, ``.pdf``, ``.svg``; PNG without one). By default none.
     dice : dict, optional
-        ``{name: Dice}``, a number or a list with one for each seed.
+        ``{name: Dice}``, a number or a list of numbers, one for each seed.
     paper : dict, optional
         ``{name: {"parameters", "multiply_adds", "latency" (in seconds), "dice"}}``, any of these: what somebody else
         reported, drawn as diamonds beside the bars.
     repeats, budget
-        Of `tinyseg.report.profile.latency`, for each model.
+        See `tinyseg.report.profile.latency`; for each model.
 
     Returns
     -------
     dict
         ``{name: {"parameters": int, "multiply_adds": int, "latency": dict, "dice": list, "paper": dict}}``, with the
-        latency as `Latency.as_dict` has it.
+        latency as `Latency.as_dict` returns it.
 
     Raises
     ------
     ValueError
-        If there is no model, `dice` or `paper` name one that is not there, or a model does not take this shape.
+        If there is no model, `dice` or `paper` names a model that is not among them, `paper` has another key, or a
+        model does not take this shape.
+    FileNotFoundError
+        If the folder of ``path`` does not exist.
     """
     if not isinstance(models, dict):
         models = {name: networks.build(name, in_channels=input_shape[1]) for name in models}
@@ -65,5 +69,5 @@ def compare(models, input_shape, path=None, dice=None, paper=None, repeats=20, b
     if path is not None:
         where = next(iter(found.values()))["latency"]
         threads = f", {where['threads']} threads" if where["threads"] else ""
-        comparison(found, path, f"input {shape_text(input_shape)}; {where['device']}{threads}, {where['kernels']}")
+        comparison(found, path, f"input {format_shape(input_shape)}; {where['device']}{threads}, {where['kernels']}")
     return found

@@ -1,9 +1,9 @@
-"""How much memory inference or a training step needs: the peak of a process of its own.
+"""How much memory inference or a training step needs, measured as the peak of a process of its own.
 
-The process first runs steps of two small networks, so that the kernels are loaded, and then gets the model. It reports
-its peak over three steps less what it held before: resident memory on the CPU, CuPy's pool on the GPU (without the
-workspace of cuBLAS). If kernels had to be compiled, a second process runs the same again, because the compiler's memory
-is not the model's.
+The process first runs steps of two small networks, which load the kernels, and then reads the model. It reports its
+peak over three steps minus what it held before: resident memory on the CPU, CuPy's pool on the GPU (without the
+workspace of cuBLAS). If kernels had to be compiled, the peak contains the compiler's memory: a second process then
+measures again.
 """
 
 import contextlib
@@ -20,10 +20,10 @@ import sys
 import numpy as np
 
 from tinyseg import models
+from tinyseg.autograd import no_grad
 from tinyseg.backend import config, device_of, fast, to_device, using, xp_of
-from tinyseg.report.profile.steps import batch, default_loss, first_array, step_of
-from tinyseg.report.profile.table import mb, shape_text
-from tinyseg.report.profile.trace import trace
+from tinyseg.report.profile.steps import copy_model, default_loss, make_batch, make_step
+from tinyseg.report.profile.table import format_mb, format_shape
 
 COMMAND = [sys.executable, "-c", "from tinyseg.report.profile.footprint import serve; serve()"]
 TIMEOUT = 600  # seconds
@@ -42,14 +42,14 @@ class Memory:
     weights : int
         Parameters and buffers.
     gradients, moments : int
-        Gradients of what is trained, and Adam's two moments of it; 0 in inference.
+        Gradients of the trained parameters, and Adam's two moments of them; 0 in inference.
     input : int
         The batch.
     measured : int or None
-        Peak of a process of its own, above what it held before it had the model. It contains the numbers above;
-        the rest are activations, their gradients and memory that kernels work on.
+        Peak of a process of its own, minus what it held before it read the model. It contains the numbers above;
+        the rest are activations, their gradients and memory that kernels work in.
     note : str
-        Why nothing was measured, if so.
+        Why nothing was measured; empty if something was.
     """
 
     input_shape: tuple
@@ -68,20 +68,18 @@ class Memory:
 
     def __str__(self):
         what = "a training step" if self.training else "inference"
-        parts = [name for name in ("weights", "gradients", "moments", "input") if getattr(self, name)]
-        return "\n".join(
-            [
-                f"Memory of {what}, input {shape_text(self.input_shape)}, {self.device}, in MB",
-                *(f"  {name:<20}{mb(getattr(self, name)):>10}" for name in parts),
-                self.note if self.measured is None else f"measured peak, in all {mb(self.measured):>10}",
-            ]
-        )
+        lines = [f"Memory of {what}, input {format_shape(self.input_shape)}, {self.device}, in MB"]
+        for name in ("weights", "gradients", "moments", "input"):
+            if getattr(self, name):
+                lines.append(f"  {name:<20}{format_mb(getattr(self, name)):>10}")
+        measured = self.note if self.measured is None else f"measured peak, in all {format_mb(self.measured):>10}"
+        return "\n".join([*lines, measured])
 
 
 def memory(model, input_shape, training=False, loss=None):
     """Measure how much memory inference or a training step with Adam needs.
 
-    Measured in MB of 10⁶ bytes, on Linux with two threads::
+    Examples, in MB of 10⁶ bytes, measured on Linux with two threads::
 
         images              SD-UNet                  U-Net
                             inference   training     inference   training
@@ -89,48 +87,48 @@ def memory(model, input_shape, training=False, loss=None):
         4 x 1 x 256 x 256         540       1595           997       1636
         8 x 4 x 144 x 144         358        947           795       1380
 
-    Python with its libraries comes on top, about 150 MB. On a GPU nothing has been measured yet.
+    Python and its libraries need about 150 MB more. No numbers of a GPU have been measured yet.
 
     Parameters
     ----------
     model : Module
-        Stays as it is: a copy runs one forward pass here, and steps in a process of its own, for some seconds.
+        Stays as it is: one copy runs a forward pass here, another runs steps in a process of its own, for some seconds.
     input_shape : tuple
         (N, C, H, W).
     training : bool
         Measure a step of training (forward, backward, Adam), or inference.
     loss : function of the model's output, optional
-        Returns the one-element Tensor to call ``backward()`` on; a function that another process can import.
-        Binary cross-entropy from logits without.
+        Returns the one-element Tensor to call ``backward()`` on. The other process must be able to import it.
+        By default the binary cross-entropy from logits.
 
     Returns
     -------
     Memory
-        Its `measured` is None, and its `note` says why, where the other process cannot do it: it does not know a model
-        whose class is defined in a notebook, for example.
+        If the other process cannot do it, `measured` is None and `note` says why. It cannot import a model whose class
+        is defined in a notebook, for example.
 
     Raises
     ------
     ValueError
-        If the model does not take this shape; the sentence is its own.
+        If the model does not take this shape (the model raises it).
     """
-    seen = trace(model, input_shape, training, (loss or default_loss) if training else None)
-    trained = sum(p.data.nbytes for p in seen.model.parameters() if p.requires_grad) if training else 0
-    input_shape, weights, size = tuple(map(int, input_shape)), seen.weights, seen.input
-    del seen
-    measured, note = _measure(model, input_shape, training, loss)
-    return Memory(
-        input_shape, training, device_of(first_array(model)), weights, trained, 2 * trained, size, measured, note
-    )
+    copied = copy_model(model, training)
+    x = make_batch(copied, input_shape)
+    with contextlib.nullcontext() if training else no_grad():  # raises here what the model or the loss does not take
+        output = copied(x)
+        if training:
+            (loss or default_loss)(output)
+    shape, device, size = x.shape, device_of(x), x.nbytes
+    del copied, x, output  # the memory is free while the other process runs
+    weights = sum(getattr(*where).nbytes for where in model.slots().values())
+    trained = sum(p.data.nbytes for p in model.parameters() if p.requires_grad) if training else 0
+    measured, note = _measure(model, shape, training, loss, device)
+    return Memory(shape, training, device, weights, trained, 2 * trained, size, measured, note)
 
 
-class NotMeasured(Exception):
-    """The other process could not do it; the message says why."""
-
-
-def _measure(model, input_shape, training, loss):
-    """Return the bytes that steps of the model need, and a note: None and the reason where that cannot be found."""
-    settings = {"device": device_of(first_array(model)), "kernels": config.kernels, "winograd": config.winograd}
+def _measure(model, input_shape, training, loss, device):
+    """Return the bytes that steps of the model need, and a note: None and the reason where they cannot be measured."""
+    settings = {"device": device, "kernels": config.kernels, "winograd": config.winograd}
     try:
         task = pickle.dumps((model, input_shape, training, loss), protocol=5)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -139,24 +137,22 @@ def _measure(model, input_shape, training, loss):
         found = _run_process(settings, task)
         if found["compiled"]:
             found = _run_process(settings, task)
-    except NotMeasured as error:
-        return None, f"not measured: {error}"
+    except subprocess.TimeoutExpired:
+        return None, f"not measured: the process took more than {TIMEOUT} seconds"
+    except subprocess.CalledProcessError as error:
+        lines = error.stderr.decode(errors="replace").strip().splitlines()
+        reason = f" ({lines[-1]})" if lines else ""
+        return None, f"not measured: the process ended with status {error.returncode}{reason}"
     return found["bytes"], ""
 
 
 def _run_process(settings, task):
-    """Run `serve` in a process; return what it prints."""
+    """Run `serve` in a process of its own; return what it prints, as a dict."""
     path = os.pathsep.join(p or os.getcwd() for p in sys.path)  # where the classes of the model are found
-    try:
-        done = subprocess.run(
-            COMMAND, input=json.dumps(settings).encode() + b"\n" + task, capture_output=True, timeout=TIMEOUT,
-            env=os.environ | {"PYTHONPATH": path},
-        )  # fmt: skip
-    except subprocess.TimeoutExpired:
-        raise NotMeasured(f"the process took more than {TIMEOUT} seconds") from None
-    if done.returncode:
-        lines = done.stderr.decode(errors="replace").strip().splitlines()
-        raise NotMeasured(f"the process ended with status {done.returncode}" + (f" ({lines[-1]})" if lines else ""))
+    done = subprocess.run(
+        COMMAND, input=json.dumps(settings).encode() + b"\n" + task, capture_output=True, timeout=TIMEOUT, check=True,
+        env=os.environ | {"PYTHONPATH": path},
+    )  # fmt: skip
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -170,11 +166,11 @@ def serve():
             model = models.build(name, width=16).to(device)
             x = to_device(np.zeros((2, 1, 64, 64), np.float32), device)
             for training in (False, True):
-                step_of(model.train(training), x, training)()
+                make_step(model.train(training), x, training)()
         del model, x
         before = _bytes_held(device)
         model, input_shape, training, loss = pickle.load(sys.stdin.buffer)
-        step = step_of(model.train(training), batch(model, input_shape), training, loss)
+        step = make_step(model.train(training), make_batch(model, input_shape), training, loss)
         for _ in range(STEPS):
             step()
     print(json.dumps({"bytes": _bytes_held(device, peak=True) - before, "compiled": len(compiled)}))
@@ -193,13 +189,13 @@ def _compilations():
 
 
 def _bytes_held(device, peak=False):
-    """Return the bytes that this process holds now, or the most that it has held."""
+    """Return the bytes that this process holds now, or with `peak` the most that it has held."""
     gc.collect()
     if device == "gpu":
         pool = xp_of(to_device(np.zeros(1), device)).get_default_memory_pool()
         if not peak:
             pool.free_all_blocks()
-        return pool.total_bytes()  # the pool keeps what it once had: this is its peak, too
+        return pool.total_bytes()  # the pool gives nothing back by itself, so this is its peak as well
     arena = fast("cpu.arena")
     if arena is not None and not peak:
         arena.arena.clear()
@@ -207,7 +203,7 @@ def _bytes_held(device, peak=False):
         lines = pathlib.Path("/proc/self/status").read_text().splitlines()
         key = "VmHWM:" if peak else "VmRSS:"
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-    import resource  # not on Windows
+    import resource  # it does not exist on Windows
 
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most

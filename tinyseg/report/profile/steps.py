@@ -1,4 +1,4 @@
-"""What a profile runs: a copy of the model, a batch, a step of inference or of training."""
+"""What a profile runs: a copy of the model, a batch of random numbers, a step of inference or of training."""
 
 import copy
 
@@ -11,8 +11,8 @@ from tinyseg.ops import binary_cross_entropy_with_logits
 from tinyseg.optim import Adam
 
 
-def copied(model, training):
-    """Return a copy of a model, to be run in training or in evaluation mode.
+def copy_model(model, training):
+    """Return a copy of a model without gradients, in training or in evaluation mode.
 
     Raises
     ------
@@ -22,29 +22,25 @@ def copied(model, training):
         If it is to be trained, but gradients are switched off.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"A profile is that of a Module, but this is a {type(model).__name__}.")
+        raise TypeError(f"A profile needs a Module, but this is a {type(model).__name__}.")
     if training and not is_grad_enabled():
-        raise RuntimeError("What training keeps cannot be seen under no_grad(): call this outside of it.")
+        raise RuntimeError("A profile of training needs gradients, but no_grad() is on: call it outside of it.")
     model = copy.deepcopy(model).train(training)
     model.zero_grad()
     return model
 
 
-def first_array(model):
-    """Return the first parameter's array, which tells device and precision; an empty one if there is none."""
-    return next((p.data for p in model.parameters()), np.zeros(0, np.float32))
-
-
-def batch(model, input_shape):
-    """Return random numbers between 0 and 1 of a shape, on the device and in the precision of the model."""
-    shape, like = tuple(input_shape), first_array(model)
+def make_batch(model, input_shape):
+    """Return random numbers between 0 and 1, on the device and in the precision of the model's first parameter."""
+    shape = tuple(input_shape)
     if not all(isinstance(n, (int, np.integer)) and n > 0 for n in shape):
         raise ValueError(f"input_shape must be whole numbers of at least 1, (N, C, H, W), but is {input_shape!r}.")
+    like = next((p.data for p in model.parameters()), np.zeros(0, np.float32))
     return to_device(np.random.default_rng(0).random(shape, np.float32).astype(like.dtype), device_of(like))
 
 
 def default_loss(output):
-    """Binary cross-entropy of logits with zeros: the loss of a profile if none is given."""
+    """Return the binary cross-entropy of logits with zeros: the loss of a profile if none is given."""
     if not isinstance(output, Tensor):
         raise TypeError(
             f"The model returns a {type(output).__name__} and not a Tensor: pass loss=, a function of what it returns "
@@ -53,14 +49,14 @@ def default_loss(output):
     return binary_cross_entropy_with_logits(output, xp_of(output.data).zeros_like(output.data))
 
 
-def step_of(model, x, training, loss=None):
-    """Return a function that runs the model once: inference, or a training step with Adam, which changes it."""
+def make_step(model, x, training, loss=None):
+    """Return a function that runs the model once: inference, or a training step with Adam, which changes the model."""
+
+    def infer():
+        with no_grad():
+            return model(x)
+
     if not training:
-
-        def infer():
-            with no_grad():
-                return model(x)
-
         return infer
     optimizer, loss = Adam(model.parameters(), lr=1e-4), loss or default_loss
 

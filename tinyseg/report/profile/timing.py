@@ -1,4 +1,4 @@
-"""How long inference or a training step takes: warm-up, then repetitions, and their quartiles."""
+"""How long inference or a training step takes: median, quartiles and minimum of repeated runs, after a warm-up."""
 
 import dataclasses
 import os
@@ -8,29 +8,29 @@ import time
 import numpy as np
 
 from tinyseg.backend import config, device_name, device_of, kernels_in_use, synchronize
-from tinyseg.report.profile.steps import batch, copied, first_array, step_of
-from tinyseg.report.profile.table import shape_text
+from tinyseg.report.profile.steps import copy_model, make_batch, make_step
+from tinyseg.report.profile.table import format_shape
 
-WARM_UP = 2  # the first run loads or compiles kernels and asks for memory, the second finds them there
-FEWEST = 3
+WARM_UP = 2  # runs that are not timed: the first loads or compiles kernels and asks for memory
+FEWEST = 3  # timed runs, however long they take
 
 
 @dataclasses.dataclass(frozen=True)
 class Latency:
-    """Seconds that runs took, and where.
+    """How many seconds each run took, and on what it ran.
 
     Attributes
     ----------
     input_shape : tuple
     training : bool
     seconds : tuple of float
-        Of every repetition, in order.
+        Of every timed run, in order.
     device : str
         Its name, as `tinyseg.backend.device_name` has it.
     kernels : str
         As `tinyseg.backend.kernels_in_use` has it.
     threads : int or None
-        Of the numba kernels, or the cores that NumPy may use; None on a GPU.
+        Number of threads of the numba kernels; without them the number of cores that NumPy may use; None on a GPU.
     """
 
     input_shape: tuple
@@ -42,17 +42,17 @@ class Latency:
 
     @property
     def median(self):
-        """Median, in seconds."""
+        """Median time, in seconds."""
         return float(np.median(self.seconds))
 
     @property
     def minimum(self):
-        """Shortest, in seconds: what the machine can do when nothing else runs on it."""
+        """Shortest time, in seconds: the one that other programs disturbed least."""
         return min(self.seconds)
 
     @property
     def quartiles(self):
-        """First and third quartile, in seconds."""
+        """First and third quartile of the times, in seconds."""
         return tuple(float(q) for q in np.quantile(self.seconds, (0.25, 0.75)))
 
     def as_dict(self):
@@ -66,8 +66,8 @@ class Latency:
         what = "training step" if self.training else "inference"
         threads = f", {self.threads} threads" if self.threads else ""
         return (
-            f"{what}, input {shape_text(self.input_shape)}: median {1e3 * self.median:.1f} ms, quartiles {low:.1f} to "
-            f"{high:.1f}, minimum {1e3 * self.minimum:.1f}, {len(self.seconds)} runs\n"
+            f"{what}, input {format_shape(self.input_shape)}: median {1e3 * self.median:.1f} ms, "
+            f"quartiles {low:.1f} to {high:.1f}, minimum {1e3 * self.minimum:.1f}, {len(self.seconds)} runs\n"
             f"{self.device}{threads}, {self.kernels}"
         )
 
@@ -75,9 +75,10 @@ class Latency:
 def latency(model, input_shape, training=False, loss=None, repeats=20, budget=10.0):
     """Time inference or a training step with Adam.
 
-    A copy of the model runs twice to warm up, then `repeats` times or until the budget is spent, each run timed from
-    its start to when the device is done. Other programs on the machine make it slower and never faster: compare
-    medians of calm hours, or minima. Networks side by side with PyTorch: ``python -m benchmarks.models``.
+    A copy of the model runs twice to warm up, then `repeats` times or until the budget is spent. Each run is timed
+    until the device has finished it. Other programs on the machine make runs slower and never faster: compare
+    medians that were measured while little else ran, or minima. ``python -m benchmarks.models`` times networks beside
+    PyTorch.
 
     Parameters
     ----------
@@ -90,9 +91,9 @@ def latency(model, input_shape, training=False, loss=None, repeats=20, budget=10
     loss : function of the model's output, optional
         Returns the one-element Tensor to call ``backward()`` on; binary cross-entropy from logits without.
     repeats : int
-        Timed runs at most.
+        Largest number of timed runs.
     budget : float
-        Seconds after which no run is begun, once three are done (or `repeats`, if that is less).
+        Seconds after which no further run begins; but three runs, or `repeats` if that is less, are always made.
 
     Returns
     -------
@@ -101,12 +102,13 @@ def latency(model, input_shape, training=False, loss=None, repeats=20, budget=10
     Raises
     ------
     ValueError
-        If the model does not take this shape (the sentence is its own), or `repeats` is less than 1.
+        If the model does not take this shape (the model raises it), or `repeats` is less than 1.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, but is {repeats}.")
-    model, device = copied(model, training), device_of(first_array(model))
-    step = step_of(model, batch(model, input_shape), training, loss)
+    model = copy_model(model, training)
+    x = make_batch(model, input_shape)
+    step, device = make_step(model, x, training, loss), device_of(x)
     for _ in range(WARM_UP):
         step()
     synchronize(device)
@@ -116,15 +118,16 @@ def latency(model, input_shape, training=False, loss=None, repeats=20, budget=10
         result = step()
         synchronize(device)
         seconds.append(time.perf_counter() - start)
-        del result  # handing back memory is not timed
+        del result  # here, where the time to free its memory is not counted
     name, kernels = device_name(device), kernels_in_use(device)
-    return Latency(tuple(map(int, input_shape)), training, tuple(seconds), name, kernels, _threads(device))
+    return Latency(x.shape, training, tuple(seconds), name, kernels, _count_threads(device))
 
 
-def _threads(device):
+def _count_threads(device):
+    """Return the `threads` of a Latency."""
     if device == "gpu":
         return None
-    numba = sys.modules.get("numba")  # there once one of its kernels has run
+    numba = sys.modules.get("numba")  # imported once a kernel has run
     if numba is not None and config.kernels == "fast":
         return numba.get_num_threads()
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
