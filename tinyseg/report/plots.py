@@ -1,15 +1,14 @@
 """Pictures of a run: learning curves, and predictions beside the truth with their errors in colour.
 
-Figures are made with Matplotlib's objects and not with pyplot, so they need no display and leave no global
-state. Colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell
-apart. A file appears whole or not at all.
+Figures are made with Matplotlib's objects and not with pyplot: they need no display and leave no global state. The
+colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart. A file
+appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-import re
 from pathlib import Path
 
 import numpy as np
@@ -45,8 +44,9 @@ def curves(history, path, best="val_dice"):
     ----------
     history : sequence of dict
         One for each epoch, in order: ``epoch`` (counted from 1 if it is missing), ``train_loss``, ``val_loss``,
-        ``val_dice``, ``val_accuracy``, ``val_mean_iou``, ``val_membrane_iou``, ``lr``. Other keys are
-        ignored; a missing, empty or NaN value is a gap. Values may be text, as read from a CSV file.
+        ``val_dice``, ``val_accuracy``, ``val_mean_iou``, ``val_membrane_iou``, ``val_whole_tumour``,
+        ``val_tumour_core``, ``val_enhancing``, ``lr``. Other keys are ignored; a missing, empty or NaN value is a gap.
+        Values may be text, as read from a CSV file.
     path : str or path-like
         File to write; its ending says the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
     best : str
@@ -62,25 +62,28 @@ def curves(history, path, best="val_dice"):
     history = list(history)
     if not history:
         raise ValueError("curves needs at least one epoch, but history is empty. Train for one epoch first.")
-    epoch = _values(history, "epoch")
+    epoch = _read_values(history, "epoch")
     epoch = np.where(np.isnan(epoch), np.arange(1, len(history) + 1), epoch)
+    span = epoch.max() - epoch.min()
+    pad = max(0.02 * span, 0.1) if span else 0.5
     marker = "o" if len(history) <= 40 else None
-    score = _values(history, best) * (-1 if "loss" in best else 1)
-    best_row = None if np.isnan(score).all() else int(np.nanargmax(score))
+    score, best_row = _read_values(history, best), None
+    if not np.isnan(score).all():
+        best_row = int(np.nanargmin(score) if "loss" in best else np.nanargmax(score))
 
     figure = Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
     loss_axes, score_axes = figure.subplots(1, 2)
     for axes, lines, title in [(loss_axes, _LOSSES, "Loss"), (score_axes, _SCORES, "Validation scores")]:
         for key, label, color in lines:
-            values = _values(history, key)
+            values = _read_values(history, key)
             if np.isfinite(values).any():
                 if best_row is not None and np.isfinite(values[best_row]):
                     label = f"{label} {values[best_row]:.3f}"
                 axes.plot(epoch, values, color=color, marker=marker, markersize=3.5, label=label)
-        drawn = len(axes.lines) > 0
+        drawn = bool(axes.lines)
         if best_row is not None:
             axes.axvline(epoch[best_row], color="black", linestyle=":", linewidth=1.2)
-        axes.set(title=title, xlabel="epoch", xlim=_limits(epoch))
+        axes.set(title=title, xlabel="epoch", xlim=(epoch.min() - pad, epoch.max() + pad))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         axes.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
@@ -89,7 +92,7 @@ def curves(history, path, best="val_dice"):
             axes.legend(title=heading, loc="best", fontsize=9, title_fontsize=9, framealpha=0.95)
         else:
             axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY)
-    _draw_learning_rate(loss_axes, epoch, _values(history, "lr"))
+    _draw_learning_rate(loss_axes, epoch, _read_values(history, "lr"))
     save(figure, path)
 
 
@@ -99,15 +102,15 @@ def error_overlay(image, label, prediction):
     Parameters
     ----------
     image : ndarray, shape (H, W)
-        Grey levels: uint8 as they are, any other dtype stretched to 0–255 over its range.
+        Grey levels: uint8 stays as it is; of any other dtype, smallest to largest value are stretched to 0–255.
     label, prediction : ndarray of bool, shape (H, W)
-        True inside of a cell, False on membrane.
+        True inside of a cell, False on the membrane.
 
     Returns
     -------
     ndarray of uint8, shape (H, W, 3)
-        ``FALSE_MEMBRANE`` (orange) where membrane was predicted inside of a cell, ``MISSED_MEMBRANE`` (blue)
-        where the inside was predicted on membrane, the image's grey elsewhere.
+        ``FALSE_MEMBRANE`` (orange) where the inside of a cell was predicted as membrane, ``MISSED_MEMBRANE`` (blue)
+        where membrane was predicted as inside, the image's grey elsewhere.
 
     Raises
     ------
@@ -132,14 +135,14 @@ def error_overlay(image, label, prediction):
 
 
 def predictions(images, labels, probabilities, path, names=None, threshold=0.5, max_rows=4):
-    """Draw sections, one in a row: image, truth, prediction and errors.
+    """Draw sections, each in a row of its own: image, truth, prediction and errors.
 
     Parameters
     ----------
     images : ndarray, shape (S, H, W)
         Grey levels of any dtype.
-    labels : ndarray of bool, shape (S, H, W), or None
-        True inside of a cell. Without labels a row shows the image, the prediction and its outlines.
+    labels : ndarray of bool or of 0 and 1, shape (S, H, W), or None
+        True inside of a cell. Without labels a row shows the image, the prediction and its outlines on the image.
     probabilities : ndarray of float in [0, 1], shape (S, H, W)
         Probability of the inside of a cell.
     path : str or path-like
@@ -147,7 +150,7 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
     names : sequence of str, optional
         A name for each of the S sections; by default ``section 0`` and so on.
     threshold : float
-        In [0, 1]. A pixel with a larger probability is predicted to be inside of a cell.
+        In [0, 1]. A pixel with a larger probability counts as inside of a cell.
     max_rows : int
         Draw at most this many sections, evenly spaced from the first to the last.
 
@@ -165,11 +168,15 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
     _check_stacks(images, labels, probabilities, names, max_rows)
 
     rows = np.unique(np.linspace(0, len(images) - 1, min(max_rows, len(images))).round().astype(int))
-    titles = ["image", "probability of inside\n(black 0, white 1)", f"outlines at {threshold:g}"]
-    if labels is not None:
-        titles = ["image", "truth\n(white is inside of a cell)", titles[1], f"errors at {threshold:g}"]
-    height = 3.1 * np.clip(images.shape[1] / images.shape[2], 0.3, 3) + (0.08 if labels is None else 0.25)
-    size = 3.1 * len(titles) + 0.4, height * len(rows) + (0.5 if labels is None else 0.8)  # inches
+    probability_title = "probability of inside\n(black 0, white 1)"
+    if labels is None:
+        titles = ["image", probability_title, f"outlines at {threshold:g}"]
+        room, legend_room = 0.08, 0.5  # inches, beside the pictures of a row and below all rows
+    else:
+        titles = ["image", "truth\n(white is inside of a cell)", probability_title, f"errors at {threshold:g}"]
+        room, legend_room = 0.25, 0.8
+    height = 3.1 * np.clip(images.shape[1] / images.shape[2], 0.3, 3) + room
+    size = 3.1 * len(titles) + 0.4, height * len(rows) + legend_room
     figure = Figure(figsize=size, dpi=DPI)
     figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03)
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
@@ -186,7 +193,7 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
 
 
 def tumours(images, labels, predictions, names, path, modalities, classes):
-    """Draw slices of brains, one in a row: two modalities, then the truth and the prediction as outlines.
+    """Draw slices of brains, each in a row of its own: two modalities, then outlines of the truth and the prediction.
 
     Parameters
     ----------
@@ -198,11 +205,13 @@ def tumours(images, labels, predictions, names, path, modalities, classes):
     path : str or path-like
         File to write; its ending says the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
     modalities : sequence of str
-        Names of the M channels. The first is drawn, and the one with gadolinium: its name ends in gd, ce or c.
+        Names of the M channels. The first is drawn, and the first other one with gadolinium, whose name ends in gd, ce
+        or c.
     classes : sequence of str
-        Names of the classes from 0 on. A single name is that of class 1.
+        Names of the classes, from background on. A single name is that of class 1.
     """
-    shown = [0, *(m for m, name in enumerate(modalities) if m and re.search("(gd|ce|c)$", name.lower()))][:2]
+    gadolinium = [m for m, name in enumerate(modalities) if m > 0 and name.lower().endswith(("gd", "c", "ce"))]
+    shown = [0, *gadolinium[:1]]
     titles = [*(modalities[m] for m in shown), "truth", "prediction"]
     height, width = images.shape[2:]
     size = 2.6 * len(titles), 2.6 * height / width * len(images) + 0.6  # inches
@@ -238,17 +247,15 @@ def legend_of_classes(figure, classes):
 
 def _draw_row(axes, image, label, probability, name, threshold):
     """Draw one section in a row of axes."""
-    pictures = [_to_grey(image), probability]
-    scores = BinaryScores()
-    scores.update(probability, probability > threshold if label is None else label, threshold)
+    grey, predicted, scores = _to_grey(image), probability > threshold, BinaryScores()
+    scores.update(probability, predicted if label is None else label, threshold)  # this checks their values, too
     if label is None:
-        pictures.append(_to_grey(image))
+        pictures = [grey, probability, grey]
         if probability.min() < threshold < probability.max():  # older Matplotlibs warn where there is no line
             axes[-1].contour(probability, [threshold], colors=[ORANGE], linewidths=1)
     else:
-        label = label == 1
-        pictures = [pictures[0], label, probability, error_overlay(image, label, probability > threshold)]
-        score = scores.compute()
+        label, score = label == 1, scores.compute()
+        pictures = [grey, label, probability, error_overlay(image, label, predicted)]
         axes[-1].set_xlabel(
             f"accuracy {score['accuracy']:.3f}, Dice {score['dice']:.3f}, membrane IoU {score['membrane_iou']:.3f}",
             fontsize=8,
@@ -285,24 +292,18 @@ def _draw_learning_rate(axes, epoch, rate):
     right.set_ylim(0, max(1.15 * finite.max(), 1e-12))
     right.tick_params(axis="y", colors=GREY)
     right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    axes.set_zorder(right.get_zorder() + 1)  # so that the line passes under the loss and its legend
+    axes.set_zorder(right.get_zorder() + 1)  # the loss and its legend are drawn over the learning rate
     axes.patch.set_visible(False)
 
 
-def _values(history, key):
-    """Return the values of a key as floats, NaN where there is none."""
+def _read_values(history, key):
+    """Return the values of a key as floats; a missing or empty value is NaN."""
     values = [record.get(key) for record in history]
     return np.array([np.nan if value is None or value == "" else float(value) for value in values])
 
 
-def _limits(epoch):
-    """Return the limits of the x axis, which are never equal: a single epoch needs some width, too."""
-    pad = max(0.02 * (epoch.max() - epoch.min()), 0.5 if epoch.max() == epoch.min() else 0.1)
-    return epoch.min() - pad, epoch.max() + pad
-
-
 def _to_grey(image):
-    """Return an image as uint8: one of another dtype is stretched over its range."""
+    """Return an image as uint8; the range of another dtype's values is stretched to 0–255."""
     if image.dtype == np.uint8:
         return image
     image, low, high = image.astype(float), image.min(), image.max()

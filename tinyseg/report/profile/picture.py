@@ -1,5 +1,6 @@
-"""A picture that compares networks: parameters, multiply-adds, latency and Dice, a panel for each."""
+"""A picture that compares networks, with a panel each for parameters, multiply-adds, latency and Dice."""
 
+import itertools
 import math
 
 import numpy as np
@@ -9,8 +10,8 @@ from matplotlib.ticker import MaxNLocator
 
 from tinyseg.report.plots import BLUE, DPI, GREEN, ORANGE, PURPLE, save
 
-SIZE = 12  # points of the text, for a slide
-BAR = 0.62  # height of a bar; 1 from one network to the next
+SIZE = 12  # of the text, in points: large enough for a slide
+BAR = 0.62  # height of a bar; the rows of two networks are 1 apart
 UNITS = {"G": 1e9, "M": 1e6, "k": 1e3, "": 1, "s": 1, "ms": 1e-3}
 PAPER = {"marker": "D", "markersize": 8, "markerfacecolor": "white", "markeredgecolor": "black", "linestyle": "none"}
 PANELS = [  # key, label, colour
@@ -24,24 +25,24 @@ PANELS = [  # key, label, colour
 def comparison(networks, path, title=""):
     """Draw a row for each network and a panel for each quantity, with the values written beside the bars.
 
-    Bars begin at 0. Dice does not: it is drawn as dots, one for each seed, and a line at their mean.
+    Bars begin at 0. Dice is drawn as dots, one for each seed, with a line at their mean; its axis need not begin at 0.
 
     Parameters
     ----------
     networks : dict
-        ``{name: values}``, from top to bottom, with values a dict of any of
+        ``{name: values}``, drawn from top to bottom. The values are a dict with any of
 
         - "parameters", "multiply_adds": numbers;
         - "latency": dict with "median" and, if they are known, "lower_quartile" and "upper_quartile", in seconds;
         - "dice": list of numbers, one for each seed;
-        - "paper": dict with any of "parameters", "multiply_adds", "latency" (in seconds) and "dice": numbers that
-          are drawn beside ours, as diamonds.
+        - "paper": dict with any of "parameters", "multiply_adds", "latency" (in seconds) and "dice": a paper's numbers,
+          which are drawn as diamonds.
 
         A quantity that no network has gets no panel.
     path : str or path-like
         File to write; its ending says the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
     title : str
-        Over all panels.
+        Text above all panels.
 
     Raises
     ------
@@ -63,7 +64,8 @@ def comparison(networks, path, title=""):
     for axes, (key, label, color) in zip(grid, panels, strict=True):
         ours = {row: values[key] for row, values in enumerate(rows) if _has(values, key)}
         papers = {row: values["paper"][key] for row, values in enumerate(rows) if key in (values.get("paper") or {})}
-        unit = (_draw_dots if key == "dice" else _draw_bars)(axes, ours, papers, color)
+        draw = _draw_dots if key == "dice" else _draw_bars
+        unit = draw(axes, ours, papers, color)
         axes.set_xlabel(label.format(unit=unit), fontsize=SIZE)
         axes.tick_params(labelsize=SIZE - 2, left=False)
         axes.spines[["top", "right", "left"]].set_visible(False)
@@ -84,31 +86,36 @@ def _has(values, key):
 
 
 def _draw_bars(axes, ours, papers, color):
-    """Draw bars from 0, a line from quartile to quartile if they are known, values beside them; return the unit."""
+    """Draw bars from 0, a line between the quartiles that are known, and values beside the bars; return the unit."""
     medians = {row: v["median"] if isinstance(v, dict) else v for row, v in ours.items()}
     reach = max([*medians.values(), *papers.values()])
-    unit = _unit(reach, seconds=any(isinstance(v, dict) for v in ours.values()))
+    if any(isinstance(v, dict) for v in ours.values()):  # seconds
+        unit = "s" if reach >= 10 else "ms"
+    else:
+        unit = next((unit for unit in ("G", "M", "k") if reach >= UNITS[unit]), "")
     factor, reach = UNITS[unit], reach / UNITS[unit]
     axes.barh(list(medians), [v / factor for v in medians.values()], height=BAR, color=color)
     ends = {}
     for row, median in medians.items():
         ends[row] = median / factor
         if isinstance(ours[row], dict) and "lower_quartile" in ours[row]:
-            low, high = (ours[row][f"{which}_quartile"] / factor for which in ("lower", "upper"))
+            low, high = ours[row]["lower_quartile"] / factor, ours[row]["upper_quartile"] / factor
             axes.plot([low, high], [row, row], color="black", linewidth=1.5, solid_capstyle="butt")
             ends[row] = max(ends[row], high)
     reach = max([reach, *ends.values()])
     for row, end in ends.items():
         diamond = papers.get(row, -math.inf) / factor
-        hidden = abs(diamond - end) < 0.25 * reach  # the diamond would lie on the text, or under it
-        _write(axes, max(end, diamond) if hidden else end, row, _digits(medians[row] / factor), 9 if hidden else 5)
+        x, distance = end, 5
+        if abs(diamond - end) < 0.25 * reach:  # the text would lie on the diamond: write it to the right of both
+            x, distance = max(end, diamond), 9
+        _write(axes, x, row, _format_digits(medians[row] / factor), distance)
     axes.set_xlim(0, 1.28 * reach or 1)
     return unit
 
 
 def _draw_dots(axes, ours, papers, color):
-    """Draw a dot for each seed and a line at their mean; write mean and standard deviation at the right."""
-    everything = [*(d for seeds in ours.values() for d in seeds), *papers.values()]
+    """Draw a dot for each seed and a line at their mean; write mean and standard deviation at the right; return ""."""
+    everything = [*itertools.chain(*ours.values()), *papers.values()]
     centre, half = (min(everything) + max(everything)) / 2, max(0.01, (max(everything) - min(everything)) / 2)
     for row, seeds in ours.items():
         mean = float(np.mean(seeds))
@@ -124,16 +131,10 @@ def _draw_dots(axes, ours, papers, color):
 
 
 def _write(axes, x, row, text, distance=5, **options):
+    """Write a text so many points to the right of x."""
     axes.annotate(text, (x, row), (distance, 0), textcoords="offset points", va="center", fontsize=SIZE, **options)
 
 
-def _unit(largest, seconds):
-    """Return the unit in which the largest value is easy to read."""
-    if seconds:
-        return "s" if largest >= 10 else "ms"
-    return next((unit for unit in ("G", "M", "k") if largest >= UNITS[unit]), "")
-
-
-def _digits(v):
-    """Return a number as text: three significant digits, never an exponent."""
+def _format_digits(v):
+    """Return a number as text with three significant digits, or more for 1000 and above, and no exponent."""
     return f"{v:.{max(0, 2 - math.floor(math.log10(v)))}f}" if v else "0"
