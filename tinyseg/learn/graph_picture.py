@@ -1,4 +1,8 @@
-"""A drawing of the graph behind a tensor, and of what the backward pass does in it (`tinyseg.learn.teaching`)."""
+"""Draw the graph behind a tensor, and record and draw what the backward pass does in it.
+
+A vertex is a node (a Function) or a leaf (a Tensor). An edge (parent, node, i) goes from a vertex to a node that uses
+it as input i. An edge that crosses a column has a bend there, (node, i, depth), which takes a place of its own.
+"""
 
 import functools
 import itertools
@@ -11,27 +15,28 @@ from matplotlib.path import Path
 from tinyseg.autograd import Function
 from tinyseg.report.plots import BLUE, GREY, ORANGE
 
-GAP, ROW = 0.8, 0.34  # inches between columns and between rows
-LETTER, LINE = 0.083, 0.165  # width of a letter and height of a line, in inches
+# All lengths are in inches, and so is the unit of the picture's axes.
+GAP, ROW = 0.8, 0.34  # between columns, between rows
+LETTER, LINE = 0.083, 0.165  # width of a letter, height of a line of text
 
 
 class Visit(NamedTuple):
     """What happened at a node of the graph in a backward pass."""
 
     node: Function
-    gy: np.ndarray  # the sum of the cotangents that came in
-    gxs: tuple  # what backward returned, one gradient an input; None where none is needed
+    gy: np.ndarray  # the sum of the cotangents that arrived
+    gxs: tuple  # what the node's backward returned: a gradient for each input, None for one that needs none
 
 
 def trace_backward(tensor, gy=None):
-    """Run ``tensor.backward(gy)`` and record each visit to a node.
+    """Run ``tensor.backward(gy)`` and record its visit to each node.
 
     Parameters
     ----------
     tensor : Tensor
         As for `draw_graph`.
     gy : ndarray, optional
-        Its cotangent, as for ``backward``.
+        Cotangent of the tensor, as for ``backward``.
 
     Returns
     -------
@@ -41,14 +46,15 @@ def trace_backward(tensor, gy=None):
     Raises
     ------
     ValueError
-        If there is no graph, or a backward pass has used it; `backward` has errors of its own.
+        If there is no graph, or a backward pass has used it. ``backward`` may raise errors of its own.
     """
     visits = []
 
     def run_and_record(node, backward, gy):
-        before, gxs = gy.copy(), backward(gy)
-        pairs = zip(gxs if isinstance(gxs, tuple) else (gxs,), node.needs, strict=False)  # the engine checks them
-        visits.append(Visit(node, before, tuple(None if gx is None or not need else gx.copy() for gx, need in pairs)))
+        received, gxs = gy.copy(), backward(gy)
+        pairs = zip(gxs if isinstance(gxs, tuple) else (gxs,), node.needs, strict=False)  # the engine checks the length
+        copies = tuple(gx.copy() if need and gx is not None else None for gx, need in pairs)
+        visits.append(Visit(node, received, copies))
         return gxs
 
     nodes = [v for v in _find_vertices(tensor) if isinstance(v, Function)]
@@ -63,17 +69,17 @@ def trace_backward(tensor, gy=None):
 
 
 def draw_graph(tensor, names=None):
-    """Draw the graph behind a tensor, through which ``backward()`` will go from right to left.
+    """Draw the graph behind a tensor; ``backward()`` will go through it from right to left.
 
-    Nodes are boxes with the name of their op, leaves are round. Inputs that need no gradient are not in the graph,
-    and so they are not in the picture. The graph does not hold the values of intermediate tensors: the picture shows
-    the values of those in `names`. An array of more than four elements is shown as its shape, its gradient as a
+    Nodes are boxes with the name of their op, leaves are boxes with round corners. Inputs that need no gradient are not
+    in the graph and not in the picture. The graph does not hold the values of intermediate tensors: the picture shows
+    the values of those in `names`. Of an array with more than four elements it shows the shape, of such a gradient the
     Euclidean norm.
 
     Parameters
     ----------
     tensor : Tensor
-        Computed from something that requires a gradient. Draw it before ``backward()``, which takes the graph apart.
+        Requires a gradient. Draw its graph before ``backward()``, which takes the graph apart.
     names : dict of str to Tensor, optional
         Names for leaves and intermediate tensors, such as ``{"w": w}``.
 
@@ -93,10 +99,7 @@ def draw_graph(tensor, names=None):
 
 
 class GraphPicture:
-    """The drawing of a graph as it was when `draw_graph` read it. It is still there when the graph is gone.
-
-    The unit of its axes is an inch.
-    """
+    """A picture of a graph as it was when `draw_graph` read it; ``backward()`` may then take the graph apart."""
 
     def __init__(self, tensor, names):
         from matplotlib import pyplot as plt
@@ -109,11 +112,12 @@ class GraphPicture:
         self.size = {v: self._measure(v) for v in vertices}
         columns, self.routes = _sort_into_columns(vertices, self.edges)
         self.x, self.y = _place_boxes(columns, self.routes, self.size)
+        heights = {v: self.size.get(v, (0, 0))[1] for v in self.y}  # 0 for a bend
         right = max(self.x[v] + self.size[v][0] / 2 for v in vertices) + 0.1
-        top = max(self.y[v] + self.size.get(v, (0, 0))[1] / 2 for v in self.y) + 0.1
-        bottom = min(self.y[v] - self.size.get(v, (0, 0))[1] / 2 for v in self.y) - 0.1
+        top = max(self.y[v] + heights[v] / 2 for v in self.y) + 0.1
+        bottom = min(self.y[v] - heights[v] / 2 for v in self.y) - 0.1
         self.figure = plt.figure(figsize=(right, top - bottom))
-        self.figure.set_layout_engine("none")  # style() has set one, which cannot place these axes
+        self.figure.set_layout_engine("none")  # the one that style() sets cannot place these axes
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.limits = {"xlim": (0, right), "ylim": (bottom, top)}
 
@@ -123,15 +127,16 @@ class GraphPicture:
         Parameters
         ----------
         visits : list of Visit, optional
-            The first few of those that `trace_backward` recorded. Each gradient is written on its edge and added up
-            in the box where it arrives, and the last node is marked. Without `visits` the boxes show what is in
-            ``.grad``.
+            The first few of those that `trace_backward` recorded. Each gradient is written on its edge if it is one
+            number, a box shows the sum of the gradients that arrived at it, and the last node is marked. Without
+            `visits` the boxes show what is in ``.grad``.
         """
         self.axes.clear()
         self.axes.set(**self.limits)
         self.axes.set_axis_off()
-        visited = {visit.node: visit for visit in visits or ()}
-        gradients = {v: t.grad for v, t in self.tensors.items() if t.grad is not None} if visits is None else {}
+        visited, gradients = {visit.node: visit for visit in visits or ()}, {}
+        if visits is None:
+            gradients = {v: t.grad for v, t in self.tensors.items() if t.grad is not None}
         for parent, node, i in self.edges:
             gx = visited[node].gxs[i] if node in visited else None
             self._draw_arrow((parent, node, i), gx)
@@ -150,14 +155,14 @@ class GraphPicture:
         return lines
 
     def _measure(self, v):
-        """Return width and height of a box in inches, with room for a gradient of as many numbers as the value has."""
+        """Return width and height of a box, with room for a gradient of as many numbers as the value has."""
         lines = self._lines_of(v)
         numbers = self.tensors[v].size if v in self.tensors else 1
         letters = max(*map(len, lines), 13 if numbers == 1 or numbers > 4 else 7 + 8 * numbers)
         return letters * LETTER + 0.2, (len(lines) + 1) * LINE + 0.16
 
     def _draw_arrow(self, edge, gx):
-        """Draw an edge as a curve; with a gradient as one from right to left, with its value."""
+        """Draw an edge as a curve; with a gradient from right to left, and write the gradient if it is one number."""
         parent, node, i = edge
         ports = sorted((e for e in self.edges if e[1] is node), key=lambda e: (-self.y[self.routes[e][-2]], e[2]))
         end = self.y[node] + ROW * ((len(ports) - 1) / 2 - ports.index(edge))
@@ -194,16 +199,18 @@ class GraphPicture:
             self._write(self.x[v], self.y[v] - LINE * len(lines) / 2, value, BLUE)
 
     def _write(self, x, y, words, colour, **options):
+        """Write centred words and return Matplotlib's text."""
         options |= {"ha": "center", "va": "center", "family": "monospace", "fontsize": 9.5, "zorder": 4}
         return self.axes.text(x, y, words, color=colour, **options)
 
 
 def _parents_of(v):
+    """Return the parents of a node, none for a leaf; None if a backward pass has taken the node out of its graph."""
     return v.parents if isinstance(v, Function) else ()
 
 
 def _find_vertices(tensor):
-    """Return nodes and leaves of a live graph, each after all that use it."""
+    """Return the vertices of a graph that no backward pass has used, each after all nodes that use it."""
     if not tensor.requires_grad:
         raise ValueError("There is no graph behind this tensor: nothing that it was made from requires a gradient.")
     order, seen, stack = [], set(), [(tensor.creator or tensor, False)]
@@ -221,12 +228,12 @@ def _find_vertices(tensor):
 
 
 def _sort_into_columns(vertices, edges):
-    """Sort vertices into columns, each left of its users. An edge gets a bend in every column that it crosses.
+    """Sort vertices into columns, each left of the nodes that use it, with a bend for every column an edge crosses.
 
     Return the columns and the route of each edge: its parent, its bends, its node.
     """
-    depth = dict.fromkeys(vertices, 0)  # length of the longest path to the end
-    for parent, node, _ in edges:  # users come first: depth[node] is final
+    depth = dict.fromkeys(vertices, 0)  # length of the longest path to the last node
+    for parent, node, _ in edges:  # edges to the users of a node come before its own: depth[node] is final
         depth[parent] = max(depth[parent], depth[node] + 1)
     columns = [[v for v in vertices if depth[v] == d] for d in range(max(depth.values()), -1, -1)]
     routes = {}
@@ -240,7 +247,7 @@ def _sort_into_columns(vertices, edges):
 
 
 def _place_boxes(columns, routes, size):
-    """Return the centres of boxes and bends in inches, as two dicts x, y."""
+    """Return the centres of boxes and bends, as two dicts x, y."""
     x, left = {}, 0.1
     for column in columns:
         width = max(size.get(v, (0, 0))[0] for v in column)
@@ -250,7 +257,7 @@ def _place_boxes(columns, routes, size):
     pairs = [pair for route in routes.values() for pair in itertools.pairwise(route)]
     neighbours = {v: [a if b == v else b for a, b in pairs if v in (a, b)] for v in x}
     y = dict.fromkeys(x, 0.0)
-    for sweep in range(12):  # move each towards the mean of its neighbours, but not into the one above it
+    for sweep in range(12):  # move each to the mean of its neighbours, or to below the one above it
         for column in columns[:: 1 if sweep % 2 else -1]:
             wanted = {v: float(np.mean([y[u] for u in neighbours[v]] or [0])) for v in column}
             if sweep < 4:
@@ -266,7 +273,7 @@ def _place_boxes(columns, routes, size):
 
 
 def _format(array):
-    """Return up to four elements as numbers, more as their shape."""
+    """Return as text the elements of an array if they are at most four, else its shape."""
     if array.size > 4:
         return str(array.shape)
     words = [f"{value:.4g}" for value in array.ravel().tolist()]

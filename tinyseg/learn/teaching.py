@@ -1,10 +1,10 @@
 """What the notebooks of docs/notebooks share: one style for all figures, animations, and drawings of graphs.
 
 - `style` sets the style, `animate` makes a GIF of a figure
-- `draw_graph` draws the graph behind a tensor, `trace_backward` records what the backward pass does in it (both in
+- `draw_graph` draws the graph behind a tensor, `trace_backward` records what the backward pass does in it (both are in
   `tinyseg.learn.graph_picture`)
 
-Unlike `tinyseg.report.plots` this uses pyplot, as a notebook does. Nothing else in tinyseg imports it.
+Unlike `tinyseg.report.plots` this uses pyplot, as notebooks do. Nothing else in tinyseg imports it.
 """
 
 import pathlib
@@ -22,7 +22,7 @@ __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "animate", "draw_graph",
 def style():
     """Give all figures of a notebook one style, with text that can be read from the last row of a lecture room.
 
-    Lines are blue, orange, green, purple and grey in this order: Okabe and Ito's colours, which colour-blind readers
+    Lines are blue, orange, green, purple and grey, in this order: Okabe and Ito's colours, which colour-blind readers
     can tell apart. ``imshow`` shows grey levels, and every pixel as a square.
     """
     mpl.rcParams.update(
@@ -46,12 +46,12 @@ def style():
 
 
 def animate(figure, draw, frames, seconds=0.4, alt=""):
-    """Make a GIF that repeats, to be shown in a notebook.
+    """Make a GIF of a figure that repeats without end, for a notebook.
 
     Parameters
     ----------
     figure : matplotlib.figure.Figure
-        It is closed afterwards: the notebook would also show its last state.
+        It is closed afterwards, since the notebook would otherwise show its last frame as well.
     draw : callable
         ``draw(k)`` draws frame k into the figure.
     frames : int
@@ -71,11 +71,11 @@ def animate(figure, draw, frames, seconds=0.4, alt=""):
 
     draw(0)
     figure.canvas.draw()  # computes the layout, once for all frames
-    figure.set_layout_engine("none")  # else the axes would move from frame to frame
-    frames_of_figure = animation.FuncAnimation(figure, draw, frames=frames, init_func=lambda: None)
+    figure.set_layout_engine("none")  # a new layout in each frame would move the axes
+    film = animation.FuncAnimation(figure, draw, frames=frames, init_func=lambda: None)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "frames.gif"
-        frames_of_figure.save(path, writer=animation.PillowWriter(fps=1 / seconds), dpi=90)
+        film.save(path, writer=animation.PillowWriter(fps=1 / seconds), dpi=90)
         data = path.read_bytes()
     plt.close(figure)
     return Image(data=data, format="gif", alt=alt)
