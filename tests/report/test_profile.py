@@ -216,7 +216,7 @@ def test_an_op_can_be_registered():
     assert found.multiply_adds == 7 and found.unknown == ()
 
 
-# ----- manners -----------------------------------------------------------------------------
+# ----- the model and its copy ----------------------------------------------------------
 def test_the_model_stays_as_it_was():
     model = ts.models.build("unet_dw_bn", width=4).train()
     model.encoder[0].norm.training = False

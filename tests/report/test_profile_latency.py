@@ -29,22 +29,22 @@ def model():
     return ts.models.build("unet_dw_bn", width=2)
 
 
-def runs(found_by):
-    """How often the whole model ran."""
+def watch_runs(measure):
+    """Return what `measure` returns, and for each run of the whole model whether it was in training mode."""
     seen = []
     with nn.watch(lambda module, y: seen.append(module.training) if isinstance(module, ts.models.UNet) else None):
-        found = found_by()
+        found = measure()
     return found, seen
 
 
 def test_inference_is_timed_after_a_warm_up_in_evaluation_mode():
-    found, seen = runs(lambda: profile.latency(model(), SHAPE, repeats=4))
+    found, seen = watch_runs(lambda: profile.latency(model(), SHAPE, repeats=4))
     assert seen == [False] * (timing.WARM_UP + 4)
     assert len(found.seconds) == 4 and min(found.seconds) > 0 and not found.training
 
 
 def test_the_budget_ends_it_after_three_runs(clock):
-    found, seen = runs(lambda: profile.latency(model(), SHAPE, repeats=50, budget=0))
+    found, seen = watch_runs(lambda: profile.latency(model(), SHAPE, repeats=50, budget=0))
     assert len(found.seconds) == timing.FEWEST == len(seen) - timing.WARM_UP
     found = profile.latency(model(), SHAPE, repeats=2, budget=0)
     assert len(found.seconds) == 2
@@ -78,7 +78,7 @@ def test_where_it_ran_is_named():
 def test_training_steps_train_a_copy():
     trained = model()
     before = {name: a.copy() for name, a in trained.state_dict().items()}
-    found, seen = runs(lambda: profile.latency(trained, SHAPE, training=True, repeats=2))
+    found, seen = watch_runs(lambda: profile.latency(trained, SHAPE, training=True, repeats=2))
     assert seen == [True] * (timing.WARM_UP + 2) and found.training
     assert all(np.array_equal(a, before[name]) for name, a in trained.state_dict().items())
     assert all(p.grad is None for p in trained.parameters())

@@ -48,10 +48,12 @@ def compare(models, input_shape, path=None, dice=None, paper=None, repeats=20, b
         models = {name: networks.build(name, in_channels=input_shape[1]) for name in models}
     dice, paper = dice or {}, paper or {}
     unknown = [name for name in (*dice, *paper) if name not in models]
-    if unknown or not models:
+    if not models:
+        raise ValueError("compare needs at least one model, but there is no model.")
+    if unknown:
         raise ValueError(
-            "compare needs models, and dice and paper for some of them, but there is no "
-            f"{', '.join(unknown) or 'model'}; the models are {', '.join(models) or 'none'}."
+            f"dice and paper must be of models that are compared, but there is no {', '.join(unknown)}; "
+            f"the models are {', '.join(models)}."
         )
     wrong = sorted({key for values in paper.values() for key in values} - set(KEYS))
     if wrong:

@@ -20,7 +20,6 @@ import sys
 import numpy as np
 
 from tinyseg import models
-from tinyseg.autograd import no_grad
 from tinyseg.backend import config, device_of, fast, to_device, using, xp_of
 from tinyseg.report.profile.steps import copy_model, default_loss, make_batch, make_step
 from tinyseg.report.profile.table import format_mb, format_shape
@@ -114,12 +113,12 @@ def memory(model, input_shape, training=False, loss=None):
     """
     copied = copy_model(model, training)
     x = make_batch(copied, input_shape)
-    with contextlib.nullcontext() if training else no_grad():  # raises here what the model or the loss does not take
-        output = copied(x)
-        if training:
-            (loss or default_loss)(output)
+    if training:  # in this process an error of the model or of the loss reaches the caller
+        (loss or default_loss)(copied(x))
+    else:
+        make_step(copied, x, training)()
     shape, device, size = x.shape, device_of(x), x.nbytes
-    del copied, x, output  # the memory is free while the other process runs
+    del copied, x  # their memory is free while the other process runs
     weights = sum(getattr(*where).nbytes for where in model.slots().values())
     trained = sum(p.data.nbytes for p in model.parameters() if p.requires_grad) if training else 0
     measured, note = _measure(model, shape, training, loss, device)
