@@ -5,23 +5,12 @@ import io
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from PIL import Image
 
 from tinyseg import Tensor, autograd, ops
 from tinyseg.learn.graph_picture import GraphPicture, draw_graph, trace_backward
 from tinyseg.learn.teaching import BLUE, GREY, ORANGE, style
-
-matplotlib.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def own_look():
-    """Let no test change how the figures of another look, or leave one open."""
-    with matplotlib.rc_context():
-        yield
-    plt.close("all")
 
 
 def leaf(value):

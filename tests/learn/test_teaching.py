@@ -4,21 +4,10 @@ import io
 
 import matplotlib
 import numpy as np
-import pytest
+from matplotlib import pyplot as plt
 from PIL import Image
 
 from tinyseg.learn.teaching import BLUE, ORANGE, animate, style
-
-matplotlib.use("agg")
-from matplotlib import pyplot as plt  # noqa: E402
-
-
-@pytest.fixture(autouse=True)
-def own_look():
-    """Let no test change how the figures of another look, or leave one open."""
-    with matplotlib.rc_context():
-        yield
-    plt.close("all")
 
 
 def test_style_sets_the_order_of_colours_and_letters_that_can_be_read():

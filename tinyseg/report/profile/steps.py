@@ -12,15 +12,7 @@ from tinyseg.optim import Adam
 
 
 def copy_model(model, training):
-    """Return a copy of a model without gradients, in training or in evaluation mode.
-
-    Raises
-    ------
-    TypeError
-        If it is not a Module.
-    RuntimeError
-        If it is to be trained, but gradients are switched off.
-    """
+    """Return a copy of a model without gradients, in training or in evaluation mode."""
     if not isinstance(model, nn.Module):
         raise TypeError(f"A profile needs a Module, but this is a {type(model).__name__}.")
     if training and not is_grad_enabled():

@@ -105,7 +105,7 @@ class Summary:
 
     def __str__(self):
         head = ("layer", "kind", "output", "parameters", "multiply-adds", "kept MB")
-        rows = [(self._label(r), r.kind, format_shape(r.output), *_numbers_as_text(r)) for r in self.rows]
+        rows = [self._cells(row) for row in self.rows]
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         places = ["<"] * 3 + [">"] * 3
         head, *lines = (
@@ -116,11 +116,17 @@ class Summary:
         title = f"{self.model}, input {format_shape(self.input_shape)}"
         return "\n".join([title, rule, head, rule, *lines, rule, *self._totals()])
 
-    def _label(self, row):
-        """Return what the first column shows: the name without that of the row around it, indented."""
+    def _cells(self, row):
+        """Return the texts in a row of the table: first its name without that of the row around it; nothing for 0."""
         outer = max((f"{r.name}." for r in self.rows if row.name.startswith(f"{r.name}.")), key=len, default="")
         name = "(op)" if row.is_op else row.name.removeprefix(outer)
-        return "  " * max(row.depth - 1, 0) + (name or "(model)")
+        label = "  " * max(row.depth - 1, 0) + (name or "(model)")
+        parameters = f"{row.parameters:,}" if row.parameters else ""
+        work = [format_count(row.multiply_adds)] if row.multiply_adds else []
+        if row.unknown:
+            work.append("?")
+        kept = format_mb(row.activations) if row.activations else ""
+        return label, row.kind, format_shape(row.output), parameters, " + ".join(work), kept
 
     def _totals(self):
         frozen = self.parameters - self.trainable
@@ -227,12 +233,3 @@ def format_shape(shape):
     if any(isinstance(item, tuple) for item in shape):
         return ", ".join(map(format_shape, shape))
     return " x ".join(map(str, shape))
-
-
-def _numbers_as_text(row):
-    """Return the last three cells of a row; a 0 gives an empty cell."""
-    work = [format_count(row.multiply_adds)] if row.multiply_adds else []
-    if row.unknown:
-        work.append("?")
-    parameters = f"{row.parameters:,}" if row.parameters else ""
-    return parameters, " + ".join(work), format_mb(row.activations) if row.activations else ""
