@@ -106,4 +106,4 @@ def rounding(slices=1, units=8):
 
 def slices(P):
     """Number of slices of a plane of `P` elements."""
-    return backend.fast("gpu.launch").cut(P)[0]
+    return backend.fast("gpu.launch").slices_of(P)

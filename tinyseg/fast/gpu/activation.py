@@ -6,22 +6,10 @@ A softmax over more than CLASSES classes is left to the maths: one thread would 
 import math
 
 from tinyseg.backend import devices
-from tinyseg.fast.gpu.launch import blocks_for, contiguous, launch, load
-from tinyseg.fast.gpu.launch import supports_real as supports
-
-__all__ = [
-    "log_softmax_forward",
-    "log_softmax_grad",
-    "relu_forward",
-    "relu_grad",
-    "sigmoid_forward",
-    "sigmoid_grad",
-    "softmax_forward",
-    "softmax_grad",
-    "supports",
-]
+from tinyseg.fast.gpu.launch import blocks_for, contiguous, float32_or_16, launch, load
 
 CLASSES = 64
+supports = float32_or_16
 kernel = load(__file__)
 
 

@@ -25,8 +25,9 @@ typedef REAL real;
 // Index of this thread among all of the grid (x). The product needs a wider type: it may exceed an int before the limit.
 __device__ inline int thread_index() { return (int)((long long)blockIdx.x * blockDim.x + threadIdx.x); }
 
-// The sum of `value` over the block, in every thread. Pairs, pairs of pairs ...: the same order every time, so that
-// equal inputs give equal bits. All threads must call it; blockDim.x is a power of two of at most 1024.
+// The sum of `value` over the block, in every thread. It adds pairs, then pairs of pairs, and so on: the same order
+// every time, so that equal inputs give equal bits. All threads must call it; blockDim.x is a power of two of at most
+// 1024.
 __device__ inline float block_sum(float value) {
   __shared__ float part[1024];
   int t = threadIdx.x;
@@ -37,11 +38,17 @@ __device__ inline float block_sum(float value) {
     __syncthreads();
   }
   float sum = part[0];
-  __syncthreads();  // nobody writes the next sum before all have read this one
+  __syncthreads();  // no thread writes the next sum before all have read this one
   return sum;
 }
 
-// Largest of n numbers that lie `step` apart, and the sum of exp(x - largest): of the classes of a pixel.
+// Writes that sum, by one thread.
+__device__ inline void write_sum(float value, float* to) {
+  float sum = block_sum(value);
+  if (threadIdx.x == 0) *to = sum;
+}
+
+// The classes of a pixel: the largest of n numbers that lie `step` apart, and the sum of exp(x - largest).
 __device__ inline float largest(const real* x, int n, int step) {
   float top = x[0];
   for (int k = 1; k < n; ++k) {
@@ -56,16 +63,23 @@ __device__ inline float sum_exp(const real* x, float top, int n, int step) {
   return sum;
 }
 
-// Where an array is planes of P elements, blocks go through it in slices of at most `size`: the slice of this block (x),
-// elements from ... to of plane `plane`, counted from the array's first.
+// An array is planes of P elements, one after the other. Blocks go through it in slices of at most SLICE elements
+// (launch.py) of one plane. The slice of this block: elements from ... to - 1 of the array, in plane `plane`.
 struct Slice {
   int plane;
   unsigned from, to;
 };
-__device__ inline Slice my_slice(int P, int size) {
-  int slices = (P - 1) / size + 1, plane = blockIdx.x / slices, first = blockIdx.x % slices * size;
+__device__ inline int slices_of(int P) { return (P - 1) / SLICE + 1; }
+__device__ inline Slice my_slice(int P) {
+  int plane = blockIdx.x / slices_of(P), first = blockIdx.x % slices_of(P) * SLICE;
   unsigned from = (unsigned)plane * P + first;
-  return {plane, from, from + (P - first < size ? P - first : size)};
+  return {plane, from, from + min(SLICE, P - first)};
+}
+
+// Where a block adds up what belongs to set `blockIdx.x` of gridDim.x sets: element k of the set is this one of the
+// array (outer, sets, inner).
+__device__ inline int index_in_set(int k, int inner) {
+  return (k / inner * gridDim.x + blockIdx.x) * inner + k % inner;
 }
 
 // Where plane (n, c) begins in x (N,C1,...) and x2 (N,C-C1,...), which are joined along the channels; planes of `size`.

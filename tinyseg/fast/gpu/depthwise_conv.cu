@@ -179,10 +179,7 @@ __device__ inline void sums_of_taps(const real* x, const real* x2, const real* g
     }
   }
 #pragma unroll
-  for (int k = 0; k < K * K; ++k) {
-    float total = block_sum(sum[k]);
-    if (threadIdx.x == 0) gw[k] = total;
-  }
+  for (int k = 0; k < K * K; ++k) write_sum(sum[k], gw + k);
 }
 
 // gw (parts,C,K,K): one block a part and channel.
@@ -216,6 +213,5 @@ extern "C" __global__ void grad_w(const real* x, const real* x2, const real* gd,
       sum += plane_of(x, x2, n, c, C1, C, H * W)[r / F * W + q / F] *
              gd[plane_of_d(n, c, N, C, by_channel) * OH * OW + i * OW + j];
   }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) gw[blockIdx.x] = sum;
+  write_sum(sum, gw + blockIdx.x);
 }

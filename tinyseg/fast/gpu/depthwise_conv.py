@@ -1,8 +1,8 @@
 """Launches depthwise_conv.cu: the functions of `tinyseg.ops.depthwise_conv` on float32 and float16 arrays of the GPU.
 
 A dilation above 1 is left to the maths. `correlate` and its two gradients do the work, for the separable convolution
-too: their input is one array, or two that are joined, upsampled by a factor; with `by_channel` d and gd are
-(C, N, OH, OW).
+too: there the input is one array or two that are joined, upsampled by a factor, and with `by_channel` d and gd are
+(C, N, OH, OW) instead of (N, C, OH, OW).
 """
 
 import numpy as np
@@ -11,16 +11,14 @@ from tinyseg.backend import devices
 from tinyseg.fast.gpu import launch as cuda
 from tinyseg.fast.gpu.launch import THREADS, blocks_for, contiguous, fits, floats, launch, load, threads_for
 
-__all__ = ["forward", "grad_w", "grad_x", "supports"]
-
 ROWS = 8  # outputs of a thread, as in depthwise_conv.cu
 BLOCKS = 1024  # enough to fill a GPU
 kernel = load(__file__)
 
 
 def supports(x, *w):
-    """All float32, or float16 with float32 weights."""
-    return cuda.supports_real(x) and cuda.supports(*w)
+    """Whether the weights are float32, and x is float32 or float16."""
+    return cuda.float32_or_16(x) and cuda.float32(*w)
 
 
 def forward(x, w, stride, pads, out, dilation=(1, 1)):
@@ -44,7 +42,7 @@ def grad_w(x, gy, w_shape, stride, pads, dilation=(1, 1)):
 # ----- on one or two inputs ----------------------------------------------------------
 def correlate(xs, w, stride, pads, out, factor=1, by_channel=False):
     """Return d (N, C, OH, OW), or (C, N, OH, OW)."""
-    (x, x2), w = halves(xs), floats(w)
+    (x, x2), w = pair_of(xs), floats(w)
     N, C, (OH, OW) = len(x), len(w), out
     d = devices.cp.empty((C, N, *out) if by_channel else (N, C, *out), x.dtype)
     args, end = (x, x2, w, d), (*(p[0] for p in pads), by_channel)
@@ -74,8 +72,8 @@ def correlate_transposed(gd, w, x_shapes, stride, pads, factor=1, by_channel=Fal
 
 
 def correlate_gradient(xs, gd, w_shape, stride, pads, factor=1, by_channel=False):
-    """Return the gradient of w, (C, KH, KW). Parts of the sums run beside each other where the channels are few."""
-    (x, x2), gd = halves(xs), contiguous(gd)
+    """Return the gradient of w, (C, KH, KW). If there are few channels, several blocks share the sum of one."""
+    (x, x2), gd = pair_of(xs), contiguous(gd)
     N, (C, KH, KW), (OH, OW) = len(x), w_shape, gd.shape[2:]
     end = (*(p[0] for p in pads), by_channel)
     if in_strips(w_shape, stride, factor):
@@ -92,8 +90,8 @@ def correlate_gradient(xs, gd, w_shape, stride, pads, factor=1, by_channel=False
     return gw.sum(axis=0) if parts > 1 else gw[0]
 
 
-def halves(xs):
-    """Return the one or two inputs in C order; None in the place of the second if there is one."""
+def pair_of(xs):
+    """Return the one or two inputs in C order, as a pair: (x, None) if there is one."""
     return contiguous(xs[0]), contiguous(xs[1]) if len(xs) > 1 else None
 
 

@@ -4,11 +4,10 @@ import numpy as np
 
 from tinyseg.backend import devices
 from tinyseg.fast.gpu.graphs.recording import recording
-from tinyseg.fast.gpu.launch import blocks_for, launch, load, supports
+from tinyseg.fast.gpu.launch import blocks_for, float32, launch, load
 from tinyseg.ops.dropout import keys_of
 
-__all__ = ["mask", "supports"]
-
+supports = float32
 kernel = load(__file__)
 
 

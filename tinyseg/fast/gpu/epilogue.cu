@@ -1,10 +1,10 @@
-// What surrounds the matrix products of convolutions on the GPU. They treat the pixels of all images as the columns
+// What comes before and after the matrix products of convolutions on the GPU. The pixels of all images are the columns
 // of one matrix: pixel p of image n (of N, with P pixels each) is column n*P + p.
 
 constexpr int PER_THREAD = 4;
 
-// y[n,k,p] = z[k, n*P+p - first] + b[k], at least 0 if `relu`, for the `count` columns from `first` on. b may be
-// missing; z may be y where there is one image.
+// y[n,k,p] = z[k, n*P+p - first] + b[k], at least 0 if `relu`, for the `count` columns from `first` on. b may be null; z
+// may be y if there is one image.
 extern "C" __global__ void finish(const real* z, const float* b, real* y, int K, int P, int first, int count,
                                   bool relu) {
   int blocks = (count - 1) / (PER_THREAD * blockDim.x) + 1, k = blockIdx.x / blocks;
@@ -22,8 +22,8 @@ extern "C" __global__ void finish(const real* z, const float* b, real* y, int K,
     }
 }
 
-// The way back: g[k, n*P+p] = gy[n,k,p], but 0 where y is not positive, and gb (parts,K) the sums of g over parts of
-// the columns. y may be missing (no ReLU), and g (only gb is wanted). One block a part and k.
+// Backward: g[k, n*P+p] = gy[n,k,p], or 0 where y is not positive; gb (parts,K) are the sums of g over parts of the
+// columns. y may be null (no ReLU), and g (only gb is wanted). One block for each part and k.
 extern "C" __global__ void unfinish(const real* __restrict__ gy, const real* __restrict__ y, real* __restrict__ g,
                                     float* gb, int parts, int N, int K, int P) {
   int k = blockIdx.x % K, part = blockIdx.x / K, count = N * P;
@@ -37,6 +37,5 @@ extern "C" __global__ void unfinish(const real* __restrict__ gy, const real* __r
     if (g) g[(size_t)k * count + m] = v;
     sum += v;
   }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) gb[blockIdx.x] = sum;
+  write_sum(sum, gb + blockIdx.x);
 }

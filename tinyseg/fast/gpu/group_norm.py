@@ -1,14 +1,12 @@
 """Launches slices.cu and batch_norm.cu: the functions of `tinyseg.ops.group_norm` on float32 and float16 arrays.
 
-The G groups of an image lie one after the other: to the sums they are N·G planes. The passes that know channels go
-through planes (n, c), each with the mean of its group.
+The G groups of an image lie one after the other: slices.cu sees N·G planes. batch_norm.cu goes through planes (n, c),
+each with the mean of its group.
 """
 
-from tinyseg.fast.gpu.batch_norm import gradient, gradient_sums, normalize, supports
+from tinyseg.fast.gpu.batch_norm import gradient, gradient_sums, normalize, supports  # noqa: F401
 from tinyseg.fast.gpu.launch import contiguous, floats
 from tinyseg.fast.gpu.slices import fold, moments
-
-__all__ = ["backward", "forward", "supports"]
 
 
 def forward(x, gamma, beta, G, eps):

@@ -5,7 +5,7 @@ checks what a kernel cannot check for itself: contiguous arrays, types of the ar
 
 A kernel that says ``real`` is compiled for activations of float32 and of float16; see `tinyseg.backend.half`.
 
-A kernel declines what it does not take in one place: types and sizes of its arrays in ``supports(*arrays)``, other
+A namesake says what it does not take in two places: types and sizes of its arrays in ``supports(*arrays)``, other
 arguments and sizes of results at the top of the function (``return NotImplemented``). The dispatcher then takes the
 maths.
 """
@@ -19,20 +19,20 @@ import numpy as np
 from tinyseg.backend import devices
 
 LIMIT = 2**31  # kernels count elements with an int; larger arrays take the maths path
-THREADS = 256  # a block; `block_sum` needs a power of two
+THREADS = 256  # of a block, at most; `block_sum` needs a power of two
 SLICE = 4096  # elements that a block adds up: enough work for it, and enough blocks for the GPU
-OPTIONS = ("--std=c++17",)  # of the compiler, NVRTC
+OPTIONS = ("--std=c++17", f"-DSLICE={SLICE}")  # of the compiler, NVRTC
 REAL = {np.dtype("float32"): "float", np.dtype("float16"): "half"}  # what `real` is in the kernels
 COMMON = pathlib.Path(__file__).with_name("common.cuh")
 
 
-def supports(*arrays):
-    """Whether kernels take these arrays: float32, not empty, and of a number of elements that an int holds."""
+def float32(*arrays):
+    """Whether all arrays are float32, not empty, and of a number of elements that an int holds."""
     return all(a.dtype == np.float32 and 0 < a.size < LIMIT for a in arrays)
 
 
-def supports_real(*activations):
-    """Whether kernels of ``real`` arrays take these: all float32 or all float16, otherwise as `supports`."""
+def float32_or_16(*activations):
+    """Whether all arrays are float32, or all float16; not empty, and of a number of elements that an int holds."""
     dtype = activations[0].dtype
     return dtype in REAL and all(a.dtype == dtype and 0 < a.size < LIMIT for a in activations)
 
@@ -69,8 +69,8 @@ def launch(kernel, blocks, *args, threads=THREADS):
     ----------
     kernel : cupy.RawKernel
         From `load`.
-    blocks : int or tuple of int
-        Of the grid, along x, y, z.
+    blocks : int
+        The number of blocks.
     *args
         Of the kernel: arrays of the GPU, None for a missing array, ints (C's int), floats (C's float),
         bools (C's bool) and NumPy's uint32 (C's unsigned).
@@ -82,19 +82,13 @@ def launch(kernel, blocks, *args, threads=THREADS):
     ValueError
         If an array is not C-contiguous, or a size does not fit an int.
     """
-    grid = blocks if isinstance(blocks, tuple) else (blocks,)
-    if min(grid) > 0:  # CUDA refuses an empty grid
-        kernel(grid, (threads,), tuple(_argument(a, k) for k, a in enumerate(args)))
+    if blocks > 0:  # CUDA refuses an empty grid
+        kernel((blocks,), (threads,), tuple(_argument(a, k) for k, a in enumerate(args)))
 
 
 def blocks_for(size, threads=THREADS):
-    """Return the number of blocks in which each of `size` elements has a thread."""
+    """Return the number of blocks in which each of `size` elements has a thread: size / threads, rounded up."""
     return -(-size // threads)
-
-
-def cut(P):
-    """Return how kernels that call ``my_slice`` go through planes of `P` elements: slices a plane, threads a block."""
-    return blocks_for(P, SLICE), threads_for(min(P, SLICE) // 4)
 
 
 def threads_for(size):
@@ -102,16 +96,25 @@ def threads_for(size):
     return min(THREADS, max(32, 1 << (size - 1).bit_length()))
 
 
-def contiguous(*arrays):
-    """Return the arrays in C order, copied only where they are not."""
-    found = tuple(devices.cp.ascontiguousarray(a) for a in arrays)
+def slices_of(P):
+    """Return the number of slices of a plane of `P` elements."""
+    return blocks_for(P, SLICE)
+
+
+def launch_slices(kernel, planes, P, *args):
+    """Start a kernel that calls `my_slice`: a block for each slice of `planes` planes. Its last argument is `P`."""
+    launch(kernel, planes * slices_of(P), *args, P, threads=threads_for(min(P, SLICE) // 4))
+
+
+def contiguous(*arrays, dtype=None):
+    """Return the arrays in C order, and of a dtype if it is given; copied only where they are not."""
+    found = tuple(devices.cp.ascontiguousarray(a, dtype=dtype) for a in arrays)
     return found if len(found) > 1 else found[0]
 
 
 def floats(*arrays):
     """Return parameters or statistics as the kernels want them: float32, in C order; copied only if they are not."""
-    found = tuple(devices.cp.ascontiguousarray(a, dtype=np.float32) for a in arrays)
-    return found if len(found) > 1 else found[0]
+    return contiguous(*arrays, dtype=np.float32)
 
 
 def _argument(a, k):

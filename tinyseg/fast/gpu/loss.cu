@@ -1,18 +1,17 @@
-// loss.py on the GPU. Sums are of slices (common.cuh); the few of them are added up in a second step, always in the
-// same order. z, p, t and gradients are (N,C,H,W), class numbers (N,H,W).
+// loss.py on the GPU. A block adds up a slice (common.cuh); the few sums of slices are added up in a second step, always
+// in the same order. z, p, t and gradients are (N,C,H,W), class numbers (N,H,W).
 
 // ----- binary cross-entropy: all elements are one plane. Element k has weight number k / inner % length.
 extern "C" __global__ void bce(const float* z, const float* t, const float* weight, const float* pos_weight,
-                               float* sums, int P, int size, int inner, int length, int pos_inner, int pos_length) {
-  Slice s = my_slice(P, size);
+                               float* sums, int inner, int length, int pos_inner, int pos_length, int P) {
+  Slice s = my_slice(P);
   float sum = 0;
   for (unsigned k = s.from + threadIdx.x; k < s.to; k += blockDim.x) {
     float softplus = log1pf(expf(-fabsf(z[k]))) + (z[k] > 0 ? 0 : -z[k]);  // log(1 + exp(-z))
     float positive = 1 + (pos_weight[k / pos_inner % pos_length] - 1) * t[k];
     sum += weight[k / inner % length] * ((1 - t[k]) * z[k] + positive * softplus);
   }
-  sum = block_sum(sum);
-  if (threadIdx.x == 0) sums[blockIdx.x] = sum;
+  write_sum(sum, sums + blockIdx.x);
 }
 
 extern "C" __global__ void bce_grad(const float* z, const float* t, const float* weight, const float* pos_weight,
@@ -24,10 +23,11 @@ extern "C" __global__ void bce_grad(const float* z, const float* t, const float*
   gz[k] = weight[k / inner % length] * ((1 - t[k]) - positive * sigmoid);
 }
 
-// ----- cross-entropy: the pixels (n,i,j) of all images are one plane of M; HW of them make an image. Class -1: ignored.
+// ----- cross-entropy: the pixels (n,i,j) of all images are one plane of M; HW of them make an image. Pixels of class -1
+// are ignored.
 extern "C" __global__ void ce(const float* z, const long long* t, const float* weight, float* losses, float* weights,
-                              int M, int size, int C, int HW) {
-  Slice s = my_slice(M, size);
+                              int C, int HW, int M) {
+  Slice s = my_slice(M);
   float sum = 0, count = 0;
   for (unsigned q = s.from + threadIdx.x; q < s.to; q += blockDim.x) {
     const float* of_pixel = z + q / HW * C * HW + q % HW;
@@ -36,15 +36,12 @@ extern "C" __global__ void ce(const float* z, const long long* t, const float* w
     sum += w * (logf(sum_exp(of_pixel, top, C, HW)) - (of_pixel[(k < 0 ? 0 : k) * HW] - top));
     count += w;
   }
-  sum = block_sum(sum);
-  count = block_sum(count);
-  if (threadIdx.x) return;
-  losses[blockIdx.x] = sum;
-  weights[blockIdx.x] = count;
+  write_sum(sum, losses + blockIdx.x);
+  write_sum(count, weights + blockIdx.x);
 }
 
-extern "C" __global__ void ce_grad(const float* z, const long long* t, const float* weight, float* gz, int M, int C,
-                                   int HW) {
+extern "C" __global__ void ce_grad(const float* z, const long long* t, const float* weight, float* gz, int C, int HW,
+                                   int M) {
   int q = thread_index();
   if (q >= M) return;
   int first = q / HW * C * HW + q % HW, k = (int)t[q];
@@ -53,44 +50,39 @@ extern "C" __global__ void ce_grad(const float* z, const long long* t, const flo
   for (int c = 0; c < C; ++c) gz[c * HW] = w * (expf(z[c * HW] - top) / sum - (c == k));
 }
 
-// ----- soft Dice: planes (n,c) of P pixels
-extern "C" __global__ void dice_sums(const float* p, const float* t, float* both, float* product, int P, int size) {
-  Slice s = my_slice(P, size);
-  float one = 0, two = 0;
+// ----- soft Dice: planes (n,c) of P pixels. First the sums of p + t and of p * t over each slice.
+extern "C" __global__ void dice_sums(const float* p, const float* t, float* sums, float* products, int P) {
+  Slice s = my_slice(P);
+  float sum = 0, product = 0;
   for (unsigned k = s.from + threadIdx.x; k < s.to; k += blockDim.x) {
-    one += p[k] + t[k];
-    two += p[k] * t[k];
+    sum += p[k] + t[k];
+    product += p[k] * t[k];
   }
-  one = block_sum(one);
-  two = block_sum(two);
-  if (threadIdx.x) return;
-  both[blockIdx.x] = one;
-  product[blockIdx.x] = two;
+  write_sum(sum, sums + blockIdx.x);
+  write_sum(product, products + blockIdx.x);
 }
 
-// Block s has set s of `sets` = gridDim.x, whose slices are number (o * sets + s) * inner + i for all o, i.
-extern "C" __global__ void dice(const float* both, const float* product, float* D, float* denominator, float smooth,
+// Then a block adds up the slices of a set of planes.
+extern "C" __global__ void dice(const float* sums, const float* products, float* D, float* denominator, float smooth,
                                 int outer, int inner) {
-  int sets = gridDim.x;
-  float one = 0, two = 0;
+  float sum = 0, product = 0;
   for (int k = threadIdx.x; k < outer * inner; k += blockDim.x) {
-    int i = (k / inner * sets + blockIdx.x) * inner + k % inner;
-    one += both[i];
-    two += product[i];
+    sum += sums[index_in_set(k, inner)];
+    product += products[index_in_set(k, inner)];
   }
-  one = block_sum(one) + smooth;
-  two = 2 * block_sum(two) + smooth;
+  sum = block_sum(sum) + smooth;
+  product = 2 * block_sum(product) + smooth;
   if (threadIdx.x) return;
   const float tiny = 1.17549435e-38f;  // all 0 and no smoothing: D = 0, not 0/0
-  one = one < tiny ? tiny : one;
-  D[blockIdx.x] = two / one;
-  denominator[blockIdx.x] = one;
+  sum = sum < tiny ? tiny : sum;
+  D[blockIdx.x] = product / sum;
+  denominator[blockIdx.x] = sum;
 }
 
 // Plane k has number k % length of D, denominator and gD.
 extern "C" __global__ void dice_grad(const float* gD, const float* t, const float* D, const float* denominator,
-                                     float* gp, int P, int size, int gD_length, int length) {
-  Slice s = my_slice(P, size);
+                                     float* gp, int gD_length, int length, int P) {
+  Slice s = my_slice(P);
   float factor = gD[s.plane % gD_length] / denominator[s.plane % length], d = D[s.plane % length];
   for (unsigned k = s.from + threadIdx.x; k < s.to; k += blockDim.x) gp[k] = factor * (2 * t[k] - d);
 }

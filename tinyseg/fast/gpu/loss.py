@@ -3,19 +3,17 @@
 import math
 
 from tinyseg.backend import devices
-from tinyseg.fast.gpu.launch import SLICE, blocks_for, contiguous, cut, launch, load, supports, threads_for
+from tinyseg.fast.gpu.launch import blocks_for, contiguous, float32, launch, launch_slices, load, slices_of, threads_for
 
-__all__ = ["bce_forward", "bce_grad", "ce_forward", "ce_grad", "dice_forward", "dice_grad", "supports"]
-
+supports = float32
 kernel = load(__file__)
 
 
 # ----- binary cross-entropy ------------------------------------------------------------
 def bce_forward(z, t, weight, pos_weight):
     (z, t), (weight, *where), (pos_weight, *pos_where) = contiguous(z, t), _flat(weight, z), _flat(pos_weight, z)
-    slices, threads = cut(z.size)
-    sums = devices.cp.empty(slices, z.dtype)
-    launch(kernel("bce"), slices, z, t, weight, pos_weight, sums, z.size, SLICE, *where, *pos_where, threads=threads)
+    sums = devices.cp.empty(slices_of(z.size), z.dtype)
+    launch_slices(kernel("bce"), 1, z.size, z, t, weight, pos_weight, sums, *where, *pos_where)
     return sums.sum()
 
 
@@ -28,7 +26,7 @@ def bce_grad(z, t, weight, pos_weight):
 
 
 def _flat(w, z):
-    """Return weights w that broadcast against z, inner, length: element k of z has weight number k // inner % length.
+    """Return weights that broadcast against z as (w, inner, length): element k of z has w[k // inner % length].
 
     That is possible if all axes of w that are not 1 stand side by side and are as long as z's. If not, w is copied to
     z's shape.
@@ -44,10 +42,8 @@ def _flat(w, z):
 # ----- cross-entropy -------------------------------------------------------------------
 def ce_forward(z, t, weight):
     z, t, weight, sizes = _pixels(z, t, weight)
-    slices, threads = cut(t.size)
-    sums = devices.cp.empty((2, slices), z.dtype)
-    M, *others = sizes
-    launch(kernel("ce"), slices, z, t, weight, sums[0], sums[1], M, SLICE, *others, threads=threads)
+    sums = devices.cp.empty((2, slices_of(t.size)), z.dtype)
+    launch_slices(kernel("ce"), 1, t.size, z, t, weight, sums[0], sums[1], *sizes)
     total, count = sums.sum(axis=1)
     return total, count
 
@@ -55,13 +51,13 @@ def ce_forward(z, t, weight):
 def ce_grad(z, t, weight):
     z, t, weight, sizes = _pixels(z, t, weight)
     gz = devices.cp.empty(z.shape, z.dtype)
-    launch(kernel("ce_grad"), blocks_for(t.size), z, t, weight, gz, *sizes)
+    launch(kernel("ce_grad"), blocks_for(t.size), z, t, weight, gz, *sizes, t.size)
     return gz
 
 
 def _pixels(z, t, weight):
-    """Return the arrays as the kernels take them, and the numbers of pixels, of classes and of pixels in an image."""
-    return *contiguous(z, t.astype("int64", copy=False), weight), (t.size, z.shape[1], z.shape[2] * z.shape[3])
+    """Return the arrays as the kernels take them, and the numbers of classes and of pixels in an image."""
+    return *contiguous(z, t.astype("int64", copy=False), weight), (z.shape[1], z.shape[2] * z.shape[3])
 
 
 # ----- soft Dice -----------------------------------------------------------------------
@@ -70,9 +66,9 @@ def dice_forward(p, t, smooth, axes):
         return NotImplemented
     p, t = contiguous(p, t)
     (N, C), P = p.shape[:2], p.shape[2] * p.shape[3]
-    slices, threads = cut(P)
+    slices = slices_of(P)
     sums = devices.cp.empty((2, N * C * slices), p.dtype)
-    launch(kernel("dice_sums"), N * C * slices, p, t, sums[0], sums[1], P, SLICE, threads=threads)
+    launch_slices(kernel("dice_sums"), N * C, P, p, t, sums[0], sums[1])
     outer, shape = (1, (N, C)) if axes == (2, 3) else (N, (C,))
     D, denominator = devices.cp.empty(shape, p.dtype), devices.cp.empty(shape, p.dtype)
     args = sums[0], sums[1], D, denominator, float(smooth), outer, slices
@@ -82,8 +78,6 @@ def dice_forward(p, t, smooth, axes):
 
 def dice_grad(gD, p, t, D, denominator):
     gD, t, D, denominator = contiguous(gD, t, D, denominator)
-    P, gp = p.shape[2] * p.shape[3], devices.cp.empty(p.shape, p.dtype)
-    slices, threads = cut(P)
-    args = gD, t, D, denominator, gp, P, SLICE, gD.size, D.size
-    launch(kernel("dice_grad"), p.shape[0] * p.shape[1] * slices, *args, threads=threads)
+    (N, C, H, W), gp = p.shape, devices.cp.empty(p.shape, p.dtype)
+    launch_slices(kernel("dice_grad"), N * C, H * W, gD, t, D, denominator, gp, gD.size, D.size)
     return gp

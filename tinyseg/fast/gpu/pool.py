@@ -3,12 +3,10 @@
 import numpy as np
 
 from tinyseg.backend import devices
-from tinyseg.fast.gpu.launch import blocks_for, contiguous, fits, launch, load
-from tinyseg.fast.gpu.launch import supports_real as supports
-
-__all__ = ["avg_forward", "avg_grad_x", "max_forward", "max_grad_x", "supports"]
+from tinyseg.fast.gpu.launch import blocks_for, contiguous, fits, float32_or_16, launch, load
 
 TWO = (2, 2), (2, 2), ((0, 0), (0, 0))  # kernel, stride, pads of the pools that networks use
+supports = float32_or_16
 kernel = load(__file__)
 
 

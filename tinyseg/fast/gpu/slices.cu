@@ -1,11 +1,10 @@
-// Sums over planes of P elements, which lie one after the other in slices of at most `size` (my_slice in common.cuh).
-// A block adds up a slice; then a block gathers the slices of a *set* of planes. Set s of `sets` has, from each of
-// `outer` stretches of the array, `inner` slices in a row: number (o * sets + s) * inner + i. No atomics: equal inputs
-// give equal bits.
+// Sums over sets of planes, which have P elements each. First a block adds up a slice (my_slice in common.cuh). Then a
+// block adds up the slices of a set: the slices are an array (outer, sets, inner), and set s has those at [o, s, i] for
+// all o and i. No atomics: equal inputs give equal bits.
 
 // Mean of each slice, and the sum of squared distances from it.
-extern "C" __global__ void slice_moments(const real* x, float* mean, float* squares, int P, int size) {
-  Slice s = my_slice(P, size);
+extern "C" __global__ void slice_moments(const real* x, float* mean, float* squares, int P) {
+  Slice s = my_slice(P);
   float n = s.to - s.from, sum = 0, rest = 0, square = 0;
   for (unsigned k = s.from + threadIdx.x; k < s.to; k += blockDim.x) sum += x[k];
   float m = block_sum(sum) / n;
@@ -21,26 +20,26 @@ extern "C" __global__ void slice_moments(const real* x, float* mean, float* squa
   squares[blockIdx.x] = square;
 }
 
-// Mean and (biased) variance of each set, of slices with the moments above; one of `var` and `rstd` = 1 / sqrt(variance
-// + eps) may be null.
+// Mean and (biased) variance of each set, from the moments of its slices. `var` or `rstd` = 1 / sqrt(variance + eps) may
+// be null.
 extern "C" __global__ void fold_moments(const float* means, const float* squares, float* mean, float* var, float* rstd,
-                                        float eps, int P, int size, int outer, int inner) {
-  int slices = (P - 1) / size + 1, sets = gridDim.x, all = outer * inner;
+                                        float eps, int P, int outer, int inner) {
+  int slices = slices_of(P), all = outer * inner;
   float total = (float)outer * (inner / slices) * P, sum = 0, rest = 0, square = 0;
   for (int k = threadIdx.x; k < all; k += blockDim.x) {
-    int i = (k / inner * sets + blockIdx.x) * inner + k % inner;
-    sum += min(size, P - i % slices * size) * means[i];
+    int i = index_in_set(k, inner);
+    sum += min(SLICE, P - i % slices * SLICE) * means[i];
   }
   float m = block_sum(sum) / total;
   for (int k = threadIdx.x; k < all; k += blockDim.x) {
-    int i = (k / inner * sets + blockIdx.x) * inner + k % inner;
-    rest += min(size, P - i % slices * size) * (means[i] - m);
+    int i = index_in_set(k, inner);
+    rest += min(SLICE, P - i % slices * SLICE) * (means[i] - m);
   }
   m += block_sum(rest) / total;
   for (int k = threadIdx.x; k < all; k += blockDim.x) {
-    int i = (k / inner * sets + blockIdx.x) * inner + k % inner;
+    int i = index_in_set(k, inner);
     float d = means[i] - m;
-    square += squares[i] + min(size, P - i % slices * size) * d * d;
+    square += squares[i] + min(SLICE, P - i % slices * SLICE) * d * d;
   }
   square = block_sum(square) / total;
   if (threadIdx.x) return;
@@ -49,35 +48,29 @@ extern "C" __global__ void fold_moments(const float* means, const float* squares
   if (rstd) rstd[blockIdx.x] = 1 / sqrtf(square + eps);
 }
 
-// Of each slice the sums of a and of a * b.
-extern "C" __global__ void slice_products(const float* a, const float* b, float* of_a, float* of_ab, int P, int size) {
-  Slice s = my_slice(P, size);
-  float one = 0, two = 0;
+// The sums of a and of a * b over each slice.
+extern "C" __global__ void slice_products(const float* a, const float* b, float* of_a, float* of_ab, int P) {
+  Slice s = my_slice(P);
+  float sum_a = 0, sum_ab = 0;
   for (unsigned k = s.from + threadIdx.x; k < s.to; k += blockDim.x) {
-    one += a[k];
-    two += a[k] * b[k];
+    sum_a += a[k];
+    sum_ab += a[k] * b[k];
   }
-  one = block_sum(one);
-  two = block_sum(two);
-  if (threadIdx.x) return;
-  of_a[blockIdx.x] = one;
-  of_ab[blockIdx.x] = two;
+  write_sum(sum_a, of_a + blockIdx.x);
+  write_sum(sum_ab, of_ab + blockIdx.x);
 }
 
-// Of each set the sums of a and b, both given for each slice; times factor[c] where a slice's plane is of channel c of C.
+// The sums of a and of b, which have a number for each slice, over each set. A plane has `slices` slices, and what comes
+// from plane k is multiplied by factor[k % C], unless `factor` is null.
 extern "C" __global__ void fold_sums(const float* a, const float* b, const float* factor, float* of_a, float* of_b,
                                      int slices, int C, int outer, int inner) {
-  int sets = gridDim.x;
-  float one = 0, two = 0;
+  float sum_a = 0, sum_b = 0;
   for (int k = threadIdx.x; k < outer * inner; k += blockDim.x) {
-    int i = (k / inner * sets + blockIdx.x) * inner + k % inner;
+    int i = index_in_set(k, inner);
     float f = factor ? factor[i / slices % C] : 1;
-    one += f * a[i];
-    two += f * b[i];
+    sum_a += f * a[i];
+    sum_b += f * b[i];
   }
-  one = block_sum(one);
-  two = block_sum(two);
-  if (threadIdx.x) return;
-  of_a[blockIdx.x] = one;
-  of_b[blockIdx.x] = two;
+  write_sum(sum_a, of_a + blockIdx.x);
+  write_sum(sum_b, of_b + blockIdx.x);
 }

@@ -6,10 +6,9 @@ import numpy as np
 
 from tinyseg.backend import devices
 from tinyseg.fast.gpu.graphs.recording import recording
-from tinyseg.fast.gpu.launch import LIMIT, blocks_for, contiguous, launch, load, supports
+from tinyseg.fast.gpu.launch import LIMIT, blocks_for, contiguous, float32, launch, load
 
-__all__ = ["class_numbers", "constant", "supports"]
-
+supports = float32
 kernel = load(__file__)
 
 

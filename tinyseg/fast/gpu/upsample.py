@@ -5,11 +5,9 @@ the few values that it depends on.
 """
 
 from tinyseg.backend import devices
-from tinyseg.fast.gpu.launch import blocks_for, contiguous, fits, launch, load
-from tinyseg.fast.gpu.launch import supports_real as supports
+from tinyseg.fast.gpu.launch import blocks_for, contiguous, fits, float32_or_16, launch, load
 
-__all__ = ["bilinear_forward", "bilinear_grad_x", "nearest_forward", "nearest_grad_x", "supports"]
-
+supports = float32_or_16
 kernel = load(__file__)
 
 
