@@ -23,12 +23,12 @@ def class_numbers(t, C, ignore_index):
     launch(kernel("class_numbers"), blocks_for(t.size), *args)
     if record is None:
         return numbers, not wrong.item()
-    record.note_check()  # the step looks at `wrong` when it is over: during a capture nothing can be read
+    record.checks_classes = True  # the step reads `wrong` when it is over: during a capture nothing can be read
     return numbers, True
 
 
 def constant(z, given):
-    """Return numbers as an array. It is made once: a copy to the GPU in every step takes time."""
+    """Return numbers as an array, which is made only once: a copy to the GPU in every step would take time."""
     record = recording()
     if record is not None:  # a captured step keeps its constants itself
         return record.put_constant(np.asarray(given, z.dtype))

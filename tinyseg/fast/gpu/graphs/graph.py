@@ -1,9 +1,9 @@
 """Capturing: what a function launches on the GPU becomes a CUDA graph, which is launched as a whole.
 
-A network launches hundreds of kernels from Python, one by one; a small one waits for Python more than for the GPU.
-Captured as a CUDA graph, the same launches with the same arguments are one call. That needs arrays that stay where they
-are (inputs are copied into them; what is computed in between lies in memory that belongs to the graph), shapes that
-stay, and a function that looks at no result on the way. Numbers that change all the same are in `recording.py`.
+A network launches hundreds of kernels from Python, one by one; a small network waits for Python longer than for the
+GPU. Captured as a CUDA graph, the same launches with the same arguments are one call. That needs arrays that stay where
+they are (inputs are copied into them; what is computed in between lies in memory that belongs to the graph), shapes
+that stay the same, and a function that reads no result on the way. Numbers that must change are in `recording.py`.
 
     run = graphs.capture(lambda x: model(x).data, x)        # inference, under no_grad
     y = run(x)
@@ -22,11 +22,11 @@ from tinyseg.autograd import no_grad
 from tinyseg.backend import devices
 from tinyseg.fast.gpu.graphs.recording import Recording, recording
 
-WARM_UP = 2  # runs before a capture: during one, kernels cannot be compiled and loaded, and cuBLAS cannot be set up
+WARM_UP = 2  # runs before a capture, which may neither compile and load kernels nor set cuBLAS up
 SHAPES = 4  # for which `Inference` keeps a graph
 OUT_OF_MEMORY = 2  # cudaErrorMemoryAllocation
 _living_pools = set()  # memory pools of graphs that exist
-_leftover_pools = set()  # memory pools of graphs that are gone, in which arrays still lie
+_leftover_pools = set()  # memory pools of graphs that are gone, where there are still arrays in them
 
 
 def capture(function, *examples):
@@ -35,10 +35,10 @@ def capture(function, *examples):
     Parameters
     ----------
     function : callable
-        Takes CuPy arrays, returns one. It must launch the same every time, look at no result on the way, and keep
+        Takes CuPy arrays, returns one. It must launch the same every time, read no result on the way, and keep
         nothing for a backward pass (``with no_grad()``).
     *examples : CuPy or NumPy arrays
-        Give the shapes and dtypes.
+        Inputs of the shapes and dtypes to capture.
 
     Returns
     -------
@@ -56,12 +56,30 @@ def capture(function, *examples):
     """
     if devices.cp is None:
         raise ValueError("CUDA graphs are for a GPU, and CuPy is not installed: call the function itself.")
-    return _Captured(function, [devices.cp.array(a) for a in examples])
+    graph, inputs = Graph(), [devices.cp.array(a) for a in examples]
+    for _ in range(WARM_UP):
+        with graph.on_its_stream():
+            function(*inputs)
+    result = graph.capture(lambda: function(*inputs))
+    if graph.recording.changes or graph.recording.checks_classes:
+        raise ValueError(
+            "capture() is for inference, but the function draws random numbers, steps an optimizer or checks class "
+            "numbers: put the model into evaluation mode, or use CapturedStep."
+        )
+
+    def run(*arrays):
+        if signature(arrays) != signature(inputs):
+            return function(*(devices.cp.asarray(a) for a in arrays))
+        copy_in(arrays, inputs)
+        graph.launch()
+        return result
+
+    return run
 
 
 # ----- memory ------------------------------------------------------------------------
 def bytes_in_pools():
-    """Return how many bytes lie in the pools of graphs, free blocks and arrays that outlive their graph included."""
+    """Return how many bytes the pools of graphs hold: arrays, also those that outlive their graph, and free blocks."""
     _free_leftover_pools()
     return sum(pool.total_bytes() for pool in (*_living_pools, *_leftover_pools))
 
@@ -69,13 +87,13 @@ def bytes_in_pools():
 def _allocate(size):
     """Allocate for the pool of a graph. The limit is for the default pool and the pools of all graphs together.
 
-    A pool that is told of cudaErrorMemoryAllocation gives back its free blocks and asks again. During a capture these
-    are memory that the graph will use, so then a MemoryError is raised, which the pool lets through.
+    A pool whose allocator raises cudaErrorMemoryAllocation gives back its free blocks and asks again. During a capture
+    the graph will use these blocks. Therefore a MemoryError is raised then, which the pool does not catch.
     """
-    cp, everything = devices.cp, devices.cp.get_default_memory_pool()
+    cp, default = devices.cp, devices.cp.get_default_memory_pool()
     try:
-        limit = everything.get_limit()
-        if 0 < limit < everything.total_bytes() + bytes_in_pools():  # the pool counts `size` already
+        limit = default.get_limit()
+        if 0 < limit < default.total_bytes() + bytes_in_pools():  # which counts `size` already
             raise cp.cuda.runtime.CUDARuntimeError(OUT_OF_MEMORY)
         return cp.cuda.MemoryPointer(cp.cuda.Memory(size), 0)
     except cp.cuda.runtime.CUDARuntimeError as error:
@@ -88,14 +106,14 @@ def _allocate(size):
 
 
 def _release_pool(pool):
-    """Free the memory of a graph that is gone. A pool that is merely dropped would keep its free blocks for good."""
+    """Free the memory of a graph that is gone. Without this the free blocks of its pool would never be given back."""
     _living_pools.discard(pool)
     _leftover_pools.add(pool)
     _free_leftover_pools()
 
 
 def _free_leftover_pools():
-    if recording() is not None:  # do not disturb a capture
+    if recording() is not None:  # a capture must not be disturbed
         return
     for pool in tuple(_leftover_pools):
         pool.free_all_blocks()  # waits for replays
@@ -136,7 +154,7 @@ class Graph:
                 try:
                     result = function()
                 except BaseException:
-                    with contextlib.suppress(Exception):  # it only says again that the capture has failed
+                    with contextlib.suppress(Exception):  # CUDA only says again that the capture has failed
                         self.stream.end_capture()
                     raise
                 self.graph = self.stream.end_capture()
@@ -145,8 +163,8 @@ class Graph:
             if backend.is_out_of_memory(error) or isinstance(error, (TypeError, ValueError)):
                 raise
             raise RuntimeError(
-                f"This cannot be captured as a CUDA graph: {error}. Leave out what reads results on the way, or copies "
-                "from the host; or go without graphs."
+                f"This cannot be captured as a CUDA graph: {error}. Leave out what reads results on the way or copies "
+                "from the host, or go without graphs."
             ) from error
         self.recording.finish_capture()
         return result
@@ -156,30 +174,6 @@ class Graph:
         if self.recording.changes:
             self.recording.write_changes()
         self.graph.launch()
-
-
-class _Captured:
-    """What `capture` returns."""
-
-    def __init__(self, function, inputs):
-        self.function, self.inputs, self.graph = function, inputs, Graph()
-        for _ in range(WARM_UP):
-            with self.graph.on_its_stream():
-                function(*inputs)
-        self.result = self.graph.capture(lambda: function(*inputs))
-        record = self.graph.recording
-        if record.changes or record.checks_classes:
-            raise ValueError(
-                "capture() is for inference, but the function draws random numbers, steps an optimizer or checks class "
-                "numbers: put the model into evaluation mode, or use CapturedStep."
-            )
-
-    def __call__(self, *arrays):
-        if signature(arrays) != signature(self.inputs):
-            return self.function(*(devices.cp.asarray(a) for a in arrays))
-        copy_in(arrays, self.inputs)
-        self.graph.launch()
-        return self.result
 
 
 class Inference:
@@ -220,17 +214,17 @@ class Inference:
 
 # ----- what a graph is made for --------------------------------------------------------
 class Slots:
-    """Where a model keeps its parameters and buffers. A graph knows the addresses of the arrays that lay there."""
+    """The attributes in which a model keeps its parameters and buffers; a graph knows the addresses of their arrays."""
 
     def __init__(self, model):
         self.slots = list(model.slots().values())
 
     def arrays(self):
-        """Return the arrays that lie there now."""
+        """Return the arrays that they hold now."""
         return [getattr(*slot) for slot in self.slots]
 
     def unchanged(self, arrays):
-        """Return whether these arrays still lie there."""
+        """Return whether they still hold these arrays."""
         return all(a is b for a, b in zip(self.arrays(), arrays, strict=True))
 
 
@@ -241,7 +235,7 @@ def need_gpu(model):
 
 
 def signature(arrays):
-    """Return shapes and dtypes, for which a graph is made."""
+    """Return the shapes and dtypes of the arrays: a graph is made for these."""
     return tuple((a.shape, a.dtype) for a in arrays)
 
 

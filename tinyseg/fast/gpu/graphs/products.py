@@ -1,4 +1,4 @@
-"""Products of float32 matrices on the GPU: CuPy's, and while a step is captured cuBLAS's own.
+"""Products of two matrices on the GPU: by CuPy, or, while a step is recorded for a CUDA graph, by cuBLAS without CuPy.
 
 CuPy refuses to call cuBLAS on a stream that is captured ("calling cuBLAS API during stream capture is currently
 unsupported"), though cuBLAS itself allows it (its documentation, "CUDA Graphs Support"). A step that is recorded
@@ -23,7 +23,7 @@ ONE, ZERO = ctypes.c_float(1), ctypes.c_float(0)
 
 
 def product(a, b, out=None):
-    """Multiply two matrices of the GPU: ``cupy.matmul(a, b, out=out)``, which may be captured too.
+    """Multiply two matrices of the GPU, as ``cupy.matmul(a, b, out=out)`` does, also during a capture.
 
     Parameters
     ----------
@@ -50,41 +50,29 @@ def product(a, b, out=None):
         raise TypeError(f"Only products of float32 matrices can be captured, not {a.dtype} times {b.dtype}.")
     out = devices.cp.empty((n, m), a.dtype) if out is None else out
     a, b = (x if x.flags.c_contiguous or x.flags.f_contiguous else devices.cp.ascontiguousarray(x) for x in (a, b))
-    _gemm(b, b.flags.f_contiguous, a, not a.flags.c_contiguous, out)
-    return out
-
-
-def _gemm(b, b_transposed, a, a_transposed, out):
-    """Write out = a b. cuBLAS counts along columns: our (n, m) is its (m, n), and the product is bᵀ aᵀ."""
-    (n, m), k = out.shape, a.shape[1]
+    b_transposed, a_transposed = b.flags.f_contiguous, not a.flags.c_contiguous
     ldb, lda = k if b_transposed else m, n if a_transposed else k
-    device = devices.cp.cuda.Device()
-    handle = ctypes.c_void_p(device.cublas_handle)
-    _use_stream(handle)
+    device, workspace = devices.cp.cuda.Device(), recording().workspace
+    handle, stream = ctypes.c_void_p(device.cublas_handle), devices.cp.cuda.get_current_stream()
     new = int(device.compute_capability) >= 80
     compute = COMPUTE_TF32 if new and int(os.environ.get("CUPY_TF32", "0")) > 0 else COMPUTE_FLOAT
-    _check(
-        library().cublasGemmEx(
-            handle, int(b_transposed), int(a_transposed), m, n, k, ctypes.byref(ONE), _pointer(b), FLOAT, ldb,
-            _pointer(a), FLOAT, lda, ctypes.byref(ZERO), _pointer(out), FLOAT, m, compute,
-            DEFAULT_TENSOR_OP if new else DEFAULT,
-        )
-    )  # fmt: skip
-
-
-def _use_stream(handle):
-    """Let cuBLAS work on the current stream, in memory that the graph keeps. A new stream resets the workspace."""
-    workspace = recording().workspace
-    _check(library().cublasSetStream_v2(handle, ctypes.c_void_p(devices.cp.cuda.get_current_stream().ptr)))
+    algorithm = DEFAULT_TENSOR_OP if new else DEFAULT
+    _check(library().cublasSetStream_v2(handle, ctypes.c_void_p(stream.ptr)))  # this resets the workspace
     _check(library().cublasSetWorkspace_v2(handle, _pointer(workspace), ctypes.c_size_t(workspace.nbytes)))
+    # cuBLAS counts along columns: our (n, m) is its (m, n), and the product is bᵀ aᵀ.
+    _check(library().cublasGemmEx(
+        handle, int(b_transposed), int(a_transposed), m, n, k, ctypes.byref(ONE), _pointer(b), FLOAT, ldb,
+        _pointer(a), FLOAT, lda, ctypes.byref(ZERO), _pointer(out), FLOAT, m, compute, algorithm,
+    ))  # fmt: skip
+    return out
 
 
 @functools.cache
 def library():
-    """Return the cuBLAS that CuPy has loaded; there may be others, for another CUDA."""
-    if sys.platform == "linux":  # a symbol is also looked for in the libraries that a library is linked with: dlsym(3)
+    """Return the cuBLAS that CuPy has loaded; there may be others on the machine, for another CUDA."""
+    if sys.platform == "linux":  # dlsym(3) also looks for a name in the libraries that a library is linked with
         return ctypes.CDLL(devices.cp.cuda.cublas.__file__)
-    from cuda import pathfinder  # CuPy finds it so
+    from cuda import pathfinder  # as CuPy does
 
     return ctypes.CDLL(pathfinder.load_nvidia_dynamic_lib("cublas").abs_path)
 
@@ -95,4 +83,4 @@ def _pointer(a):
 
 def _check(status):
     if status:
-        raise RuntimeError(f"cuBLAS refused a product that is to be captured: its status is {status}.")
+        raise RuntimeError(f"cuBLAS refused a product that is to be captured, with status {status}.")

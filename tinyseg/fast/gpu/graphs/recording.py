@@ -1,10 +1,10 @@
 """Numbers that a CUDA graph must not freeze.
 
-A captured step is a list of launches with their arguments. Replayed, it sees new numbers only where a kernel reads them
+A captured step is a list of launches with their arguments. A replay sees new numbers only where a kernel reads them
 from memory. The `Recording` of a step is that memory, one array of the device. It holds numbers that change from step
 to step (the keys of dropout, Adam's rate), written anew before each replay, and constants from the host (tables of
-addresses), written once after the capture. A kernel that takes part asks `recording()` whether its numbers are to come
-from there.
+addresses), written once after the capture. A function that launches such a kernel asks `recording()` whether there is
+a `Recording`, and puts the numbers there.
 """
 
 import contextlib
@@ -15,9 +15,9 @@ import numpy as np
 from tinyseg.backend import devices
 from tinyseg.fast.gpu.upload import pinned
 
-ROOM = 1 << 20  # bytes: 48 for each parameter (Adam's table), 8 for each dropout
-CHANGING = 1 << 14  # of these, for numbers that change
-WORKSPACE = 32 << 20  # bytes for cuBLAS, which must not allocate during a capture: as much as it takes by itself
+ROOM = 1 << 20  # bytes of a Recording: 48 for each parameter (Adam's table), 8 for each dropout
+CHANGING = 1 << 14  # bytes of these, for numbers that change
+WORKSPACE = 32 << 20  # bytes for cuBLAS, which must not allocate during a capture: as many as it takes by itself
 _thread = threading.local()
 
 
@@ -34,11 +34,11 @@ class Recording:
     wrong, go : int32 arrays, shape (1,)
         `wrong` is 1 after a step that found wrong class numbers, `go` if the step was allowed to change the weights.
     factor : float32 array, shape ()
-        By which the step scaled its gradients.
+        The number by which the step scaled its gradients.
     workspace : uint8 array
-        For cuBLAS.
+        Memory for cuBLAS.
     checks_classes : bool
-        Whether the step checks class numbers, so that `wrong` must be looked at after it.
+        Whether the step checks class numbers, so that `wrong` must be read after it.
     """
 
     def __init__(self):
@@ -48,18 +48,13 @@ class Recording:
         self.wrong, self.go = (self.memory[k : k + 1].view("int32") for k in (0, 1))
         self.factor = self.memory[2:3].view("float32").reshape(())
         self._host, self._advances = pinned(np.zeros(CHANGING // 4, np.uint32)), []
-        self._clear()
-
-    def _clear(self):
-        self.checks_classes, self._capturing = False, False
-        self._changing, self._constants, self._counters = [], [], {}
-        self._used, self._next = 4, CHANGING // 4
 
     @contextlib.contextmanager
     def record(self, capturing):
         """Record what the block launches. If it is not `capturing`, the launches run, with the numbers of this step."""
-        self._clear()
-        self._capturing = capturing
+        self.checks_classes, self._capturing = False, capturing
+        self._changing, self._constants, self._counters = [], [], {}
+        self._used, self._next = 4, CHANGING // 4  # where the next changing number and the next constant go
         if not capturing:
             self.memory[:4] = 0
         _thread.current = self
@@ -71,7 +66,7 @@ class Recording:
 
     # ----- for kernels ---------------------------------------------------------------
     def put_changing(self, make, dtype):
-        """Return an array with the numbers, of 32 bits each, that ``make()`` gives in every step."""
+        """Return an array of the numbers, of 32 bits each, that ``make()`` returns: in every step the new ones."""
         values = np.asarray(make(), dtype)
         start, self._used = self._used, self._used + values.size
         if self._used > CHANGING // 4:
@@ -80,7 +75,7 @@ class Recording:
         return self._put(start, values)
 
     def put_constant(self, values):
-        """Return an array with these numbers, which are copied from the host: a capture may not do that itself."""
+        """Return an array with these numbers, copied from the host: after a capture, which may not do that itself."""
         start, self._next = self._next, self._next + 2 * -(-values.nbytes // 8)  # aligned to 8 bytes
         if self._next > ROOM // 4:
             raise RuntimeError(f"A captured step has room for {ROOM} bytes of constants, and needs more.")
@@ -105,7 +100,7 @@ class Recording:
         Raises
         ------
         ValueError
-            If it is not an array, which could not be looked at again.
+            If it is not an array: a plain number would be the same in every replay.
         """
         if not isinstance(counter, np.ndarray):
             raise ValueError(
@@ -115,10 +110,6 @@ class Recording:
         start = self._counters.setdefault(id(counter), (counter, counter.copy()))[1]
         ahead = counter - start
         return lambda: counter + ahead
-
-    def note_check(self):
-        """Note that the step checks class numbers."""
-        self.checks_classes = True
 
     # ----- for the graph -------------------------------------------------------------
     @property

@@ -1,6 +1,6 @@
 """A training step as a CUDA graph: forward, loss, backward, clipping, Adam and the figures of the step in one launch.
 
-How graphs are made is in `graph.py`, what changes from step to step all the same in `recording.py`.
+`graph.py` makes graphs, and `recording.py` keeps the numbers that change from step to step.
 """
 
 import collections
@@ -21,25 +21,26 @@ class CapturedStep(Step):
     The first shape of batch that comes for the third time is captured; batches of other shapes, such as the smaller
     last one of an epoch, take the ordinary step. The results are those of ordinary steps.
 
-    After every step its figures are read, in one transfer. Where the loss or the gradient is not finite, or class
-    numbers are none, the replay has changed no weight, and the ordinary step is made on the same batch: it says what is
-    wrong, or, where only float32's range was too small for the squares of the gradient, goes on. (Running statistics of
-    batch normalization have then seen that batch twice.)
+    After every step its figures are read, in one transfer. If the loss or the gradient is not finite, or class numbers
+    are wrong, the replay has changed no weight, and the ordinary step is made on the same batch: it says what is wrong,
+    or goes on if only the squares of the gradient were too large for float32. (Running statistics of batch
+    normalization have then seen that batch twice.)
 
     The model must be on the GPU, in float32, with dropout by `nn.Dropout`; the optimizer is Adam or AdamW. Its learning
-    rate and `eps` may change from step to step, and AdamW's decay, but not `betas` nor Adam's decay. The loss must not
-    read a result; its weights are frozen as they are at the capture.
+    rate and `eps` may change from step to step, and so may AdamW's decay, but not `betas` nor Adam's decay. The loss
+    must not read a result; its weights are frozen as they are at the capture.
 
     Raises
     ------
     ValueError
-        If that cannot be captured: on the CPU, with another optimizer, other dtypes or the reference kernels.
+        If the step cannot be captured: on the CPU, with another optimizer, other dtypes or the reference kernels.
     """
 
     def __init__(self, model, optimizer, loss=ops.binary_cross_entropy_with_logits, clip=None):
         need_gpu(model)
         super().__init__(model, optimizer, loss, clip)
-        arrays = [a for k, p in enumerate(optimizer.parameters) for a in (p.data, p.data, *_state(optimizer, k))]
+        state = (optimizer.state[slot] for slot in optimizer.slots)
+        arrays = [a for p, *rest in zip(optimizer.parameters, *state, strict=True) for a in (p.data, p.data, *rest)]
         kernels = backend.kernels("tinyseg.optim", *arrays)
         if not hasattr(optimizer, "numbers") or getattr(kernels, "namesake", None) is not optim_gpu:
             raise ValueError(
@@ -72,7 +73,7 @@ class CapturedStep(Step):
         return self._result(x, y)
 
     def _launch(self, x, y):
-        """The step itself: this is captured."""
+        """Make the step; this is what is captured."""
         logits = self.model(x)
         value = self.loss(logits, y)
         if value.data.dtype != np.float32 or value.size != 1:
@@ -113,7 +114,3 @@ class CapturedStep(Step):
         self.optimizer.steps -= 1  # nothing was changed
         self.graph.recording.rewind_counters()
         return super().__call__(x, y)
-
-
-def _state(optimizer, k):
-    return [optimizer.state[slot][k] for slot in optimizer.slots]
