@@ -17,32 +17,24 @@ import fake_graphs
 import numpy as np
 
 HOST = r"""
+#include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <cstring>
-#include <tuple>
 #include <utility>
-#include <vector>
 #include <ucontext.h>
 #define __global__
 #define __device__
-#define __host__
-#define __forceinline__ inline
 #define __restrict__
-#define __launch_bounds__(...)
 #define __shared__ static
-#define INFINITY_F __builtin_inff()
 using std::min; using std::max;
 struct Dim { unsigned x, y, z; };
 static Dim threadIdx, blockIdx, blockDim, gridDim;
-static inline float rsqrtf(float x) { return 1.0f / sqrtf(x); }
-static inline unsigned __umulhi(unsigned a, unsigned b) { return (unsigned)(((unsigned long long)a * b) >> 32); }
-template <class T> static T atomicAdd(T* p, T v) { T old = *p; *p += v; return old; }
+static inline float __int_as_float(int bits) { float x; memcpy(&x, &bits, sizeof x); return x; }
 namespace host {
 // float16: sign, 5 bits of exponent (bias 15), 10 bits of mantissa.
 static float from_half(unsigned short h) {
   int exponent = h >> 10 & 31, mantissa = h & 1023;
-  float x = exponent == 31 ? (mantissa ? NAN : INFINITY_F)
+  float x = exponent == 31 ? (mantissa ? NAN : INFINITY)
           : exponent ? ldexpf(mantissa + 1024, exponent - 25) : ldexpf(mantissa, -24);
   return h >> 15 ? -x : x;
 }
@@ -106,7 +98,7 @@ static inline void __syncthreads() {
   threadIdx.x = me;
 }
 """
-SIGNATURE = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(?:__launch_bounds__\(\w+\)\s+)?(\w+)\s*\(([^)]*)\)', re.S)
+SIGNATURE = re.compile(r'extern\s+"C"\s+__global__\s+void\s+(\w+)\s*\(([^)]*)\)')
 DTYPES = {"float": np.float32, "double": np.float64, "int": np.int32, "unsigned char": np.uint8, "bool": np.bool_}
 DTYPES |= {"long long": np.int64, "unsigned": np.uint32, "unsigned long long": np.uint64, "half": np.float16}
 compiler = shutil.which("g++")

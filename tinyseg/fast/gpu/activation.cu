@@ -1,5 +1,5 @@
-// activation.py on the GPU. A thread has one element; of softmax, one pixel with its A classes, which are `inner`
-// elements apart: neighbouring threads read neighbouring elements of every class.
+// activation.py on the GPU. A thread has one element. For softmax it has one pixel with its A classes, which lie
+// `inner` elements apart: neighbouring threads read neighbouring elements of every class.
 
 extern "C" __global__ void relu_forward(const real* x, real* y, int size) {
   int t = thread_index();

@@ -1,6 +1,6 @@
 """Launches activation.cu: the functions of `tinyseg.ops.activation` on float32 and float16 arrays of the GPU.
 
-A softmax over more than CLASSES classes is left to the maths: one thread would have to add up too many.
+A softmax over more than CLASSES classes is left to the maths: one thread would have to add up too many numbers.
 """
 
 import math

@@ -25,9 +25,9 @@ extern "C" __global__ void gradient_sums(const real* gy, const real* x, const fl
   write_sum(sum_gy_xhat, of_gy_xhat + blockIdx.x);
 }
 
-// gx = rstd (gxhat - mean of gxhat - xhat * mean of gxhat * xhat), gxhat = gamma gy. of_gy and of_gy_xhat are the sums of
-// each set, with gamma in them unless `gamma_missing`; `share` is 1 / number of elements of a set. If of_gy is null, the
-// mean and rstd are constants, and no means are taken away.
+// gx = rstd (gxhat - mean of gxhat - xhat * mean of gxhat * xhat), gxhat = gamma gy. of_gy and of_gy_xhat are the sums
+// of each set, with gamma in them unless `gamma_missing`; `share` is 1 / number of elements of a set. If of_gy is null,
+// the mean and rstd are constants, and no means are taken away.
 extern "C" __global__ void gradient(const real* gy, const real* x, const float* gamma, const float* mean,
                                     const float* rstd, const float* of_gy, const float* of_gy_xhat, float share,
                                     bool gamma_missing, real* gx, int C, int D, int sets, int P) {

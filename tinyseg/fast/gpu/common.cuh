@@ -22,7 +22,7 @@ struct half {
 // sums are float in any case.
 typedef REAL real;
 
-// Index of this thread among all of the grid (x). The product needs a wider type: it may exceed an int before the limit.
+// Index of this thread among all threads. The product may exceed an int in the threads that are too many.
 __device__ inline int thread_index() { return (int)((long long)blockIdx.x * blockDim.x + threadIdx.x); }
 
 // The sum of `value` over the block, in every thread. It adds pairs, then pairs of pairs, and so on: the same order

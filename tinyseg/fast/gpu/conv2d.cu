@@ -1,9 +1,9 @@
-// conv2d.py and fused_conv.py on the GPU: the columns that a matrix product takes, and back. X (N,C,F*H,F*W) is x
-// (N,C1,H,W) joined with x2 (N,C-C1,H,W), every pixel repeated F x F times; nobody writes it. The columns of all
-// images stand side by side, cols (C*KH*KW, count): those of outputs first ... first + count, where output (i, j) of
-// image n is (n*OH + i)*OW + j. (top, left) is the padding before, (sh, sw) the stride.
+// conv2d.py and fused_conv.py on the GPU: the columns that a matrix product takes, and their gradients. X (N,C,F*H,F*W)
+// is x (N,C1,H,W) joined with x2 (N,C-C1,H,W), every pixel repeated F x F times; it is never in memory. cols
+// (C*KH*KW, count) has the columns of outputs first ... first + count - 1, where output (i, j) of image n is number
+// (n*OH + i)*OW + j. (top, left) is the padding before, (sh, sw) the stride.
 
-// X[r, q] of a plane of x, 0 beyond the border.
+// X[r, q] of a plane of x, 0 beyond the border. F_ is F if the compiler knows it, else 0.
 template <int F_>
 __device__ inline float value_at(const real* x, int r, int q, int H, int W, int F) {
   const int f = F_ ? F_ : F;
@@ -36,8 +36,8 @@ extern "C" __global__ void im2col(const real* x, const real* x2, real* cols, int
       to[(size_t)k * count] = value_at<0>(plane, r + k / KW, q + k % KW, H, W, F);
 }
 
-// A thread owns pixel (r, q) of x and gathers, from the columns of the windows that saw it, those that are here.
-// Stride 1, kernel and factor known to the compiler: all is read before the first addition.
+// The sum for pixel (r, q) of x over the windows that saw it, as far as their columns are in `cols`. Here for stride 1,
+// and a kernel and factor that the compiler knows: all is read before the first addition.
 template <int K, int F>
 __device__ inline float gathered(const real* cols, int n, int r, int q, int OH, int OW, int top, int left, int first,
                                  int count) {
@@ -72,8 +72,8 @@ __device__ inline float gathered(const real* cols, int n, int r, int q, int F, i
   return sum;
 }
 
-// Pixels from ... from + pixels of all images, counted along N*H*W, of gx and gx2; the sum is added to what is there
-// if `add`.
+// A thread has one pixel and channel of gx or gx2: of pixels from ... from + pixels - 1, counted through all images.
+// The sum is added to what is there if `add`.
 extern "C" __global__ void col2im(const real* cols, real* gx, real* gx2, int C, int C1, int H, int W, int F, int KH,
                                   int KW, int OH, int OW, int sh, int sw, int top, int left, int first, int count,
                                   int from, int pixels, bool add) {

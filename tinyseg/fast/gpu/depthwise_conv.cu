@@ -1,11 +1,10 @@
 // depthwise_conv.py on the GPU, and the depthwise half of separable_conv.py. X (N,C,F*H,F*W) is x (N,C1,H,W) joined
-// with x2 (N,C-C1,H,W), every pixel repeated F x F times; nobody writes it. w (C,KH,KW); d (N,C,OH,OW), or
+// with x2 (N,C-C1,H,W), every pixel repeated F x F times; it is never in memory. w (C,KH,KW); d (N,C,OH,OW), or
 // (C,N,OH,OW) if `by_channel`; (top, left) is the padding before, (sh, sw) the stride.
 //
-// A thread owns what it writes, so that nothing needs an atomic: grad_x *gathers* the outputs that used pixel (r, q),
-// where the maths file scatters. With stride 1 and kernels of 2 x 2 or 3 x 3 a thread owns ROWS outputs below each
-// other: it reads each value of its three columns once and needs few instructions a value, so that memory is the
-// limit.
+// Only one thread writes an element, so that no atomics are needed: grad_x *gathers* the outputs that used a pixel,
+// where the maths file scatters. With stride 1 and kernels of 2 x 2 or 3 x 3 a thread has ROWS outputs below each other: it
+// reads each value of its two or three columns once and needs few instructions a value, so that memory is the limit.
 
 constexpr int ROWS = 8;
 
@@ -47,8 +46,9 @@ __device__ inline void forward_strip(const real* x, const float* w, real* d, int
   strip<K, 1, F>(x, H, W, taps, d, OH, OW, i0, j, top, left);
 }
 
-// A pixel of x became F x F of X, each of which K x K outputs used: K+F-1 rows of gd, the next pixel's F further
-// down. Hence a correlation of gd with stride F; its taps are w turned round, summed over windows of F x F.
+// A pixel of x became F x F pixels of X, each of which K x K outputs used: these lie in K+F-1 rows of gd, and those of
+// the next pixel F rows further down. So this is a correlation of gd with stride F; its taps are w turned by 180
+// degrees and summed over windows of F x F.
 template <int K, int F>
 __device__ inline void grad_x_strip(const real* gd, const float* w, real* gx, int H, int W, int OH, int OW, int r0,
                                     int q, int top, int left) {
@@ -71,8 +71,8 @@ __device__ inline void grad_x_strip(const real* gd, const float* w, real* gx, in
   strip<L, F, 1>(gd, OH, OW, taps, gx, H, W, r0, q, K - 1 - top, K - 1 - left);
 }
 
-// What thread t of N*C*strips*width does: strip s, column j of image n and channel c, the planes being ordered as
-// those that are written.
+// The task of thread t of N*C*strips*width: strip s and column j of image n and channel c. Planes are counted in the
+// order in which they are written.
 struct Task {
   int n, c, plane, s, j;
 };
@@ -147,7 +147,7 @@ extern "C" __global__ void grad_x(const real* gd, const float* w, real* gx, real
   plane_of(gx, gx2, n, c, C1, C, H * W)[s * W + j] = sum;
 }
 
-// ----- gradient of the taps: sums over all images, of a part of them each, which the caller adds up ----------------
+// ----- gradient of the taps: each block adds up a part of all images, and the caller adds up the parts --------------
 
 // All K x K taps of a channel at once: a thread reads strips of gd and the rows of X that they saw.
 template <int K, int F>

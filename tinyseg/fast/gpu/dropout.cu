@@ -1,4 +1,4 @@
-// dropout.py on the GPU: the same bits of the same counters.
+// dropout.py on the GPU: from the same seed the same mask as the maths file.
 
 __device__ inline unsigned scramble(unsigned h) {
   h ^= h >> 16;
@@ -8,7 +8,7 @@ __device__ inline unsigned scramble(unsigned h) {
   return h ^ (h >> 16);
 }
 
-// The keys are arguments, or, in a CUDA graph, whose arguments stay the same, numbers in memory.
+// The keys are arguments, or numbers in memory for a CUDA graph, whose arguments stay the same.
 extern "C" __global__ void mask(float* m, int size, const unsigned* keys, unsigned key1, unsigned key2,
                                 unsigned threshold, float scale) {
   int t = thread_index();

@@ -3,8 +3,8 @@
 
 constexpr int PER_THREAD = 4;
 
-// y[n,k,p] = z[k, n*P+p - first] + b[k], at least 0 if `relu`, for the `count` columns from `first` on. b may be null; z
-// may be y if there is one image.
+// y[n,k,p] = z[k, n*P+p - first] + b[k], at least 0 if `relu`, for the `count` columns from `first` on. b may be null;
+// z may be y if there is one image.
 extern "C" __global__ void finish(const real* z, const float* b, real* y, int K, int P, int first, int count,
                                   bool relu) {
   int blocks = (count - 1) / (PER_THREAD * blockDim.x) + 1, k = blockIdx.x / blocks;
@@ -24,7 +24,7 @@ extern "C" __global__ void finish(const real* z, const float* b, real* y, int K,
 
 // Backward: g[k, n*P+p] = gy[n,k,p], or 0 where y is not positive; gb (parts,K) are the sums of g over parts of the
 // columns. y may be null (no ReLU), and g (only gb is wanted). One block for each part and k.
-extern "C" __global__ void unfinish(const real* __restrict__ gy, const real* __restrict__ y, real* __restrict__ g,
+extern "C" __global__ void begin_backward(const real* __restrict__ gy, const real* __restrict__ y, real* __restrict__ g,
                                     float* gb, int parts, int N, int K, int P) {
   int k = blockIdx.x % K, part = blockIdx.x / K, count = N * P;
   int from = (int)((long long)count * part / parts), to = (int)((long long)count * (part + 1) / parts);

@@ -1,7 +1,7 @@
-"""Launches epilogue.cu: bias and ReLU after the matrix product of a convolution, and their gradients before the next.
+"""Launches epilogue.cu: bias and ReLU after the matrix product of a convolution, and their gradients before its own.
 
 On the GPU the pixels of all images are the columns of one matrix, (K, N·P) for images of P pixels: one large product
-instead of N small ones, whose transpose cuBLAS takes as it lies.
+instead of N small ones, and cuBLAS takes its transpose without a copy.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ kernel = load(__file__)
 
 
 def finish(z, b, y, relu, first=0):
-    """Write z (K, count), the columns from `first` on, to y (N, K, OH, OW), with the bias (or None) and the ReLU."""
+    """Write z + b to y (N, K, OH, OW), through a ReLU if `relu`; z (K, count) has the columns from `first` on."""
     (K, count), P = z.shape, y.shape[2] * y.shape[3]
     threads = threads_for(count // PER_THREAD)
     blocks = K * blocks_for(count, PER_THREAD * threads)
@@ -23,7 +23,7 @@ def finish(z, b, y, relu, first=0):
            threads=threads)  # fmt: skip
 
 
-def unfinish(gy, y):
+def begin_backward(gy, y):
     """Return g (K, N·OH·OW), gy where y > 0 (everywhere if y is None), and its sums over the columns, gb (K,)."""
     gy, y, (N, K, OH, OW) = contiguous(gy), None if y is None else contiguous(y), gy.shape
     count = N * OH * OW
@@ -31,12 +31,12 @@ def unfinish(gy, y):
     unchanged = y is None and N == 1  # gy is g
     g = gy.reshape(K, count) if unchanged else devices.cp.empty((K, count), gy.dtype)
     gb = devices.cp.empty((parts, K), np.float32)
-    launch(kernel("unfinish", gy.dtype), parts * K, gy, y, None if unchanged else g, gb, parts, N, K, OH * OW,
+    launch(kernel("begin_backward", gy.dtype), parts * K, gy, y, None if unchanged else g, gb, parts, N, K, OH * OW,
            threads=threads_for(blocks_for(count, parts)))  # fmt: skip
     return g, gb.sum(axis=0) if parts > 1 else gb[0]
 
 
 def columns_of(y):
-    """Return y (N, K, OH, OW) as columns (K, N·OH·OW): itself where there is one image."""
+    """Return y (N, K, OH, OW) as columns (K, N·OH·OW); without a copy if there is one image."""
     N, K, OH, OW = y.shape
     return contiguous(y.transpose(1, 0, 2, 3)).reshape(K, N * OH * OW)

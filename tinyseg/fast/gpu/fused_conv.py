@@ -4,7 +4,7 @@ The functions of `tinyseg.ops.fused_conv`; the convolution itself is in conv2d.p
 """
 
 from tinyseg.fast.gpu.conv2d import convolve, gradients
-from tinyseg.fast.gpu.epilogue import unfinish
+from tinyseg.fast.gpu.epilogue import begin_backward
 from tinyseg.fast.gpu.launch import fits, float32, float32_or_16
 
 
@@ -22,6 +22,6 @@ def forward(xs, w, b, stride, pads, out, factor, relu):
 def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
     if not fits((len(gy), w.shape[1], *xs[0].shape[2:])):
         return NotImplemented
-    g, gb = unfinish(gy, y if relu else None)
+    g, gb = begin_backward(gy, y if relu else None)
     gw, gxs = gradients(g, gy.shape[2:], xs, w, w.shape, stride, pads, factor, needs_x)
     return gw, gb, gxs

@@ -1,5 +1,5 @@
-// loss.py on the GPU. A block adds up a slice (common.cuh); the few sums of slices are added up in a second step, always
-// in the same order. z, p, t and gradients are (N,C,H,W), class numbers (N,H,W).
+// loss.py on the GPU. A block adds up a slice (common.cuh); the few sums of slices are added up in a second step,
+// always in the same order. z, p, t and gradients are (N,C,H,W), class numbers (N,H,W).
 
 // ----- binary cross-entropy: all elements are one plane. Element k has weight number k / inner % length.
 extern "C" __global__ void bce(const float* z, const float* t, const float* weight, const float* pos_weight,
@@ -23,8 +23,8 @@ extern "C" __global__ void bce_grad(const float* z, const float* t, const float*
   gz[k] = weight[k / inner % length] * ((1 - t[k]) - positive * sigmoid);
 }
 
-// ----- cross-entropy: the pixels (n,i,j) of all images are one plane of M; HW of them make an image. Pixels of class -1
-// are ignored.
+// ----- cross-entropy: the pixels (n,i,j) of all images are one plane of M; HW of them make an image. Pixels of class
+// -1 are ignored.
 extern "C" __global__ void ce(const float* z, const long long* t, const float* weight, float* losses, float* weights,
                               int C, int HW, int M) {
   Slice s = my_slice(M);

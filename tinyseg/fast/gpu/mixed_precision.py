@@ -8,8 +8,9 @@ float16 ends at 6e-8, and gradients of activations are often smaller. Gradients 
     backward from  s L    gives  s g  for every gradient g, within float16's range if s is well chosen
     step with      g = (s g) / s,  in float32
 
-A factor s that is too large makes an s g infinite. Then that step is left out and s is halved; after many good steps it
-is doubled. So it stays near the largest that works. s is a power of 2: multiplying by it does not round.
+If the factor s is too large, some s g becomes infinite. Then that step is left out and s is halved; after many good
+steps s is doubled. In this way it stays near the largest that works. s is a power of 2: multiplying by it does not
+round.
 """
 
 import contextlib
@@ -37,12 +38,12 @@ def in_float16(model):
 
 
 class LossScaler:
-    """Scales the loss, and leaves out the steps whose gradients are not finite; as PyTorch's ``GradScaler`` does::
+    """Scales the loss, and leaves out steps whose gradients are not finite, as PyTorch's ``GradScaler`` does::
 
         optimizer.zero_grad()
         with scaler.quiet():                # on a CPU, where NumPy would warn of what overflows
             scaler.scale(loss).backward()
-        scaler.unscale_(optimizer)          # before clipping; otherwise `step` does it
+        scaler.unscale_(optimizer)          # only needed before clipping: otherwise `step` does it
         scaler.step(optimizer)
         scaler.update()
 
@@ -51,10 +52,11 @@ class LossScaler:
     init_scale : float
         The factor to begin with.
     growth_factor, backoff_factor : float
-        Of the factor, after `growth_interval` good steps in a row, and after a step that was left out.
+        The factor is multiplied by these: after `growth_interval` good steps in a row, and after a step that was left
+        out.
     growth_interval : int
     floor : float
-        The factor does not fall below. Gradients that are not finite even so are not for want of a smaller one.
+        The factor does not fall below this. If gradients are then still not finite, the factor is not the reason.
     enabled : bool
         False: the loss is not scaled, every step is made, and the factor stays 1.
     """
@@ -70,7 +72,7 @@ class LossScaler:
         self.factor, self.good = float(init_scale) if enabled else 1.0, 0  # good: steps since the last change
         self.growth_factor, self.backoff_factor, self.growth_interval = growth_factor, backoff_factor, growth_interval
         self.floor, self.enabled = float(floor), enabled
-        self._unscaled, self._stepped = {}, {}  # since update(): optimizers, by id; and whether they made their step
+        self._unscaled, self._stepped = {}, {}  # since update(), by id: optimizers, and whether they made their step
 
     @property
     def at_floor(self):
@@ -78,7 +80,7 @@ class LossScaler:
         return not self.enabled or self.factor <= self.floor
 
     def quiet(self):
-        """Return a context for the backward pass in which NumPy does not warn of infinities: they are expected."""
+        """Return a context in which NumPy does not warn of infinities: in the backward pass they are expected."""
         return np.errstate(over="ignore", invalid="ignore") if self.enabled else contextlib.nullcontext()
 
     def scale(self, loss):
@@ -115,7 +117,7 @@ class LossScaler:
         ----------
         optimizer : Optimizer
         norm : float, optional
-            Norm of the unscaled gradients, where it is known: what `optim.clip_grad_norm` returned.
+            Norm of the unscaled gradients, if it is known: what `optim.clip_grad_norm` returned.
 
         Returns
         -------
@@ -131,7 +133,7 @@ class LossScaler:
                 with self.quiet():
                     norm = optim.grad_norm(optimizer.parameters)
             self._stepped[id(optimizer)] = math.isfinite(norm)
-            if not self._stepped[id(optimizer)]:
+            if not math.isfinite(norm):
                 return False
         optimizer.step()
         return True
@@ -151,11 +153,11 @@ class LossScaler:
         self._unscaled, self._stepped = {}, {}
 
     def state_dict(self):
-        """Return what decides the next steps, a dict of numbers; ask between update() and the next loss."""
+        """Return what the next steps depend on, a dict of numbers; call it after update(), before the next loss."""
         return {"factor": self.factor, "good": self.good} if self.enabled else {}
 
     def load_state_dict(self, state):
-        """Continue where `state_dict` was taken; an empty state, of a scaler that was not enabled, changes nothing."""
+        """Continue where `state_dict` was taken; the empty state of a scaler that was not enabled changes nothing."""
         if self.enabled and state:
             self.factor, self.good = float(state["factor"]), int(state["good"])
 
@@ -164,7 +166,7 @@ class MixedPrecisionStep(Step):
     """A training step in mixed precision; parameters as `tinyseg.training.Step`.
 
     A step whose loss or gradients overflow is left out: it changes neither weights nor optimizer, and the factor of the
-    loss is halved. Only with the smallest factor is it a sign that training has diverged.
+    loss is halved. It is a sign that training has diverged only if the factor was the smallest already.
     """
 
     def __init__(self, model, optimizer, loss=ops.binary_cross_entropy_with_logits, clip=None):

@@ -1,6 +1,7 @@
 // Adam (optim.py) on the GPU: all parameters in one launch. `table` has six rows of K numbers, one for each parameter:
 // the addresses of w, g, m and v, its size, and its first block. A block has 4 * blockDim.x elements of one parameter.
-// In a CUDA graph, whose arguments stay the same, eps, rate and shrink come from memory, and a step may be forbidden.
+// In a CUDA graph, whose arguments stay the same, eps, rate and shrink come from memory (`changing`), and *go = 0
+// forbids the step. gain1 and gain2 are 1 - b1 and 1 - b2.
 extern "C" __global__ void adam(const unsigned long long* table, int K, float gain1, float gain2, float eps, float rate,
                                 float shrink, const float* changing, const int* go) {
   if (go && !*go) return;
@@ -26,8 +27,8 @@ extern "C" __global__ void adam(const unsigned long long* table, int K, float ga
   }
 }
 
-// clip_grad_norm of optim.py by one thread, for a step that nobody on the host looks at: `table` has the addresses of K
-// sums of squares, added up in their order, in double as there.
+// clip_grad_norm of tinyseg/optim.py by one thread, for a step whose numbers the host does not read. `table` has the
+// addresses of K sums of squares. As there, they are added up in their order, in double.
 extern "C" __global__ void judge(const unsigned long long* table, int K, const double* max_norm, const float* loss,
                                  const int* wrong, double* figures, float* factor, int* go) {
   if (thread_index()) return;

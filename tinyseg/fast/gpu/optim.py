@@ -1,7 +1,7 @@
 """Adam on the GPU: optim.cu steps all parameters in one launch; equations in `tinyseg.optim`.
 
-Steps that are captured as a CUDA graph (`tinyseg.fast.gpu.graphs`) clip here too: the device decides whether a step may
-be made, and by what its gradients are scaled.
+Steps that are captured as a CUDA graph (`tinyseg.fast.gpu.graphs`) clip gradients here too: the device decides whether
+a step may be made, and by what its gradients are scaled.
 """
 
 import functools
@@ -17,18 +17,18 @@ kernel = load(__file__)
 
 
 def supports(*arrays):
-    """Parameters and state, (w, g, m, v) one after the other, as they are made; gradients in any layout."""
+    """Whether all (w, g, m, v), one after the other, are float32, and all but the gradients g in C order."""
     single = all(a.dtype == np.float32 for a in arrays) and fits(*(a.shape for a in arrays))  # empty ones too
     return single and all(a.flags.c_contiguous for k, a in enumerate(arrays) if k % 4 != 1)
 
 
 def adam(w, g, m, v, b1, b2, eps, rate, shrink):
-    """One step of one parameter, in place."""
+    """Make one step of one parameter, in place."""
     adam_all([(w, g, m, v)], lambda: (b1, b2, eps, rate, shrink))
 
 
 def adam_all(parameters, numbers):
-    """One step of all parameters, (w, g, m, v) each, in place."""
+    """Make one step of all parameters, (w, g, m, v) each, in place."""
     b1, b2, *others = numbers()
     parameters = [(w, contiguous(g), m, v) for w, g, m, v in parameters]
     addresses = tuple(tuple(a.data.ptr for a in arrays) for arrays in zip(*parameters, strict=True))
@@ -45,7 +45,7 @@ def adam_all(parameters, numbers):
 
 @functools.lru_cache(maxsize=4)  # gradients are made anew every step, but mostly where the last ones were
 def _table(cp, addresses, sizes):
-    """What the kernel reads, on the device, and the number of blocks."""
+    """Return the table that the kernel reads, on the device, and the number of blocks."""
     rows, blocks = _rows(addresses, sizes)
     return cp.asarray(rows), blocks
 
@@ -57,10 +57,10 @@ def _rows(addresses, sizes):
 
 
 def clip_and_judge(gradients, max_norm, loss, figures):
-    """Scale gradients as `tinyseg.optim.clip_grad_norm`, and decide if Adam may use them, without asking the host.
+    """Scale gradients as `tinyseg.optim.clip_grad_norm` does, and decide if Adam may use them, without the host.
 
-    Only while a step is recorded. Adam then leaves everything as it is if the loss or the norm (from sums of squares in
-    float32) is not finite, or if class numbers were wrong.
+    Only while a step is recorded. Adam then changes nothing if the loss or the norm (from sums of squares in float32)
+    is not finite, or if class numbers were wrong.
 
     Parameters
     ----------

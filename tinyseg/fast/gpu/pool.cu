@@ -1,20 +1,13 @@
 // pool.py on the GPU. x (N,C,H,W), y and winner (N,C,OH,OW); (top, left) is the padding before, (sh, sw) the stride.
-// Planes (n, c) lie one after the other, so that row r of plane p is row p*H + r of all. A thread owns what it
-// writes: gradients are gathered from the windows that saw a pixel.
+// Planes (n, c) lie one after the other. Only one thread writes an element: gradients are gathered from the windows
+// that saw a pixel.
 
-__device__ inline float minus_infinity() {
-  union {
-    unsigned bits;
-    float value;
-  } u = {0xff800000u};
-  return u.value;
-}
-
-// Largest value of a window, and its tap; a NaN wins, so that it is seen. K > 0: K x K, known to the compiler.
+// Largest value of a window, and its tap; a NaN wins, so that it is seen. If K > 0, the window is K x K, and the
+// compiler knows its size.
 template <int K>
 __device__ inline float largest(const real* x, int r0, int q0, int H, int W, int KH, int KW, int& winner) {
   const int kh = K ? K : KH, kw = K ? K : KW;
-  float best = minus_infinity();
+  float best = -__int_as_float(0x7f800000);  // minus infinity
   winner = 0;
 #pragma unroll
   for (int u = 0; u < kh; ++u)
@@ -43,7 +36,8 @@ extern "C" __global__ void max_forward(const real* x, real* y, unsigned char* wi
   winner[t] = (unsigned char)tap;
 }
 
-// Windows of 2 x 2 side by side: a thread owns a column of two pixels, which one window saw, or none at the border.
+// Windows of 2 x 2 that do not overlap. A thread has the two pixels of a column of a window; at the border no window
+// may have seen them.
 extern "C" __global__ void max_of_four_gradient(const real* gy, const unsigned char* winner, real* gx, int size,
                                                 int H, int W, int OH, int OW) {
   int t = thread_index(), pairs = (H + 1) / 2;
@@ -60,7 +54,7 @@ extern "C" __global__ void max_of_four_gradient(const real* gy, const unsigned c
   if (2 * i + 1 < H) to[W] = tap == 2 + q % 2 ? g : 0.0f;
 }
 
-// Of n windows of k pixels, s apart: the first that sees pixel p, and one more than the last.
+// Of n windows of k pixels that begin s apart: the first that sees pixel p, and the last plus one.
 __device__ inline int first_window(int p, int k, int s) { return p < k ? 0 : (p - k) / s + 1; }
 __device__ inline int end_of_windows(int p, int s, int n) { return p / s + 1 < n ? p / s + 1 : n; }
 

@@ -7,7 +7,7 @@ computed again: that costs a tenth of a step's traffic, and D would be half of w
 
 from tinyseg.backend import devices
 from tinyseg.fast.gpu.depthwise_conv import correlate, correlate_gradient, correlate_transposed
-from tinyseg.fast.gpu.epilogue import finish, unfinish
+from tinyseg.fast.gpu.epilogue import begin_backward, finish
 from tinyseg.fast.gpu.fused_conv import supports as supports_joined
 from tinyseg.fast.gpu.launch import fits, float32
 from tinyseg.fast.gpu.product import outer, product
@@ -32,7 +32,7 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     (N, _, *out), C = gy.shape, len(wd)
     if not fits((N, C, *out), (N, C, *xs[0].shape[2:])):
         return NotImplemented
-    g, gb = unfinish(gy, y if relu else None)
+    g, gb = begin_backward(gy, y if relu else None)
     gwp = outer(g, correlate(xs, wd, stride, pads, out, factor, by_channel=True).reshape(C, -1))
     gd = product(wp.T, g).reshape(C, N, *out)
     gwd = correlate_gradient(xs, gd, wd.shape, stride, pads, factor, by_channel=True)

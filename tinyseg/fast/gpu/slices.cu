@@ -20,8 +20,8 @@ extern "C" __global__ void slice_moments(const real* x, float* mean, float* squa
   squares[blockIdx.x] = square;
 }
 
-// Mean and (biased) variance of each set, from the moments of its slices. `var` or `rstd` = 1 / sqrt(variance + eps) may
-// be null.
+// Mean and (biased) variance of each set, from the moments of its slices. `var` or `rstd` = 1 / sqrt(variance + eps)
+// may be null.
 extern "C" __global__ void fold_moments(const float* means, const float* squares, float* mean, float* var, float* rstd,
                                         float eps, int P, int outer, int inner) {
   int slices = slices_of(P), all = outer * inner;
@@ -60,8 +60,8 @@ extern "C" __global__ void slice_products(const float* a, const float* b, float*
   write_sum(sum_ab, of_ab + blockIdx.x);
 }
 
-// The sums of a and of b, which have a number for each slice, over each set. A plane has `slices` slices, and what comes
-// from plane k is multiplied by factor[k % C], unless `factor` is null.
+// The sums of a and of b, which have a number for each slice, over each set. A plane has `slices` slices, and what
+// comes from plane k is multiplied by factor[k % C], unless `factor` is null.
 extern "C" __global__ void fold_sums(const float* a, const float* b, const float* factor, float* of_a, float* of_b,
                                      int slices, int C, int outer, int inner) {
   float sum_a = 0, sum_b = 0;

@@ -1,4 +1,4 @@
-"""Batches on their way to the GPU: the next one is copied while the network works on this one."""
+"""Batches are copied to the GPU one ahead: the next one while the network works on this one."""
 
 import numpy as np
 
@@ -35,23 +35,23 @@ def uploaded(batches, device):
             under_way = following
         if under_way is not None:
             yield _arrived(*under_way)
-    finally:  # also when the caller leaves early: no copy may write to memory that is given back
+    finally:  # also when the caller leaves early: no copy may write to memory that has been freed
         stream.synchronize()
 
 
 def _start(batch, stream):
-    """Begin to copy a batch. Return its arrays, what they are copied from, and the event of their arrival."""
+    """Begin to copy a batch. Return its arrays, what they are copied from, and an event for the end of the copies."""
     cp = devices.cp
     sources = [pinned(a) for a in batch]
     arrays = [cp.empty(a.shape, a.dtype) for a in sources]
-    stream.wait_event(cp.cuda.get_current_stream().record())  # kernels may still be using what lay there before
+    stream.wait_event(cp.cuda.get_current_stream().record())  # the memory may be in use by earlier kernels
     for array, source in zip(arrays, sources, strict=True):
         array.set(source, stream=stream)
     return arrays, sources, stream.record()
 
 
 def _arrived(arrays, sources, event):
-    """Return the arrays once they are there; until then `sources` must not be given back."""
+    """Wait for the copies, and return the arrays. Until then the memory of `sources` must not be freed."""
     event.synchronize()
     return tuple(arrays)
 

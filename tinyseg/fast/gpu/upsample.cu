@@ -1,9 +1,9 @@
-// upsample.py on the GPU. x (N,C,H,W), y (N,C,fh*H,fw*W). Planes lie one after the other, and so do their rows: where
-// row `line` of x is counted through all planes, its pixels became rows line*fh ... line*fh + fh of y. A thread owns
-// what it writes.
+// upsample.py on the GPU. x (N,C,H,W), y (N,C,fh*H,fw*W). Planes lie one after the other, and so do their rows: if rows
+// are counted through all planes, row `line` of x became rows line*fh ... line*fh + fh - 1 of y. Only one thread writes
+// an element.
 
 extern "C" __global__ void nearest_forward(const real* x, real* y, int size, int OW, int fh, int fw) {
-  int t = thread_index();  // of column j of the fh rows that a row of x became
+  int t = thread_index();  // of the fh elements of column j that a row of x became
   if (t >= size) return;
   int j = t % OW, line = t / OW;
   float value = x[(size_t)line * (OW / fw) + j / fw];
@@ -20,7 +20,8 @@ extern "C" __global__ void nearest_grad_x(const real* gy, real* gx, int size, in
   gx[t] = sum;
 }
 
-// Output i lies (2i + 1 - f) / 2f pixels of the input from the first of n: 2f times that, at the border clamped.
+// Output i lies (2i + 1 - f) / 2f pixels of the input behind the first of n pixels. Returns 2f times that, clamped to
+// the border.
 __device__ inline int position(int i, int n, int f) {
   int p = 2 * i + 1 - f, last = 2 * f * (n - 1);
   return p < 0 ? 0 : p > last ? last : p;
@@ -37,7 +38,7 @@ extern "C" __global__ void bilinear_forward(const real* x, real* y, int size, in
   y[t] = (1 - a) * ((1 - b) * here[0] + b * here[right]) + a * ((1 - b) * here[below] + b * here[below + right]);
 }
 
-// Outputs i with a part of pixel r: from ... to; their weights are 1 - |position - r|.
+// The first output that pixel r is a part of, the last plus one, and the weight of r in output i: 1 - |position - r|.
 __device__ inline int first_output(int r, int f) { return r ? f * (r - 1) + (f + 1) / 2 : 0; }
 __device__ inline int end_of_outputs(int r, int n, int f) { return r + 1 < n ? f * (r + 1) + f / 2 : f * n; }
 __device__ inline float weight(int i, int r, int n, int f) {

@@ -1,7 +1,7 @@
 """Launches upsample.cu: the functions of `tinyseg.ops.upsample` on float32 and float16 arrays of the GPU.
 
-The maths multiplies with whole interpolation matrices, made on the host and nearly all zeros. Here each output adds up
-the few values that it depends on.
+The maths multiplies with interpolation matrices, which are made on the host and nearly all zeros. Here each output adds
+up the few values that it depends on.
 """
 
 from tinyseg.backend import devices
@@ -41,10 +41,10 @@ def bilinear_grad_x(gy, factor):
 
 
 def enlarged(x, factor):
-    """Shape of y."""
+    """Return the shape of y."""
     return *x.shape[:2], x.shape[2] * factor[0], x.shape[3] * factor[1]
 
 
 def reduced(gy, factor):
-    """Shape of gx."""
+    """Return the shape of gx."""
     return *gy.shape[:2], gy.shape[2] // factor[0], gy.shape[3] // factor[1]
