@@ -31,7 +31,7 @@ class Stream:
     def ptr(self):
         return 0 if self is NULL else id(self)
 
-    def begin_capture(self, mode=None):
+    def begin_capture(self):
         if self is NULL:
             raise RuntimeError("cannot capture on the default (legacy) stream")
         assert Stream.current[-1:] == [self]  # else nothing would be captured

@@ -242,9 +242,6 @@ class Graph:
         for work in self.work:
             work()
 
-    def upload(self, stream=None):
-        pass
-
 
 def begin():
     global capture

@@ -3,8 +3,9 @@
 // (C,N,OH,OW) if `by_channel`; (top, left) is the padding before, (sh, sw) the stride.
 //
 // Only one thread writes an element, so that no atomics are needed: grad_x *gathers* the outputs that used a pixel,
-// where the maths file scatters. With stride 1 and kernels of 2 x 2 or 3 x 3 a thread has ROWS outputs below each other: it
-// reads each value of its two or three columns once and needs few instructions a value, so that memory is the limit.
+// where the maths file scatters. For stride 1, kernels of 2 x 2 or 3 x 3 and F = 1 or 2 there are kernels of *strips*: a
+// thread has ROWS outputs below each other, reads each value of its columns once and needs few instructions a value, so
+// that memory is the limit. They take the same arguments as the others (KH = KW, sh = sw = 1).
 
 constexpr int ROWS = 8;
 
@@ -82,16 +83,16 @@ __device__ inline Task task_of(int t, int strips, int width, int N, int C, bool 
 }
 
 extern "C" __global__ void forward_strips(const real* x, const real* x2, const float* w, real* d, int size, int N,
-                                          int C, int C1, int H, int W, int F, int K, int OH, int OW, int top, int left,
-                                          bool by_channel) {
+                                          int C, int C1, int H, int W, int F, int KH, int KW, int OH, int OW, int sh,
+                                          int sw, int top, int left, bool by_channel) {
   if (thread_index() >= size) return;
   auto [n, c, plane, s, j] = task_of(thread_index(), (OH + ROWS - 1) / ROWS, OW, N, C, by_channel);
   const real* from = plane_of(x, x2, n, c, C1, C, H * W);
-  const float* taps = w + c * K * K;
+  const float* taps = w + c * KH * KW;
   real* to = d + (size_t)plane * OH * OW;
-  if (K == 3 && F == 1) forward_strip<3, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
-  else if (K == 2 && F == 1) forward_strip<2, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
-  else if (K == 3) forward_strip<3, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
+  if (KH == 3 && F == 1) forward_strip<3, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
+  else if (KH == 2 && F == 1) forward_strip<2, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
+  else if (KH == 3) forward_strip<3, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
   else forward_strip<2, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
 }
 
@@ -112,16 +113,16 @@ extern "C" __global__ void forward(const real* x, const real* x2, const float* w
 }
 
 extern "C" __global__ void grad_x_strips(const real* gd, const float* w, real* gx, real* gx2, int size, int N,
-                                         int C, int C1, int H, int W, int F, int K, int OH, int OW, int top, int left,
-                                         bool by_channel) {
+                                         int C, int C1, int H, int W, int F, int KH, int KW, int OH, int OW, int sh,
+                                         int sw, int top, int left, bool by_channel) {
   if (thread_index() >= size) return;
   auto [n, c, plane, s, j] = task_of(thread_index(), (H + ROWS - 1) / ROWS, W, N, C, false);
   const real* from = gd + plane_of_d(n, c, N, C, by_channel) * OH * OW;
-  const float* taps = w + c * K * K;
+  const float* taps = w + c * KH * KW;
   real* to = plane_of(gx, gx2, n, c, C1, C, H * W);
-  if (K == 3 && F == 1) grad_x_strip<3, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
-  else if (K == 2 && F == 1) grad_x_strip<2, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
-  else if (K == 3) grad_x_strip<3, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
+  if (KH == 3 && F == 1) grad_x_strip<3, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
+  else if (KH == 2 && F == 1) grad_x_strip<2, 1>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
+  else if (KH == 3) grad_x_strip<3, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
   else grad_x_strip<2, 2>(from, taps, to, H, W, OH, OW, s * ROWS, j, top, left);
 }
 
@@ -182,23 +183,23 @@ __device__ inline void sums_of_taps(const real* x, const real* x2, const real* g
   for (int k = 0; k < K * K; ++k) write_sum(sum[k], gw + k);
 }
 
-// gw (parts,C,K,K): one block a part and channel.
+// gw (parts,C,KH,KW): one block for each part and channel.
 extern "C" __global__ void grad_w_strips(const real* x, const real* x2, const real* gd, float* gw, int parts, int N,
-                                         int C, int C1, int H, int W, int F, int K, int OH, int OW, int top, int left,
-                                         bool by_channel) {
+                                         int C, int C1, int H, int W, int F, int KH, int KW, int OH, int OW, int sh,
+                                         int sw, int top, int left, bool by_channel) {
   int c = blockIdx.x % C, part = blockIdx.x / C;
   long long tasks = (long long)N * ((OH + ROWS - 1) / ROWS) * OW;
   int from = (int)(tasks * part / parts), to = (int)(tasks * (part + 1) / parts);
-  gw += (size_t)blockIdx.x * K * K;
-  if (K == 3 && F == 1)
+  gw += (size_t)blockIdx.x * KH * KW;
+  if (KH == 3 && F == 1)
     sums_of_taps<3, 1>(x, x2, gd, gw, c, from, to, N, C, C1, H, W, OH, OW, top, left, by_channel);
-  else if (K == 2 && F == 1)
+  else if (KH == 2 && F == 1)
     sums_of_taps<2, 1>(x, x2, gd, gw, c, from, to, N, C, C1, H, W, OH, OW, top, left, by_channel);
-  else if (K == 3) sums_of_taps<3, 2>(x, x2, gd, gw, c, from, to, N, C, C1, H, W, OH, OW, top, left, by_channel);
+  else if (KH == 3) sums_of_taps<3, 2>(x, x2, gd, gw, c, from, to, N, C, C1, H, W, OH, OW, top, left, by_channel);
   else sums_of_taps<2, 2>(x, x2, gd, gw, c, from, to, N, C, C1, H, W, OH, OW, top, left, by_channel);
 }
 
-// gw (parts,C,KH,KW): one block a part, channel and tap.
+// gw (parts,C,KH,KW): one block for each part, channel and tap.
 extern "C" __global__ void grad_w(const real* x, const real* x2, const real* gd, float* gw, int parts, int N, int C,
                                   int C1, int H, int W, int F, int KH, int KW, int OH, int OW, int sh, int sw, int top,
                                   int left, bool by_channel) {

@@ -43,50 +43,41 @@ def grad_w(x, gy, w_shape, stride, pads, dilation=(1, 1)):
 def correlate(xs, w, stride, pads, out, factor=1, by_channel=False):
     """Return d (N, C, OH, OW), or (C, N, OH, OW)."""
     (x, x2), w = pair_of(xs), floats(w)
-    N, C, (OH, OW) = len(x), len(w), out
+    N, C, strips = len(x), len(w), in_strips(w.shape, stride, factor)
     d = devices.cp.empty((C, N, *out) if by_channel else (N, C, *out), x.dtype)
-    args, end = (x, x2, w, d), (*(p[0] for p in pads), by_channel)
-    sizes = (N, C, *x.shape[1:], factor)
-    if in_strips(w.shape, stride, factor):
-        size = N * C * blocks_for(OH, ROWS) * OW
-        launch(kernel("forward_strips", x.dtype), blocks_for(size), *args, size, *sizes, w.shape[1], *out, *end)
-    else:
-        launch(kernel("forward", x.dtype), blocks_for(d.size), *args, d.size, *sizes, *w.shape[1:], *out, *stride, *end)
+    size = N * C * blocks_for(out[0], ROWS if strips else 1) * out[1]
+    sizes = (size, N, C, *x.shape[1:], factor, *w.shape[1:], *out, *stride, *(p[0] for p in pads))
+    run = kernel("forward_strips" if strips else "forward", x.dtype)
+    launch(run, blocks_for(size), x, x2, w, d, *sizes, by_channel)
     return d
 
 
 def correlate_transposed(gd, w, x_shapes, stride, pads, factor=1, by_channel=False):
     """Return the gradients of the inputs of `correlate`, a tuple."""
-    gd, w = contiguous(gd), floats(w)
+    gd, w, strips = contiguous(gd), floats(w), in_strips(w.shape, stride, factor)
     gxs = tuple(devices.cp.empty(shape, gd.dtype) for shape in x_shapes)
-    (N, C1, H, W), C, out = x_shapes[0], len(w), gd.shape[2:]
-    args, end = (gd, w, gxs[0], gxs[1] if len(gxs) > 1 else None), (*(p[0] for p in pads), by_channel)
-    sizes = (N, C, C1, H, W, factor)
-    if in_strips(w.shape, stride, factor):
-        size = N * C * blocks_for(H, ROWS) * W
-        launch(kernel("grad_x_strips", gd.dtype), blocks_for(size), *args, size, *sizes, w.shape[1], *out, *end)
-    else:
-        size = N * C * H * W
-        launch(kernel("grad_x", gd.dtype), blocks_for(size), *args, size, *sizes, *w.shape[1:], *out, *stride, *end)
+    (N, C1, H, W), C, gx2 = x_shapes[0], len(w), gxs[1] if len(gxs) > 1 else None
+    size = N * C * blocks_for(H, ROWS if strips else 1) * W
+    sizes = (size, N, C, C1, H, W, factor, *w.shape[1:], *gd.shape[2:], *stride, *(p[0] for p in pads))
+    run = kernel("grad_x_strips" if strips else "grad_x", gd.dtype)
+    launch(run, blocks_for(size), gd, w, gxs[0], gx2, *sizes, by_channel)
     return gxs
 
 
 def correlate_gradient(xs, gd, w_shape, stride, pads, factor=1, by_channel=False):
     """Return the gradient of w, (C, KH, KW). If there are few channels, several blocks share the sum of one."""
     (x, x2), gd = pair_of(xs), contiguous(gd)
-    N, (C, KH, KW), (OH, OW) = len(x), w_shape, gd.shape[2:]
-    end = (*(p[0] for p in pads), by_channel)
-    if in_strips(w_shape, stride, factor):
-        tasks = N * blocks_for(OH, ROWS) * OW
-        parts, threads = max(1, min(tasks // (4 * THREADS), blocks_for(BLOCKS, C))), threads_for(tasks)
-        gw = devices.cp.empty((parts, *w_shape), np.float32)
-        sizes = (parts, N, C, *x.shape[1:], factor, KH, OH, OW)
-        launch(kernel("grad_w_strips", x.dtype), parts * C, x, x2, gd, gw, *sizes, *end, threads=threads)
+    N, (C, KH, KW), (OH, OW), strips = len(x), w_shape, gd.shape[2:], in_strips(w_shape, stride, factor)
+    if strips:
+        sums, tasks = C, N * blocks_for(OH, ROWS) * OW
+        parts, threads = max(1, min(tasks // (4 * THREADS), blocks_for(BLOCKS, sums))), threads_for(tasks)
     else:
-        parts = max(1, min(N * OH * OW // (16 * THREADS), N * OH, blocks_for(BLOCKS, C * KH * KW)))
-        gw = devices.cp.empty((parts, *w_shape), np.float32)
-        sizes = (parts, N, C, *x.shape[1:], factor, KH, KW, OH, OW, *stride)
-        launch(kernel("grad_w", x.dtype), gw.size, x, x2, gd, gw, *sizes, *end)
+        sums, threads = C * KH * KW, THREADS
+        parts = max(1, min(N * OH * OW // (16 * THREADS), N * OH, blocks_for(BLOCKS, sums)))
+    gw = devices.cp.empty((parts, *w_shape), np.float32)
+    sizes = (parts, N, C, *x.shape[1:], factor, KH, KW, OH, OW, *stride, *(p[0] for p in pads))
+    run = kernel("grad_w_strips" if strips else "grad_w", x.dtype)
+    launch(run, parts * sums, x, x2, gd, gw, *sizes, by_channel, threads=threads)
     return gw.sum(axis=0) if parts > 1 else gw[0]
 
 

@@ -61,7 +61,7 @@ def capture(function, *examples):
         with graph.on_its_stream():
             function(*inputs)
     result = graph.capture(lambda: function(*inputs))
-    if graph.recording.changes or graph.recording.checks_classes:
+    if graph.recording.changing or graph.recording.checks_classes:
         raise ValueError(
             "capture() is for inference, but the function draws random numbers, steps an optimizer or checks class "
             "numbers: put the model into evaluation mode, or use CapturedStep."
@@ -171,7 +171,7 @@ class Graph:
 
     def launch(self):
         """Replay what was captured, on the current stream."""
-        if self.recording.changes:
+        if self.recording.changing:
             self.recording.write_changes()
         self.graph.launch()
 

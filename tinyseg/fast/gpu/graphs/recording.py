@@ -39,6 +39,8 @@ class Recording:
         Memory for cuBLAS.
     checks_classes : bool
         Whether the step checks class numbers, so that `wrong` must be read after it.
+    changing : list
+        What describes the numbers that change; empty if none do.
     """
 
     def __init__(self):
@@ -53,7 +55,7 @@ class Recording:
     def record(self, capturing):
         """Record what the block launches. If it is not `capturing`, the launches run, with the numbers of this step."""
         self.checks_classes, self._capturing = False, capturing
-        self._changing, self._constants, self._counters = [], [], {}
+        self.changing, self._constants, self._counters = [], [], {}
         self._used, self._next = 4, CHANGING // 4  # where the next changing number and the next constant go
         if not capturing:
             self.memory[:4] = 0
@@ -71,7 +73,7 @@ class Recording:
         start, self._used = self._used, self._used + values.size
         if self._used > CHANGING // 4:
             raise RuntimeError(f"A captured step has room for {CHANGING // 4} numbers that change, and needs more.")
-        self._changing.append((start, self._used, dtype, make))
+        self.changing.append((start, self._used, dtype, make))
         return self._put(start, values)
 
     def put_constant(self, values):
@@ -112,11 +114,6 @@ class Recording:
         return lambda: counter + ahead
 
     # ----- for the graph -------------------------------------------------------------
-    @property
-    def changes(self):
-        """Whether the step has numbers that change."""
-        return bool(self._changing)
-
     def finish_capture(self):
         """Write the constants, and rewind the counters: the capture computed nothing."""
         stream = devices.cp.cuda.get_current_stream()
@@ -126,7 +123,7 @@ class Recording:
 
     def write_changes(self):
         """Write the numbers of the next replay, and count the counters up. The last replay must be over."""
-        for start, stop, dtype, make in self._changing:
+        for start, stop, dtype, make in self.changing:
             self._host[start:stop] = np.asarray(make(), dtype).view(np.uint32)
         self.memory[: self._used].set(self._host[: self._used], stream=devices.cp.cuda.get_current_stream())
         for counter, advance in self._advances:
