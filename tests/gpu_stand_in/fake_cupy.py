@@ -31,7 +31,9 @@ FUNCTIONS = [
 SAME = ["finfo", "float16", "float32", "float64", "inf", "int32", "int64", "nan", "newaxis", "uint8", "uint32"]
 METHODS = ["all", "any", "argmax", "max", "mean", "min", "ravel", "repeat", "reshape", "squeeze", "sum", "transpose"]
 LIMITED = ["concatenate", "einsum", "matmul", "stack", "tensordot"]  # not everything during a capture
-OPERATORS = "add sub mul truediv floordiv mod pow matmul and_ or_ xor lshift rshift".split()
+OPERATORS = [
+    "add", "sub", "mul", "truediv", "floordiv", "mod", "pow", "matmul", "and_", "or_", "xor", "lshift", "rshift",
+]  # fmt: skip
 COMPARISONS = ["eq", "ne", "lt", "le", "gt", "ge"]
 
 
