@@ -66,7 +66,7 @@ def gradients(g, out, xs, w, w_shape, stride, pads, factor=1, needs_x=True, x_sh
             gw = outer(part, cols, gw)
         if needs_x:
             product(w.reshape(K, -1).T, part, out=cols)  # the gradient of the columns takes their place
-            col2im(cols, gxs, w_shape, stride, pads, out, factor, first, whole=cols.shape[1] == g.shape[1])
+            col2im(cols, gxs, w_shape, stride, pads, out, factor, first)
     return gw if gw is None else gw.reshape(w_shape), gxs
 
 
@@ -91,22 +91,21 @@ def im2col(x, cols, w_shape, stride, pads, out, factor, first):
     launch(kernel("im2col", cols.dtype), blocks_for(C * count), *x, cols, *sizes)
 
 
-def col2im(cols, gxs, w_shape, stride, pads, out, factor, first, whole):
+def col2im(cols, gxs, w_shape, stride, pads, out, factor, first):
     """Add the columns from `first` on to the pixels of the gxs that they were read from.
 
-    If these are all columns (`whole`), the gxs are written, and need not be zeros before.
+    The gxs need not be zeros before: the first tile sets them to zero, and a tile of all columns writes every pixel.
     """
     (_, C, KH, KW), count, (N, C1, H, W) = w_shape, cols.shape[1], gxs[0].shape
-    if whole:
-        start, end = 0, N * H
-    else:  # the rows of gx that the columns were read from, counted through all images
+    start, end, whole = 0, N * H, count == N * out[0] * out[1]
+    if not whole:  # the rows of gx that the columns were read from, counted through all images
         (n, i), (n_last, i_last) = (divmod(m // out[1], out[0]) for m in (first, first + count - 1))
         top, sh = pads[0][0], stride[0]
         start = n * H + min(max((i * sh - top) // factor, 0), H)
         end = n_last * H + min(max((i_last * sh - top + KH - 1) // factor + 1, 0), H)
-    if first == 0 and not whole:
-        for gx in gxs:
-            gx.fill(0)
+        if first == 0:
+            for gx in gxs:
+                gx.fill(0)
     gx2 = gxs[1] if len(gxs) > 1 else None
     sizes = (C, C1, H, W, factor, KH, KW, *out, *stride, *(p[0] for p in pads), first, count)
     pixels = max(0, end - start) * W

@@ -4,8 +4,8 @@
 //
 // Only one thread writes an element, so that no atomics are needed: grad_x *gathers* the outputs that used a pixel,
 // where the maths file scatters. For stride 1, windows of 2 x 2 or 3 x 3 and F = 1 or 2 there are kernels of *strips*:
-// a thread has ROWS outputs below each other, reads each value of its columns once and needs few instructions a value, so
-// that memory is the limit. They take the same arguments as the others (KH = KW, sh = sw = 1).
+// a thread has ROWS outputs below each other, reads each value of its columns once and needs few instructions a value,
+// so that memory is the limit. They take the same arguments as the others (KH = KW, sh = sw = 1).
 
 constexpr int ROWS = 8;
 

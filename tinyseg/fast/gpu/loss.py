@@ -20,8 +20,7 @@ def bce_forward(z, t, weight, pos_weight):
 def bce_grad(z, t, weight, pos_weight):
     gz = devices.cp.empty(z.shape, z.dtype)
     (z, t), (weight, *where), (pos_weight, *pos_where) = contiguous(z, t), _flat(weight, z), _flat(pos_weight, z)
-    args = z, t, weight, pos_weight, gz, z.size, *where, *pos_where
-    launch(kernel("bce_grad"), blocks_for(z.size), *args)
+    launch(kernel("bce_grad"), blocks_for(z.size), z, t, weight, pos_weight, gz, z.size, *where, *pos_where)
     return gz
 
 
