@@ -52,12 +52,9 @@ def passes(op, k, case, relu, arrays, y=None):
     stride, pads, out = resolve((N, sum(channels), H * factor, W * factor), kernel, stride, padding)
     *ws, b = arrays[: -len(channels) - 1]
     xs, gy = arrays[-len(channels) - 1 : -1], arrays[-1]
-    if op == "separable_conv":
-        found = k.forward(xs, *ws, b, stride, pads, out, factor, relu)
-        *gs, gxs = k.backward(gy, xs, *ws, found if y is None else y, stride, pads, factor, relu)
-    else:
-        found = k.forward(xs, *ws, b, stride, pads, out, factor, relu)
-        *gs, gxs = k.backward(gy, xs, *ws, found if y is None else y, True, stride, pads, factor, relu)
+    needs_x = () if op == "separable_conv" else (True,)
+    found = k.forward(xs, *ws, b, stride, pads, out, factor, relu)
+    *gs, gxs = k.backward(gy, xs, *ws, found if y is None else y, *needs_x, stride, pads, factor, relu)
     return [found, *gs, *gxs]
 
 

@@ -22,8 +22,8 @@ struct half {
 // sums are float in any case.
 typedef REAL real;
 
-// Index of this thread among all threads. The product may exceed an int in the threads that are too many.
-__device__ inline int thread_index() { return (int)((long long)blockIdx.x * blockDim.x + threadIdx.x); }
+// Index of this thread among all threads of the launch.
+__device__ inline int thread_index() { return (int)(blockIdx.x * blockDim.x + threadIdx.x); }
 
 // The sum of `value` over the block, in every thread. It adds pairs, then pairs of pairs, and so on: the same order
 // every time, so that equal inputs give equal bits. All threads must call it; blockDim.x is a power of two of at most
@@ -42,7 +42,7 @@ __device__ inline float block_sum(float value) {
   return sum;
 }
 
-// Writes that sum, by one thread.
+// One thread writes that sum to *to.
 __device__ inline void write_sum(float value, float* to) {
   float sum = block_sum(value);
   if (threadIdx.x == 0) *to = sum;
@@ -76,8 +76,7 @@ __device__ inline Slice my_slice(int P) {
   return {plane, from, from + min(SLICE, P - first)};
 }
 
-// Where a block adds up what belongs to set `blockIdx.x` of gridDim.x sets: element k of the set is this one of the
-// array (outer, sets, inner).
+// In an array (outer, sets, inner) of which block s adds up set s: the index of element k of this block's set.
 __device__ inline int index_in_set(int k, int inner) {
   return (k / inner * gridDim.x + blockIdx.x) * inner + k % inner;
 }
