@@ -39,7 +39,7 @@ def open_image(path):
     ----------
     path : str or Path
         A TIFF with one or more pages, a picture (PNG, JPEG, BMP) or a NIfTI volume. Grey, of any integer or float
-        type; colour only if it is grey saved as RGB(A).
+        type; RGB(A) only if all its colours are grey.
 
     Returns
     -------
@@ -83,8 +83,8 @@ def output_name(image, suffix="_mask"):
 class NiftiImage(ImageFile):
     """A volume as its axial sections: section k is ``array[:, :, k]``, and a fourth axis holds its channels.
 
-    A 3-D volume is read forwards through one open file. Going backwards in a gzipped file reads it again from its
-    beginning. The channels of a section of a 4-D volume lie far apart in the file: that costs nothing in a plain
+    A 3-D volume is read forwards through one open file. If a gzipped file is read backwards, it is unpacked again from
+    its beginning. The channels of a section of a 4-D volume lie far apart in the file: that costs nothing in a plain
     ``.nii``, but a gzipped one is loaded as a whole, once, in its stored type.
 
     `header` is nibabel's, `affine` (4, 4) float64, `ndim` the number of axes (2, 3 or 4), `gzipped` a bool.
@@ -102,7 +102,7 @@ class NiftiImage(ImageFile):
         self.shape, (self._count, self.channels) = volume.shape[:2], (*volume.shape[2:], 1, 1)[:2]
         self._scaling = None if (stored.slope, stored.inter) == (1, 0) else (stored.slope, stored.inter)
         self.dtype = np.dtype(np.float32) if self._scaling else returned_type(stored.dtype)
-        self._offset, self._stored, self._planes = stored.offset, stored.dtype, None
+        self._offset, self._stored, self._whole = stored.offset, stored.dtype, None
         self.gzipped = self.path.name.lower().endswith(".gz")
         self._file = self._closing.enter_context((gzip.open if self.gzipped else open)(self.path, "rb"))
         size = self._offset + math.prod(volume.shape) * stored.dtype.itemsize
@@ -122,30 +122,27 @@ class NiftiImage(ImageFile):
 
     def _read(self, k):
         if self.gzipped and self.channels > 1:
-            if self._planes is None:
-                planes = np.empty((self._count * self.channels, *self.shape), self._stored)
-                for i in range(len(planes)):
-                    planes[i] = self._plane(i)
-                self._planes = planes
-            section = self._planes[k :: self._count].copy()
+            if self._whole is None:
+                self._whole = self._planes(0, self._count * self.channels)
+            section = self._whole[k :: self._count].copy()
         else:
-            section = np.stack([self._plane(i) for i in range(k, self._count * self.channels, self._count)])
+            section = np.stack([self._planes(k + c * self._count, 1)[0] for c in range(self.channels)])
         if self._scaling:
             slope, intercept = self._scaling
             section = (section * np.float64(slope) + intercept).astype(np.float32)
         return section
 
-    def _plane(self, i):
-        """Read the i-th plane (X, Y) of the file, which is in Fortran's order: X runs fastest, channels slowest."""
+    def _planes(self, i, n):
+        """Read n planes (n, X, Y), beginning with plane i. In the file X runs fastest, then Y, sections, channels."""
         size = math.prod(self.shape) * self._stored.itemsize
         self._file.seek(self._offset + i * size)
-        content = self._file.read(size)
-        if len(content) < size:
-            raise EOFError(f"it ends in section {i % self._count} of {self._count}")
-        if self.gzipped and i == self._count * self.channels - 1:
+        content = self._file.read(n * size)
+        if len(content) < n * size:
+            raise EOFError(f"it ends in section {(i + len(content) // size) % self._count} of {self._count}")
+        if self.gzipped and i + n == self._count * self.channels:
             while self._file.read(2**20):  # gzip compares the checksum when it comes to the end
                 pass
-        return np.frombuffer(content, self._stored).reshape(self.shape, order="F")
+        return np.frombuffer(content, self._stored).reshape(n, *self.shape[::-1]).transpose(0, 2, 1)
 
     def _in_grey(self, section, name):
         return section

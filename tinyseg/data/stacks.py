@@ -55,7 +55,7 @@ def load_stack(path):
 
 
 def shape_in_words(x):
-    """Describe the shape of an array: '24 sections of 512×512' or '512×512'."""
+    """Describe the shape of an array: "24 sections of 512×512", or "512×512"."""
     size = f"{x.shape[-2]}×{x.shape[-1]}"
     if x.ndim == 2:
         return size
@@ -64,8 +64,7 @@ def shape_in_words(x):
 
 def returned_type(stored):
     """Return the type of the sections of a file: float32 for floats, any other type as it is stored."""
-    stored = np.dtype(stored)
-    return np.dtype(np.float32) if stored.kind == "f" else stored.newbyteorder("=")
+    return np.dtype(np.float32) if np.dtype(stored).kind == "f" else np.dtype(stored).newbyteorder("=")
 
 
 class ImageFile:
@@ -132,9 +131,8 @@ class ImageFile:
         """Return a section, which may be grey saved as RGB(A) with its channels last, as (1, H, W)."""
         if section.dtype.kind not in "biuf":
             raise ValueError(f"{name} has values of type {section.dtype}: expected grey integers or floats.")
-        if section.ndim == 3 and section.shape[-1] in (2, 4):
-            opacity = section[..., -1]
-            section = section[..., :-1] if opacity.min() == opacity.max() else section
+        if section.ndim == 3 and section.shape[-1] in (2, 4) and (section[..., -1] == section[0, 0, -1]).all():
+            section = section[..., :-1]  # the last channel is an opacity, the same everywhere
         if section.ndim == 3 and (section == section[..., :1]).all():
             section = section[..., 0]
         if section.ndim != 2:
@@ -170,7 +168,7 @@ def decoding(path, expected):
 
 
 class PictureImage(ImageFile):
-    """A picture is one section. `dpi` is (x, y), or None where the file does not say."""
+    """A picture, which is one section. `dpi` is (x, y), or None if the file does not say it."""
 
     kind, suffixes = "picture", (".png", ".jpg", ".jpeg", ".bmp")
     expected = f"a picture ({', '.join(suffixes)})"
@@ -197,14 +195,16 @@ class TiffImage(ImageFile):
         tif = self._closing.enter_context(tifffile.TiffFile(self.path))
         if _is_cut_short(tif):
             raise EOFError("the file ends before its last page")
-        first, sizes = tif.pages[0], ("XResolution", "YResolution", "ResolutionUnit")
-        self.tags = {name: first.tags[name].value for name in sizes if name in first.tags}
+        first = tif.pages[0]
+        names = ("XResolution", "YResolution", "ResolutionUnit")
+        self.tags = {name: first.tags[name].value for name in names if name in first.tags}
         self.description = first.description
-        # Pages that belong together are a series. Otherwise they were written one by one.
+        # Pages that belong together are one series. If there are several series, the pages were written one by one.
         parts = [_TiffPart(source) for source in (tif.series if len(tif.series) == 1 else tif.pages)]
         ends = [part.end for part in parts] + [_end(page) for page in tif.pages]
         images = re.match(r"(?s)ImageJ=.*?\nimages=(\d+)", first.description)
-        if images and len(tif.pages) == 1 and first.is_contiguous:  # if it is cut, tifffile finds one section only
+        if images and len(tif.pages) == 1 and first.is_contiguous:
+            # One page for all sections. If the file is cut short, tifffile finds one section only.
             ends.append(first.dataoffsets[0] + int(images[1]) * first.nbytes)
         if max(ends) > tif.filehandle.size:
             raise EOFError("the file ends before its last section")
@@ -228,27 +228,30 @@ class _TiffPart:
         axes, shape, page = source.axes, source.shape, source.keyframe
         if len(axes) == 3 and "C" in axes and shape[axes.index("C")] > 4:
             axes = axes.replace("C", "I")  # what tifffile's ImageJ format makes of a bare (S, H, W) array
-        rank = ["YXSC".find(axis) for axis in axes]  # -1: an axis of sections (I, Z, T, ...)
-        self.counts = [size for size, r in zip(shape, rank, strict=True) if r == -1]
+        # The place of each axis in a section (H, W, channels); -1 for an axis that counts sections (I, Z, T, ...).
+        places = ["YXSC".find(axis) for axis in axes]
+        self.counts = [size for size, place in zip(shape, places, strict=True) if place == -1]
         self.count = math.prod(self.counts)
         self.shape, self.dtype = tuple(shape[axes.index(axis)] for axis in "YX"), returned_type(source.dtype)
-        self.source, self.rank, self.whole = source, rank, None
+        self.source, self.places, self.whole = source, places, None
         is_series = isinstance(source, tifffile.TiffPageSeries)
         plain = not (is_series and source.transform)
-        # The sections may be one block of the file, even with a single page: ImageJ so writes more than 4 GB.
+        # 1. The sections are one block of the file. It may have a single page: ImageJ writes more than 4 GB like this.
         self.in_one_block = is_series and plain and source.dataoffset is not None
         self.end = source.dataoffset + math.prod(shape) * source.dtype.itemsize if self.in_one_block else 0
-        # Or they are pages: the first axes count the pages, the others are those of a page. Bricks are neither.
+        # 2. They are pages: the first n axes count the pages, the others are those of a page.
+        # 3. They are neither, as in bricks of several sections: then the whole source is read.
         self.pages, n = source if is_series else [source], len(shape) - len(page.shape)
-        by_page = plain and shape[n:] == page.shape and min(rank[n:]) >= 0 and set(rank[:n]) <= {-1, 2, 3}
+        by_page = plain and shape[n:] == page.shape and min(places[n:]) >= 0 and set(places[:n]) <= {-1, 2, 3}
         by_page = by_page and math.prod(shape[:n]) == len(self.pages)
         self.numbers = np.arange(len(self.pages)).reshape(shape[:n]) if by_page else None
 
     def section(self, k):
         """Return section k, (H, W) or (H, W, channels), in which white is the larger value."""
         along = iter(np.unravel_index(k, self.counts))
-        index = tuple(next(along) if r == -1 else slice(None) for r in self.rank)
-        if self.in_one_block:  # mapped anew each time, so that what was read does not stay in memory
+        index = tuple(next(along) if place == -1 else slice(None) for place in self.places)
+        if self.in_one_block:
+            # The file is mapped again for each section: with one map, all that was read would stay in memory.
             pixels = np.array(self.source.asarray(out="memmap")[index])
         elif self.numbers is not None:
             numbers = np.asarray(self.numbers[index[: self.numbers.ndim]])
@@ -264,12 +267,13 @@ class _TiffPart:
         # ImageJ stores masks with an inverting lookup table like this; tifffile does not apply it.
         if self.source.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE and pixels.dtype.kind in "bu":
             pixels = ~pixels
-        return pixels.transpose(np.argsort([r for r in self.rank if r >= 0], kind="stable"))
+        return pixels.transpose(np.argsort([place for place in self.places if place >= 0], kind="stable"))
 
 
 def _is_cut_short(tif):
-    """Return whether the last page that tifffile found names a further one, beyond the end of the file."""
-    # The last page has the offset 0. tifffile only logs an offset beyond the end of the file, and goes on.
+    """Return whether the last page that tifffile found is followed by another, beyond the end of the file."""
+    # Behind its tags a page holds the offset of the next page, and the last page holds 0. If an offset lies beyond the
+    # end of the file, tifffile writes a log message and goes on.
     file, layout = tif.filehandle, tif.tiff
     start = tif.pages[-1].offset
     file.seek(start)
@@ -286,7 +290,7 @@ def _end(page):
 
 
 def _refuse_mixed(folder, names, found):
-    """Raise an error if sections differ in what was `found`: (shape, type) of each."""
+    """Raise an error if the sections differ in shape or type; `found` holds (shape, type) of each."""
     for name, (shape, dtype) in zip(names, found, strict=True):
         if (shape, dtype) != found[0]:
             (H, W), first = found[0]
