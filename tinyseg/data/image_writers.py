@@ -31,8 +31,8 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
       is a page, axes ZCYX. If the pixels take over 4 GB, the file is a BigTIFF.
     - Picture: a PNG with the dots per inch of the image. Floats are probabilities: 16 bits, 0 to 65535 for 0 to 1.
     - NIfTI: channels come last. The file is gzipped if `out_path` ends in ``.gz``, or if the image is gzipped and
-      `out_path` does not end in ``.nii``. Several channels to be gzipped are first collected, uncompressed, in an
-      unnamed temporary file in the folder of `out_path`.
+      `out_path` does not end in ``.nii``. Before several channels are gzipped, they are collected, uncompressed, in
+      an unnamed temporary file in the folder of `out_path`.
 
     Parameters
     ----------
@@ -66,6 +66,8 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
         The folder does not exist (FileNotFoundError) or may not be written to (PermissionError), or the disk is full.
         The message explains it, and ``errno`` is set.
     """
+    if image.kind == "picture" and channels != 1:
+        raise ValueError(f"a picture holds one channel, not {channels}: write each to a file of its own, or labels.")
     output = {"tiff": _TiffOutput, "picture": _PngOutput, "nifti": _NiftiOutput}[image.kind]
     return output(image, Path(out_path), np.dtype(dtype), channels, overwrite).opened()
 
@@ -80,7 +82,7 @@ class _Output:
         self.shape = (channels, *image.shape)
         self.size = len(image) * math.prod(self.shape) * dtype.itemsize
         self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        self.written, self.file = 0, None
+        self.written = 0
         self._check_target()
 
     def _check_target(self):
@@ -97,14 +99,18 @@ class _Output:
     @contextlib.contextmanager
     def opened(self):
         """Begin the file, let the caller write all sections, and put the whole file into place."""
-        try:
+        with contextlib.ExitStack() as self.cleanup:
             with self._explaining():
-                self.file = open(self.temporary, "wb")  # noqa: SIM115 (closed by _discard)
+                self.file = open(self.temporary, "wb")  # noqa: SIM115 (closed by the clean-up)
+                self.cleanup.callback(self.temporary.unlink, missing_ok=True)
+                self._close_later(self.file)
                 self._begin()
             yield self
             if self.written < len(self.image):
-                count = f"{len(self.image)} sections, as its image: only {self.written} were written."
-                raise ValueError(f"{self.path} is to have {count}")
+                raise ValueError(
+                    f"{self.path} is to have {len(self.image)} sections, as its image: "
+                    f"only {self.written} were written."
+                )
             with self._explaining():
                 self._finish()
                 self.file.flush()
@@ -113,8 +119,6 @@ class _Output:
             self._check_target()  # again: another program may have written the file meanwhile
             with self._explaining():
                 os.replace(self.temporary, self.path)
-        finally:
-            self._discard()
 
     def write(self, section):
         """Add the next section: (channels, H, W), or (H, W) for one channel."""
@@ -134,15 +138,18 @@ class _Output:
             self._add(np.ascontiguousarray(section.reshape(self.shape), self.dtype))
         self.written += 1
 
-    def _discard(self):
-        if self.file is not None:
-            with contextlib.suppress(OSError):  # a full disk may raise it again
-                self.file.close()
-            self.temporary.unlink(missing_ok=True)
+    def _close_later(self, file):
+        """Close a file at the end of the with-block, also after an error."""
+
+        def close():
+            with contextlib.suppress(OSError, ValueError):  # the disk is full, or the file is closed already
+                file.close()
+
+        self.cleanup.callback(close)
 
     @contextlib.contextmanager
     def _explaining(self):
-        """Turn the system's errors into sentences, with the same class and number."""
+        """Explain the system's errors in a sentence; class and number stay the same."""
         try:
             yield
         except OSError as error:
@@ -167,21 +174,24 @@ class _Output:
 
 class _TiffOutput(_Output):
     def _begin(self):
-        self.tags = {}
+        options = {"photometric": "minisblack", "metadata": None}
         sizes = [self.image.tags.get(name) for name in ("XResolution", "YResolution")]
         if all(isinstance(size, tuple) and len(size) == 2 and all(size) for size in sizes):  # a fraction, not 0/0
             unit = self.image.tags.get("ResolutionUnit")
-            self.tags = {"resolution": sizes, "resolutionunit": unit if unit in (1, 2, 3) else 2}  # 2: inch, by default
-        self.compressed = self.dtype.kind != "f"
-        self.description = None
-        sections = len(self.image)
-        if self.image.description.startswith("ImageJ="):
-            self.compressed, self.description = False, self._imagej()
+            options |= {"resolution": sizes, "resolutionunit": unit if unit in (1, 2, 3) else 2}  # 2: inch, by default
+        by_imagej = self.image.description.startswith("ImageJ=")
+        if self.dtype.kind == "f" or by_imagej:
+            options["contiguous"] = True  # one block of pixels; the tags of all pages are at the end
+        else:
+            options["compression"] = "zlib"
+        self.options, self.description = options, None
+        if by_imagej:
+            self.description = self._imagej_text()
         elif self.channels > 1:
-            self.description = json.dumps({"shape": [sections, *self.shape], "axes": "ZCYX"})
+            self.description = json.dumps({"shape": [len(self.image), *self.shape], "axes": "ZCYX"})
         self.tiff = tifffile.TiffWriter(self.file, bigtiff=self.size > CLASSIC_TIFF, ome=False, shaped=False)
 
-    def _imagej(self):
+    def _imagej_text(self):
         """Return ImageJ's text for the result: a line for each number or unit."""
         old = dict(line.split("=", 1) for line in self.image.description.splitlines() if "=" in line)
         numbers = {key: int(old[key]) for key in ("slices", "frames") if old.get(key, "").isdigit()}
@@ -196,19 +206,11 @@ class _TiffOutput(_Output):
         if self.dtype.kind == "f":
             new |= {"min": 0.0, "max": 1.0}  # the values that ImageJ shows as black and white
         text = "".join(f"{key}={value}\n" for key, value in new.items())
-        return re.sub(r"[^\x00-\x7f]", lambda found: f"\\u{ord(found[0]):04X}", text)  # ImageJ writes µm so
+        return re.sub(r"[^\x00-\x7f]", lambda found: f"\\u{ord(found[0]):04X}", text)  # as ImageJ writes µm
 
     def _add(self, section):
         for page in section:
-            self.tiff.write(
-                page,
-                photometric="minisblack",
-                compression="zlib" if self.compressed else None,
-                contiguous=not self.compressed,  # then the tags of all pages are at the end
-                metadata=None,
-                description=self.description,
-                **self.tags,
-            )
+            self.tiff.write(page, description=self.description, **self.options)
             self.description = None  # on the first page only
 
     def _finish(self):
@@ -216,13 +218,6 @@ class _TiffOutput(_Output):
 
 
 class _PngOutput(_Output):
-    def __init__(self, image, path, dtype, channels, overwrite):
-        if channels != 1:
-            raise ValueError(
-                f"a picture holds one channel, not {channels}: write each to a file of its own, or labels."
-            )
-        super().__init__(image, path, dtype, channels, overwrite)
-
     def _add(self, section):
         if self.dtype.kind == "f":
             if section.min() < 0 or section.max() > 1:
@@ -235,8 +230,6 @@ class _PngOutput(_Output):
 
 
 class _NiftiOutput(_Output):
-    raw = data = None  # files that take the pixels, and the pixels behind the header
-
     def _begin(self):
         name = self.path.name.lower()
         self.gzipped = name.endswith(".gz") or (self.image.gzipped and not name.endswith(".nii"))
@@ -253,32 +246,28 @@ class _NiftiOutput(_Output):
         header.write_to(start)
         start.write(bytes(int(header["vox_offset"]) - start.tell()))
         self.stored = self.dtype.newbyteorder(header.endianness)
-        self.data = self.raw = self.file
+        # `volume` takes the header, then the pixels. `pixels` takes the pixels, from `start` on: mostly it is `volume`.
+        self.volume = self.pixels = self.file
+        self.start = len(start.getvalue())
         if self.gzipped:
             level = 1 if self.dtype.kind == "f" else 6  # floats hardly get smaller
-            self.data = gzip.GzipFile("", "wb", level, self.file, mtime=0)
-            self.raw = self.data
+            self.volume = self.pixels = gzip.GzipFile("", "wb", level, self.file, mtime=0)
+            self._close_later(self.volume)
             if self.channels > 1:
-                self.raw = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 (closed by _discard)
-        self.data.write(start.getvalue())
-        self.start = 0 if self.raw is not self.file else len(start.getvalue())
+                self.pixels = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 (closed by the clean-up)
+                self._close_later(self.pixels)
+                self.start = 0
+        self.volume.write(start.getvalue())
 
     def _add(self, section):
         for channel, plane in enumerate(section.astype(self.stored, copy=False)):
             if self.channels > 1:  # the file holds all sections of a channel, then those of the next
-                self.raw.seek(self.start + (channel * len(self.image) + self.written) * plane.nbytes)
-            self.raw.write(plane.tobytes(order="F"))
+                self.pixels.seek(self.start + (channel * len(self.image) + self.written) * plane.nbytes)
+            self.pixels.write(plane.tobytes(order="F"))
 
     def _finish(self):
         if self.gzipped:
-            if self.raw is not self.data:
-                self.raw.seek(0)
-                shutil.copyfileobj(self.raw, self.data)
-            self.data.close()
-
-    def _discard(self):
-        for file in (self.raw, self.data):
-            if file is not None:
-                with contextlib.suppress(OSError, ValueError):  # it is closed already, or the disk is full
-                    file.close()
-        super()._discard()
+            if self.pixels is not self.volume:
+                self.pixels.seek(0)
+                shutil.copyfileobj(self.pixels, self.volume)
+            self.volume.close()
