@@ -1,8 +1,9 @@
-"""Label volumes of brain tumours: predictions of predict.py, read together with the true labels.
+"""Label volumes of brain tumours: what `tinyseg predict` wrote, read together with the true labels.
 
-Each case is compared with its prediction:
+Each case is read with its prediction:
 
-    cases = find_labels("Task01_BrainTumour")           # or a folder of label volumes, or one file for case in cases:
+    cases = find_labels("Task01_BrainTumour")                       # or a folder of label volumes, or one file
+    for case in cases:
         predicted, truth, voxel = read_pair(find_prediction("masks", case.name), case, cases.classes)
 """
 
@@ -13,7 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from tinyseg.data.brats import DECATHLON, NAMINGS, REGIONS, Case, Cases, find_cases, read_label, unchanged_labels
-from tinyseg.data.files import find_files, list_contents, volume_name
+from tinyseg.data.files import find_files, find_volumes, list_contents, volume_name
 from tinyseg.data.images import NIFTI_SUFFIXES
 from tinyseg.data.scans import same_grid
 
@@ -23,7 +24,7 @@ def holds_volumes(path):
     path = Path(path)
     if path.is_file():
         return path.name.lower().endswith(NIFTI_SUFFIXES)
-    return (path / "dataset.json").is_file() or any(next(path.glob(p), None) for p in ("[!.]*.nii*", "*/[!.]*.nii*"))
+    return (path / "dataset.json").is_file() or any(find_volumes(p) for p in (path, *path.glob("*/")))
 
 
 def find_labels(path, classes=DECATHLON):
@@ -33,17 +34,17 @@ def find_labels(path, classes=DECATHLON):
     ----------
     path : str or Path
         What `tinyseg.data.brats.find_cases` takes; or a folder of label volumes, or one label volume. If names in such
-        a folder end in ``_seg`` or ``-seg``, only these files are labels, in BraTS's numbers.
+        a folder end in ``_seg`` or ``-seg``, only these files are read, and their labels have BraTS's numbers.
     classes : sequence of str
-        Names of the labels 0, 1, 2 … in a bare label volume.
+        Names of the labels 0, 1, 2 … in other label volumes.
 
     Returns
     -------
     Cases
-        Cases of bare label volumes have no images and no modalities.
+        Cases of label volumes alone have no images and no modalities.
     """
     path = Path(path)
-    if path.is_dir() and ((path / "dataset.json").is_file() or not any(path.glob("[!.]*.nii*"))):
+    if path.is_dir() and ((path / "dataset.json").is_file() or not find_volumes(path)):
         return find_cases(path)
     files = {volume_name(p): p for p in find_files(path, NIFTI_SUFFIXES, "labels")}
     brats = [
@@ -59,34 +60,32 @@ def find_labels(path, classes=DECATHLON):
 
 
 def find_prediction(path, name):
-    """Find the prediction of a case: `path` itself, or in this folder ``<name>_mask.nii.gz``, or ``<name>.nii.gz``.
+    """Find the prediction of a case: the file `path`; or ``<name>_mask.nii.gz`` or ``<name>.nii.gz`` in this folder.
 
-    If there is none, a FileNotFoundError says which name was looked for.
+    The ending may also be ``.nii``. If there is none, a FileNotFoundError says which name was looked for.
     """
     path = Path(path)
     if path.is_file():
         return path
     if not path.is_dir():
         raise FileNotFoundError(f"{path} does not exist: expected a label volume, or a folder of them.")
-    names = [name + part + ending for part in ("_mask", "") for ending in (".nii.gz", ".nii")]
-    for file in (path / n for n in names):
-        if file.is_file():
-            return file
+    for ending in ("_mask.nii.gz", "_mask.nii", ".nii.gz", ".nii"):
+        if (path / (name + ending)).is_file():
+            return path / (name + ending)
     raise FileNotFoundError(
-        f"there is no prediction of {name}: looked for {names[0]} in {path}. There is: {list_contents(path)}. "
+        f"there is no prediction of {name}: looked for {name}_mask.nii.gz in {path}. There is: {list_contents(path)}. "
         "Predict it, or choose others with --cases."
     )
 
 
 def predicted_classes(path):
-    """Return the classes that predict.py recorded in predictions.json beside its volumes; None if it did not."""
+    """Return the classes that `tinyseg predict` recorded in predictions.json beside its volumes, or None."""
     path = Path(path)
     record = (path if path.is_dir() else path.parent) / "predictions.json"
     if not record.is_file():
         return None
     about = json.loads(record.read_text(encoding="utf-8"))
-    known = path.is_dir() or path.name in about["files"]
-    return about.get("classes") if known else None
+    return about.get("classes") if path.is_dir() or path.name in about["files"] else None
 
 
 def read_pair(prediction, case, classes):
@@ -97,7 +96,7 @@ def read_pair(prediction, case, classes):
     prediction : Path
     case : Case
     classes : sequence of str
-        Names of the labels 0, 1, 2 … that a prediction may hold.
+        Names of the labels 0, 1, 2 … that the prediction may hold.
 
     Returns
     -------
@@ -108,17 +107,17 @@ def read_pair(prediction, case, classes):
     Raises
     ------
     ValueError
-        A file is damaged, holds a label that is no class, or the two do not lie on one grid.
+        A file is damaged or holds a label that is no class, or the two do not lie on one grid.
     """
     predicted = read_label(prediction, unchanged_labels(len(classes)))
     truth = read_label(case.label, case.recode)
-    affines = nib.load(prediction).affine, nib.load(case.label).affine
-    if not same_grid(predicted.shape, affines[0], truth.shape, affines[1]):
-        what, found = "affine", [np.round(affine, 3).tolist() for affine in affines]
-        if predicted.shape != truth.shape:
-            what, found = "shape", [predicted.shape, truth.shape]
+    shapes, affines = (predicted.shape, truth.shape), (nib.load(prediction).affine, nib.load(case.label).affine)
+    if not same_grid(shapes[0], affines[0], shapes[1], affines[1]):
+        found = f"affine is {np.round(affines[0], 3).tolist()} and {np.round(affines[1], 3).tolist()}"
+        if shapes[0] != shapes[1]:
+            found = f"shape is {shapes[0]} and {shapes[1]}"
         raise ValueError(
-            f"{prediction} and {case.label} do not lie on one grid: their {what} is {found[0]} and {found[1]}. "
+            f"{prediction} and {case.label} do not lie on one grid: their {found}. "
             "Compare what was predicted from the images that belong to these labels."
         )
     return predicted, truth, voxel_volume(case.label)
@@ -130,10 +129,13 @@ def voxel_volume(path):
 
 
 def regions_of(classes):
-    """Return regions to score beside the classes: BraTS's three for the Decathlon's classes, else the whole tumour."""
+    """Return the regions to score beside the classes: BraTS's three for the Decathlon's classes, or the whole tumour.
+
+    A region is a name and the labels that belong to it.
+    """
     if same_classes(classes, DECATHLON):
         return REGIONS
-    return {"whole tumour": tuple(range(1, max(2, len(classes))))}  # label 1 is the tumour if there is one class only
+    return {"whole tumour": tuple(range(1, max(2, len(classes))))}  # one class is the tumour, and has label 1
 
 
 def same_classes(one, other):

@@ -4,7 +4,7 @@
         with open_scan(scan) as image:                                       # as from open_image: 2 channels
             ...
 
-A modality has several names: T1 with gadolinium is T1gd in the Decathlon, t1ce in BraTS, and t1c there from 2023 on.
+A modality has several names: T1 with gadolinium is T1gd in the Decathlon, t1ce in BraTS until 2021, t1c from 2023 on.
 """
 
 import contextlib
@@ -19,9 +19,11 @@ from tinyseg.data.files import find_files, find_volumes, folders_in
 from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image
 from tinyseg.data.stacks import ImageFile
 
-# Which of MODALITIES a name stands for.
-NAMES = {
-    name.strip("_-").casefold(): m for names in (MODALITIES, *(n[0] for n in NAMINGS)) for m, name in enumerate(names)
+# The number of a modality in MODALITIES, under each of its names.
+_NUMBERS = {
+    name.strip("_-").casefold(): m
+    for names in (MODALITIES, *(endings for endings, _, _ in NAMINGS))
+    for m, name in enumerate(names)
 }
 
 
@@ -32,11 +34,11 @@ class Scan:
     Attributes
     ----------
     name : str
-        Name of the file that holds the image; or that would hold it, if each modality has a file of its own.
+        Name of the file that holds the image. If each modality has a file of its own: ``<case>.nii.gz``.
     files : tuple of Path
         One image, or one NIfTI volume for each modality. They need not exist.
     channels : tuple of int, optional
-        The channels of the file that the network takes, in its order; all of them if left out.
+        Numbers of the channels that the network takes, in its order; if left out, it takes all channels.
     """
 
     name: str
@@ -54,13 +56,13 @@ def find_scans(path, modalities=None):
         folder with files such as ``<case>_flair.nii.gz``, or a folder of such folders; else what
         `tinyseg.data.images.find_images` takes.
     modalities : sequence of str, optional
-        Modalities with which the network was trained. Without them the files of a BraTS case are images of their own,
-        and the channels of the Decathlon's volumes stay as they are.
+        Modalities with which the network was trained. If left out, each file of a BraTS case is an image of its own,
+        and the Decathlon's volumes keep all their channels.
 
     Returns
     -------
     list of Scan
-        A BraTS case that lacks a modality is among them; `open_scan` raises an error for it.
+        They include BraTS cases that lack a modality; `open_scan` raises an error for such a case.
 
     Raises
     ------
@@ -72,7 +74,7 @@ def find_scans(path, modalities=None):
     path = Path(path)
     if (path / "dataset.json").is_file():
         channels = None if modalities is None else channels_of(modalities, describe(path)[0], path)
-        part = "imagesTs" if any((path / "imagesTs").glob("[!.]*.nii*")) else "imagesTr"
+        part = "imagesTs" if find_volumes(path / "imagesTs") else "imagesTr"
         return [Scan(file.name, (file,), channels) for file in find_files(path / part, NIFTI_SUFFIXES, "volumes")]
     scans = _brats_scans(path, modalities) if modalities and path.is_dir() else []
     return scans or [Scan(file.name, (file,)) for file in find_images(path)]
@@ -80,8 +82,8 @@ def find_scans(path, modalities=None):
 
 def channels_of(modalities, available, path):
     """Return the index of each modality among the `available` ones, under any of its names; `path` is for errors."""
-    known = [NAMES.get(name.casefold(), name.casefold()) for name in available]
-    wanted = [NAMES.get(name.casefold(), name.casefold()) for name in modalities]
+    known = [_NUMBERS.get(name.casefold(), name.casefold()) for name in available]
+    wanted = [_NUMBERS.get(name.casefold(), name.casefold()) for name in modalities]
     missing = [name for name, one in zip(modalities, wanted, strict=True) if one not in known]
     if missing:
         raise ValueError(
@@ -124,7 +126,7 @@ def same_grid(shape, affine, other_shape, other_affine):
 
 
 class _Modalities(ImageFile):
-    """One image of several NIfTI volumes on one grid, with the first's header; or of some channels of one volume."""
+    """Several NIfTI volumes on one grid as one image, with the header of the first; or some channels of one volume."""
 
     kind = "nifti"
 
@@ -136,25 +138,24 @@ class _Modalities(ImageFile):
                 "case, a file each."
             )
         with contextlib.ExitStack() as opened:
-            self.parts = [opened.enter_context(open_image(file)) for file in scan.files]
-            self._combine(scan)
+            self._volumes = [opened.enter_context(open_image(file)) for file in scan.files]
+            first = self._volumes[0]
+            self.path, self.shape, self.ndim, self.gzipped = first.path, first.shape, first.ndim, first.gzipped
+            self.header, self.affine, self._count = first.header, first.affine, len(first)
+            voxels = (*first.shape, len(first))
+            for other in self._volumes[1:]:
+                other_voxels = (*other.shape, len(other))
+                if not same_grid(voxels, first.affine, other_voxels, other.affine):
+                    raise ValueError(
+                        f"{other.path} does not lie on the grid of {first.path}: {other_voxels} voxels and {voxels}, "
+                        "or another affine. Bring all modalities onto one grid first."
+                    )
+            count = sum(volume.channels for volume in self._volumes)
+            self._order = list(range(count) if scan.channels is None else scan.channels)
+            self.channels = len(self._order)
+            if max(self._order) >= count:
+                raise ValueError(f"{self.path} has {count} channels, fewer than its dataset.json says.")
             self._closing = opened.pop_all()
 
-    def _combine(self, scan):
-        first = self.parts[0]
-        self.path, self.shape, self.ndim, self.gzipped = first.path, first.shape, first.ndim, first.gzipped
-        self.header, self.affine, self._count = first.header, first.affine, len(first)
-        for part in self.parts[1:]:
-            if not same_grid((*first.shape, len(first)), first.affine, (*part.shape, len(part)), part.affine):
-                raise ValueError(
-                    f"{part.path} does not lie on the grid of {first.path}: {(*part.shape, len(part))} voxels and "
-                    f"{(*first.shape, len(first))}, or another affine. Bring all modalities onto one grid first."
-                )
-        count = sum(part.channels for part in self.parts)
-        self._order = list(range(count) if scan.channels is None else scan.channels)
-        self.channels = len(self._order)
-        if max(self._order) >= count:
-            raise ValueError(f"{self.path} has {count} channels, fewer than its dataset.json says.")
-
     def section(self, k):
-        return np.concatenate([part.section(k) for part in self.parts])[self._order]
+        return np.concatenate([volume.section(k) for volume in self._volumes])[self._order]
