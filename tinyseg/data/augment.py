@@ -1,7 +1,7 @@
 """Augmentation: a random transform of an image and its mask together, drawn anew for each sample.
 
-Flips and quarter turns rearrange pixels and are exact. All other movements are one map about the centre
-c = ((H-1)/2, (W-1)/2), which gives for an output pixel p = (row, column) the input point q that it shows,
+Flips and quarter turns rearrange pixels and are exact. All other movements together are one map about the centre
+c = ((H-1)/2, (W-1)/2). For each output pixel p = (row, column) it gives the input point q that this pixel shows,
 
     q(p) = c + R(-θ) (p - c - t) / z + u(p)
 
@@ -10,13 +10,14 @@ c = ((H-1)/2, (W-1)/2), which gives for an output pixel p = (row, column) the in
     t  ~ U[-shift, shift]² (H, W)   and then moves by t
     u(p)                            smooth random displacement, standard deviation `elastic` pixels
 
-The image is interpolated linearly at q, the mask by its nearest pixel. Beyond the border both are mirrored
-(d c b a | a b c d | d c b a). Each component of u is a sum of Gaussians with random weights on a grid of
-knots k, separable in rows and columns,
+The image is interpolated linearly at q; the mask takes the value of the pixel nearest to q. Beyond the border both are
+mirrored (d c b a | a b c d | d c b a). Each component of u is a sum of Gaussians with random weights n(k, l) on a grid
+of knots: row x_k, column x_l,
 
     u(i, j) = elastic · Σ_kl A(i, k) n(k, l) A(j, l),   n ~ N(0, 1),   A(i, k) ∝ exp(-(i - x_k)² / 2σ²)
 
-with A's rows scaled to Σ_k A(i, k)² = 1, so that u has standard deviation `elastic` at every pixel.
+with σ = `elastic_sigma`. The rows of A are scaled to Σ_k A(i, k)² = 1, so that u has standard deviation `elastic` at
+every pixel.
 """
 
 import math
@@ -35,7 +36,7 @@ class Augment:
     Parameters
     ----------
     horizontal_flip, vertical_flip : bool
-        Mirror left to right, or up to down, each with probability 1/2.
+        Mirror left and right, or top and bottom, each with probability 1/2.
     quarter_turns : bool
         Turn by 0, 90, 180 or 270 degrees; an image that is not square, by 0 or 180 only.
     rotation : float
@@ -47,11 +48,13 @@ class Augment:
     elastic : float
         Standard deviation of the elastic displacement, in pixels; 0 is off.
     elastic_sigma : float
-        Smoothness of the elastic displacement, in pixels. Below about twice `elastic` it folds the image.
+        Width σ of the Gaussians of the elastic displacement, in pixels. If it is below about twice `elastic`, the
+        image folds over itself.
     brightness : float
         Largest grey value added to or taken from an image.
     contrast : float
-        An image's distance from its mean is scaled by a factor drawn from [1 - contrast, 1 + contrast].
+        The differences of an image from its mean are scaled by a factor drawn from [1 - contrast, 1 + contrast];
+        below 1.
     """
 
     horizontal_flip: bool = False
@@ -66,7 +69,7 @@ class Augment:
     contrast: float = 0.0
 
     def __post_init__(self):
-        below_one = math.nextafter(1, 0)
+        below_one = math.nextafter(1, 0)  # the largest number below 1
         ranges = {
             "rotation": (0, 180),
             "zoom": (0, below_one),
@@ -131,7 +134,7 @@ class Augment:
             elif name in numbers:
                 raise ValueError(f"augmentation {item!r} needs a number, as in {name}=... {known}")
             elif name in presets:
-                raise ValueError(f"augmentation {item!r} is a preset, and goes first and alone. {known}")
+                raise ValueError(f"augmentation {item!r} is a preset, and goes first, without a value. {known}")
             elif name in _COMMAND_NAMES:
                 raise ValueError(f"augmentation {item!r}: {name} takes no value. {known}")
             else:
@@ -182,7 +185,8 @@ class Augment:
         if self.vertical_flip and mirrored_v:
             image, label = image[:, ::-1], label[::-1]
         if self.quarter_turns:
-            turns -= turns % 2 if height != width else 0
+            if height != width:
+                turns -= turns % 2
             image, label = np.rot90(image, turns, axes=(1, 2)), np.rot90(label, turns)
 
         if self.rotation or self.zoom or self.shift or self.elastic:
@@ -200,7 +204,7 @@ class Augment:
         if self.brightness or self.contrast:
             mean = image.mean(axis=(1, 2), keepdims=True)
             image = mean + (1 + self.contrast * contrast) * (image - mean) + self.brightness * brightness
-        # astype copies, so that the result is never a view of the caller's data set
+        # astype copies: without it the result could be a view of the caller's arrays.
         return image.astype(image.dtype, order="C"), label.astype(label.dtype, order="C")
 
 

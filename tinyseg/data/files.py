@@ -1,4 +1,4 @@
-"""Finding files in natural order, and writing them so that nothing already written is lost."""
+"""Finding files in natural order, and writing them as a whole or not at all."""
 
 import json
 import math
@@ -10,7 +10,7 @@ import re
 def find_files(path, suffixes, what):
     """List the files of a folder whose names end in one of `suffixes`, in natural order; or `path` if it is a file.
 
-    Hidden files are left out. If there is none, a FileNotFoundError says so; its message calls the files `what`.
+    Hidden files are left out. If there is none, a FileNotFoundError says so. `what` is the name of the files in it.
     """
     path = pathlib.Path(path)
     if not path.exists():
@@ -26,13 +26,13 @@ def find_files(path, suffixes, what):
 
 
 def natural_order(name):
-    """Return a key that sorts names as people do: 2 before 10, small letters beside capitals."""
+    """Return a key that sorts names as people do: 2 before 10, small letters and capitals alike."""
     parts = re.split(r"(\d+)", name)  # text and digits alternate, and text comes first
     return [int(part) if i % 2 else part.casefold() for i, part in enumerate(parts)]
 
 
 def find_volumes(folder):
-    """Return the NIfTI files of a folder by their names without the ending; hidden files are left out."""
+    """Return a dict of the NIfTI files of a folder, by name without the ending; hidden files are left out."""
     return {volume_name(path): path for path in folder.glob("[!.]*.nii*")}
 
 
@@ -47,20 +47,20 @@ def folders_in(folder):
 
 
 def list_contents(folder):
-    """Name what a folder holds, for a message."""
+    """Return the names of what a folder holds, for a message."""
     return list_names(sorted(f"{p.name}/" if p.is_dir() else p.name for p in folder.iterdir())) or "nothing"
 
 
 def list_names(names, most=12):
-    """Join names with commas, for a message: the first `most`, and how many more there are."""
+    """Join names with commas, for a message: the first `most` of them, and how many more there are."""
     text = ", ".join(names[:most])
     return f"{text}, and {len(names) - most} more" if len(names) > most else text
 
 
 def write_atomically(path, content):
-    """Write bytes or text to `path` so that a crash or a full disk leaves the old file or the new one, never a part.
+    """Write bytes or text to `path`. A crash or a full disk leaves the old file or the new one, never a part.
 
-    The content goes to a hidden file in the same folder, is flushed to disk and then renamed.
+    The content goes to a hidden file in the same folder, is flushed to disk, and gets its name then.
 
     Parameters
     ----------

@@ -1,8 +1,8 @@
 """A data set of arrays, and a loader that prepares its batches in background threads.
 
-A batch depends on (seed, epoch, position) only, not on the number of threads or on the batch with which the epoch
-began: a run that stopped inside an epoch goes on with the same batches. Threads are enough, because NumPy and SciPy
-release Python's lock in the loops that take the time.
+A batch depends on the seed, the epoch and its place in the epoch only, not on the number of threads or on the batch
+with which the epoch began: a run that stopped inside an epoch goes on with the same batches. Threads are enough,
+because NumPy and SciPy release Python's lock in the loops that take most of the time.
 """
 
 from collections import deque
@@ -50,7 +50,7 @@ class SegmentationDataset:
         index : int
             From 0 to ``len(self) - 1``.
         epoch : int
-            At least 0. A sample depends on index and epoch only, not on order or thread.
+            At least 0. A sample depends on seed, index and epoch only, not on order or thread.
 
         Returns
         -------
@@ -76,9 +76,9 @@ class Loader:
         Has ``len()`` and ``sample(index, epoch) -> (x, y)``, such as `SegmentationDataset`. Several threads call
         ``sample`` at the same time.
     batch_size : int
-        The last batch of an epoch may be smaller.
+        Samples in a batch. The last batch of an epoch may be smaller.
     shuffle : bool
-        Draw a new order for each epoch; otherwise the order is 0, 1, 2, ...
+        Whether to draw a new order for each epoch; otherwise the order is 0, 1, 2, ...
     seed : int
         Seed of the order, at least 0.
     workers : int
@@ -86,7 +86,7 @@ class Loader:
     prefetch : int
         Most batches prepared ahead, at least 1.
     drop_last : bool
-        Leave out the last batch if it is smaller.
+        Whether to leave out the last batch if it is smaller.
     """
 
     def __init__(self, dataset, batch_size, shuffle=True, seed=0, workers=2, prefetch=4, drop_last=False):
@@ -102,7 +102,7 @@ class Loader:
             )
 
     def __len__(self):
-        """Batches in a whole epoch."""
+        """Return the number of batches in a whole epoch."""
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
@@ -133,8 +133,8 @@ class Loader:
             raise ValueError(f"start must be from 0 to {len(self)}, the batches of an epoch: found {start}.")
         order = np.arange(len(self.dataset))
         if self.shuffle:
-            # The spawn key separates this stream from those of the samples: NumPy pads the seeds with zeros,
-            # so without it (seed, epoch) would give the stream of sample (seed, epoch, 0).
+            # The spawn key separates this stream from those of the samples: NumPy pads the seeds with zeros, and
+            # without the key (seed, epoch) would give the stream of the sample (seed, epoch, 0).
             rng = np.random.default_rng(np.random.SeedSequence((self.seed, e), spawn_key=(1,)))
             rng.shuffle(order)
         batches = [order[b * self.batch_size : (b + 1) * self.batch_size] for b in range(start, len(self))]
@@ -155,10 +155,11 @@ class Loader:
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="tinyseg-loader")
         try:
             waiting = deque(pool.submit(self._batch, b, epoch) for b in batches[: self.prefetch])
-            for following in [*batches[self.prefetch :], *[None] * len(waiting)]:
+            remaining = deque(batches[self.prefetch :])
+            while waiting:
                 batch = waiting.popleft().result()  # raises what the worker raised
-                if following is not None:
-                    waiting.append(pool.submit(self._batch, following, epoch))
+                if remaining:
+                    waiting.append(pool.submit(self._batch, remaining.popleft(), epoch))
                 yield batch
         finally:  # also when the caller leaves the loop early, which closes this generator
             pool.shutdown(wait=True, cancel_futures=True)

@@ -17,9 +17,9 @@ class Sections:
     images : ndarray, (S, H, W)
         Grey values as stored: bool, an integer type, or float32.
     labels : ndarray of bool, (S, H, W), or None
-        True inside of a cell (white), False on membrane.
+        True inside a cell (white), False on membranes and all else (black).
     names : list of str
-        One a section: ``"train-volume.tif[3]"`` for a page of a stack (from 0), or the file's name.
+        The name of each section: ``"train-volume.tif[3]"`` for page 3 of a stack (from 0), or the file's name.
     """
 
     images: np.ndarray
@@ -29,7 +29,7 @@ class Sections:
     def __post_init__(self):
         if self.images.ndim != 3 or len(self.images) != len(self.names):
             raise ValueError(
-                f"images must be (S, H, W) with one name a section: "
+                "images must be (S, H, W), with a name for each section: "
                 f"found shape {self.images.shape} and {len(self.names)} names."
             )
         if self.labels is not None and self.labels.shape != self.images.shape:
@@ -38,14 +38,11 @@ class Sections:
     def __len__(self):
         return len(self.images)
 
-    def _select(self, index):
-        labels = None if self.labels is None else self.labels[index]
-        return Sections(self.images[index], labels, [self.names[i] for i in index])
-
     def split(self, val_sections):
-        """Split into training and validation sections. The validation sections are contiguous.
+        """Split into training and validation sections. The validation sections are neighbours.
 
-        Neighbouring sections look alike: with a random choice, validation would see copies of training sections.
+        Neighbouring sections look alike: if they were chosen at random, most of them would lie beside training sections
+        and look like these.
 
         Parameters
         ----------
@@ -74,9 +71,12 @@ class Sections:
                 f"validation sections {val_sections!r} of {n}: both training and validation need at least "
                 f"one section. Give a number from 1 to {n - 1}, or a:b with 0 <= a < b <= {n}, but not all."
             )
-        index = np.arange(n)
-        held_out = (index >= start) & (index < stop)
-        return self._select(index[~held_out]), self._select(index[held_out])
+        validation = np.arange(start, stop)
+        parts = []
+        for index in (np.delete(np.arange(n), validation), validation):
+            labels = None if self.labels is None else self.labels[index]
+            parts.append(Sections(self.images[index], labels, [self.names[i] for i in index]))
+        return tuple(parts)
 
     def resized(self, size):
         """Resample all sections, images and labels in register: see `tinyseg.data.resample`.
