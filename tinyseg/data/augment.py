@@ -70,15 +70,8 @@ class Augment:
 
     def __post_init__(self):
         below_one = math.nextafter(1, 0)  # the largest number below 1
-        ranges = {
-            "rotation": (0, 180),
-            "zoom": (0, below_one),
-            "shift": (0, below_one),
-            "elastic": (0, math.inf),
-            "elastic_sigma": (1, math.inf),
-            "brightness": (0, math.inf),
-            "contrast": (0, below_one),
-        }
+        ranges = {"rotation": (0, 180), "zoom": (0, below_one), "shift": (0, below_one), "contrast": (0, below_one)}
+        ranges |= {"elastic": (0, math.inf), "elastic_sigma": (1, math.inf), "brightness": (0, math.inf)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not (low <= value <= high and math.isfinite(value)):

@@ -1,7 +1,6 @@
 """Finding files in natural order, and writing them as a whole or not at all."""
 
 import json
-import math
 import os
 import pathlib
 import re
@@ -51,10 +50,10 @@ def list_contents(folder):
     return list_names(sorted(f"{p.name}/" if p.is_dir() else p.name for p in folder.iterdir())) or "nothing"
 
 
-def list_names(names, most=12):
-    """Join names with commas, for a message: the first `most` of them, and how many more there are."""
-    text = ", ".join(names[:most])
-    return f"{text}, and {len(names) - most} more" if len(names) > most else text
+def list_names(names):
+    """Join names with commas, for a message: the first 12, and how many more there are."""
+    text = ", ".join(names[:12])
+    return f"{text}, and {len(names) - 12} more" if len(names) > 12 else text
 
 
 def write_atomically(path, content):
@@ -83,14 +82,6 @@ def write_atomically(path, content):
 
 def write_json(path, content, indent=1):
     """Write dicts and lists as JSON, atomically; NaN and infinities, which JSON does not have, become null."""
-    write_atomically(path, json.dumps(_finite(content), indent=indent) + "\n")
-
-
-def _finite(value):
-    if isinstance(value, dict):
-        return {k: _finite(v) for k, v in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_finite(v) for v in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+    # Python writes NaN and Infinity, and calls parse_constant when it reads them.
+    finite = json.loads(json.dumps(content), parse_constant=lambda name: None)
+    write_atomically(path, json.dumps(finite, indent=indent) + "\n")

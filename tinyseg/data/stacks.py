@@ -54,12 +54,10 @@ def load_stack(path):
     return np.stack(sections), names
 
 
-def shape_in_words(x):
-    """Describe the shape of an array: "24 sections of 512×512", or "512×512"."""
-    size = f"{x.shape[-2]}×{x.shape[-1]}"
-    if x.ndim == 2:
-        return size
-    return f"1 section of {size}" if len(x) == 1 else f"{len(x)} sections of {size}"
+def shape_in_words(stack):
+    """Describe the shape of a stack (S, H, W): "24 sections of 512×512"."""
+    S, H, W = stack.shape
+    return f"1 section of {H}×{W}" if S == 1 else f"{S} sections of {H}×{W}"
 
 
 def returned_type(stored):
