@@ -115,10 +115,10 @@ class Augment:
         augment = cls.none()
         for position, item in enumerate(part.strip() for part in text.split(",")):
             name, equals, value = (part.strip() for part in item.partition("="))
-            if not equals and name in _COMMAND_NAMES:
-                change = {_COMMAND_NAMES[name]: True}
-            elif not equals and name in presets and position == 0:
-                change = asdict(presets[name]())
+            if item in _COMMAND_NAMES:
+                change = {_COMMAND_NAMES[item]: True}
+            elif item in presets and position == 0:
+                change = asdict(presets[item]())
             elif equals and name in numbers:
                 try:
                     change = {name: float(value)}

@@ -135,7 +135,7 @@ def regions_of(classes):
     """
     if same_classes(classes, DECATHLON):
         return REGIONS
-    return {"whole tumour": tuple(range(1, max(2, len(classes))))}  # one class is the tumour, and has label 1
+    return {"whole tumour": tuple(range(1, max(2, len(classes))))}  # a single class is the tumour: label 1
 
 
 def same_classes(one, other):

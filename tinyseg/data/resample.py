@@ -1,7 +1,7 @@
-"""Resampling images and labels to another size, and predictions back, so that all three stay in register.
+"""Resampling images and labels to another size, and predictions back, so that all three stay aligned.
 
-When shrinking, image and label are read at the same source pixels, the image after a Gaussian that prevents aliasing.
-Usual resizing reads the image between the pixels: at 512 -> 256 the labels would then lie a quarter of a pixel to one
+A smaller image and its labels are read at the same source pixels, the image after a Gaussian that prevents aliasing.
+Usual resizing reads the image between the pixels: from 512 to 256 the labels would then lie a quarter of a pixel to one
 side, and to the other side in a flipped sample. A prediction for the small image belongs to those source pixels, and
 `restore` interpolates between them.
 """
@@ -25,7 +25,7 @@ def resample(image, size):
 
 
 def nearest(labels, size):
-    """Read labels (H, W) at the pixels of another size, without mixing them."""
+    """Read labels (H, W) at the pixels of another size (height, width), without mixing them."""
     index = (np.floor(positions(n, m) + 0.5).astype(int) for n, m in zip(labels.shape, size, strict=True))
     return labels[np.ix_(*index)]
 
@@ -45,7 +45,7 @@ def restore(prediction, size):
 
 
 def positions(source, target):
-    """Return the position of each of `target` pixels among `source` pixels; a whole number when shrinking."""
+    """Return where each of `target` pixels lies among `source` pixels: at whole numbers if they are fewer."""
     centres = (np.arange(target) + 0.5) * source / target - 0.5
     return np.floor(centres + 0.5) if target < source else np.clip(centres, 0, source - 1)
 
@@ -61,5 +61,5 @@ def _interpolation(source, target):
 
 
 def _antialiasing(source, target):
-    """Return the deviation of the Gaussian that widens a pixel's blur of 0.5 by the factor source/target."""
+    """Return the deviation of the Gaussian that widens a blur of 0.5 pixels by the factor source/target, if above 1."""
     return 0.5 * np.sqrt(max((source / target) ** 2 - 1, 0))

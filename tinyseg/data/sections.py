@@ -79,7 +79,7 @@ class Sections:
         return tuple(parts)
 
     def resized(self, size):
-        """Resample all sections, images and labels in register: see `tinyseg.data.resample`.
+        """Resample all sections, so that images and labels stay aligned: see `tinyseg.data.resample`.
 
         Parameters
         ----------

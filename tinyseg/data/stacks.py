@@ -38,7 +38,8 @@ def load_stack(path):
     FileNotFoundError
         There is no such file or folder, or no section in the folder.
     ValueError
-        A file is damaged or of another kind, is in colour, holds NaN or infinity; or sections differ in shape or type.
+        A file is damaged or of another kind, is in colour, or holds NaN or infinity; sections differ in shape or type;
+        or the folder holds images and labels.
     """
     path = Path(path)
     files = find_files(path, (*TiffImage.suffixes, *PictureImage.suffixes), "sections")
@@ -68,23 +69,21 @@ def returned_type(stored):
 class ImageFile:
     """An open file of sections; `tinyseg.data.images.open_image` lists its attributes.
 
-    A subclass sets `kind`, `suffixes` and `expected`; its `_read_header` sets `shape`, `dtype` and `_count`.
+    A subclass sets `kind`, `suffixes` and `expected`. Its `_read_header` sets `shape`, `dtype` and `_count`, and its
+    `_read` returns a section as it is stored.
     """
 
     channels = 1
 
     def __init__(self, path):
         self.path = Path(path)
-        self._closing = contextlib.ExitStack()
-        try:
+        with contextlib.ExitStack() as self._closing:  # closes the file if one of these steps fails
             with decoding(self.path, self.expected):
                 if self.path.stat().st_size == 0:
                     raise EOFError("it is empty, 0 bytes")
                 self._read_header()
             self._check()
-        except BaseException:
-            self.close()
-            raise
+            self._closing = self._closing.pop_all()
 
     def _check(self):
         """Raise an error if the file can be read but its headers say that it cannot be used."""
