@@ -59,12 +59,12 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
     FileExistsError
         `out_path` exists and `overwrite` is false.
     ValueError
-        The type is another one, a picture is to have several channels, or `out_path` is the image itself. ``write`` and
+        `dtype` is another type, a picture is to have several channels, or `out_path` is the image itself. ``write`` and
         the end of the block raise it for sections of another shape or type, too many or too few sections, NaN and
-        infinity.
+        infinity, and probabilities for a picture that are not from 0 to 1.
     OSError
-        The folder does not exist (FileNotFoundError) or may not be written to (PermissionError), or the disk is full.
-        The message explains it, and ``errno`` is set.
+        `out_path` is a folder (IsADirectoryError); its folder does not exist (FileNotFoundError) or may not be written
+        to (PermissionError); or the disk is full. In the last three cases ``errno`` is set.
     """
     if image.kind == "picture" and channels != 1:
         raise ValueError(f"a picture holds one channel, not {channels}: write each to a file of its own, or labels.")
@@ -149,7 +149,7 @@ class _Output:
 
     @contextlib.contextmanager
     def _explaining(self):
-        """Explain the system's errors in a sentence; class and number stay the same."""
+        """Explain the system's errors in a sentence. Their class and ``errno`` stay the same."""
         try:
             yield
         except OSError as error:
