@@ -7,7 +7,7 @@
 - `loader`: a data set of arrays, and a loader of reproducible batches
 - `download`, `download_brats`: the public ISBI 2012 files, and the Decathlon's brain tumours
 - `images`, `image_writers`: any image read section by section, and results written in its format
-- `resample`: images, labels and predictions at another size, in register
+- `resample`: images, labels and predictions at another size, aligned
 - `brats`, `brain`, `slices`, `synthetic_brain`: brain tumours in MRI, their slices prepared and kept on disk
 - `scans`, `label_volumes`: images to predict, of one or more modalities; predicted labels and the true ones
 - `files`: files found in natural order, and files written whole or not at all

@@ -118,7 +118,7 @@ def find_cases(folder):
     repeated = [case.name for case in cases if counts[case.patient] > 1]
     if repeated:
         raise ValueError(
-            f"{list_names(repeated, 6)} in {folder}: several cases of one patient, in training and validation at once, "
+            f"{list_names(repeated)} in {folder}: several cases of one patient, in training and validation at once, "
             "would make the scores too good. Keep one of each patient."
         )
     return Cases(modalities, classes, tuple(cases))
@@ -291,7 +291,7 @@ def read_label(path, recode):
     label, known = _voxels(path), dict(recode)
     strange = [f"{value:g}" for value in np.unique(label) if value not in known]
     if strange:
-        raise ValueError(f"{path} holds the labels [{list_names(strange, 6)}]: expected only {sorted(known)}.")
+        raise ValueError(f"{path} holds the labels [{list_names(strange)}]: expected only {sorted(known)}.")
     table = np.zeros(256, np.uint8)
     table[list(known)] = list(known.values())
     return table[label.astype(np.uint8)]

@@ -1,4 +1,4 @@
-"""Label volumes of brain tumours: what `tinyseg predict` wrote, read together with the true labels.
+"""Label volumes of brain tumours: predictions of predict.py, read together with the true labels.
 
 Each case is read with its prediction:
 
