@@ -10,18 +10,18 @@
 - `intervals`: how sure a mean over few images is
 
 A score may be 0/0, such as the Dice of a class that neither prediction nor target has.  That case is called
-empty, and what the score is then is the caller's choice:
+empty, and the caller chooses what the score is then:
 
 - ``empty="nan"``, the default: undefined.  A mean over images leaves the image out.
-- ``empty="one"``: nothing to find, none missed.  It counts as 1.
-- ``empty="zero"``: it counts as 0.
+- ``empty="one"``: 1, because there was nothing to find and nothing was missed.
+- ``empty="zero"``: 0.
 
-The choice matters: where images have no tumour, "one" makes a mean Dice look better and "zero" worse.  So the running
-scores report how many cases were empty, whatever the choice.  A score that is a plain 0, such as the Dice of an
-empty target with a prediction that is not empty, always counts.
+The choice matters: where images have no tumour, "one" makes a mean Dice look better and "zero" worse.  Therefore
+`SegmentationScores` reports how many scores were empty, whatever the choice.  A score that is a plain 0, such as the
+Dice of an empty target with a prediction that is not empty, always counts.
 
-Two modules have their own default, after their challenges: "one" in `patients` (BraTS), and in `isbi` a fourth word,
-"challenge", in the place of "nan".
+Two modules have their own default, after their challenges: "one" in `patients` (BraTS), and "challenge" in `isbi`,
+which has no "nan".
 
 Everything here takes NumPy arrays; bring CuPy arrays over with ``cupy.asnumpy`` first.
 """

@@ -1,24 +1,22 @@
 r"""Scores of a binary segmentation: accuracy, Dice, IoU, sensitivity and specificity, of one image or pooled over many.
 
-White, 1, foreground is the inside of a cell; black, 0, background is membrane.  Over all pixels let
+The foreground, 1, white, is the inside of a cell; the background, 0, black, is membrane.  Over all pixels let
 
 .. math::
     TP = \sum p\,t, \quad FP = \sum p\,(1-t), \quad FN = \sum (1-p)\,t, \quad TN = \sum (1-p)(1-t)
 
 for a prediction :math:`p` and a target :math:`t`.  The scores are ratios of these counts, see
-`tinyseg.metrics.ratios`.  The membrane's Dice and IoU are those of the complements, so that TN takes the
-place of TP.  `mean_iou` is the mean of the two classes' IoU.
+`tinyseg.metrics.ratios`.  The Dice and IoU of the membrane are those of the complements of the masks: TN takes the
+place of TP.  `mean_iou` is the mean of the IoU of the two classes.
 
-With four pixels in five white, an all-white prediction already has accuracy 0.8, Dice 0.89 and IoU 0.8: the
-membrane's scores, 0 for it, are the ones that tell networks apart.  A published "mean IoU" may be another score:
-Gadosey et al. (Diagnostics 2020) report 87.35 beside a Dice of 98.51, which as foreground IoU would be 97.1.
-Theirs is averaged over classes or thresholds, and `mean_iou` is the nearest score here.
+If four pixels in five are white, a prediction that is white everywhere has accuracy 0.8, Dice 0.89 and IoU 0.8, but
+its membrane scores are 0.  A published "mean IoU" may be another score: Gadosey et al. (Diagnostics 2020) report 87.35
+beside a Dice of 98.51, and the foreground's IoU at that Dice is 97.1.  Their mean is over classes or thresholds;
+`mean_iou` is the nearest score here.
 
-A score may be 0/0, such as the Dice of an empty prediction with an empty target; ``empty`` says what it is
+A score may be 0/0, such as the Dice of an empty prediction with an empty target.  ``empty`` says what it is
 then, see `tinyseg.metrics`.  Arrays may have any shape.
 """
-
-import inspect
 
 import numpy as np
 
@@ -57,81 +55,74 @@ def confusion_counts(prediction, target):
     return tp, fp, fn, target.size - tp - fp - fn
 
 
-def _with_parameters(function):
-    """Append the parameters, which all scores of two masks share, to the docstring."""
-    function.__doc__ = f"{inspect.getdoc(function)}\n{_PARAMETERS}"
-    return function
-
-
-_PARAMETERS = """
-Parameters
-----------
-prediction, target : array_like of bool, or of 0 and 1, equal shapes
-    True inside of a cell.
-empty : {"nan", "one", "zero"}
-    What the score is where it is 0/0.
-
-Returns
--------
-float
-    In [0, 1], or NaN.
-
-Raises
-------
-ValueError
-    If the shapes differ, an array is not binary or ``empty`` is none of the three.
-"""
-
-
-@_with_parameters
 def accuracy(prediction, target, empty="nan"):
-    """Fraction of the pixels that are right, (TP + TN) / (TP + FP + FN + TN); 0/0 if there are no pixels."""
+    """Fraction of the pixels that are right, (TP + TN) / (TP + FP + FN + TN); 0/0 if there are no pixels.
+
+    Parameters
+    ----------
+    prediction, target : array_like of bool, or of 0 and 1, equal shapes
+        True inside of a cell.
+    empty : {"nan", "one", "zero"}
+        What the score is where it is 0/0.
+
+    Returns
+    -------
+    float
+        In [0, 1], or NaN.
+
+    Raises
+    ------
+    ValueError
+        If the shapes differ, an array is not binary or ``empty`` is none of the three.
+    """
     return _scores(*confusion_counts(prediction, target), empty)["accuracy"]
 
 
-@_with_parameters
 def dice(prediction, target, empty="nan"):
     """Dice coefficient of the foreground (F1 score), 2 TP / (2 TP + FP + FN); 0/0 if neither mask has foreground.
 
-    ``dice(~prediction, ~target)`` is the membrane's.
+    ``dice(~prediction, ~target)`` is the membrane's. Arguments, result and errors as for `accuracy`.
     """
     return _scores(*confusion_counts(prediction, target), empty)["dice"]
 
 
-@_with_parameters
 def iou(prediction, target, empty="nan"):
     """Intersection over union of the foreground (Jaccard index), TP / (TP + FP + FN); 0/0 if neither has foreground.
 
-    ``iou(~prediction, ~target)`` is the membrane's.
+    ``iou(~prediction, ~target)`` is the membrane's. Arguments, result and errors as for `accuracy`.
     """
     return _scores(*confusion_counts(prediction, target), empty)["iou"]
 
 
-@_with_parameters
 def mean_iou(prediction, target, empty="nan"):
     """Mean of the IoU of the two classes, (TP / (TP + FP + FN) + TN / (TN + FP + FN)) / 2.
 
-    The IoU of a class that neither mask has is 0/0; ``empty="nan"`` then makes the mean NaN.
+    The IoU of a class that neither mask has is 0/0; ``empty="nan"`` then makes the mean NaN. Arguments, result and
+    errors as for `accuracy`.
     """
     return _scores(*confusion_counts(prediction, target), empty)["mean_iou"]
 
 
-@_with_parameters
 def sensitivity(prediction, target, empty="nan"):
-    """Fraction of the foreground that was found (recall), TP / (TP + FN); 0/0 if the target has no foreground."""
+    """Fraction of the foreground that was found (recall), TP / (TP + FN); 0/0 if the target has no foreground.
+
+    Arguments, result and errors as for `accuracy`.
+    """
     return _scores(*confusion_counts(prediction, target), empty)["sensitivity"]
 
 
-@_with_parameters
 def specificity(prediction, target, empty="nan"):
-    """Fraction of the background that was left alone, TN / (TN + FP); 0/0 if the target is all foreground."""
+    """Fraction of the background that was left alone, TN / (TN + FP); 0/0 if the target is all foreground.
+
+    Arguments, result and errors as for `accuracy`.
+    """
     return _scores(*confusion_counts(prediction, target), empty)["specificity"]
 
 
 class BinaryScores:
-    """All scores, pooled: counts are summed over the calls, so that it does not matter how images are batched.
+    """Scores of all pixels together: counts are summed over the calls, and the batch size does not matter.
 
-    A mean of each batch's scores would give the last, smaller batch the weight of a full one.
+    A mean over the scores of batches would give a smaller last batch the weight of a full one.
 
     Parameters
     ----------
@@ -152,7 +143,7 @@ class BinaryScores:
     """
 
     def __init__(self, empty="nan"):
-        value_of_empty(empty)  # complain about a wrong policy now, not after an epoch
+        value_of_empty(empty)  # refuse a wrong policy now, not after an epoch
         self.empty = empty
         self.tp = self.fp = self.fn = self.tn = 0
 
@@ -166,16 +157,23 @@ class BinaryScores:
         target : array_like of bool, or of 0 and 1, same shape
             True inside of a cell.
         threshold : float
-            In [0, 1]. A pixel at the threshold is background, as in the ISBI-2012 score.
+            In [0, 1]. A pixel at the threshold is background, as in the ISBI-2012 score. Masks have no use for it.
 
         Raises
         ------
         ValueError
-            If the shapes differ, the target is not binary, or a probability is NaN or outside of [0, 1].
+            If the shapes differ, a mask is not binary, or a probability is NaN or outside of [0, 1].
         """
         prediction = np.asarray(probability_or_mask)
         if prediction.dtype.kind == "f":
-            prediction = _binarize(prediction, threshold)
+            if not 0 <= threshold <= 1:
+                raise ValueError(f"threshold is a probability and must be in [0, 1], but is {threshold}.")
+            if not np.all((prediction >= 0) & (prediction <= 1)):  # NaN fails both comparisons
+                raise ValueError(
+                    f"Probabilities must be in [0, 1], but run from {prediction.min()} to {prediction.max()}. "
+                    "If these are logits, apply the sigmoid first; if they are NaN, the training has diverged."
+                )
+            prediction = prediction > threshold
         tp, fp, fn, tn = confusion_counts(prediction, target)
         self.tp, self.fp, self.fn, self.tn = self.tp + tp, self.fp + fp, self.fn + fn, self.tn + tn
 
@@ -216,15 +214,3 @@ def _mask(array, name):
             f"{array.max()} (dtype {array.dtype}). Compare it with a threshold first, as in labels > 127."
         )
     return mask
-
-
-def _binarize(probability, threshold):
-    """Return the mask of the probabilities above the threshold. NaN fails each comparison, so it is refused too."""
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold is a probability and must be in [0, 1], but is {threshold}.")
-    if not np.all((probability >= 0) & (probability <= 1)):
-        raise ValueError(
-            f"Probabilities must be in [0, 1], but run from {probability.min()} to {probability.max()}. "
-            "If these are logits, apply the sigmoid first; if they are NaN, the training has diverged."
-        )
-    return probability > threshold

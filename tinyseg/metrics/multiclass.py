@@ -19,21 +19,19 @@ for another is no error of the region.  Over the classes :math:`C` (all K, or al
     \text{mean IoU} = \frac{1}{|C|} \sum_{k \in C} \text{IoU}_k
 
 With ``empty="nan"`` :math:`C` holds only the classes whose score is defined, as in MONAI and torchmetrics, because most
-slices lack some class.  The binary `mean_iou`, with its two classes, is NaN instead.
+slices lack some class.  `tinyseg.metrics.mean_iou` of two masks is NaN instead.
 
 Pooled scores come from the sum of the images' matrices: large images and large objects weigh more.  Means over
-images weigh each image alike.  Neither knows in what batches the images came.
+images weigh each image alike.  Both are the same however the images are batched.
 """
 
 import math
-import operator
 from collections.abc import Iterable
+from numbers import Integral
 
 import numpy as np
 
 from tinyseg.metrics.ratios import fractions, value_of_empty
-
-_OF_A_CLASS = ("dice", "iou", "sensitivity", "specificity")
 
 
 def confusion_matrix(prediction, target, num_classes):
@@ -74,7 +72,7 @@ def confusion_matrix(prediction, target, num_classes):
 
 
 class SegmentationScores:
-    """Scores of each class and region, one confusion matrix an image, so that batches and their order do not matter.
+    """Scores of each class and region, from one confusion matrix an image: batches and their order do not matter.
 
     Parameters
     ----------
@@ -151,7 +149,7 @@ class SegmentationScores:
             ``regions``: the same for each region.
             ``empty``: int, how many of all these scores are 0/0.
         """
-        return _of_one(self._columns(self.matrices.sum(axis=0, keepdims=True)), 0)
+        return self._scores_of_each(self.matrices.sum(axis=0, keepdims=True))[0]
 
     def per_image(self):
         """Scores of each image by itself.
@@ -161,8 +159,7 @@ class SegmentationScores:
         list of dict
             One for each image, in the order they came, with the keys of `pooled`.
         """
-        columns = self._columns(self.matrices)
-        return [_of_one(columns, i) for i in range(len(self._matrices))]
+        return self._scores_of_each(self.matrices)
 
     def mean(self):
         """Mean over the images of each score of `per_image`.
@@ -182,67 +179,69 @@ class SegmentationScores:
                 In how many images the score is 0/0, whatever is done with them. For ``mean_dice`` and ``mean_iou``:
                 in how many it is so for every class averaged.
         """
-        return _each(self._columns(self.matrices), _summary)
+        return _map_leaves(self._score_tree(self.matrices), self._summarize)
 
-    def _columns(self, m):
-        """Return the tree of scores of matrices m, (S, K, K). Each leaf is a pair of arrays (S,): value, is it 0/0."""
-        classes = {name: self._of_region(m, [k]) for k, name in enumerate(self.class_names)}
+    def _score_tree(self, m):
+        """Return the tree of scores of matrices m, (S, K, K): each leaf is an array (S,), NaN where it is 0/0."""
+        classes = {name: _score_region(m, [k]) for k, name in enumerate(self.class_names)}
         averaged = self.class_names if self.include_background else self.class_names[1:]
         return {
-            "accuracy": self._divide(np.trace(m, axis1=1, axis2=2), m.sum(axis=(1, 2))),
-            "mean_dice": _over_classes([classes[name]["dice"] for name in averaged]),
-            "mean_iou": _over_classes([classes[name]["iou"] for name in averaged]),
+            "accuracy": _divide(np.trace(m, axis1=1, axis2=2), m.sum(axis=(1, 2))),
+            "mean_dice": self._average([classes[name]["dice"] for name in averaged]),
+            "mean_iou": self._average([classes[name]["iou"] for name in averaged]),
             "classes": classes,
-            "regions": {name: self._of_region(m, members) for name, members in self.regions.items()},
+            "regions": {name: _score_region(m, members) for name, members in self.regions.items()},
         }
 
-    def _of_region(self, m, members):
-        rows, columns = m[:, members].sum(axis=(1, 2)), m[:, :, members].sum(axis=(1, 2))  # truth, prediction: (S,)
-        tp = m[:, members][:, :, members].sum(axis=(1, 2))
-        fp, fn = columns - tp, rows - tp
-        ratios = fractions(tp, fp, fn, m.sum(axis=(1, 2)) - tp - fp - fn)
-        return {name: self._divide(*ratios[name]) for name in _OF_A_CLASS}
+    def _fill(self, scores):
+        """Put what ``empty`` says in the place of 0/0."""
+        return np.where(np.isnan(scores), self._undefined, scores)
 
-    def _divide(self, numerator, denominator):
-        value = np.full(denominator.shape, self._undefined)
-        np.divide(numerator, denominator, out=value, where=denominator > 0)
-        return value, denominator == 0
+    def _average(self, scores):
+        """Return the mean over classes of what is defined, NaN where all classes are 0/0.
 
+        The classes are added one by one, because NumPy's sum rounds differently for different numbers of images.
+        """
+        filled = [self._fill(score) for score in scores]
+        total = sum(np.nan_to_num(score) for score in filled)
+        used = sum(~np.isnan(score) for score in filled)
+        return np.where(np.isnan(scores).all(axis=0), np.nan, _divide(total, used))
 
-def _over_classes(columns):
-    """Return the mean over the classes of what is not NaN, and whether all of them are 0/0.
+    def _scores_of_each(self, m):
+        """Return for each matrix of m, (S, K, K), its scores, and how many of them are 0/0."""
+        tree, leaves = self._score_tree(m), []
+        _map_leaves(tree, leaves.append)
+        empties = np.isnan(leaves).sum(axis=0)
+        filled = _map_leaves(tree, self._fill)
+        images = [_map_leaves(filled, lambda score, i=i: float(score[i])) for i in range(len(m))]
+        return [image | {"empty": int(empty)} for image, empty in zip(images, empties, strict=True)]
 
-    The classes are added one by one, because NumPy's sum rounds differently for different numbers of images.
-    """
-    total = sum(np.where(np.isnan(value), 0.0, value) for value, _ in columns)
-    used = sum((~np.isnan(value)).astype(int) for value, _ in columns)
-    mean = np.full(total.shape, np.nan)
-    np.divide(total, used, out=mean, where=used > 0)
-    return mean, np.all([empty for _, empty in columns], axis=0)
-
-
-def _each(tree, of_leaf):
-    """Return the same tree of dicts, with ``of_leaf(value, empty)`` for each leaf."""
-    return {k: _each(branch, of_leaf) if isinstance(branch, dict) else of_leaf(*branch) for k, branch in tree.items()}
-
-
-def _of_one(columns, i):
-    """Return the scores of image i, and how many of them are 0/0."""
-    empties = []
-
-    def score(value, empty):
-        empties.append(bool(empty[i]))
-        return float(value[i])
-
-    return {**_each(columns, score), "empty": sum(empties)}
+    def _summarize(self, scores):
+        """Return mean and deviation over the images that have a value; with fsum, their order does not matter."""
+        filled = self._fill(scores)
+        used = filled[~np.isnan(filled)].tolist()
+        mean = math.fsum(used) / len(used) if used else math.nan
+        variance = math.fsum((v - mean) ** 2 for v in used) / len(used) if used else math.nan
+        empty = int(np.isnan(scores).sum())
+        return {"mean": mean, "std": math.sqrt(variance), "images": len(used), "empty": empty}
 
 
-def _summary(value, empty):
-    """Return mean and deviation over the images that have a value; by fsum, their order does not change them."""
-    used = value[~np.isnan(value)].tolist()
-    mean = math.fsum(used) / len(used) if used else math.nan
-    variance = math.fsum((v - mean) ** 2 for v in used) / len(used) if used else math.nan
-    return {"mean": mean, "std": math.sqrt(variance), "images": len(used), "empty": int(empty.sum())}
+def _score_region(m, members):
+    """Return Dice, IoU, sensitivity and specificity of a region in matrices m, (S, K, K)."""
+    truth, predicted = m[:, members].sum(axis=(1, 2)), m[:, :, members].sum(axis=(1, 2))  # pixels of the region, (S,)
+    tp = m[:, members][:, :, members].sum(axis=(1, 2))
+    fp, fn = predicted - tp, truth - tp
+    ratios = fractions(tp, fp, fn, m.sum(axis=(1, 2)) - tp - fp - fn)
+    return {name: _divide(*ratios[name]) for name in ("dice", "iou", "sensitivity", "specificity")}
+
+
+def _divide(numerator, denominator):
+    return np.divide(numerator, denominator, out=np.full(denominator.shape, np.nan), where=denominator > 0)
+
+
+def _map_leaves(tree, change):
+    """Return the same tree of dicts, with ``change(leaf)`` for each leaf."""
+    return {k: _map_leaves(v, change) if isinstance(v, dict) else change(v) for k, v in tree.items()}
 
 
 def _labels(array, name, size):
@@ -276,13 +275,12 @@ def _need_equal_shapes(prediction, target):
 
 
 def _number_of_classes(number):
-    size = _index(number)
-    if size is None or size < 2:
+    if not isinstance(number, Integral) or number < 2:
         raise ValueError(
             f"num_classes must be an integer of at least 2, but is {number!r}. The background is a class, too: "
             "foreground against background is num_classes=2."
         )
-    return size
+    return int(number)
 
 
 def _names(names, size):
@@ -296,18 +294,11 @@ def _names(names, size):
 
 
 def _members(name, classes, size):
-    members = [_index(k) for k in (classes if isinstance(classes, Iterable) else [classes])]
-    if not members or len(set(members)) != len(members) or not all(k is not None and 0 <= k < size for k in members):
+    members = list(classes) if isinstance(classes, Iterable) else [classes]
+    possible = all(isinstance(k, Integral) and 0 <= k < size for k in members)
+    if not members or not possible or len(set(members)) != len(members):
         raise ValueError(
             f"Region {name!r} must list different classes from 0 to {size - 1}, but is {classes!r}. Write it as in "
             "regions={'whole tumour': (1, 2, 3)}."
         )
-    return sorted(members)
-
-
-def _index(number):
-    """Return the number as int, or None if it is no integer."""
-    try:
-        return operator.index(number)
-    except TypeError:
-        return None
+    return sorted(map(int, members))

@@ -1,10 +1,11 @@
 """Scores of whole patients: the slices of a volume are put together and scored as one.
 
-A score of slices would count a patient with many tumour slices more often than one with few, and would ask of every
-slice without tumour what its Dice is. Here a patient has one Dice for each class and region. Voxels that the
-preparation cut off count as predicted background.
+A score of slices would count a patient with many tumour slices more often than one with few, and slices without tumour
+have no Dice. Here a patient has one Dice for each class and region. Voxels that the preparation cut off count as
+predicted background.
 
-A tumour is small if its volume is below a limit: a given one, or the median of the patients scored. Else it is large.
+A tumour is small if its volume is below a limit, and large otherwise. The limit is given, or the median of the
+patients scored.
 """
 
 import math
@@ -13,7 +14,7 @@ import numpy as np
 
 from tinyseg.metrics import SegmentationScores
 
-EMPTY = "one"  # as BraTS: a region that neither truth nor prediction has scores 1; one that only one of them has, 0
+EMPTY = "one"  # as in BraTS: Dice is 1 if neither truth nor prediction has the region, and 0 if only one of them has it
 
 
 class PatientScores:
@@ -24,14 +25,14 @@ class PatientScores:
     classes : sequence of str
         Names from the background on. A single name means tumour or not: then every class above 0 is tumour.
     regions : dict of str to tuple of int
-        Unions of classes to score beside the classes, "whole tumour" among them. With a single name this is ignored.
+        Unions of classes to score beside the classes, "whole tumour" among them. Ignored with a single name.
     empty : {"nan", "one", "zero"}
-        What Dice is where neither truth nor prediction has the class or region.
+        What a score is that is 0/0, such as Dice where neither truth nor prediction has the class or region.
     """
 
     def __init__(self, classes, regions, empty=EMPTY):
-        self.binary = len(classes) == 1
-        if self.binary:
+        self._binary = len(classes) == 1
+        if self._binary:
             classes, regions = ("background", "whole tumour"), {"whole tumour": (1,)}
         self._scores = SegmentationScores(len(classes), classes, empty, include_background=False, regions=regions)
         self._names, self._volumes = [], []
@@ -47,7 +48,7 @@ class PatientScores:
         voxel : float
             Volume of a voxel, mm³.
         """
-        if self.binary:
+        if self._binary:
             predicted, truth = predicted > 0, truth > 0
         self._scores.update(predicted[None, None], truth[None, None])
         self._names.append(name)
@@ -69,10 +70,11 @@ class PatientScores:
         means, each, volumes = self._scores.mean(), self._scores.per_image(), np.array(self._volumes)
         wholes = [patient["regions"]["whole tumour"] for patient in each]
         limit = float(np.median(volumes)) if small is None else small
+        foreground = self._scores.class_names[1:]
         report = {
             "accuracy": self._scores.pooled()["accuracy"],
             "dice": _mean([value["dice"]["mean"] for value in means["regions"].values()]),
-            "classes": {name: value["dice"] for name, value in list(means["classes"].items())[1:]},
+            "classes": {name: means["classes"][name]["dice"] for name in foreground},
             "regions": {name: value["dice"] for name, value in means["regions"].items()},
             "sensitivity": means["regions"]["whole tumour"]["sensitivity"],
             "specificity": means["regions"]["whole tumour"]["specificity"],
@@ -85,14 +87,14 @@ class PatientScores:
             {"name": name, "tumour_mm3": volume, "accuracy": patient["accuracy"]}
             | {"sensitivity": whole["sensitivity"], "specificity": whole["specificity"]}
             | {region: value["dice"] for region, value in patient["regions"].items()}
-            | {label: value["dice"] for label, value in list(patient["classes"].items())[1:]}
+            | {label: patient["classes"][label]["dice"] for label in foreground}
             for name, volume, patient, whole in zip(self._names, self._volumes, each, wholes, strict=True)
         ]
         return report
 
 
 def as_log(report):
-    """Return a report's figures for a row of the log: loss, accuracy, dice, and Dice by region, class and size."""
+    """Return the figures of a report for a row of the log: loss, accuracy, Dice, and Dice by region, class and size."""
     row = {name: report[name] for name in ("loss", "accuracy", "dice")}
     for kind in ("regions", "classes"):
         row |= {name.replace(" ", "_").replace("-", "_"): value["mean"] for name, value in report[kind].items()}
