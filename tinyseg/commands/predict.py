@@ -86,7 +86,7 @@ def predict_file(predictor, scan, target, args):
     """Predict one file, or a file a modality, a section at a time."""
     with open_scan(scan) as image:
         predictor.look_at(image)
-        H, W = predictor.size(image.shape)
+        H, W = predictor.preparation.target(image.shape)
         if max(H, W) > predictor.tile:
             note = ""
             if normalizes_over_space(predictor.model):

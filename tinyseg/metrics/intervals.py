@@ -9,16 +9,16 @@ def mean_interval(values, level=0.95):
     Parameters
     ----------
     values : sequence of float
-        One an image or patient; NaN is left out.
+        One for each image or patient; NaN is left out.
     level : float
-        Share of the resampled means inside.
+        Share of the resampled means that lie inside of the interval.
 
     Returns
     -------
     (float, float) or None
-        None if fewer than two values are left.
+        Lower and upper end; None if fewer than two values are left.
     """
-    from scipy.stats import bootstrap  # here, not above: it takes as long to import as the rest of this package
+    from scipy.stats import bootstrap  # here because it takes as long to import as all of tinyseg.metrics
 
     kept = np.array(values, float)
     kept = kept[~np.isnan(kept)]

@@ -1,6 +1,6 @@
 """The score of the ISBI-2012 challenge: V^Rand and V^Info, foreground-restricted, after thinning.
 
-White, 1, is the inside of a cell; black, 0, is membrane. The score asks whether cells are kept apart: a membrane may
+White, 1, is the inside of a cell; black, 0, is membrane. The score says whether cells are kept apart: a membrane may
 be drawn thick or thin, but a gap of one pixel in it merges two cells.
 
 **Labels**, section by section, for a threshold t. Truth: 4-connected components of ``truth > t``, 0 is membrane.
@@ -20,10 +20,10 @@ a_i = Σ_j n_ij with j = 0 included, b_j = Σ_i n_ij. The n0 = Σ_i n_i0 pixels 
     I = HT + HS − HST  split = I / HS   merge = I / HT      V^Info = 2 I / (HT + HS)
 
 One segment that covers all n pixels has entropy 0, which makes a 0/0. ``empty="challenge"``, the default, follows the
-challenge: V^Info = 0, with merge 0 and split 1 if HT = 0, else merge 1 and split 0 if HS = 0. So a section of one
-cell, found perfectly, has V^Rand 1 and V^Info 0. With "one" or "zero", 0/0 is 1 or 0, as in `tinyseg.metrics`. There is
-no "nan", because thresholds are compared by means over the same sections. A section without truth labels scores 0 in
-everything, whatever `empty` is.
+challenge: V^Info = 0, with merge 0 and split 1 if HT = 0, else merge 1 and split 0 if HS = 0. A section of one cell,
+found perfectly, then has V^Rand 1 and V^Info 0. With "one" or "zero", 0/0 is 1 or 0, as in `tinyseg.metrics`. There is
+no "nan", because the mean at each threshold has to be over the same sections. A section without truth labels scores 0
+in everything, whatever `empty` is.
 
 **Stack.** The mean over sections at each threshold, then the maximum over thresholds, Rand and Info each at its own.
 
@@ -46,7 +46,7 @@ from tinyseg.metrics.ratios import value_of_empty
 
 # Added up in double precision, as the challenge does: the fourth is 0.30000000000000004, the last 0.9999999999999999.
 THRESHOLDS = tuple(itertools.accumulate([0.1] * 10, initial=0.0))
-UNSEEN, QUEUED = -1, -2  # membrane, in `flood`
+UNSEEN, QUEUED = -1, -2  # states of membrane pixels in `flood`
 LabelScores = namedtuple("LabelScores", "rand rand_split rand_merge info info_split info_merge")
 
 
@@ -104,7 +104,7 @@ def v_rand(prediction, truth, empty="challenge"):
     truth : array_like, same shape
         True inside of a cell: bool, 0 and 1, or float in [0, 1], of which each threshold makes a mask.
     empty : {"challenge", "one", "zero"}
-        V^Rand does not depend on it; it is here so that `v_rand` and `v_info` are called alike.
+        V^Rand does not depend on it: `v_rand` takes it because `v_info` does.
 
     Returns
     -------
@@ -177,9 +177,10 @@ def label_scores(segmentation, truth_labels, empty="challenge"):
         if array.dtype.kind not in "biu" or np.any(array < 0):
             found = f"{np.sum(array < 0)} are negative and the dtype is {array.dtype}"
             raise ValueError(f"{name} must be integers from 0, but {found}. thin(mask) labels a mask.")
-    _, a = np.unique(T[T > 0], return_inverse=True)  # names become 0, 1, 2, …
+    _, a = np.unique(T[T > 0], return_inverse=True)  # labels become 0, 1, 2, …
     names, b = np.unique(S[T > 0], return_inverse=True)
-    return _scores(a, b + int(names.size > 0 and names[0] > 0), empty)  # … but lines alone are 0
+    has_lines = names.size > 0 and names[0] == 0
+    return _scores(a, b if has_lines else b + 1, empty)  # 0 is for lines only
 
 
 def thin(mask):
@@ -205,9 +206,9 @@ def thin(mask):
 def flood(cells, pitch):
     """Grow the basins over the pixels that are UNSEEN, in place: Vincent and Soille's flooding, one level.
 
-    Pixels that touch a basin wait in a queue, column by column. Each in turn puts its UNSEEN neighbours at the queue's
-    end and takes the label of its neighbours; if they have two or more labels, or none but lines, it becomes a line, 0.
-    Neighbours that still wait are ignored, which is why the queue's order matters.
+    Pixels that touch a basin wait in a queue, column by column. The first in the queue puts its UNSEEN neighbours at
+    the end and takes the label of its neighbours. If they have two or more labels, or are all lines, it becomes a line,
+    0. Neighbours that still wait are ignored, and therefore the order of the queue matters.
 
     `cells`, ((W + 2) · (H + 2),) of int32, holds column after column: labels ≥ 1 in basins, UNSEEN on membrane, and
     QUEUED in a frame one pixel wide around the image, so that nothing grows there. `pitch` = H + 2 leads one column on.

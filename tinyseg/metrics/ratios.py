@@ -14,7 +14,7 @@ _EMPTY = {"nan": float("nan"), "one": 1.0, "zero": 0.0}
 
 
 def fractions(tp, fp, fn, tn):
-    """Return numerator and denominator of each score. The equations stand as code only here.
+    """Return numerator and denominator of each score. All other code takes the equations from here.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ from tinyseg.prediction.tiles import predict_logits
 
 
 class ConstantOutputWarning(UserWarning):
-    """The network gives the same answer everywhere, because it has died or collapsed."""
+    """The network gives the same output at every pixel, for example because a ReLU has died."""
 
 
 def evaluate(model, images, labels, batch_size=1):
@@ -82,36 +82,36 @@ def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY
     Returns
     -------
     dict
-        ``loss``, the mean over all slices; ``accuracy``, of all voxels of all patients; ``dice``, the mean over regions
-        and patients; ``classes`` and ``regions``: for each name the Dice as mean over the patients, deviation, number
-        of patients and in how many it is 0/0 (see `tinyseg.metrics.SegmentationScores.mean`); ``sensitivity`` and
-        ``specificity`` of the whole tumour in the same way; ``empty``, as given; ``small_below_mm3``, the limit, and
-        ``small`` and ``large``: the mean Dice of the whole tumour of patients with small and with large tumours, and
-        their number; ``patients``: one dict for each patient.
+        ``loss``: mean over all slices. ``accuracy``: of all voxels of all patients. ``dice``: mean over regions and
+        patients. ``classes`` and ``regions``: for each name, of Dice, the mean over the patients, the deviation, the
+        number of patients and in how many it is 0/0 (see `tinyseg.metrics.SegmentationScores.mean`).
+        ``sensitivity`` and ``specificity``: the same of the whole tumour. ``empty``: as given. ``small_below_mm3``:
+        the limit. ``small`` and ``large``: mean Dice of the whole tumour over the patients with small and with large
+        tumours, and how many these are. ``patients``: one dict for each patient.
     """
     binary = model.num_classes == 1
-    scores, losses, weights = PatientScores(["whole tumour"] if binary else cache.classes, regions, empty), [], []
+    scores = PatientScores(["whole tumour"] if binary else cache.classes, regions, empty)
+    losses, weights = [], []
     for name in names:
         images, labels, entry = cache.images(name), cache.labels(name), cache.entries[name]
         predicted = np.empty(labels.shape, np.uint8)
         for start in range(0, len(images), batch_size):
             part = slice(start, start + batch_size)
             logits = predict_logits(model, images[part], batch_size)
-            y = labels[part]
-            y = (y > 0)[:, None].astype(np.float32) if binary else y.astype(np.int64)
+            y = (labels[part] > 0)[:, None].astype(np.float32) if binary else labels[part].astype(np.int64)
             losses.append(loss(logits, y).item())
             weights.append(len(y))
             predicted[part] = logits[:, 0] > 0 if binary else logits.argmax(axis=1)
-        outside = np.repeat(np.arange(len(entry.outside), dtype=np.uint8), entry.outside)
+        outside = np.repeat(np.arange(len(entry.outside), dtype=np.uint8), entry.outside)  # truth that was cut off
         truth = np.concatenate([labels.ravel(), outside])
         scores.add(name, np.concatenate([predicted.ravel(), np.zeros_like(outside)]), truth, entry.voxel)
     return {"loss": float(np.average(losses, weights=weights))} | scores.report(small)
 
 
 def examples_of(model, cache, names, rows=4):
-    """Return slices to look at: the slice with most tumour of each of the first patients.
+    """Choose slices to look at and predict them: of each of the first patients the slice with most tumour.
 
-    Of fewer patients than `rows` it returns several slices each, in equal steps through the tumour.
+    If there are fewer patients than `rows`, several slices of each are taken, in equal steps through the tumour.
 
     Parameters
     ----------
@@ -120,7 +120,7 @@ def examples_of(model, cache, names, rows=4):
     names : sequence of str
         The patients to choose from.
     rows : int
-        At most so many slices.
+        Largest number of slices.
 
     Returns
     -------
@@ -129,28 +129,20 @@ def examples_of(model, cache, names, rows=4):
         Class numbers; 0 and 1 for a model of one class.
     captions : list of str
     """
-    images, labels, predicted, captions = [], [], [], []
     each = max(1, rows // len(names))
     chosen = [(name, z) for name in list(names)[:rows] for z in _slices(cache.entries[name], each)]
-    for name, z in chosen:
-        images.append(np.asarray(cache.images(name)[z], np.float32))
-        labels.append(np.asarray(cache.labels(name)[z]))
-        logits = predict_logits(model, images[-1][None])[0]
-        predicted.append(labels_of(logits, threshold=0.0))
-        captions.append(f"{name}\nslice {z}")
-    labels = np.stack(labels)
-    return (
-        np.stack(images),
-        (labels > 0).astype(np.uint8) if model.num_classes == 1 else labels,
-        np.stack(predicted),
-        captions,
-    )
+    images = np.stack([np.asarray(cache.images(name)[z], np.float32) for name, z in chosen])
+    labels = np.stack([cache.labels(name)[z] for name, z in chosen])
+    if model.num_classes == 1:
+        labels = (labels > 0).astype(np.uint8)
+    predictions = np.stack([labels_of(logits, threshold=0.0) for logits in predict_logits(model, images)])
+    return images, labels, predictions, [f"{name}\nslice {z}" for name, z in chosen]
 
 
 def _slices(entry, number):
-    """Return the slice with most tumour, or several in equal steps through the tumour."""
+    """Return the number of the slice with most tumour, or several numbers in equal steps through the tumour."""
     area = entry.counts[:, 1:].sum(axis=1)
-    through = np.flatnonzero(area)
-    if number == 1 or len(through) < number:
+    with_tumour = np.flatnonzero(area)
+    if number == 1 or len(with_tumour) < number:
         return [int(area.argmax())]
-    return [int(through[len(through) * (k + 1) // (number + 1)]) for k in range(number)]
+    return [int(with_tumour[len(with_tumour) * (k + 1) // (number + 1)]) for k in range(number)]

@@ -19,10 +19,10 @@ class Predictor:
     Parameters
     ----------
     model : UNet
-        It has a `meta` attribute, as `checkpoint.load` sets it. ``meta["preprocessing"]`` says how images were
+        With the attribute ``meta`` that `checkpoint.load` sets. ``meta["preprocessing"]`` says how images were
         prepared: ``scale`` (rows, columns) is the size of the network's image over that of the stored image, and for
-        ``standardize`` see `tinyseg.data.standardize`. Or ``kind`` is "brain", and the others are the fields of
-        `tinyseg.data.brain.Preparation`. ``meta["classes"]`` holds the names of the classes.
+        ``standardize`` see `tinyseg.data.standardize`. If its ``kind`` is "brain", it holds the fields of
+        `tinyseg.data.brain.Preparation` instead. ``meta["classes"]`` holds the names of the classes.
     memory : int
         Bytes for activations; images that need more go through the network in tiles.
     transforms : {"none", "flips", "all"}
@@ -34,6 +34,8 @@ class Predictor:
 
     Attributes
     ----------
+    preparation : Preparation, or an object with the same methods
+        How a section is prepared for the network.
     classes : list of str
         One name for each channel of the probabilities.
     modalities : list of str or None
@@ -63,7 +65,7 @@ class Predictor:
         return cls(checkpoint.load(path, device), **options)
 
     def look_at(self, image):
-        """Read what the preparation needs to know of a whole open image: the mean and deviation of a stack or volume.
+        """Take the statistics of a whole open image, see `take_statistics`.
 
         Every section is read once, unless each is standardized by itself. An image with another number of channels than
         the network takes is a ValueError.
@@ -86,12 +88,12 @@ class Predictor:
         Parameters
         ----------
         section : ndarray, shape (C, H, W) or (H, W)
-            As stored, integers of any type or floats.
+            As stored: integers of any type, or floats.
 
         Returns
         -------
         float32 ndarray, shape (classes, H, W), in [0, 1]
-            A network of one class gives the probability of foreground. Those of several classes sum to 1.
+            A network of one class gives the probability of the foreground. Those of several classes sum to 1.
         """
         section = section[None] if section.ndim == 2 else section
         x = self.preparation.prepare(section, self._statistics)
@@ -116,16 +118,12 @@ class Predictor:
         self.take_statistics(sections)
         return np.stack([labels(self(section), threshold) for section in sections], axis=2)
 
-    def size(self, shape):
-        """Return the height and width with which a section of this shape goes through the network."""
-        return self.preparation.target(shape)
-
 
 def labels(probabilities, threshold=0.5):
     """Return the class of each pixel, uint8 (H, W), from probabilities (classes, H, W).
 
-    It is the class with the highest probability; if there is one class only, 1 where its probability is above
-    `threshold` and 0 elsewhere.
+    It is the class with the highest probability. If there is only one class, it is 1 where the probability is above
+    `threshold`, and 0 elsewhere.
     """
     if len(probabilities) > 1:
         return probabilities.argmax(axis=0).astype(np.uint8)
@@ -158,7 +156,7 @@ class _SectionPreparation:
     def statistics(self, sections):
         if self.standardize != "stack":
             return None
-        count, mean, squares = 0, 0.0, 0.0  # Chan et al. 1983 join means and sums of squares of parts so
+        count, mean, squares = 0, 0.0, 0.0  # joined section by section, after Chan et al. 1983
         for section in sections:
             x = self._resampled(section).astype(np.float64)
             gap, n = x.mean() - mean, count + x.size

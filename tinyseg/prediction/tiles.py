@@ -6,9 +6,9 @@ logits are averaged,
     y(p) = sum_t g_t(p) y_t(p) / sum_t g_t(p),     g_t = a Gaussian about the middle of tile t
 
 with g_t = 0 within r pixels of the tile's inner sides, where r is the network's receptive radius: there the output
-depends on pixels outside of the tile. So the result equals that of the whole image, to rounding, with two exceptions.
-GroupNorm takes its mean and variance over the tile instead of the image, and the margin of a tile is at most a quarter
-of its side, which is too little for tiles of less than 4 r.
+depends on pixels outside of the tile. The result equals that of the whole image, to rounding, with two exceptions:
+GroupNorm takes its mean and variance over the tile instead of the image, and in tiles of less than 4 r the margin is
+only a quarter of the side.
 """
 
 import numpy as np
@@ -17,8 +17,8 @@ from tinyseg import nn, ops
 from tinyseg.autograd import no_grad
 from tinyseg.backend import device_of, to_device, to_numpy
 
-TRANSFORMS = {"none": 1, "flips": 4, "all": 8}  # how many of the eight symmetries of a square
-ARRAYS = 10  # peak of inference, in float32 arrays as large as the first level's output (measured: docs/results.md)
+TRANSFORMS = {"none": 1, "flips": 4, "all": 8}  # how many of the eight symmetries of a square, see `_turn`
+ARRAYS = 10  # memory of inference, in float32 arrays as large as the first level's output (measured: docs/results.md)
 
 
 def predict_logits(model, images, batch_size=1, tile=None, forward=None):
@@ -49,7 +49,8 @@ def predict_logits(model, images, batch_size=1, tile=None, forward=None):
     weights = model.parameters()[0].data
     H, W = images.shape[2:]
     pads = (0, 0), (0, 0), (0, -H % model.multiple), (0, -W % model.multiple)
-    modes, logits = [(module, module.training) for _, module in model.named_modules()], []
+    modes = [(module, module.training) for _, module in model.named_modules()]
+    logits = []
     model.eval()
 
     def run(x):
@@ -77,8 +78,8 @@ def predict(model, images, batch_size=1, tile=None, transforms="none", forward=N
     model, images, batch_size, tile, forward
         As for `predict_logits`.
     transforms : {"none", "flips", "all"}
-        Average the probabilities of the image and its mirror images (4 runs of the network), or of these and their
-        quarter turns (8 runs), each turned back. "none" takes the image alone.
+        Average the probabilities of the image and its mirror images (4 runs of the network), or of these and the same
+        turned by 90° (8 runs). Each result is turned back first. "none" takes the image alone.
 
     Returns
     -------
@@ -86,7 +87,6 @@ def predict(model, images, batch_size=1, tile=None, transforms="none", forward=N
     """
     if transforms not in TRANSFORMS:
         raise ValueError(f"transforms must be one of {', '.join(TRANSFORMS)}, but is {transforms!r}.")
-    images = images[:, None] if images.ndim == 3 else images
     mean = 0
     for k in range(TRANSFORMS[transforms]):
         logits = predict_logits(model, _turn(images, k), batch_size, tile, forward)
@@ -114,7 +114,7 @@ def tile_within(model, memory):
 
 
 def normalizes_over_space(model):
-    """Return whether an output depends on the whole image, through the mean and variance of a GroupNorm."""
+    """Return whether each output pixel depends on the whole image, because a GroupNorm takes its mean and variance."""
     return any(isinstance(module, nn.GroupNorm) for _, module in model.named_modules())
 
 

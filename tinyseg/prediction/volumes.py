@@ -1,6 +1,6 @@
-"""Cases of brain tumours as whole volumes: predicted or read, together with the truth, and drawn.
+"""Whole volumes of brain tumours: choose cases, predict them or read their predictions, and draw them.
 
-Predictions come one after the other, so that only one is in memory. One slice of each patient is kept for the picture.
+Predictions come one after the other, and only one is in memory. One slice of each patient is kept for the picture.
 """
 
 import numpy as np
@@ -24,17 +24,16 @@ def select_cases(cases, names, where):
 def held_out(cases, patients):
     """Return the names of the cases that a network was not trained on, and a description of them.
 
-    `patients` has the names of the "train", "val" and "test" patients, as train_brats.py saves them in its checkpoints;
-    or it is empty.
+    `patients` is a dict of the names of the "train", "val" and "test" patients, as train_brats.py saves it in its
+    checkpoints, or an empty one.
     """
     present = [case.name for case in cases]
     for part, what in (("test", "of the test"), ("val", "of the validation, on which the best epoch was chosen")):
         names = [name for name in present if name in patients.get(part, ())]
         if names:
-            description, missing = f"those {what}, not trained on", len(patients[part]) - len(names)
-            if missing:
-                description += f"; {missing} more of them are not here"
-            return names, description
+            missing = len(patients[part]) - len(names)
+            more = f"; {missing} more of them are not here" if missing else ""
+            return names, f"those {what}, not trained on{more}"
     if not patients:
         return present, "the checkpoint does not say which it was trained on"
     others = [name for name in present if name not in patients["train"]]
@@ -44,7 +43,7 @@ def held_out(cases, patients):
 
 
 def predict_cases(predictor, cases, modalities, threshold=0.5):
-    """Predict labelled cases, one after the other.
+    """Predict cases one after the other, and read their labels.
 
     Parameters
     ----------
@@ -68,7 +67,7 @@ def predict_cases(predictor, cases, modalities, threshold=0.5):
 
 
 def read_predictions(path, cases, classes):
-    """Return an iterator over predictions of cases that are read from files, in the form of `predict_cases`.
+    """Read predictions of cases from files: return an iterator that yields what `predict_cases` yields.
 
     `path` is a folder of label volumes, or the label volume of a single case; for `classes` see
     `tinyseg.data.label_volumes.read_pair`. If a case has no prediction, a FileNotFoundError says so before any is read.
@@ -80,7 +79,10 @@ def read_predictions(path, cases, classes):
 
 
 def most_tumour(predicted, truth):
-    """Return the number of the slice with most tumour, and its prediction and truth (X, Y)."""
+    """Return the number of the slice with most tumour, its prediction and its truth, both (X, Y).
+
+    If the truth has no tumour, it is the slice with most predicted tumour.
+    """
     z = int(np.count_nonzero(truth if truth.any() else predicted, axis=(0, 1)).argmax())
     return z, predicted[:, :, z].copy(), truth[:, :, z].copy()
 
@@ -104,9 +106,11 @@ def draw_slices(shown, path, modalities, classes):
 
     images, labels, predictions, captions = [], [], [], []
     for case, (z, predicted, truth), dice in shown:
+        if len(classes) == 1:
+            predicted, truth = predicted > 0, truth > 0
         images.append(pad(read_case(case)[0][..., z] if case.images else np.zeros((1, *truth.shape), np.uint8)))
-        labels.append(pad(truth > 0 if len(classes) == 1 else truth))
-        predictions.append(pad(predicted > 0 if len(classes) == 1 else predicted))
+        labels.append(pad(truth))
+        predictions.append(pad(predicted))
         captions.append(f"{case.name}\nDice {dice:.3f}, slice {z}")
     stacks = map(np.stack, (images, labels, predictions))
     plots.tumours(*stacks, captions, path, modalities or ["no images"], classes)
