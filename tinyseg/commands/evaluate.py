@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg.commands.options import add_device_options, choose_device
+from tinyseg.commands.options import add_device_options, load_predictor
 from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import interval_of, mean_rows, table
 from tinyseg.data import Sections, isbi, load_stack
@@ -35,7 +35,6 @@ from tinyseg.metrics import BinaryScores, sensitivity, specificity
 from tinyseg.metrics.isbi import isbi_scores
 from tinyseg.metrics.patients import EMPTY, PatientScores
 from tinyseg.prediction import TRANSFORMS
-from tinyseg.prediction.predictor import Predictor
 from tinyseg.prediction.volumes import draw_slices, held_out, most_tumour, predict_cases, read_predictions, select_cases
 
 
@@ -45,38 +44,34 @@ def main():
 
 def evaluate():
     args = parse_arguments()
-    predictor = None
-    if args.checkpoint:
-        predictor = Predictor.load(
-            args.checkpoint, choose_device(args), memory=int(args.memory * 2**30), transforms=args.transforms,
-            cuda_graph=bool(args.cuda_graph),
-        )  # fmt: skip
+    predictor = load_predictor(args) if args.checkpoint else None
+    if predictor:
         brains = isinstance(predictor.preparation, Preparation)
     else:
         brains = holds_volumes(args.labels)
     if brains:
-        tumours(args, predictor)
+        evaluate_tumours(args, predictor)
     else:
-        membranes(args, predictor)
+        evaluate_membranes(args, predictor)
 
 
 # ===== membranes =================================================================
-def membranes(args, predictor):
+def evaluate_membranes(args, predictor):
     if args.cases or args.whole or args.small is not None:
         raise ValueError("--cases, --whole and --small are for volumes of brain tumours: sections take --sections.")
     args.empty = args.empty or "nan"
 
     # ----- what is compared ------------------------------------------------------
-    sections, probabilities = from_checkpoint(args, predictor) if predictor else from_predictions(args)
+    sections, probabilities = predict_sections(args, predictor) if predictor else read_sections(args)
     labels, names = sections.labels, sections.names
 
     # ----- scores ----------------------------------------------------------------
-    per_section = [pixel_scores(p, t, args) for p, t in zip(probabilities, labels, strict=True)]
+    per_section = [score_pixels(p, t, args) for p, t in zip(probabilities, labels, strict=True)]
     challenge = isbi_scores(probabilities, labels, empty=args.degenerate)
     for scores, rand, info in zip(per_section, challenge.v_rand_sections, challenge.v_info_sections, strict=True):
         scores |= {"v_rand": float(rand), "v_info": float(info)}
-    pooled = pixel_scores(probabilities, labels, args) | {"v_rand": challenge.v_rand, "v_info": challenge.v_info}
-    means = {key: mean_over_sections([scores[key] for scores in per_section]) for key in pooled}
+    pooled = score_pixels(probabilities, labels, args) | {"v_rand": challenge.v_rand, "v_info": challenge.v_info}
+    means = {key: average_sections([scores[key] for scores in per_section]) for key in pooled}
 
     # ----- table and files -------------------------------------------------------
     print_table(names, per_section, pooled, means)
@@ -84,29 +79,25 @@ def membranes(args, predictor):
         f"Pixel scores at {args.threshold:g}. V^Rand at its best threshold, {challenge.v_rand_threshold:.1f}: split "
         f"{challenge.v_rand_split:.4f}, merge {challenge.v_rand_merge:.4f}. V^Info at {challenge.v_info_threshold:.1f}."
     )
-    if args.out:
-        report = {
-            "metrics": pooled,
-            "mean_over_sections": means,
-            "sections": [{"name": name} | scores for name, scores in zip(names, per_section, strict=True)],
-            "isbi": challenge.summary(),
-        }
-        write_report(args, report)
-        worst = np.argsort([scores["v_rand"] for scores in per_section], kind="stable")[: args.worst]
-        if len(worst):
-            picture = args.out.with_suffix(".worst.png")
-            captions = [f"{names[k]}\nV^Rand {per_section[k]['v_rand']:.3f}" for k in worst]
-            ts.plots.predictions(
-                sections.images[worst], labels[worst], probabilities[worst], picture, captions, args.threshold,
-                max_rows=len(worst),
-            )  # fmt: skip
-            print(f"wrote {args.out} and {picture}")
+    report = {
+        "metrics": pooled,
+        "mean_over_sections": means,
+        "sections": [{"name": name} | scores for name, scores in zip(names, per_section, strict=True)],
+        "isbi": challenge.summary(),
+    }
+
+    def draw(worst, path):
+        captions = [f"{names[k]}\nV^Rand {per_section[k]['v_rand']:.3f}" for k in worst]
+        shown = sections.images[worst], labels[worst], probabilities[worst]
+        ts.plots.predictions(*shown, path, captions, args.threshold, max_rows=len(worst))
+
+    write_report(args, report, [scores["v_rand"] for scores in per_section], draw)
 
 
-def from_checkpoint(args, predictor):
-    """Sections with labels, and what the network says about them at their own resolution."""
+def predict_sections(args, predictor):
+    """Return sections with labels, and the network's probabilities for them at their own resolution."""
     everything = isbi.load(args.images, args.labels or "required", args.foreground)
-    sections = chosen(everything, args.sections)
+    sections = choose_sections(everything, args.sections)
     if len(predictor.classes) > 1:
         raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
     predictor.take_statistics(everything.images[:, None])  # the whole stack's, not those of the chosen sections
@@ -114,8 +105,8 @@ def from_checkpoint(args, predictor):
     return sections, np.stack([predictor(section)[0] for section in rows])
 
 
-def from_predictions(args):
-    """Sections with labels, and the predictions that the user brings."""
+def read_sections(args):
+    """Return sections with labels, and the predictions that the user brings for them."""
     stack, names = load_stack(args.predictions)
     labels, label_names = load_stack(args.labels)
     if stack.shape != labels.shape:
@@ -124,10 +115,11 @@ def from_predictions(args):
             f"{args.labels} has {shape_in_words(labels)}."
         )
     labels = isbi.binarize_labels(labels, label_names, args.foreground)
-    values = np.unique(stack) if stack.dtype.kind in "biu" else ()
-    if stack.dtype.kind in "biu" and len(values) <= 2 and set(values.tolist()) <= {0, 1, 255}:
+    integers = stack.dtype.kind in "biu"
+    values = set(np.unique(stack).tolist()) if integers else set()
+    if integers and len(values) <= 2 and values <= {0, 1, 255}:
         stack = stack > 0
-    elif stack.dtype.kind in "biu" or not 0 <= stack.min() <= stack.max() <= 1:
+    elif integers or not 0 <= stack.min() <= stack.max() <= 1:
         raise ValueError(
             f"{args.predictions} must hold probabilities of the inside of a cell, floats in [0, 1], or masks of 0 and "
             f"255, but its values run from {stack.min()} to {stack.max()} ({stack.dtype}). Divide by the largest value."
@@ -140,22 +132,19 @@ def from_predictions(args):
         images, names = sections.images, sections.names
     else:
         images = np.rint(255 * probabilities).astype(np.uint8)
-    everything = Sections(images, labels, names)
-    if args.sections is None:
-        return everything, probabilities
-    both = Sections(probabilities, labels, names)
-    return chosen(everything, args.sections), chosen(both, args.sections).images
+    predicted = choose_sections(Sections(probabilities, labels, names), args.sections).images
+    return choose_sections(Sections(images, labels, names), args.sections), predicted
 
 
-def chosen(sections, which):
-    """The sections to score: all, the last k, or a to b-1."""
+def choose_sections(sections, which):
+    """Return the sections to score: all, the last k, or a to b-1."""
     if which is None or which in (str(len(sections)), f"0:{len(sections)}"):
         return sections
     return sections.split(which)[1]
 
 
-def pixel_scores(probability, truth, args):
-    """All scores of pixels at the threshold, of one section or pooled over a stack."""
+def score_pixels(probability, truth, args):
+    """Return all scores of pixels at the threshold, of one section or pooled over a stack."""
     scores = BinaryScores(args.empty)
     scores.update(probability, truth, args.threshold)
     mask = probability > args.threshold
@@ -164,8 +153,8 @@ def pixel_scores(probability, truth, args):
     }  # fmt: skip
 
 
-def mean_over_sections(values):
-    """Mean of the scores that are defined, how many they are, and an interval."""
+def average_sections(values):
+    """Return the mean of the scores that are defined, how many sections these are, and an interval of the mean."""
     kept = [value for value in values if not math.isnan(value)]
     result = {"mean": float(np.mean(kept)) if kept else math.nan, "sections": len(kept)}
     return result | {"undefined": len(values) - len(kept)} | interval_of(values)
@@ -178,7 +167,7 @@ COLUMNS = {
 
 
 def print_table(names, per_section, pooled, means):
-    """One line a section; below, the mean with its 95% interval, and the score of all pixels together."""
+    """Print a line for each section; below, the mean with its 95% interval, and the score of all pixels together."""
     longest = max(map(len, COLUMNS.values()))
     rows = [(name, [f"{scores[key]:.4f}" for key in COLUMNS]) for name, scores in zip(names, per_section, strict=True)]
     rows += mean_rows("mean over sections", [means[key] for key in COLUMNS])
@@ -190,7 +179,7 @@ def print_table(names, per_section, pooled, means):
 
 
 # ===== tumours ===================================================================
-def tumours(args, predictor):
+def evaluate_tumours(args, predictor):
     args.empty = args.empty or EMPTY
     if args.sections or (args.labels if predictor else args.images):
         raise ValueError(
@@ -239,33 +228,31 @@ def tumours(args, predictor):
 
     # ----- table and files -------------------------------------------------------
     print_patients(report, means, regions)
-    if args.out:
-        metrics = {name: report[name] for name in ("dice", "accuracy")} | {n: mean["mean"] for n, mean in means.items()}
-        content = {"metrics": metrics, "mean_over_patients": means, "classes": classes, "regions": regions}
-        content |= {name: report[name] for name in ("small", "large", "small_below_mm3", "empty", "patients")}
-        write_report(args, content)
-        order = np.argsort([patient["whole tumour"] for patient in report["patients"]], kind="stable")
-        worst = [(scored[k], slices[k], report["patients"][k]["whole tumour"]) for k in order[: args.worst]]
-        if worst:
-            picture = args.out.with_suffix(".worst.png")
-            draw_slices(worst, picture, cases.modalities, classes)
-            print(f"wrote {args.out} and {picture}")
+    metrics = {name: report[name] for name in ("dice", "accuracy")} | {n: mean["mean"] for n, mean in means.items()}
+    content = {"metrics": metrics, "mean_over_patients": means, "classes": classes, "regions": regions}
+    content |= {name: report[name] for name in ("small", "large", "small_below_mm3", "empty", "patients")}
+    whole_tumour = [patient["whole tumour"] for patient in report["patients"]]
+
+    def draw(worst, path):
+        draw_slices([(scored[k], slices[k], whole_tumour[k]) for k in worst], path, cases.modalities, classes)
+
+    write_report(args, content, whole_tumour, draw)
 
 
 def print_patients(report, means, regions):
-    """One line a patient: Dice of regions and classes, other scores of the whole tumour, its volume; then the means."""
+    """Print a line for each patient: Dice by region and class, and the whole tumour's scores and volume; then means."""
     patients = report["patients"]
-    own = [name for k, name in enumerate(report["classes"], 1) if (k,) not in regions.values()]  # others are regions
-    columns = [*regions, *own, "sensitivity", "specificity"]
+    # A class that is a region by itself has its column already.
+    structures = [*regions, *(name for k, name in enumerate(report["classes"], 1) if (k,) not in regions.values())]
+    columns = [*structures, "sensitivity", "specificity"]
     rows = [(p["name"], [*(f"{p[c]:.4f}" for c in columns), f"{p['tumour_mm3']:,.0f}"]) for p in patients]
     rows += [(name, [*cells, ""]) for name, cells in mean_rows("mean over patients", [means[c] for c in columns])]
     print(table([*columns, "tumour mm³"], rows))
-    sizes = [
-        f"{report[s]['dice']:.4f} of {report[s]['patients']} {s}" for s in ("small", "large") if report[s]["patients"]
-    ]
+    groups = [(size, report[size]["dice"], report[size]["patients"]) for size in ("small", "large")]
+    sizes = [f"{dice:.4f} of {number} {size}" for size, dice, number in groups if number]
     print(f"Dice of the whole tumour: {', '.join(sizes)} (small: below {report['small_below_mm3']:,.0f} mm³).")
     meaning = {"one": "is 1, as in BraTS", "zero": "is 0", "nan": "is left out of the means"}[report["empty"]]
-    empty = [f"{name} in {means[name]['empty']}" for name in [*regions, *own] if means[name]["empty"]]
+    empty = [f"{name} in {means[name]['empty']}" for name in structures if means[name]["empty"]]
     print(
         f"Dice of what neither truth nor prediction has {meaning} (--empty {report['empty']}): "
         f"{', '.join(empty) or 'in none'} of {len(patients)} patients."
@@ -273,10 +260,21 @@ def print_patients(report, means, regions):
 
 
 # ===== both ======================================================================
-def write_report(args, report):
+def write_report(args, report, scores, draw):
+    """Write the JSON file that --out names, and beside it the picture that ``draw(worst, path)`` makes.
+
+    `worst` are the indices of the lowest of `scores`.
+    """
+    if args.out is None:
+        return
     settings = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in vars(args).items()}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     write_json(args.out, report | {"settings": settings})
+    worst = np.argsort(scores, kind="stable")[: args.worst]
+    if len(worst):
+        picture = args.out.with_suffix(".worst.png")
+        draw(worst, picture)
+        print(f"wrote {args.out} and {picture}")
 
 
 def parse_arguments():

@@ -1,14 +1,15 @@
-"""Options that the commands share, and what they make of them: the device, the network, the schedule, the step."""
+"""Options that the commands share, and what is made of them: the device, the network, the schedule, the step."""
 
 import argparse
 import pathlib
+import sys
 
 from tinyseg import backend, models, optim
 from tinyseg.models import checkpoint
+from tinyseg.prediction.predictor import Predictor
 from tinyseg.training import Step
 
-LEARNING_RATES = {"unet": 2e-4}  # plain U-Net has no norm to tame its gradients; the others take 2e-3
-# Options of training that are not kept with a run.
+# Defaults of the options of training that are not kept with a run.
 REST = {
     "device": "auto", "gpu_memory": None, "tf32": False, "cuda_graph": False, "workers": 2, "overwrite": False,
     "resume": None, "download": False,
@@ -16,7 +17,7 @@ REST = {
 
 
 def settle(parser, defaults, paper, rest):
-    """Settle the options of a training script: what is given, before the resumed run's, before the defaults.
+    """Settle the options of a training script: first what is given, then what the resumed run has, then the defaults.
 
     Parameters
     ----------
@@ -56,7 +57,7 @@ def settle(parser, defaults, paper, rest):
         parser.error("--download needs --data DIR, the folder to put the files in")
     args = argparse.Namespace(**(REST | rest | settings | given))
     if args.lr is None:
-        args.lr = LEARNING_RATES.get(args.model, 2e-3)
+        args.lr = 2e-4 if args.model == "unet" else 2e-3  # 2e-3 needs norm layers, and plain U-Net has none
     return args
 
 
@@ -72,7 +73,7 @@ def option_adder(parser, defaults):
 
 
 def add_training_options(parser, defaults, paper, out):
-    """Add what every training script asks for: the network, the optimizer, the device, and where the run is kept.
+    """Add the options of every training script: the network, the optimizer, the device, and where the run is kept.
 
     Parameters
     ----------
@@ -106,7 +107,7 @@ def add_training_options(parser, defaults, paper, out):
 
 
 def build_network(args, in_channels, num_classes, device):
-    """Build the network that the options of `add_training_options` ask for, and see that it takes ``args.size``."""
+    """Build the network that the options of `add_training_options` ask for, and check that it takes ``args.size``."""
     options = {"width": args.width, "head": args.head, "dropout": args.dropout, "seed": args.seed}
     if args.ws != "default":
         options["ws"] = None if args.ws == "none" else args.ws
@@ -130,7 +131,7 @@ def choose_device(args):
     Parameters
     ----------
     args : argparse.Namespace
-        Its ``device``, ``gpu_memory``, ``tf32`` and ``cuda_graph``. The last is only checked here: `make_step` and
+        With ``device``, ``gpu_memory``, ``tf32`` and ``cuda_graph``. The last is only checked here: `make_step` and
         `Predictor` make the graph.
 
     Returns
@@ -157,25 +158,23 @@ def choose_device(args):
     return device
 
 
-def kernels_line(device, amp):
-    """Return what commands say of the kernels that they train with, and of mixed precision."""
-    text = backend.kernels_in_use(device)
-    if amp:
-        text += ", mixed precision"
-        if device == "cpu":
-            text += " (slower than float32 here: only useful on a GPU)"
-    return text
+def load_predictor(args, scale=None):
+    """Load the `Predictor` that --checkpoint, --memory, --transforms and the options of the device ask for."""
+    return Predictor.load(
+        args.checkpoint, choose_device(args), memory=int(args.memory * 2**30), transforms=args.transforms, scale=scale,
+        cuda_graph=bool(args.cuda_graph),
+    )  # fmt: skip
 
 
-def build_schedule(name, optimizer, steps, warmup):
-    """Make the learning-rate schedule called cosine, step, plateau or constant, over a number of steps."""
-    if name == "cosine":
-        return optim.CosineAnnealingLR(optimizer, T_max=steps, warmup=warmup)
-    if name == "step":
+def build_schedule(args, optimizer, steps):
+    """Build the learning-rate schedule that --schedule and --warmup ask for, over a number of steps."""
+    if args.schedule == "cosine":
+        return optim.CosineAnnealingLR(optimizer, T_max=steps, warmup=args.warmup)
+    if args.schedule == "step":
         return optim.StepLR(optimizer, step_size=max(1, steps // 3))
-    if name == "plateau":
+    if args.schedule == "plateau":
         return optim.ReduceLROnPlateau(optimizer, patience=5, factor=0.5)
-    return optim.WarmupLR(optimizer, warmup=warmup)
+    return optim.WarmupLR(optimizer, warmup=args.warmup)
 
 
 def make_step(args, model, optimizer, loss):
@@ -196,7 +195,7 @@ def make_step(args, model, optimizer, loss):
     Raises
     ------
     ValueError
-        If both mixed precision and a CUDA graph are asked for, or what is asked for cannot be had.
+        If both mixed precision and a CUDA graph are asked for, or the folder tinyseg/fast is not there.
     """
     if args.amp and args.cuda_graph:
         raise ValueError(
@@ -210,3 +209,23 @@ def make_step(args, model, optimizer, loss):
     else:
         step = Step
     return step(model, optimizer, loss, clip=args.clip)
+
+
+def report_network(args, model, device):
+    """Print which network is trained, where, and with which kernels; return the same as a dict for summary.json."""
+    kernels = backend.kernels_in_use(device)
+    if args.amp:
+        kernels += ", mixed precision"
+        if device == "cpu":
+            kernels += " (slower than float32 here: only useful on a GPU)"
+    name, parameters = backend.device_name(device), model.num_parameters()
+    print(f"{args.model}, {parameters:,} parameters, on {name}, kernels: {kernels}")
+    network = {"model": args.model, "parameters": parameters, "device": name, "kernels": kernels}
+    return network | {"data": args.data or "synthetic"}
+
+
+def exit_if_interrupted(result, run):
+    """If `fit` was interrupted, print how to go on, and end the process with the status that its signal asks for."""
+    if result["interrupted"]:
+        print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
+        sys.exit(128 + result["interrupted"])

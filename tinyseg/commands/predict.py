@@ -27,15 +27,15 @@ import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg.commands.options import add_device_options, choose_device
+from tinyseg.commands.options import add_device_options, load_predictor
 from tinyseg.commands.script import run_script
 from tinyseg.data.files import write_atomically
 from tinyseg.data.images import output_name, write_like
 from tinyseg.data.scans import find_scans, open_scan
 from tinyseg.prediction import TRANSFORMS, normalizes_over_space
-from tinyseg.prediction.predictor import Predictor, labels
+from tinyseg.prediction.predictor import labels
 
-RECORD = "predictions.json"  # in the output folder: what its files were made with
+RECORD = "predictions.json"  # in the output folder: how its files were made, and from what
 
 
 def main():
@@ -44,10 +44,7 @@ def main():
 
 def predict():
     args = parse_arguments()
-    predictor = Predictor.load(
-        args.checkpoint, choose_device(args), memory=int(args.memory * 2**30),
-        transforms=args.transforms, scale=args.scale, cuda_graph=bool(args.cuda_graph),
-    )  # fmt: skip
+    predictor = load_predictor(args, args.scale)
     if args.isbi_submission and len(predictor.classes) > 1:
         raise ValueError(f"--isbi-submission is for a network of one class, and this one has {len(predictor.classes)}.")
     print(
@@ -60,7 +57,7 @@ def predict():
     plan = [(scan, args.out / output_name(scan.name, args.suffix)) for scan in scans]
     check_names(plan)
     make_folder(args.out)
-    settings = record(args) | {"classes": predictor.classes}
+    record = begin_record(args) | {"classes": predictor.classes}
     failed = []
 
     # ----- each file -------------------------------------------------------------
@@ -76,14 +73,14 @@ def predict():
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             failed.append(scan)
             continue
-        settings["files"][target.name] = ", ".join(map(str, scan.files))
-        write_atomically(args.out / RECORD, json.dumps(settings, indent=1) + "\n")
+        record["files"][target.name] = ", ".join(map(str, scan.files))
+        write_atomically(args.out / RECORD, json.dumps(record, indent=1) + "\n")
     if failed:
         sys.exit(f"{len(failed)} of {len(plan)} files could not be predicted: {', '.join(s.name for s in failed)}")
 
 
 def predict_file(predictor, scan, target, args):
-    """Predict one file, or a file a modality, a section at a time."""
+    """Predict one scan, which is one file or a file for each modality, section by section."""
     with open_scan(scan) as image:
         predictor.look_at(image)
         H, W = predictor.preparation.target(image.shape)
@@ -97,20 +94,22 @@ def predict_file(predictor, scan, target, args):
         sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
         with write_like(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
             for k in sections:
-                out.write(as_asked(predictor(image.section(k)), args, image.kind))
+                out.write(choose_output(predictor(image.section(k)), args, image.kind))
     print(f"wrote {target}")
 
 
-def as_asked(p, args, kind):
-    """Turn probabilities (classes, H, W) into what is to be written: themselves, or a mask (H, W)."""
+def choose_output(p, args, kind):
+    """Return what is to be written for probabilities (classes, H, W): these, or a mask (H, W)."""
     if args.probabilities:
         return p[0] if len(p) == 1 else p
-    white = 255 if len(p) == 1 and kind != "nifti" else 1  # volumes hold labels, pictures something to look at
-    return labels(p, args.threshold) * np.uint8(white)
+    mask = labels(p, args.threshold)
+    if len(p) == 1 and kind != "nifti":
+        mask *= np.uint8(255)  # pictures of one class are black and white; volumes hold class numbers
+    return mask
 
 
 def make_folder(path):
-    """Make the output folder and see that it can be written to, before hours of work."""
+    """Make the output folder, and check that it can be written to before hours of work."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
@@ -131,8 +130,8 @@ def check_names(plan):
         first[target] = scan
 
 
-def record(args):
-    """What the files in the output folder are made with; refuses to mix."""
+def begin_record(args):
+    """Return what `RECORD` is to hold. Refuse a folder whose files were made with other settings, without --force."""
     names = ("transforms", "threshold", "probabilities", "scale", "memory")
     settings = {"checkpoint_crc32": zlib.crc32(args.checkpoint.read_bytes())} | {n: getattr(args, n) for n in names}
     path = args.out / RECORD
@@ -151,32 +150,19 @@ def record(args):
 
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("inputs", metavar="INPUT", nargs="+", type=pathlib.Path, help="image, stack, volume or folder")
-    parser.add_argument(
-        "--checkpoint", required=True, type=pathlib.Path, help="of train_isbi.py or train_brats.py: best.safetensors"
-    )
-    parser.add_argument(
-        "--out", type=pathlib.Path, default=pathlib.Path("predictions"), help="folder (default: predictions)"
-    )
-    parser.add_argument(
-        "--probabilities", action="store_true", help="write probabilities (float32; 16 bits in PNG), not masks"
-    )
-    parser.add_argument("--threshold", type=float, default=0.5, help="of the masks of one class (default: 0.5)")
-    parser.add_argument(
-        "--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns"
-    )
-    parser.add_argument(
-        "--scale", type=float, help="size of the network's image over the input's (default: the training's)"
-    )
-    parser.add_argument(
-        "--memory", type=float, default=2, help="GiB for activations; larger images in tiles (default: 2)"
-    )
-    parser.add_argument(
-        "--isbi-submission", action="store_true", help="32-bit TIFF of probabilities, as the challenge asks"
-    )
-    parser.add_argument("--suffix", help="of the output's name (default: _mask or _probability)")
+    add = parser.add_argument
+    add("inputs", metavar="INPUT", nargs="+", type=pathlib.Path, help="image, stack, volume or folder")
+    add("--checkpoint", required=True, type=pathlib.Path, help="of train_isbi.py or train_brats.py: best.safetensors")
+    add("--out", type=pathlib.Path, default=pathlib.Path("predictions"), help="folder (default: predictions)")
+    add("--probabilities", action="store_true", help="write probabilities (float32; 16 bits in PNG), not masks")
+    add("--threshold", type=float, default=0.5, help="of the masks of one class (default: 0.5)")
+    add("--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns")
+    add("--scale", type=float, help="size of the network's image over the input's (default: the training's)")
+    add("--memory", type=float, default=2, help="GiB for activations; larger images in tiles (default: 2)")
+    add("--isbi-submission", action="store_true", help="32-bit TIFF of probabilities, as the challenge asks")
+    add("--suffix", help="of the output's name (default: _mask or _probability)")
     add_device_options(parser)
-    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    add("--force", action="store_true", help="replace files that are there")
     args = parser.parse_args()
     if not 0 <= args.threshold <= 1:
         parser.error(f"--threshold is a probability, in [0, 1], but is {args.threshold}")

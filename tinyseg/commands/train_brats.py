@@ -11,19 +11,9 @@ Reads top to bottom: data, model, training, report, options.
 
 import argparse
 import pathlib
-import sys
 
 import tinyseg as ts
-from tinyseg.commands.options import (
-    add_training_options,
-    build_network,
-    build_schedule,
-    choose_device,
-    kernels_line,
-    make_step,
-    option_adder,
-    settle,
-)
+from tinyseg.commands import options
 from tinyseg.commands.script import run_script
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
@@ -54,7 +44,7 @@ def main():
 
 def train_network():
     args = parse_arguments()
-    device = choose_device(args)
+    device = options.choose_device(args)
     run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
 
     # ----- data ------------------------------------------------------------------
@@ -71,7 +61,7 @@ def train_network():
     )
     for name, why in cache.skipped.items():
         print(f"left out {name}: {why}")
-    train, val, test = parts_of(list(cache.entries), args)
+    train, val, test = split_cases(list(cache.entries), args)
     sampler = SliceSampler(
         cache, train, args.steps_per_epoch * args.batch_size, args.empty_share, args.balanced, args.mode == "whole",
         Augment.parse(args.augment), args.seed,
@@ -84,43 +74,37 @@ def train_network():
 
     # ----- model -----------------------------------------------------------------
     classes = ["whole tumour"] if args.mode == "whole" else list(cache.classes)
-    model = build_network(args, len(cache.modalities), len(classes), device)
+    model = options.build_network(args, len(cache.modalities), len(classes), device)
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
-    schedule = build_schedule(args.schedule, optimizer, args.epochs * len(loader), args.warmup)
+    schedule = options.build_schedule(args, optimizer, args.epochs * len(loader))
     weights = None if args.class_weights is None else [float(w) for w in args.class_weights.split(",")]
     loss = dice_and_cross_entropy(args.dice_weight, args.ce_weight, weights)
-    print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
-    print(f"kernels: {kernels_line(device, args.amp)}")
+    network = options.report_network(args, model, device)
 
     # ----- training --------------------------------------------------------------
     config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
     config["patients"] = {"train": train, "val": val, "test": test}
     if args.patients not in (None, config["patients"]):
         raise ValueError(f"{folder} does not hold the cases that {args.resume} was begun with.")
-    meta = {"config": config, "classes": classes}
-    meta["preprocessing"] = {"kind": "brain", "modalities": list(cache.modalities)} | preparation.as_dict()
-
+    preprocessing = {"kind": "brain", "modalities": list(cache.modalities)} | preparation.as_dict()
+    meta = {"config": config, "classes": classes, "preprocessing": preprocessing}
     regions = regions_of(cache.classes)
 
     def validate(model):
         return as_log(score_patients(model, cache, val, regions, loss, args.batch_size))
 
-    step = make_step(args, model, optimizer, loss)
+    step = options.make_step(args, model, optimizer, loss)
     result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, best="dice")
-    if result["interrupted"]:
-        print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
-        sys.exit(128 + result["interrupted"])
+    options.exit_if_interrupted(result, run)
 
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)
     scored = test or val
     report = score_patients(best, cache, scored, regions, loss, args.batch_size)
     ts.plots.tumours(*examples_of(best, cache, scored), run.path / "predictions.png", cache.modalities, classes)
-    summary = {
-        "model": args.model, "parameters": model.num_parameters(), "device": ts.backend.device_name(device),
-        "kernels": kernels_line(device, args.amp), "data": args.data or "synthetic", "steps": result["steps"],
-        "seconds_per_step": result["seconds_per_step"], "best_epoch": result["best"]["epoch"],
-        "val": result["best"], "test" if test else "val_patients": report,
+    summary = network | {
+        "steps": result["steps"], "seconds_per_step": result["seconds_per_step"],
+        "best_epoch": result["best"]["epoch"], "val": result["best"], "test" if test else "val_patients": report,
     }  # fmt: skip
     run.write_json("summary.json", summary)
     part = "test" if test else "validation"
@@ -135,8 +119,8 @@ def train_network():
     print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
 
 
-def parts_of(names, args):
-    """Cases for training, validation and test."""
+def split_cases(names, args):
+    """Return the names of the cases for training, validation and test."""
     if args.val_cases is None:
         return split(names, [float(share) for share in args.shares.split(":")], args.seed)
     val = args.val_cases.split(",")
@@ -153,7 +137,7 @@ def parts_of(names, args):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    add = option_adder(parser, DEFAULTS)
+    add = options.option_adder(parser, DEFAULTS)
     add("--data", "folder with dataset.json, imagesTr and labelsTr, or with one folder a BraTS case")
     add("--download", "fetch the public archive, 7.6 GB, into --data first", action="store_true", default=None)
     add("--cache", "folder for the prepared slices (default: tinyseg-slices in --data)")
@@ -170,6 +154,6 @@ def parse_arguments():
     add("--empty-share", "share of the samples without tumour (default: as they come)", type=float)
     add("--balanced", "draw a class, then a slice that has it", action="store_true", default=None)
     add("--steps-per-epoch", type=int)
-    add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
-    rest = {"out": "runs/brats", "cache": None, "patients": None}  # patients: known only to a resumed run
-    return settle(parser, DEFAULTS, PAPER, rest)
+    options.add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
+    rest = {"out": "runs/brats", "cache": None, "patients": None}  # patients: only a resumed run has them
+    return options.settle(parser, DEFAULTS, PAPER, rest)

@@ -9,25 +9,15 @@ Reads top to bottom: data, model, training, report, options.
 """
 
 import argparse
-import sys
 import zlib
 
 import tinyseg as ts
-from tinyseg.commands.options import (
-    add_training_options,
-    build_network,
-    build_schedule,
-    choose_device,
-    kernels_line,
-    make_step,
-    option_adder,
-    settle,
-)
+from tinyseg.commands import options
 from tinyseg.commands.script import run_script
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
 from tinyseg.training import RunDirectory, evaluate, fit
 
-# What is measured to learn well for sdunet and unet (docs/results.md) ...
+# What was measured to train sdunet and unet well (docs/results.md) ...
 DEFAULTS = {
     "data": None, "foreground": "white", "size": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
@@ -35,7 +25,7 @@ DEFAULTS = {
     "seed": 0,
 }  # fmt: skip
 # ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
-# [0, 1] is what the Keras code it builds on does.
+# the Keras code that it builds on scales them to [0, 1].
 PAPER = {
     "size": 256, "augment": "paper", "lr": 1e-4, "schedule": "constant", "warmup": 0, "clip": 0, "standardize": "unit",
 }  # fmt: skip
@@ -47,7 +37,7 @@ def main():
 
 def train_network():
     args = parse_arguments()
-    device = choose_device(args)
+    device = options.choose_device(args)
     run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
 
     # ----- data ------------------------------------------------------------------
@@ -59,11 +49,10 @@ def train_network():
     print(f"{len(train)} sections to train on, {len(val)} held out, {args.size} x {args.size} pixels")
 
     # ----- model -----------------------------------------------------------------
-    model = build_network(args, 1, 1, device)
+    model = options.build_network(args, 1, 1, device)
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
-    schedule = build_schedule(args.schedule, optimizer, args.epochs * len(loader), args.warmup)
-    print(f"{args.model}, {model.num_parameters():,} parameters, on {ts.backend.device_name(device)}", end=", ")
-    print(f"kernels: {kernels_line(device, args.amp)}")
+    schedule = options.build_schedule(args, optimizer, args.epochs * len(loader))
+    network = options.report_network(args, model, device)
 
     # ----- training --------------------------------------------------------------
     config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
@@ -71,28 +60,24 @@ def train_network():
     if args.data_crc32 not in (None, config["data_crc32"]):
         raise ValueError(f"{args.data or 'the synthetic stack'} is not the data that {args.resume} was begun with.")
     scale = [args.size / n for n in sections.images.shape[1:]]
-    meta = {"config": config, "preprocessing": {"scale": scale, "standardize": args.standardize}}
-    meta["classes"] = ["inside of a cell"]
+    preprocessing = {"scale": scale, "standardize": args.standardize}
+    meta = {"config": config, "preprocessing": preprocessing, "classes": ["inside of a cell"]}
 
     def validate(model):
         return evaluate(model, val_x, val.labels)[0]
 
-    step = make_step(args, model, optimizer, ts.ops.binary_cross_entropy_with_logits)
+    step = options.make_step(args, model, optimizer, ts.ops.binary_cross_entropy_with_logits)
     result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta)
-    if result["interrupted"]:
-        print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
-        sys.exit(128 + result["interrupted"])
+    options.exit_if_interrupted(result, run)
 
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)
     scores, probabilities = evaluate(best, val_x, val.labels)
     ts.plots.predictions(val.images, val.labels, probabilities, run.path / "predictions.png", names=val.names)
     last = {k.removeprefix("val_"): v for k, v in result["history"][-1].items() if k.startswith("val_")}
-    summary = {
-        "model": args.model, "parameters": model.num_parameters(), "device": ts.backend.device_name(device),
-        "kernels": kernels_line(device, args.amp), "data": args.data or "synthetic", "steps": result["steps"],
-        "seconds_per_step": result["seconds_per_step"], "best_epoch": result["best"]["epoch"], "val": scores,
-        "val_last_epoch": last,
+    summary = network | {
+        "steps": result["steps"], "seconds_per_step": result["seconds_per_step"],
+        "best_epoch": result["best"]["epoch"], "val": scores, "val_last_epoch": last,
     }  # fmt: skip
     run.write_json("summary.json", summary)
     print("Held-out sections (the best epoch is the one with the highest mean IoU on these very sections):")
@@ -118,12 +103,14 @@ def load_sections(args):
 def parse_arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    add = option_adder(parser, DEFAULTS)
+    add = options.option_adder(parser, DEFAULTS)
     add("--data", "folder with train-volume.tif and train-labels.tif, or with images/ and labels/")
     add("--download", "fetch the public ISBI 2012 files into --data first", action="store_true", default=None)
     add("--foreground", "which mask value is the inside of a cell", choices=["white", "black"])
     add("--size", "side of the square that sections are resized to, in pixels", type=int)
     add("--val-sections", "sections held out: a number (the last ones) or a:b")
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
-    add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
-    return settle(parser, DEFAULTS, PAPER, {"out": "runs/isbi", "data_crc32": None})  # the last: of a resumed run
+    options.add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
+    return options.settle(
+        parser, DEFAULTS, PAPER, {"out": "runs/isbi", "data_crc32": None}
+    )  # CRC: only a resumed run has it
