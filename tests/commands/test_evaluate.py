@@ -128,13 +128,11 @@ def test_what_cannot_be_compared_gets_a_sentence(data):
         with pytest.raises(AssertionError, match=words):  # the message is in it
             evaluate("--predictions", predictions, "--labels", other, "--out", folder / "s.json")
         assert not (folder / "s.json").exists()
-    for arguments in (
-        [],
-        ["--predictions", good],
-        ["--checkpoint", good],
-        ["--predictions", good, "--checkpoint", good],
-    ):
+    predictions, checkpoint = ("--predictions", good), ("--checkpoint", good)
+    for arguments in ((), predictions, checkpoint, (*predictions, *checkpoint)):
         evaluate(*arguments, code=2)
+    _, err = evaluate(*checkpoint, "--images", folder, "--memory", "-1", code=2)
+    assert "--memory is in GiB and must be positive, but is -1" in err
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")

@@ -29,12 +29,7 @@ def options(*given):
 
 
 def test_defaults_leave_the_gpu_as_it_is(gpu):
-    assert vars(options()) == {
-        "device": None,
-        "gpu_memory": None,
-        "tf32": None,
-        "cuda_graph": None,
-    }  # `settle` needs None
+    assert vars(options()) == dict.fromkeys(["device", "gpu_memory", "tf32", "cuda_graph"])  # `settle` needs None
     assert choose_device(options()) == "gpu"
     assert fake_cupy.get_default_memory_pool().get_limit() == 0
     assert backend.kernels_in_use("gpu") == "CuPy + CUDA"

@@ -30,9 +30,7 @@ def test_the_interval_of_a_mean():
     x = np.random.default_rng(0).normal(5, 2, 400)
     low, high = mean_interval([*x, np.nan])
     half = 1.96 * x.std() / 20
-    assert low == pytest.approx(x.mean() - half, abs=0.1 * half) and high == pytest.approx(
-        x.mean() + half, abs=0.1 * half
-    )
+    assert (low, high) == pytest.approx((x.mean() - half, x.mean() + half), abs=0.1 * half)
     assert mean_interval(x, 0.5)[0] > low
     assert mean_interval([1.0, 3.0]) == (1, 3)
     assert mean_interval([1.0, np.nan]) is None

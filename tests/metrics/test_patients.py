@@ -71,12 +71,9 @@ def test_scores_are_those_of_the_whole_volumes(brains, classes):
 
 def test_the_batch_size_does_not_matter(brains):
     cache, labels = brains
-    reports = [
-        score_patients(build(), cache, list(labels), REGIONS, dice_and_cross_entropy(0, 1), batch_size=n)
-        for n in (1, 16)
-    ]
-    assert reports[0]["patients"] == reports[1]["patients"]
-    assert reports[0]["loss"] == pytest.approx(reports[1]["loss"], rel=1e-5)
+    given = build(), cache, list(labels), REGIONS, dice_and_cross_entropy(0, 1)
+    one, many = (score_patients(*given, batch_size=n) for n in (1, 16))
+    assert one["patients"] == many["patients"] and one["loss"] == pytest.approx(many["loss"], rel=1e-5)
 
 
 def test_a_given_limit_between_small_and_large(brains):
@@ -89,13 +86,14 @@ def test_the_loss_is_the_sum_it_says():
     rng = np.random.default_rng(0)
     z = rng.standard_normal((2, 4, 6, 5)).astype(np.float32)
     t = rng.integers(0, 4, (2, 6, 5))
-    ce = ops.cross_entropy(z, t).item()
-    soft = 1 - ops.soft_dice_loss(z, t, "softmax", weight=[0, 1, 1, 1], pooled=True).item()
-    assert dice_and_cross_entropy(2.0, 0.5)(z, t).item() == pytest.approx(0.5 * ce - 2 * soft, rel=1e-5)
+
+    def soft_dice(weights):
+        return 1 - ops.soft_dice_loss(z, t, "softmax", weight=weights, pooled=True).item()
+
+    plain = 0.5 * ops.cross_entropy(z, t).item() - 2 * soft_dice([0, 1, 1, 1])
+    assert dice_and_cross_entropy(2.0, 0.5)(z, t).item() == pytest.approx(plain, rel=1e-5)
     weights = [0.1, 1, 2, 3]
-    weighted = ops.cross_entropy(z, t, weight=weights).item() - (
-        1 - ops.soft_dice_loss(z, t, "softmax", weight=weights, pooled=True).item()
-    )
+    weighted = ops.cross_entropy(z, t, weight=weights).item() - soft_dice(weights)
     assert dice_and_cross_entropy(class_weights=weights)(z, t).item() == pytest.approx(weighted, rel=1e-5)
     mask = (t[:, None] > 0).astype(np.float32)
     binary = ops.dice_bce_with_logits(z[:, :1], mask, dice_weight=2.0, bce_weight=0.5).item()

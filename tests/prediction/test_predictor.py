@@ -93,8 +93,6 @@ def test_it_says_what_is_missing(tmp_path):
 
 def test_images_with_other_channels_are_refused(tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", stack(), photometric="minisblack")
-    with (
-        open_image(tmp_path / "a.tif") as image,
-        pytest.raises(ValueError, match="has 1 channel, and the network takes 2"),
-    ):
+    other = pytest.raises(ValueError, match="has 1 channel, and the network takes 2")
+    with open_image(tmp_path / "a.tif") as image, other:
         Predictor(build(in_channels=2)).look_at(image)

@@ -299,6 +299,8 @@ def parse_arguments():
     add("--worst", type=int, default=3, help="how many of the worst to picture (default: 3)")
     add("--out", type=pathlib.Path, help="JSON file; the picture goes beside it")
     args = parser.parse_args()
+    if not args.memory > 0:
+        parser.error(f"--memory is in GiB and must be positive, but is {args.memory}")
     if (args.checkpoint is None) == (args.predictions is None):
         parser.error("give --checkpoint with --images, or --predictions")
     if args.checkpoint and args.images is None:
