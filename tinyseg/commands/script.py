@@ -1,4 +1,4 @@
-"""What surrounds every command: its process, and how it ends."""
+"""Run a command: set up its process, and turn errors into a sentence."""
 
 import sys
 import warnings
@@ -8,13 +8,14 @@ from tinyseg.training.loop import keep_freed_memory
 
 
 def run_script(main, out_of_memory):
-    """Run what a command does; whatever goes wrong ends in one sentence and a status that is not 0.
+    """Run a command; an error that its user can mend ends it with one sentence and a status that is not 0.
 
     Parameters
     ----------
     main : callable
+        Without arguments. What it raises by a fault of the program, such as a TypeError, keeps its traceback.
     out_of_memory : str
-        What to try if memory does not suffice, the computer's or the GPU's.
+        What to try if the memory of the computer or of the GPU does not suffice.
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     keep_freed_memory()

@@ -1,4 +1,4 @@
-"""Tables that commands print."""
+"""Lay out tables that commands print, with intervals of means."""
 
 import math
 
@@ -6,7 +6,7 @@ from tinyseg.metrics import mean_interval
 
 
 def table(titles, rows):
-    """Lay out rows, each a name and a cell for each title, as one text.
+    """Lay out a table as one text: each row is a name, and a cell for each title.
 
     Parameters
     ----------
@@ -30,7 +30,7 @@ def interval_of(values):
 
 
 def mean_rows(name, means):
-    """Return rows of a `table`: means, and below, where there are any, their intervals (see `interval_of`)."""
+    """Return rows of a `table`: the means, and below them their intervals if there are any (see `interval_of`)."""
     rows = [(name, [f"{mean['mean']:.4f}" for mean in means])]
     if any("interval" in mean for mean in means):
         bounds = [mean.get("interval", (math.nan, math.nan)) for mean in means]

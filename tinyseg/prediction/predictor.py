@@ -146,7 +146,7 @@ def _make_preparation(options, scale):
 
 
 class _SectionPreparation:
-    """Preparation of grey sections, with the methods of `tinyseg.data.brain.Preparation`."""
+    """Preparation of grey sections: its methods do what those of `tinyseg.data.brain.Preparation` do for brains."""
 
     def __init__(self, scale, standardize):
         self.scale, self.standardize = np.broadcast_to(scale, 2), standardize
