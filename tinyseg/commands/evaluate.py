@@ -45,10 +45,7 @@ def main():
 def evaluate():
     args = parse_arguments()
     predictor = load_predictor(args) if args.checkpoint else None
-    if predictor:
-        brains = isinstance(predictor.preparation, Preparation)
-    else:
-        brains = holds_volumes(args.labels)
+    brains = isinstance(predictor.preparation, Preparation) if predictor else holds_volumes(args.labels)
     if brains:
         evaluate_tumours(args, predictor)
     else:
@@ -79,12 +76,8 @@ def evaluate_membranes(args, predictor):
         f"Pixel scores at {args.threshold:g}. V^Rand at its best threshold, {challenge.v_rand_threshold:.1f}: split "
         f"{challenge.v_rand_split:.4f}, merge {challenge.v_rand_merge:.4f}. V^Info at {challenge.v_info_threshold:.1f}."
     )
-    report = {
-        "metrics": pooled,
-        "mean_over_sections": means,
-        "sections": [{"name": name} | scores for name, scores in zip(names, per_section, strict=True)],
-        "isbi": challenge.summary(),
-    }
+    rows = [{"name": name} | scores for name, scores in zip(names, per_section, strict=True)]
+    report = {"metrics": pooled, "mean_over_sections": means, "sections": rows, "isbi": challenge.summary()}
 
     def draw(worst, path):
         captions = [f"{names[k]}\nV^Rand {per_section[k]['v_rand']:.3f}" for k in worst]
@@ -261,10 +254,7 @@ def print_patients(report, means, regions):
 
 # ===== both ======================================================================
 def write_report(args, report, scores, draw):
-    """Write the JSON file that --out names, and beside it the picture that ``draw(worst, path)`` makes.
-
-    `worst` are the indices of the lowest of `scores`.
-    """
+    """Write the JSON file of --out, and beside it what ``draw(worst, path)`` draws of the indices of the worst scores."""
     if args.out is None:
         return
     settings = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in vars(args).items()}
