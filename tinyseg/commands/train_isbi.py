@@ -111,6 +111,5 @@ def parse_arguments():
     add("--val-sections", "sections held out: a number (the last ones) or a:b")
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
-    return options.settle(
-        parser, DEFAULTS, PAPER, {"out": "runs/isbi", "data_crc32": None}
-    )  # CRC: only a resumed run has it
+    rest = {"out": "runs/isbi", "data_crc32": None}  # data_crc32: only a resumed run has it
+    return options.settle(parser, DEFAULTS, PAPER, rest)
