@@ -83,21 +83,6 @@ def test_numba_in_float32_is_within_the_rounding_of_its_sums(N, C, H, W, kernel,
         assert (abs(found - getattr(maths, name)(*doubles)) <= bound).all(), name
 
 
-def test_the_dilated_kernels_with_dilation_1_are_the_ordinary_ones():
-    pytest.importorskip("numba")
-    fast = pytest.importorskip("tinyseg.fast.cpu.depthwise_conv")
-    dilation = pytest.importorskip("tinyseg.fast.cpu.dilation")
-
-    x, w, gy = (a.astype(np.float32) for a in (rand(2, 5, 9, 7), rand(5, 3, 2), rand(2, 5, 5, 7)))
-    options = (2, 1), ((1, 1), (0, 1))
-    y = np.empty((2, 5, 7, 5), np.float32)
-    dilation.correlate_dilated(x.transpose(0, 2, 3, 1).copy(), w, *options, (1, 1), y)
-    np.testing.assert_allclose(y.transpose(0, 3, 1, 2), fast.forward(x, w, *options, (5, 7)), rtol=0, atol=1e-5)
-    pixels = (np.ascontiguousarray(a.transpose(0, 2, 3, 1)) for a in (x, gy))
-    gw = dilation.correlate_dilated_gradient(*pixels, w.shape, *options, (1, 1))
-    np.testing.assert_allclose(gw, fast.grad_w(x, gy, w.shape, *options), rtol=0, atol=1e-5)
-
-
 def test_rows_and_columns_of_one_phase_are_an_undilated_convolution(kernels):
     """The dilated kernels rest on this: every 2nd row and 3rd column see nothing of the others."""
     x, w = rand(1, 2, 11, 14), rand(2, 3, 2)

@@ -68,8 +68,8 @@ def test_every_layer_of_unet_by_winograds_method(layer, monkeypatch):
     """The tolerance is measured, see test_winograd.py."""
     winograd = pytest.importorskip("tinyseg.fast.cpu.winograd")
 
-    def anywhere(w, stride, y, spread):
-        return w.shape[2:] == (3, 3) and stride == spread == (1, 1)
+    def anywhere(w_shape, stride, y, spread):
+        return w_shape[2:] == (3, 3) and stride == spread == (1, 1)
 
     monkeypatch.setattr(winograd, "pays", anywhere)
     compare(FUSED, layer_case(*layer), relu=True, tolerance=5e-5)

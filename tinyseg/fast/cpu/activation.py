@@ -11,49 +11,50 @@ from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
 
 CHUNK = 1 << 14  # numbers that one thread works on at a time
+RELU, RELU_GRAD, SIGMOID, SIGMOID_GRAD = range(4)
 
 supports = float32
 
 
 def relu_forward(x):
     """max(x, 0)."""
-    return _each(_relu, x, x)
+    return _apply(RELU, x, x)
 
 
 def relu_grad(gy, y):
-    """Pass gy where the unit was on."""
-    return _each(_relu_grad, y, gy)
+    """gy where the output is positive, else 0."""
+    return _apply(RELU_GRAD, y, gy)
 
 
 def sigmoid_forward(x):
     """1 / (1 + exp(-x))."""
-    return _each(_sigmoid, x, x)
+    return _apply(SIGMOID, x, x)
 
 
 def sigmoid_grad(gy, y):
-    """Gradient from the output."""
-    return _each(_sigmoid_grad, y, gy)
+    """gy · y · (1 - y), from the output y."""
+    return _apply(SIGMOID_GRAD, y, gy)
 
 
-def _each(compute, a, b):
-    """Call compute(a, b, out) with flat arrays; `out` gets the shape and the layout of `a`."""
+def _apply(op, a, gy):
+    """Compute on flat arrays; the result gets the shape and the layout of `a`. The forward passes do not read gy."""
     if a.ndim == 4 and not a.flags.c_contiguous:
-        a, b = pixels(a), pixels(b)
+        a, gy = pixels(a), pixels(gy)
         out = empty(a.shape)
         result = channels_first(out)
     else:
         result = out = empty(a.shape)
-    compute(np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(b).reshape(-1), out.reshape(-1))
+    _each_number(op, np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(gy).reshape(-1), out.reshape(-1))
     return result
 
 
 # ----- functions of one number ---------------------------------------------------------
 @njit(**OPTIONS)
 def exp(x):
-    """exp(x) for x <= 0, to one unit in the last place; 0 where that would be no normal number.
+    """exp(x) for x <= 0, to one unit in the last place; 0 where the result would be smaller than normal numbers are.
 
-    exp(x) = 2ⁿ exp(r), with n the whole number next to x / log 2 and so |r| <= log(2) / 2; exp(r) is the polynomial of
-    the Cephes library. Adding 1.5 · 2²³ rounds to whole numbers and leaves n in the last bits.
+    exp(x) = 2ⁿ exp(r), where n is the whole number next to x / log 2, and therefore |r| <= log(2) / 2; exp(r) is the
+    polynomial of the Cephes library. Adding 1.5 · 2²³ rounds to a whole number and leaves n in the last bits.
     """
     shifted = max(x, np.float32(-87.3)) * np.float32(1.44269504) + np.float32(12582912)
     n = shifted - np.float32(12582912)
@@ -71,7 +72,7 @@ def exp(x):
 
 @njit(**OPTIONS)
 def log1p(e):
-    """log(1 + e) for 0 <= e <= 1: the series of 2 artanh(s), s = e / (2 + e) <= 1/3."""
+    """log(1 + e) for 0 <= e <= 1: the series of 2 artanh(s), where s = e / (2 + e) <= 1/3."""
     s = e / (e + np.float32(2))
     z = s * s
     p = np.float32(2 / 13)
@@ -90,38 +91,25 @@ def sigmoid(x):
     return (np.float32(1) if x >= 0 else e) / (np.float32(1) + e)
 
 
-# ----- the passes ----------------------------------------------------------------------
+# ----- the pass ------------------------------------------------------------------------
 @njit(**PARALLEL)
-def _relu(x, _, y):
-    for chunk in prange(-(-len(x) // CHUNK)):
-        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
-        xs, ys = x[a:b], y[a:b]
-        for i in range(len(xs)):
-            ys[i] = np.float32(0) if xs[i] < 0 else xs[i]
+def _each_number(op, a, gy, out):
+    for chunk in prange(-(-len(a) // CHUNK)):
+        i, j = chunk * CHUNK, (chunk + 1) * CHUNK
+        _compute(op, a[i:j], gy[i:j], out[i:j])
 
 
-@njit(**PARALLEL)
-def _relu_grad(y, gy, gx):
-    for chunk in prange(-(-len(y) // CHUNK)):
-        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
-        ys, gys, gxs = y[a:b], gy[a:b], gx[a:b]
-        for i in range(len(ys)):
-            gxs[i] = gys[i] * np.float32(ys[i] > 0)
-
-
-@njit(**PARALLEL)
-def _sigmoid(x, _, y):
-    for chunk in prange(-(-len(x) // CHUNK)):
-        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
-        xs, ys = x[a:b], y[a:b]
-        for i in range(len(xs)):
-            ys[i] = sigmoid(xs[i])
-
-
-@njit(**PARALLEL)
-def _sigmoid_grad(y, gy, gx):
-    for chunk in prange(-(-len(y) // CHUNK)):
-        a, b = chunk * CHUNK, (chunk + 1) * CHUNK
-        ys, gys, gxs = y[a:b], gy[a:b], gx[a:b]
-        for i in range(len(ys)):
-            gxs[i] = gys[i] * ys[i] * (np.float32(1) - ys[i])
+@njit(**OPTIONS)
+def _compute(op, a, gy, out):
+    if op == RELU:
+        for i in range(len(a)):
+            out[i] = np.float32(0) if a[i] < 0 else a[i]
+    elif op == RELU_GRAD:
+        for i in range(len(a)):
+            out[i] = gy[i] * np.float32(a[i] > 0)
+    elif op == SIGMOID:
+        for i in range(len(a)):
+            out[i] = sigmoid(a[i])
+    else:
+        for i in range(len(a)):
+            out[i] = gy[i] * a[i] * (np.float32(1) - a[i])

@@ -1,6 +1,6 @@
 """Sums and products of two large arrays with numba, in two threads. The maths file computes everything else.
 
-The arrays must lie alike in memory, in whatever order of axes: they are then read and written from end to end.
+Both arrays must have their axes in the same order in memory, whichever order it is: they are then read from end to end.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ BLOCK = 1 << 13  # elements to a task
 
 
 def supports(a, b):
+    """float32 arrays of one shape, large enough and both in the same order in memory without gaps."""
     if a.size < LARGE or a.shape != b.shape or not float32(a, b):
         return False
     order = _order(a)
@@ -21,11 +22,11 @@ def supports(a, b):
 
 
 def add_forward(a, b):
-    return _apply(_add, a, b)
+    return _combine(a, b, False)
 
 
 def multiply_forward(a, b):
-    return _apply(_multiply, a, b)
+    return _combine(a, b, True)
 
 
 def _order(a):
@@ -33,35 +34,26 @@ def _order(a):
     return sorted(range(a.ndim), key=lambda k: -a.strides[k])
 
 
-def _apply(kernel, a, b):
+def _combine(a, b, multiply):
     order = _order(a)
     a, b = a.transpose(order), b.transpose(order)
     y = empty(a.shape)
-    kernel(a.reshape(-1), b.reshape(-1), y.reshape(-1))
+    _combine_in_blocks(a.reshape(-1), b.reshape(-1), multiply, y.reshape(-1))
     return y.transpose(np.argsort(order))
 
 
 @njit(**PARALLEL)
-def _add(a, b, y):
+def _combine_in_blocks(a, b, multiply, y):
     for block in prange(-(-y.size // BLOCK)):
         i, j = block * BLOCK, min(y.size, (block + 1) * BLOCK)
-        _add_block(a[i:j], b[i:j], y[i:j])
-
-
-@njit(**PARALLEL)
-def _multiply(a, b, y):
-    for block in prange(-(-y.size // BLOCK)):
-        i, j = block * BLOCK, min(y.size, (block + 1) * BLOCK)
-        _multiply_block(a[i:j], b[i:j], y[i:j])
+        _combine_block(a[i:j], b[i:j], multiply, y[i:j])
 
 
 @njit(**OPTIONS)
-def _add_block(a, b, y):
-    for k in range(y.size):
-        y[k] = a[k] + b[k]
-
-
-@njit(**OPTIONS)
-def _multiply_block(a, b, y):
-    for k in range(y.size):
-        y[k] = a[k] * b[k]
+def _combine_block(a, b, multiply, y):
+    if multiply:
+        for k in range(y.size):
+            y[k] = a[k] * b[k]
+    else:
+        for k in range(y.size):
+            y[k] = a[k] + b[k]

@@ -1,11 +1,11 @@
-"""Bands of rows: what a convolution kernel reads, laid out in cache as it wants it.
+"""Bands of rows: the part of the input that a convolution kernel reads next, copied into cache in the layout it needs.
 
-A band is a few rows of the input with the border of zeros in place, loaded into a thread's own scratch just before it
-is used. On the way the row can be put together from two arrays (the halves of a concatenation) and repeated (nearest
-upsampling) or spread out with zeros between (the transpose of a stride); none of these is written anywhere else.
+A band is a few rows of the input with their border of zeros, loaded into a thread's own scratch just before they are
+used. While a row is loaded it can be joined from two arrays (a concatenation), repeated (nearest upsampling), or spread
+out by zeros (the transpose of a stride). The joined, repeated or spread image exists nowhere else.
 
-The `pitch`, the distance from one pixel to the next, is a whole number of vectors, the channels beyond C being zero;
-and never a multiple of 4096 bytes, since addresses that far apart share one set of the cache.
+`pitch` is the distance from one pixel to the next: a whole number of vectors, where the channels beyond C are zero. It
+is never a multiple of 4096 bytes, because addresses that far apart share one set of the cache.
 """
 
 import numpy as np
@@ -14,34 +14,37 @@ from numba import njit
 from tinyseg.fast.cpu.channels_last import OPTIONS, whole_vectors
 from tinyseg.fast.cpu.simd import LANES, clear, copy
 
-NOTHING = np.zeros((1, 1, 1, 0), np.float32)  # the second half of an input that has only one
+NOTHING = np.zeros((1, 1, 1, 0), np.float32)  # stands for the second input where there is only one
 
 
 def pitch_of(C):
-    """Distance, in floats, between neighbouring pixels of a band with C channels."""
+    """Return the distance, in floats, between neighbouring pixels of a band with C channels."""
     pitch = whole_vectors(C)
     return pitch + LANES if pitch % 1024 == 0 else pitch
 
 
 def transposed_pads(pads, kernel, dilation=(1, 1)):
-    """Padding of the convolution that is the gradient of one with padding `pads`: (k - 1)·d less what came before."""
+    """Return the padding of the convolution that computes the gradient of the input of one with padding `pads`.
+
+    Before and after, it is (k - 1) · d less the old padding before and after.
+    """
     reach = ((k - 1) * d for k, d in zip(kernel, dilation, strict=True))
     return tuple((n - before, n - after) for n, (before, after) in zip(reach, pads, strict=True))
 
 
 @njit(**OPTIONS)
-def load_band(x, x2, n, first, rows, left, width, repeat, sh, sw, band, start, pitch):
-    """Write rows `first` … `first + rows` of image n to band[start:], each `width` pixels.
+def load_band(x, x2, n, first, rows, left, width, repeat, sh, sw, band, start, pitch, step=1):
+    """Write `rows` rows of image n, `first`, `first + step` …, to band[start:], each `width` pixels.
 
-    Coordinates are those of the repeated or spread image, whose rows outside of it are zero; the first pixel is
-    `-left` (which may lie inside the image). `x` and `x2` (N, H, W, C) are joined along the channels. `repeat` ≥ 1 is
-    the factor of upsampling, (sh, sw) the strides that are undone.
+    Rows and columns are counted in the repeated or spread image; outside of it everything is zero. The first column is
+    `-left`, which may lie inside the image. `x` and `x2` (N, H, W, C) are joined along the channels. `repeat` is the
+    factor of upsampling, and (sh, sw) is the stride that zeros undo.
     """
     H, W, C, C2 = x.shape[1], x.shape[2], x.shape[3], x2.shape[3]
     xs, x2s = x.reshape(-1), x2.reshape(-1)
     height, span = (H - 1) * sh * repeat + repeat, (W - 1) * sw * repeat + repeat
     for row in range(rows):
-        r, target = first + row, start + row * width * pitch
+        r, target = first + row * step, start + row * width * pitch
         if r < 0 or r >= height or r % sh:
             clear(band, target, width * pitch)
             continue

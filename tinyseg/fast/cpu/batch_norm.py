@@ -1,13 +1,14 @@
 """Batch normalization with numba: one pass over the pixels for the sums, one that uses them.
 
 Equations and signatures as in `tinyseg.ops.batch_norm`. The passes also serve `tinyseg.fast.cpu.group_norm`. They see
-an array (I, M), the M = pixels · C floats of each image (here: of the whole batch) as they lie in memory, cut into
+an array (I, M): the M = pixels · C floats of each of I images, in the order in which they lie in memory. Here I = 1:
+the whole batch counts as one image. Each image is cut into
 
     rows     of `width` = k · C floats, that is k pixels: whole vectors, and enough of them also where C is small
-    chunks   of some hundred rows, the work of one thread at a time
+    chunks   of many rows, the work of one thread at a time
 
-A chunk is summed in float32, column by column of its rows; the chunks are put together in float64 and in their own
-order, so that the result does not depend on the number of threads.
+Within a chunk, each column of its rows is summed in float32. The sums of the chunks are added in float64 in a fixed
+order: the result does not depend on the number of threads.
 """
 
 from math import gcd
@@ -19,12 +20,12 @@ from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
 from tinyseg.fast.cpu.simd import LANES, clear, copy, fma, load, store
 
-WIDE = 256  # floats that a row has at least
-CHUNK = 1 << 15  # floats of a chunk: it stays in the second-level cache
+WIDE = 256  # a row has at least so many floats
+CHUNK = 1 << 15  # floats in a chunk, which stays in the second-level cache; more where a row is very wide
 
 
 def supports(*arrays):
-    """float32, and the four axes of images."""
+    """float32 arrays with the four axes of images."""
     return float32(*arrays) and all(a.ndim == 4 for a in arrays)
 
 
@@ -56,7 +57,7 @@ def backward(gy, x, gamma, mean, rstd, training):
 
 # ----- on (I, M) ---------------------------------------------------------------------
 def moments(x, C, G):
-    """Mean, as float32, and biased variance, as float64, of each of the G groups of channels of each image, (I, G)."""
+    """Return mean (float32) and biased variance (float64) of each of the G groups of channels of each image, (I, G)."""
     width, rows, K = cut(x, C)
     sums = empty((len(x), K, 3, width))
     mean, var = np.empty((len(x), G), np.float32), np.empty((len(x), G))
@@ -68,12 +69,12 @@ def moments(x, C, G):
 def normalize(x, mean, scale, beta):
     """Return (x - mean) · scale + β, with coefficients (I, C) or (C,)."""
     y = empty(x.shape)
-    _normalize(x, *in_rows(x, mean, scale, beta), y)
+    _apply(None, x, *in_rows(x, mean, scale, beta), y)
     return y
 
 
 def gradient_sums(gy, x, mean):
-    """Sums over the pixels of gy and gy · (x - mean), float64 (2, I, C)."""
+    """Return the sums over the pixels of gy and of gy · (x - mean), float64 (2, I, C)."""
     C = mean.shape[1]
     width, _, K = cut(x, C)
     sums = empty((len(x), K, 2, width))
@@ -84,13 +85,13 @@ def gradient_sums(gy, x, mean):
 def gradient(gy, x, mean, scale, centre, slope):
     """Return gy · scale + centre + slope · (x - mean), with coefficients (I, C)."""
     gx = empty(x.shape)
-    _gradient(gy, x, *in_rows(x, mean, scale, centre, slope), gx)
+    _apply(gy, x, *in_rows(x, mean, scale, centre, slope), gx)
     return gx
 
 
 # ----- rows and chunks ---------------------------------------------------------------
 def cut(x, C):
-    """Width of a row of x (I, M), rows to a chunk, and chunks to an image."""
+    """Return how x (I, M) is cut: the width of a row, the rows in a chunk, and the chunks in an image."""
     step = LANES // gcd(C, LANES)
     width = C * step * -(-WIDE // (C * step))
     rows = max(16, CHUNK // width)
@@ -98,7 +99,10 @@ def cut(x, C):
 
 
 def in_rows(x, mean, *others):
-    """Coefficients (I, C), (C,) or numbers, repeated for all pixels of a row, (I, how many, width); rows to a chunk."""
+    """Repeat coefficients (I, C), (C,) or numbers for all pixels of a row.
+
+    Returns an array (I, number of coefficients, width), and the rows in a chunk.
+    """
     (I, C), (width, rows, _) = mean.shape, cut(x, mean.shape[1])
     out = np.empty((I, 1 + len(others), width // C, C), np.float32)
     for k, coefficient in enumerate((mean, *others)):
@@ -107,7 +111,7 @@ def in_rows(x, mean, *others):
 
 
 def fold(sums, C):
-    """Add up sums (I, chunks, S, width) of the columns of rows: (S, I, C), float64."""
+    """Add up S kinds of sums of columns, (I, chunks, S, width), for each channel: (S, I, C), float64."""
     out = np.zeros((sums.shape[2], len(sums), C))
     _fold(sums, out)
     return out
@@ -131,13 +135,13 @@ def _fold(sums, out):
 # ----- the passes --------------------------------------------------------------------
 @njit(**PARALLEL)
 def _moments(x, rows, sums):
-    """Of each column of each chunk: about its mean, and the sums of the values less that, and of their squares."""
+    """Write, of each column of each chunk, a number m near its mean, and the sums of x - m and of (x - m)²."""
     I, K, _, width = sums.shape
     for task in prange(I * K):
         n, k = task // K, task % K
         chunk = x[n, k * rows * width : (k + 1) * rows * width]
-        few = -(-len(chunk) // (8 * width)) * width
-        _column_means(chunk[:few], sums[n, k, 0])
+        eighth = -(-len(chunk) // (8 * width)) * width  # enough rows to find a number near the mean
+        _column_means(chunk[:eighth], sums[n, k, 0])
         _column_sums(chunk, sums[n, k, 0], sums[n, k, 1], sums[n, k, 2])
 
 
@@ -169,7 +173,10 @@ def _column_sums(x, centre, s, q):
 
 @njit(**OPTIONS)
 def _fold_moments(sums, M, rows, C, mean, var):
-    """Moments of groups from sums of columns about m: with e = m - μ, sum (x - μ)² = q + 2 e s + count e²."""
+    """Compute the moments of groups from m, s = sum (x - m) and q = sum (x - m)² of columns.
+
+    With e = m - μ, sum x = count m + s and sum (x - μ)² = q + 2 e s + count e².
+    """
     I, K, _, width = sums.shape
     G = mean.shape[1]
     group = np.array([c % C // (C // G) for c in range(width)])
@@ -195,34 +202,11 @@ def _fold_moments(sums, M, rows, C, mean, var):
 
 
 @njit(**OPTIONS)
-def filled_up(x, p, width):
-    """x[p:] as a whole row, with zeros behind it."""
+def fill_up(x, p, width):
+    """Return x[p:] as a whole row, with zeros behind it."""
     row = np.zeros(width, np.float32)
     copy(row, 0, x, p, len(x) - p)
     return row
-
-
-@njit(**PARALLEL)
-def _normalize(x, coefficients, rows, y):
-    I, M = x.shape
-    width = coefficients.shape[2]
-    K = -(-M // (rows * width))
-    for task in prange(I * K):
-        n, k = task // K, task % K
-        xs, ys, co = x[n], y[n], coefficients[n].reshape(-1)
-        for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
-            if p + width <= M:
-                _normalize_row(xs, p, co, width, ys, p)
-            else:  # the end of the image is shorter than a row
-                end = filled_up(xs, p, width)
-                _normalize_row(end, 0, co, width, end, 0)
-                copy(ys, p, end, 0, M - p)
-
-
-@njit(**OPTIONS)
-def _normalize_row(x, p, co, width, y, target):
-    for c in range(0, width, LANES):
-        store(y, target + c, fma(load(x, p + c) - load(co, c), load(co, width + c), load(co, 2 * width + c)))
 
 
 @njit(**PARALLEL)
@@ -237,7 +221,7 @@ def _gradient_sums(gy, x, coefficients, rows, sums):
             if p + width <= M:
                 _gradient_sums_row(gs, xs, p, co, width, s)
             else:
-                _gradient_sums_row(filled_up(gs, p, width), filled_up(xs, p, width), 0, co, width, s)
+                _gradient_sums_row(fill_up(gs, p, width), fill_up(xs, p, width), 0, co, width, s)
 
 
 @njit(**OPTIONS)
@@ -249,20 +233,33 @@ def _gradient_sums_row(gy, x, p, co, width, s):
 
 
 @njit(**PARALLEL)
-def _gradient(gy, x, coefficients, rows, gx):
+def _apply(gy, x, coefficients, rows, out):
+    """Write x, normalized, to `out`; or, unless gy is None, the gradient of x."""
     I, M = x.shape
     width = coefficients.shape[2]
     K = -(-M // (rows * width))
     for task in prange(I * K):
         n, k = task // K, task % K
-        gs, xs, co, out = gy[n], x[n], coefficients[n].reshape(-1), gx[n]
+        xs, co, outs = x[n], coefficients[n].reshape(-1), out[n]
         for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
             if p + width <= M:
-                _gradient_row(gs, xs, p, co, width, out)
-            else:
-                end = filled_up(gs, p, width)
-                _gradient_row(end, filled_up(xs, p, width), 0, co, width, end)
-                copy(out, p, end, 0, M - p)
+                if gy is None:
+                    _normalize_row(xs, p, co, width, outs)
+                else:
+                    _gradient_row(gy[n], xs, p, co, width, outs)
+            else:  # the end of the image is shorter than a row
+                end = fill_up(xs, p, width)
+                if gy is None:
+                    _normalize_row(end, 0, co, width, end)
+                else:
+                    _gradient_row(fill_up(gy[n], p, width), end, 0, co, width, end)
+                copy(outs, p, end, 0, M - p)
+
+
+@njit(**OPTIONS)
+def _normalize_row(x, p, co, width, y):
+    for c in range(0, width, LANES):
+        store(y, p + c, fma(load(x, p + c) - load(co, c), load(co, width + c), load(co, 2 * width + c)))
 
 
 @njit(**OPTIONS)

@@ -1,7 +1,7 @@
 """Standard convolution with numba: a matrix product whose left side is read straight from a band of rows.
 
-Equations and signatures as in `tinyseg.ops.conv2d`. With channels last, what tap row u of the window at output (i, j)
-sees is one contiguous piece of a padded row: the KW·C values from pixel j·sw of row i·sh + u. These pieces, which
+Equations and signatures as in `tinyseg.ops.conv2d`. With channels last, row u of the window of output (i, j) is one
+contiguous piece of a padded row of the input: the KW·C values from pixel j·sw of row i·sh + u. These pieces, which
 overlap, are the rows of the matrix that im2col would write out. 3x3 convolutions with stride 1 go to
 `tinyseg.fast.cpu.winograd` where that needs less time.
 """
@@ -18,7 +18,7 @@ from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
 
 LONGEST = 256  # pixels in one sum of the gradient of the weights
-BLOCK = 1024  # rows of a panel of weights that are used at a time: 128 KiB
+BLOCK = 1024  # rows of a panel of weights that are used at a time: 128 KiB where a panel is 32 wide
 
 supports = float32
 
@@ -27,7 +27,7 @@ def forward(x, w, stride, pads, out):
     """Convolve: (N, C, H, W) -> (N, K, OH, OW)."""
     x = pixels(x)
     y = empty((len(x), *out, len(w)))
-    convolve(x, NOTHING, w, padded(np.zeros(len(w))), NO_FLOOR, stride, pads, y)
+    convolve(x, w, stride, pads, y)
     return channels_first(y)
 
 
@@ -41,16 +41,17 @@ def grad_x(gy, w, x_shape, stride, pads):
 
 def grad_w(x, gy, w_shape, stride, pads):
     """Gradient of the weights, (K, C, KH, KW)."""
-    return convolve_gradient(pixels(x), NOTHING, pixels(gy), w_shape, stride, pads)
+    return convolve_gradient(pixels(x), pixels(gy), w_shape, stride, pads)
 
 
 # ----- on (N, H, W, C) ---------------------------------------------------------------
-def convolve(x, x2, w, b, floor, stride, pads, y, repeat=1, spread=(1, 1), every=1, at=(0, 0)):
-    """y = max(floor, b + correlation of the band-loaded (x, x2) with w (K, C, KH, KW)); b as `padded` made it.
+def convolve(x, w, stride, pads, y, x2=NOTHING, b=None, relu=False, repeat=1, spread=(1, 1), every=1, at=(0, 0)):
+    """Write the correlation of (x, x2), as `load_band` reads them, with w (K, C, KH, KW), plus b, to y; then the ReLU.
 
     With `every` > 1 only the pixels (every·i + at[0], every·j + at[1]) of y are written: those are the output.
     """
-    if every == 1 and winograd.pays(w, stride, y, spread):
+    b, floor = padded(np.zeros(len(w)) if b is None else b), np.float32(0) if relu else NO_FLOOR
+    if every == 1 and winograd.pays(w.shape, stride, y, spread):
         winograd.convolve(x, x2, w, b, floor, pads, y, repeat)
         return
     (N, OH, OW, K), (_, C, KH, KW), (sh, sw) = y.shape, w.shape, stride
@@ -67,15 +68,14 @@ def convolve(x, x2, w, b, floor, stride, pads, y, repeat=1, spread=(1, 1), every
 
 
 def convolve_transposed(gy, w, stride, pads, gx):
-    """gx = the gradient of the input of a convolution with weights w (K, C, KH, KW)."""
-    pads = transposed_pads(pads, w.shape[2:])
-    flipped = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    convolve(gy, NOTHING, flipped, padded(np.zeros(len(flipped))), NO_FLOOR, (1, 1), pads, gx, spread=stride)
+    """Write the gradient of the input of a convolution with weights w (K, C, KH, KW) to gx."""
+    turned = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+    convolve(gy, turned, (1, 1), transposed_pads(pads, w.shape[2:]), gx, spread=stride)
 
 
-def convolve_gradient(x, x2, gy, w_shape, stride, pads, repeat=1):
-    """Gradient (K, C, KH, KW) of the weights of `convolve`, with gy (N, OH, OW, K)."""
-    if winograd.pays(np.broadcast_to(np.float32(0), w_shape), stride, gy, (1, 1)):
+def convolve_gradient(x, gy, w_shape, stride, pads, x2=NOTHING, repeat=1):
+    """Return the gradient (K, C, KH, KW) of the weights of `convolve`, with gy (N, OH, OW, K)."""
+    if winograd.pays(w_shape, stride, gy, (1, 1)):
         return winograd.gradient(x, x2, gy, w_shape, pads, repeat)
     (N, OH, OW, K), (_, C, KH, KW), (sh, sw) = gy.shape, w_shape, stride
     pitch = dense_pitch(C)
@@ -98,15 +98,16 @@ def pack_weights(w, pitch):
 
 
 def dense_pitch(C):
-    """Distance between neighbouring pixels of a band: C, but never a multiple of 4096 bytes (see `bands`)."""
+    """Return the distance between neighbouring pixels of a band: C, unless that is a multiple of 4096 bytes."""
     return C + LANES if C % 1024 == 0 else C
 
 
 def _plan(N, OH, OW, K):
-    """Rows of output to a band (some hundred pixels, to use weights from memory well), and groups of channels.
+    """Return how many rows of output belong to a band, and into how many groups the output channels are divided.
 
-    Threads share the bands; where these are too few, all threads go through all bands, each for its share of the
-    output channels.
+    A band has at least LONGEST pixels if the image has, so that weights loaded from memory are used often. Threads
+    share the bands, with one group of channels. Where the bands are too few for that, every thread goes through all
+    bands and computes its own group of channels.
     """
     rows = min(OH, max(1, -(-LONGEST // OW)))
     groups = 1 if N * -(-OH // rows) >= 2 * threads() or K < 2 * WIDTH else threads()
@@ -164,9 +165,10 @@ def _convolve(
             for p in range(p0, p1):
                 start, source, step = b, p * WIDTH, 0
                 whole = KH * length <= BLOCK
+                most = length if whole else BLOCK
                 for u in range(1 if whole else KH):
-                    for k in range(0, length, length if whole else BLOCK):
-                        n_k = min(length - k, length if whole else BLOCK)
+                    for k in range(0, length, most):
+                        n_k = min(length - k, most)
                         end = whole or (u == KH - 1 and k + n_k == length)
                         for i in range(m):
                             rows_of_panel(

@@ -1,8 +1,15 @@
 """Depthwise convolution with numba: vectors of channels, four output pixels at a time, bands of rows in cache.
 
-Equations and signatures as in `tinyseg.ops.depthwise_conv`. The inner loops are in `tinyseg.fast.cpu.windows`; what is
-particular to a dilation above 1 is in `tinyseg.fast.cpu.dilation`.
+Equations and signatures as in `tinyseg.ops.depthwise_conv`. The inner loops are in `tinyseg.fast.cpu.windows`.
+
+A dilated convolution is split into *phases* that are not dilated. At stride 1, output rows a, a + dh, a + 2dh … read
+input rows a, a + dh, a + 2dh … and no others. With stride sh this holds for every mh-th output row,
+mh = dh / gcd(sh, dh); in units of dh, the stride between them is sh / gcd(sh, dh). The same holds for columns. A band
+therefore holds rows of one phase, and `windows` gets one phase of its columns when it is told that neighbouring pixels
+are dw · pitch apart. With dilation 1 there is one phase: everything.
 """
+
+import math
 
 import numpy as np
 from numba import njit, prange
@@ -10,7 +17,6 @@ from numba import njit, prange
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of, transposed_pads
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.dilation import correlate_dilated, correlate_dilated_gradient
 from tinyseg.fast.cpu.simd import LANES, clear, copy
 from tinyseg.fast.cpu.windows import band_rows, window_gradient, windows
 
@@ -21,92 +27,111 @@ def forward(x, w, stride, pads, out, dilation=(1, 1)):
     """Filter each channel with its kernel: (N, C, H, W) -> (N, C, OH, OW)."""
     x = pixels(x)
     y = empty((len(x), *out, x.shape[3]))
-    if dilation == (1, 1):
-        correlate(x, NOTHING, taps_of(w), stride, pads, y)
-    else:
-        correlate_dilated(x, w, stride, pads, dilation, y)
+    correlate(x, w, stride, pads, dilation, y)
     return channels_first(y)
 
 
 def grad_x(gy, w, x_shape, stride, pads, dilation=(1, 1)):
     """Gradient of the input, (N, C, H, W)."""
-    gy, (N, C, H, W) = pixels(gy), x_shape
+    N, C, H, W = x_shape
     gx = empty((N, H, W, C))
-    if dilation == (1, 1):
-        correlate_transposed(gy, w, stride, pads, gx)
-    else:  # gy, its stride undone by zeros in between, with the kernel turned round
-        pads = transposed_pads(pads, w.shape[1:], dilation)
-        correlate_dilated(gy, w[:, ::-1, ::-1], (1, 1), pads, dilation, gx, spread=stride)
+    correlate_transposed(pixels(gy), w, stride, pads, dilation, gx)
     return channels_first(gx)
 
 
 def grad_w(x, gy, w_shape, stride, pads, dilation=(1, 1)):
     """Gradient of the kernels, (C, KH, KW)."""
-    x, gy = pixels(x), pixels(gy)
-    if dilation == (1, 1):
-        return correlate_gradient(x, NOTHING, gy, w_shape, stride, pads)
-    return correlate_dilated_gradient(x, gy, w_shape, stride, pads, dilation)
+    return correlate_gradient(pixels(x), pixels(gy), w_shape, stride, pads, dilation)
 
 
 # ----- on (N, H, W, C) ---------------------------------------------------------------
-def taps_of(w):
-    """Lay weights (C, KH, KW) out as (KH, KW, pitch): for one tap, all channels."""
+def correlate(x, w, stride, pads, dilation, y, y2=NOTHING, spread=(1, 1)):
+    """Write the correlation of x with w (C, KH, KW) to y and y2, the first channels and the others.
+
+    Before that, x is spread out by zeros: `spread` is the distance between its rows and between its columns.
+    """
+    plan, scratch = _plan(w.shape, stride, pads, dilation, y.shape)
+    _correlate(x, lay_out_taps(w, dilation[1]), *spread, plan, scratch, y, y2)
+
+
+def correlate_transposed(gy, w, stride, pads, dilation, gx, gx2=NOTHING):
+    """Write the gradient of the input of a correlation with w (C, KH, KW) to gx and gx2, as `correlate` does.
+
+    It is the correlation of gy, its stride undone by zeros in between, with the kernel turned round.
+    """
+    pads = transposed_pads(pads, w.shape[1:], dilation)
+    correlate(gy, w[:, ::-1, ::-1], (1, 1), pads, dilation, gx, gx2, spread=stride)
+
+
+def correlate_gradient(x, gy, w_shape, stride, pads, dilation, x2=NOTHING, repeat=1):
+    """Return the gradient (C, KH, KW) of the kernels, with (x, x2) as `load_band` reads them and gy (N, OH, OW, C)."""
+    C, KH, KW = w_shape
+    plan, scratch = _plan(w_shape, stride, pads, dilation, gy.shape)
+    gw = empty((threads(), KH, KW, dilation[1] * _pitch(C, dilation[1])))
+    _correlate_gradient(x, x2, gy, repeat, plan, scratch, gw)
+    return np.ascontiguousarray(gw.sum(axis=0)[:, :, :C].transpose(2, 0, 1))
+
+
+def lay_out_taps(w, dw=1):
+    """Lay weights (C, KH, KW) out as (KH, KW, dw · pitch): for one tap, all channels, then zeros."""
     C, KH, KW = w.shape
-    taps = np.zeros((KH, KW, pitch_of(C)), np.float32)
+    taps = np.zeros((KH, KW, dw * _pitch(C, dw)), np.float32)
     taps[:, :, :C] = w.transpose(1, 2, 0)
     return taps
 
 
-def correlate(x, x2, w, stride, pads, y, y2=NOTHING, repeat=1, spread=(1, 1)):
-    """y, y2 = the halves of the correlation of (x, x2), loaded by `load_band`, with taps w (KH, KW, pitch)."""
-    (sh, sw), KH, pitch, (N, OH, OW, _) = stride, len(w), w.shape[2], y.shape
-    rows, width = band_rows(N, OH, OW * pitch), (OW - 1) * sw + w.shape[1]
-    scratch = empty((threads(), ((rows - 1) * sh + KH) * width + OW, pitch))
-    _correlate(x, x2, w, sh, sw, pads[0][0], pads[1][0], repeat, *spread, rows, width, scratch, y, y2)
-
-
-def correlate_transposed(gy, w, stride, pads, gx, gx2=NOTHING):
-    """gx, gx2 = the halves of the gradient of the input of a correlation with weights w (C, KH, KW)."""
-    pads = transposed_pads(pads, w.shape[1:])
-    correlate(gy, NOTHING, taps_of(w[:, ::-1, ::-1]), (1, 1), pads, gx, gx2, spread=stride)
-
-
-def correlate_gradient(x, x2, gy, w_shape, stride, pads, repeat=1):
-    """Gradient (C, KH, KW) of the taps of `correlate`, with gy (N, OH, OW, C)."""
-    (C, KH, KW), (sh, sw), (N, OH, OW, _) = w_shape, stride, gy.shape
+def _pitch(C, dw):
+    """Distance between neighbouring pixels of a band, so that columns of one phase are not 4096 bytes apart either."""
     pitch = pitch_of(C)
-    rows, width = band_rows(N, OH, OW * pitch), (OW - 1) * sw + KW
-    scratch = empty((threads(), ((rows - 1) * sh + KH) * width + OW, pitch))
-    gw = empty((threads(), KH, KW, pitch))
-    _correlate_gradient(x, x2, gy, sh, sw, pads[0][0], pads[1][0], repeat, rows, width, scratch, gw)
-    return np.ascontiguousarray(gw.sum(axis=0)[:, :, :C].transpose(2, 0, 1))
+    return pitch + LANES if pitch * dw % 1024 == 0 else pitch
+
+
+def _plan(w_shape, stride, pads, dilation, y_shape):
+    """Return the numbers that both kernels need, and scratch for a band and a row of output per thread."""
+    (C, KH, KW), (sh, sw), (dh, dw), (N, OH, OW, _) = w_shape, stride, dilation, y_shape
+    gh, gw = math.gcd(sh, dh), math.gcd(sw, dw)
+    mh, mw = dh // gh, dw // gw
+    pitch, phases = _pitch(C, dw), min(mh, OH)
+    rows = band_rows(N * phases, -(-OH // phases), OW * pitch)
+    bands = -(-OH // (phases * rows))
+    width = (OW - 1) * sw + (KW - 1) * dw + 1
+    width += -width % dw
+    scratch = empty((threads(), (((rows - 1) * sh // gh + KH) * width + OW) * pitch))
+    top, left = pads[0][0], pads[1][0]
+    return (sh, sw, dh, dw, mh, mw, sh // gh, sw // gw, top, left, phases, rows, bands, width, pitch), scratch
 
 
 @njit(**PARALLEL)
-def _correlate(x, x2, w, sh, sw, top, left, repeat, dh, dw, rows, width, scratch, y, y2):
+def _correlate(x, w, uh, uw, plan, scratch, y, y2):
+    """Strides of the convolution are (sh, sw), of a phase (sh1, sw1); (uh, uw) are those that zeros undo."""
+    sh, sw, dh, dw, mh, mw, sh1, sw1, top, left, phases, rows, bands, width, pitch = plan
     N, OH, OW, C = y.shape
     C2 = y2.shape[3]
-    KH, KW, pitch = w.shape
-    bands = -(-OH // rows)
-    T = scratch.shape[0]
+    KH, KW, wide = w.shape
+    tasks, T = N * phases * bands, len(scratch)
     ys, y2s, ws = y.reshape(-1), y2.reshape(-1), w.reshape(-1)
     whole = C % LANES == 0 and C2 % LANES == 0
     halves = 2 if whole and C2 else 1
     for t in prange(T):
-        band = scratch[t].reshape(-1)
+        band = scratch[t]
         line = band.size - OW * pitch  # a row of output, where its channels are no whole vectors
-        for task in range(N * bands * t // T, N * bands * (t + 1) // T):
-            n, i0 = task // bands, task % bands * rows
-            m = min(rows, OH - i0)
-            load_band(x, x2, n, i0 * sh - top, (m - 1) * sh + KH, left, width, repeat, dh, dw, band, 0, pitch)
+        for task in range(tasks * t // T, tasks * (t + 1) // T):
+            n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
+            m = min(rows, -(-(OH - a) // mh) - i0)
+            first = a * sh + i0 * sh1 * dh - top
+            load_band(x, NOTHING, n, first, (m - 1) * sh1 + KH, left, width, 1, uh, uw, band, 0, pitch, dh)
             for i in range(m):
-                start, pixel = i * sh * width * pitch, (n * OH + i0 + i) * OW
+                start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
                 for half in range(halves):  # one call, not three: `windows` is what takes long to compile
                     c0, count, out, target, out_pitch = 0, C + C2, band, line, pitch
                     if whole:
                         c0, count = (C, C2) if half else (0, C)
                         out, target, out_pitch = y2s if half else ys, pixel * count, count
-                    windows(band, start, width, pitch, ws, KH, KW, sw, OW, c0, count, out, target, out_pitch)
+                    for b in range(min(mw, OW)):
+                        windows(
+                            band, start + b * sw * pitch, width // dw, wide, ws, KH, KW, sw1, -(-(OW - b) // mw),
+                            c0, count, out, target + b * out_pitch, mw * out_pitch,
+                        )  # fmt: skip
                 if not whole:
                     for j in range(OW):
                         copy(ys, (pixel + j) * C, band, line + j * pitch, C)
@@ -114,27 +139,32 @@ def _correlate(x, x2, w, sh, sw, top, left, repeat, dh, dw, rows, width, scratch
 
 
 @njit(**PARALLEL)
-def _correlate_gradient(x, x2, gy, sh, sw, top, left, repeat, rows, width, scratch, gw):
+def _correlate_gradient(x, x2, gy, repeat, plan, scratch, gw):
+    sh, sw, dh, dw, mh, mw, sh1, sw1, top, left, phases, rows, bands, width, pitch = plan
     N, OH, OW, C = gy.shape
-    T, KH, KW, pitch = gw.shape
-    bands = -(-OH // rows)
-    gys = gy.reshape(-1)
+    T, KH, KW, wide = gw.shape
+    tasks, gys = N * phases * bands, gy.reshape(-1)
+    whole = C % LANES == 0
     for t in prange(T):
-        band, sums = scratch[t].reshape(-1), gw[t].reshape(-1)
+        band, sums = scratch[t], gw[t].reshape(-1)
         clear(sums, 0, sums.size)
         line = band.size - OW * pitch
-        for task in range(N * bands * t // T, N * bands * (t + 1) // T):
-            n, i0 = task // bands, task % bands * rows
-            m = min(rows, OH - i0)
-            load_band(x, x2, n, i0 * sh - top, (m - 1) * sh + KH, left, width, repeat, 1, 1, band, 0, pitch)
+        source, start_of_row, source_pitch = (gys, 0, C) if whole else (band, line, pitch)
+        for task in range(tasks * t // T, tasks * (t + 1) // T):
+            n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
+            m = min(rows, -(-(OH - a) // mh) - i0)
+            first = a * sh + i0 * sh1 * dh - top
+            load_band(x, x2, n, first, (m - 1) * sh1 + KH, left, width, repeat, 1, 1, band, 0, pitch, dh)
             for i in range(m):
-                source = (n * OH + i0 + i) * OW * C
-                if C % LANES == 0:
-                    window_gradient(band, i * sh * width * pitch, width, pitch, gys, source, C, KH, KW, sw, OW, C, sums)
+                start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
+                if whole:
+                    start_of_row = pixel * C
                 else:
                     for j in range(OW):
-                        copy(band, line + j * pitch, gys, source + j * C, C)
+                        copy(band, line + j * pitch, gys, (pixel + j) * C, C)
                         clear(band, line + j * pitch + C, pitch - C)
+                for b in range(min(mw, OW)):
                     window_gradient(
-                        band, i * sh * width * pitch, width, pitch, band, line, pitch, KH, KW, sw, OW, C, sums
-                    )
+                        band, start + b * sw * pitch, width // dw, wide, source, start_of_row + b * source_pitch,
+                        mw * source_pitch, KH, KW, sw1, -(-(OW - b) // mw), C, sums,
+                    )  # fmt: skip

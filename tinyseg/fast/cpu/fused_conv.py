@@ -1,4 +1,4 @@
-"""Convolution with numba that joins, upsamples, adds a bias and applies a ReLU on the way.
+"""Convolution with numba that also joins and upsamples its input, adds a bias and applies a ReLU.
 
 Equations and signatures as in `tinyseg.ops.fused_conv`; the convolutions themselves are in `tinyseg.fast.cpu.conv2d`.
 """
@@ -9,70 +9,67 @@ from numba import njit, prange
 from tinyseg.fast.cpu import upsampled_conv
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING
-from tinyseg.fast.cpu.channels_last import FAST, channels_first, pixels, threads
-from tinyseg.fast.cpu.channels_last import float32 as all_float32
+from tinyseg.fast.cpu.channels_last import FAST, channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient, convolve_transposed
-from tinyseg.fast.cpu.gemm import padded
-from tinyseg.fast.cpu.simd import NO_FLOOR
 from tinyseg.fast.cpu.upsample import sum_blocks
 
-MANY = 2048  # pixels from which on `upsampled_conv` pays for its arithmetic on the weights
+MANY = 2048  # pixels from which on `upsampled_conv` saves more than its arithmetic on the weights costs
 
 
 def supports(w, b, *xs):
     """float32, and at most two inputs to join."""
-    return all_float32(w, b, *xs) and len(xs) <= 2
+    return float32(w, b, *xs) and len(xs) <= 2
 
 
 def forward(xs, w, b, stride, pads, out, factor, relu):
     """Return y (N, K, OH, OW)."""
-    x, x2 = halves(xs)
+    x, x2 = two_inputs(xs)
     y = empty((len(x), *out, len(w)))
-    floor = np.float32(0) if relu else NO_FLOOR
-    if _simply_upsampled(xs, stride, factor):
-        upsampled_conv.forward(x, w, padded(b), floor, pads, factor, y)
+    if _is_for_upsampled_conv(xs, stride, factor):
+        upsampled_conv.forward(x, w, b, relu, pads, factor, y)
     else:
-        convolve(x, x2, w, padded(b), floor, stride, pads, y, factor)
+        convolve(x, w, stride, pads, y, x2, b, relu, factor)
     return channels_first(y)
 
 
 def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
     """Gradients of w, b, and a tuple of those of the xs (None if `needs_x` is False)."""
-    (x, x2), gy, K = halves(xs), pixels(gy), len(w)
-    parts = empty((threads(), K))
+    (x, x2), gy = two_inputs(xs), pixels(gy)
+    parts = empty((threads(), len(w)))
     masked = empty(gy.shape) if relu else gy
     _mask_and_sum(gy, pixels(y) if relu else gy, relu, masked, parts)
-    if _simply_upsampled(xs, stride, factor):
+    gb = parts.sum(axis=0)
+    if _is_for_upsampled_conv(xs, stride, factor):
         gx = empty(x.shape) if needs_x else None
         gw = upsampled_conv.backward(x, w, masked, pads, factor, gx)
-        return gw, parts.sum(axis=0), (channels_first(gx) if needs_x else None,)
-    gw = convolve_gradient(x, x2, masked, w.shape, stride, pads, factor)
+        return gw, gb, (channels_first(gx) if needs_x else None,)
+    gw = convolve_gradient(x, masked, w.shape, stride, pads, x2, factor)
     if not needs_x:
-        return gw, parts.sum(axis=0), (None,) * len(xs)
+        return gw, gb, (None,) * len(xs)
     gxs, c = [], 0
-    for half in (x, x2)[: len(xs)]:
-        N, H, W, C = half.shape
+    for part in (x, x2)[: len(xs)]:
+        N, H, W, C = part.shape
         gx = empty((N, factor * H, factor * W, C))
         convolve_transposed(masked, w[:, c : c + C], stride, pads, gx)
         gxs.append(channels_first(sum_blocks(gx, factor) if factor > 1 else gx))
         c += C
-    return gw, parts.sum(axis=0), tuple(gxs)
+    return gw, gb, tuple(gxs)
 
 
-def _simply_upsampled(xs, stride, factor):
-    """Whether this is a case for `tinyseg.fast.cpu.upsampled_conv`, with enough pixels for it to pay."""
+def _is_for_upsampled_conv(xs, stride, factor):
+    """Whether this is a case for `tinyseg.fast.cpu.upsampled_conv`, with enough pixels to be faster that way."""
     N, _, H, W = xs[0].shape
     return factor > 1 and len(xs) == 1 and stride == (1, 1) and N * H * W >= MANY
 
 
-def halves(xs):
-    """Return the one or two inputs as (N, H, W, C) arrays, the second perhaps without channels."""
+def two_inputs(xs):
+    """Return the inputs as two arrays (N, H, W, C); the second has no channels if there is only one input."""
     return pixels(xs[0]), pixels(xs[1]) if len(xs) > 1 else NOTHING
 
 
 @njit(**FAST)
 def _mask_and_sum(gy, y, relu, masked, parts):
-    """masked = gy where y > 0, else 0, if `relu`; parts[t] = its sums over pixels."""
+    """If `relu`, masked = gy where y > 0, else 0. parts[t] = thread t's sums over pixels, of masked or of gy."""
     K, T = gy.shape[3], parts.shape[0]
     g, m, on = gy.reshape(-1, K), masked.reshape(-1, K), y.reshape(-1, K)
     P = g.shape[0]

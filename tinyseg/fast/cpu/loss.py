@@ -1,8 +1,8 @@
 """The losses with numba: one pass over logits and targets for the value, one for the gradient.
 
-Equations and signatures as in `tinyseg.ops.loss`. Sums go by the rows and chunks of `tinyseg.fast.cpu.batch_norm`:
-float32 in the columns of a chunk, float64 beyond, the same for any number of threads. The cross-entropy works on BLOCK
-pixels at a time, laid out class by class, so that also two classes make long vectors.
+Equations and signatures as in `tinyseg.ops.loss`. Binary cross-entropy and Dice are summed by the rows and chunks of
+`tinyseg.fast.cpu.batch_norm`: each column of a chunk in float32, the rest in float64, the same for any number of
+threads. The cross-entropy works on BLOCK pixels at a time, laid out class by class: long vectors even with two classes.
 """
 
 import numpy as np
@@ -13,7 +13,7 @@ from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.batch_norm import cut, fold, in_rows
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
 
-BLOCK = 256
+BLOCK = 256  # pixels that the cross-entropy works on together
 BLOCKS = 16  # blocks that one thread works on at a time
 
 TINY = np.finfo(np.float32).tiny
@@ -24,17 +24,17 @@ supports = float32
 # ----- binary cross-entropy ------------------------------------------------------------
 def bce_forward(z, t, weight, pos_weight):
     """Sum of the weighted binary cross-entropy over all elements."""
-    *arrays, width, rows, chunks = _side_by_side(z, t, weight, pos_weight)
+    arrays, (width, rows, chunks) = _side_by_side(z, t, weight, pos_weight)
     sums = empty((chunks, width))
-    _bce(*arrays, rows, sums)
+    _bce(*arrays, width, rows, sums, None)
     return sums.sum(dtype=np.float64).astype(np.float32)
 
 
 def bce_grad(z, t, weight, pos_weight):
     """Gradient of that sum with respect to z."""
-    *arrays, width, rows, chunks = _side_by_side(z, t, weight, pos_weight)
+    arrays, (width, rows, _) = _side_by_side(z, t, weight, pos_weight)
     gz = empty(arrays[0].shape)
-    _bce_grad(*arrays, width, rows, chunks, gz)
+    _bce(*arrays, width, rows, None, gz)
     if z.ndim != 4:
         return gz.reshape(z.shape)
     N, C, H, W = z.shape
@@ -42,7 +42,10 @@ def bce_grad(z, t, weight, pos_weight):
 
 
 def _side_by_side(z, t, *weights):
-    """Return flat z and t, and each of the weights as long as z, or a row if it is one and the same in all of them."""
+    """Return flat z, t and weights, in one order, and how `cut` cuts them.
+
+    A weight that is the same for all pixels comes as a single row, any other is as long as z.
+    """
     C, flat = (z.shape[1], pixels) if z.ndim == 4 else (1, np.ascontiguousarray)
     arrays = [flat(np.asarray(a, np.float32)).reshape(-1) for a in (z, t)]
     width, rows, chunks = cut(arrays[0][None], C)
@@ -52,37 +55,31 @@ def _side_by_side(z, t, *weights):
             arrays.append(np.tile(w.reshape(-1), width // w.size))
         else:
             arrays.append(flat(np.broadcast_to(w, z.shape)).reshape(-1))
-    return *arrays, width, rows, chunks
+    return arrays, (width, rows, chunks)
 
 
 @njit(**PARALLEL)
-def _bce(z, t, weight, pos_weight, rows, sums):
-    chunks, width = sums.shape
+def _bce(z, t, weight, pos_weight, width, rows, sums, gz):
+    """Write the losses, summed by columns of chunks, to `sums`; or the gradient to gz. The other one is None."""
     weight_moves, pos_weight_moves = len(weight) == len(z), len(pos_weight) == len(z)
-    for chunk in prange(chunks):
-        s = sums[chunk]
-        for c in range(width):
-            s[c] = 0
+    for chunk in prange(-(-len(z) // (rows * width))):
+        if sums is not None:
+            sums[chunk] = 0
         for p in range(chunk * rows * width, min((chunk + 1) * rows * width, len(z)), width):
-            a, b = p * weight_moves, p * pos_weight_moves
-            _bce_row(z[p : p + width], t[p : p + width], weight[a : a + width], pos_weight[b : b + width], s)
+            a, b, q = p * weight_moves, p * pos_weight_moves, p + width
+            ws, pos_ws = weight[a : a + width], pos_weight[b : b + width]
+            if sums is not None:
+                _add_bce_row(z[p:q], t[p:q], ws, pos_ws, sums[chunk])
+            if gz is not None:
+                _bce_grad_row(z[p:q], t[p:q], ws, pos_ws, gz[p:q])
 
 
 @njit(**OPTIONS)
-def _bce_row(z, t, weight, pos_weight, s):
+def _add_bce_row(z, t, weight, pos_weight, s):
     one = np.float32(1)
     for c in range(len(z)):
         softplus = log1p(exp(-abs(z[c]))) + max(-z[c], np.float32(0))
         s[c] += weight[c] * ((one - t[c]) * z[c] + (one + (pos_weight[c] - one) * t[c]) * softplus)
-
-
-@njit(**PARALLEL)
-def _bce_grad(z, t, weight, pos_weight, width, rows, chunks, gz):
-    weight_moves, pos_weight_moves = len(weight) == len(z), len(pos_weight) == len(z)
-    for chunk in prange(chunks):
-        for p in range(chunk * rows * width, min((chunk + 1) * rows * width, len(z)), width):
-            a, b, q = p * weight_moves, p * pos_weight_moves, p + width
-            _bce_grad_row(z[p:q], t[p:q], weight[a : a + width], pos_weight[b : b + width], gz[p:q])
 
 
 @njit(**OPTIONS)
@@ -98,22 +95,22 @@ def ce_forward(z, t, weight):
     z, strides, _ = _any_layout(z)
     t = np.ascontiguousarray(t, np.int64).reshape(len(z), -1)
     sums = np.empty((len(z), -(-t.shape[1] // (BLOCK * BLOCKS)), 2))
-    _ce(z, *strides, t, np.asarray(weight, np.float32), sums)
+    _ce(z, *strides, t, np.asarray(weight, np.float32), sums, None)
     total, count = sums.sum(axis=(0, 1)).astype(np.float32)
     return total, count
 
 
 def ce_grad(z, t, weight):
     """Gradient of the first of those sums with respect to z."""
-    z, strides, public = _any_layout(z)
+    z, strides, shaped_like_z = _any_layout(z)
     t = np.ascontiguousarray(t, np.int64).reshape(len(z), -1)
     gz = empty(z.shape)
-    _ce_grad(z, *strides, t, np.asarray(weight, np.float32), gz)
-    return public(gz)
+    _ce(z, *strides, t, np.asarray(weight, np.float32), None, gz)
+    return shaped_like_z(gz)
 
 
 def _any_layout(z):
-    """Return z as (N, C·H·W) floats as they lie, the strides of classes and pixels, and the way back to z's shape."""
+    """Return z as (N, C·H·W) in memory order, the strides of classes and pixels, and a function back to z's shape."""
     N, C, H, W = z.shape
     if z.flags.c_contiguous:
         return z.reshape(N, -1), (H * W, 1), lambda a: a.reshape(N, C, H, W)
@@ -121,38 +118,30 @@ def _any_layout(z):
 
 
 @njit(**PARALLEL)
-def _ce(z, of_class, of_pixel, t, weight, sums):
-    N, chunks, _ = sums.shape
-    P, C = t.shape[1], len(weight)
-    for task in prange(N * chunks):
-        n, chunk = task // chunks, task % chunks
-        e, block, k = np.empty((C, BLOCK), np.float32), np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int32)
-        columns = np.zeros((2, BLOCK))
-        for p in range(chunk * BLOCK * BLOCKS, min((chunk + 1) * BLOCK * BLOCKS, P), BLOCK):
-            _gather(z[n], of_class, of_pixel, p, t[n, p : p + BLOCK], e, k)
-            _pick(e, k, weight, block[0], block[2], block[3])
-            _exponentials(e, block[0], block[1])
-            _add_losses(k, block[0], block[1], block[2], block[3], columns[0], columns[1])
-        sums[n, chunk, 0], sums[n, chunk, 1] = columns[0].sum(), columns[1].sum()
-
-
-@njit(**PARALLEL)
-def _ce_grad(z, of_class, of_pixel, t, weight, gz):
+def _ce(z, of_class, of_pixel, t, weight, sums, gz):
+    """Write the two sums of each chunk to `sums`; or the gradient to gz. The other one is None."""
     (N, P), C = t.shape, len(weight)
     chunks = -(-P // (BLOCK * BLOCKS))
     for task in prange(N * chunks):
         n, chunk = task // chunks, task % chunks
         e, block, k = np.empty((C, BLOCK), np.float32), np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int32)
+        top, total, picked, weights = block[0], block[1], block[2], block[3]
+        losses, counts = np.zeros(BLOCK), np.zeros(BLOCK)
         for p in range(chunk * BLOCK * BLOCKS, min((chunk + 1) * BLOCK * BLOCKS, P), BLOCK):
             _gather(z[n], of_class, of_pixel, p, t[n, p : p + BLOCK], e, k)
-            _pick(e, k, weight, block[0], block[2], block[3])
-            _exponentials(e, block[0], block[1])
-            _scatter_grad(e, k, block[1], block[3], of_class, of_pixel, p, min(BLOCK, P - p), gz[n])
+            _pick(e, k, weight, top, picked, weights)
+            _exponentials(e, top, total)
+            if sums is not None:
+                _add_losses(k, top, total, picked, weights, losses, counts)
+            if gz is not None:
+                _scatter_grad(e, k, total, weights, of_class, of_pixel, p, min(BLOCK, P - p), gz[n])
+        if sums is not None:
+            sums[n, chunk, 0], sums[n, chunk, 1] = losses.sum(), counts.sum()
 
 
 @njit(**OPTIONS)
 def _gather(z, of_class, of_pixel, p, t, e, k):
-    """Logits of the pixels from p on class by class, and the classes they have; zeros fill the block."""
+    """Copy the logits of the pixels from p on to e, class by class, and their classes to k; zeros and -1 fill up."""
     m = len(t)
     for j in range(m):
         k[j] = np.int32(t[j])
@@ -174,14 +163,14 @@ def _copy(a, b):
 
 @njit(**OPTIONS)
 def _pick(e, k, weight, top, picked, weights):
-    """Of each pixel the largest logit, that of its class, and the weight of that class; 0 where it has none."""
+    """Write each pixel's largest logit, the logit of its class, and the weight of its class; 0 without a class."""
     for j in range(BLOCK):
         top[j] = e[0, j]
         picked[j] = weights[j] = np.float32(0)
     for c in range(len(e)):
         es, w, label = e[c], weight[c], np.int32(c)
         for j in range(BLOCK):
-            z, before = es[j], picked[j]  # loaded in any case: else it would be a branch
+            z, before = es[j], picked[j]  # both are loaded in any case: otherwise the compiler makes a branch
             picked[j] = z if k[j] == label else before
             top[j] = max(top[j], z)
         for j in range(BLOCK):
@@ -191,7 +180,7 @@ def _pick(e, k, weight, top, picked, weights):
 
 @njit(**OPTIONS)
 def _exponentials(e, top, total):
-    """exp(z - top) in the place of z, and its sum over the classes."""
+    """Replace z by exp(z - top), and sum that over the classes."""
     for j in range(BLOCK):
         total[j] = 0
     for c in range(len(e)):
@@ -213,7 +202,7 @@ def _add_losses(k, top, total, picked, weights, losses, counts):
 
 @njit(**OPTIONS)
 def _log(x):
-    """log x for normal x >= 1: with x = 2ⁿ y and 1 <= y < 2 it is n log 2 + log y."""
+    """log x for normal x >= 1: with x = 2ⁿ y and 1 <= y < 2, it is n log 2 + log y."""
     n = np.int32((np.float32(x).view(np.int32) >> 23) - 127)
     y = x * np.int32((127 - n) << 23).view(np.float32)  # NaN stays NaN
     return np.float32(n) * np.float32(0.6931471805599453) + log1p(y - np.float32(1))
@@ -235,7 +224,7 @@ def _scatter_grad(e, k, total, weights, of_class, of_pixel, p, m, gz):
 
 # ----- soft Dice -----------------------------------------------------------------------
 def dice_forward(p, t, smooth, axes):
-    """Soft Dice over `axes`: D, and its denominator."""
+    """Soft Dice over `axes`, D, and its denominator."""
     if axes not in ((2, 3), (0, 2, 3)):
         return NotImplemented
     N, C = p.shape[:2]

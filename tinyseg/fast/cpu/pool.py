@@ -1,7 +1,10 @@
 """Max and average pooling with numba: all channels of a pixel at once, every array read and written once.
 
-Equations and signatures as in `tinyseg.ops.pool`. A gradient is gathered, pixel by pixel of the input, from the windows
-that saw the pixel: no two threads write to one place, and overlapping windows need no second pass.
+Equations and signatures as in `tinyseg.ops.pool`. The gradient of an input pixel is gathered from the windows that saw
+the pixel: no two threads write to one place, and overlapping windows need no second pass.
+
+One kernel serves both pools: `winner`, which tap was the largest, is None for average pooling. numba compiles a kernel
+once for each of the two and leaves out what belongs to the other.
 """
 
 import numpy as np
@@ -17,14 +20,8 @@ TWO = (2, 2), (2, 2), ((0, 0), (0, 0))  # kernel, stride, pads of the pools that
 
 def max_forward(x, kernel, stride, pads, out):
     """Largest value of each window, and which tap it was (uint8): two arrays (N, C, OH, OW)."""
-    x = pixels(x)
-    shape = len(x), *out, x.shape[3]
-    y, winner = empty(shape), empty(shape, np.uint8)
-    if (kernel, stride, pads) == TWO:
-        _max_of_four(x, y, winner)
-    else:
-        _max(x, *kernel, *stride, pads[0][0], pads[1][0], y, winner)
-    return channels_first(y), channels_first(winner)
+    winner = empty((len(x), *out, x.shape[1]), np.uint8)
+    return _forward(x, kernel, stride, pads, out, winner), channels_first(winner)
 
 
 def max_grad_x(gy, winner, x_shape, kernel, stride, pads):
@@ -34,44 +31,53 @@ def max_grad_x(gy, winner, x_shape, kernel, stride, pads):
     if (kernel, stride, pads) == TWO:
         _max_of_four_gradient(gy, winner, gx)
     else:
-        _max_gradient(gy, winner, *kernel, *stride, pads[0][0], pads[1][0], gx)
+        _gradient(gy, winner, *kernel, *stride, pads[0][0], pads[1][0], gx)
     return channels_first(gx)
 
 
 def avg_forward(x, kernel, stride, pads, out):
     """Mean of each window, (N, C, OH, OW)."""
-    x = pixels(x)
-    y = empty((len(x), *out, x.shape[3]))
-    if (kernel, stride, pads) == TWO:
-        _mean_of_four(x, y)
-    else:
-        _mean(x, *kernel, *stride, pads[0][0], pads[1][0], y)
-    return channels_first(y)
+    return _forward(x, kernel, stride, pads, out, None)
 
 
 def avg_grad_x(gy, x_shape, kernel, stride, pads):
     """Gradient of the input: every tap gets its share."""
-    gy, (N, C, H, W) = pixels(gy), x_shape
+    N, C, H, W = x_shape
     gx = empty((N, H, W, C))
-    _mean_gradient(gy, *kernel, *stride, pads[0][0], pads[1][0], gx)
+    _gradient(pixels(gy), None, *kernel, *stride, pads[0][0], pads[1][0], gx)
     return channels_first(gx)
+
+
+def _forward(x, kernel, stride, pads, out, winner):
+    x = pixels(x)
+    y = empty((len(x), *out, x.shape[3]))
+    if (kernel, stride, pads) == TWO:
+        _pool_four(x, y, winner)
+    else:
+        _pool(x, *kernel, *stride, pads[0][0], pads[1][0], y, winner)
+    return channels_first(y)
 
 
 # ----- windows of 2 x 2 side by side ---------------------------------------------
 @njit(**PARALLEL)
-def _max_of_four(x, y, winner):
+def _pool_four(x, y, winner):
     N, OH, OW, C = y.shape
     for row in prange(N * OH):
         n, i = row // OH, row % OH
         for j in range(OW):
             a, b, c, d = x[n, 2 * i, 2 * j], x[n, 2 * i, 2 * j + 1], x[n, 2 * i + 1, 2 * j], x[n, 2 * i + 1, 2 * j + 1]
-            largest, tap = y[n, i, j], winner[n, i, j]
-            for k in range(C):
-                best, won = a[k], np.uint8(0)
-                best, won = (b[k], np.uint8(1)) if b[k] > best or b[k] != b[k] else (best, won)
-                best, won = (c[k], np.uint8(2)) if c[k] > best or c[k] != c[k] else (best, won)
-                best, won = (d[k], np.uint8(3)) if d[k] > best or d[k] != d[k] else (best, won)
-                largest[k], tap[k] = best, won
+            result = y[n, i, j]
+            if winner is None:
+                for k in range(C):
+                    result[k] = (a[k] + b[k] + c[k] + d[k]) * np.float32(0.25)
+            else:
+                tap = winner[n, i, j]
+                for k in range(C):
+                    best, won = a[k], np.uint8(0)
+                    best, won = (b[k], np.uint8(1)) if b[k] > best or b[k] != b[k] else (best, won)
+                    best, won = (c[k], np.uint8(2)) if c[k] > best or c[k] != c[k] else (best, won)
+                    best, won = (d[k], np.uint8(3)) if d[k] > best or d[k] != d[k] else (best, won)
+                    result[k], tap[k] = best, won
 
 
 @njit(**PARALLEL)
@@ -84,10 +90,10 @@ def _max_of_four_gradient(gy, winner, gx):
         seen = 2 * OW if i < OH else 0
         for j in range(seen // 2):
             g, tap = gy[n, i, j], winner[n, i, j]
-            _give(g, tap, np.uint8(0), gx[n, 2 * i, 2 * j])
-            _give(g, tap, np.uint8(1), gx[n, 2 * i, 2 * j + 1])
-            _give(g, tap, np.uint8(2), gx[n, 2 * i + 1, 2 * j])
-            _give(g, tap, np.uint8(3), gx[n, 2 * i + 1, 2 * j + 1])
+            _write_where_won(g, tap, np.uint8(0), gx[n, 2 * i, 2 * j])
+            _write_where_won(g, tap, np.uint8(1), gx[n, 2 * i, 2 * j + 1])
+            _write_where_won(g, tap, np.uint8(2), gx[n, 2 * i + 1, 2 * j])
+            _write_where_won(g, tap, np.uint8(3), gx[n, 2 * i + 1, 2 * j + 1])
         for r in range(2 * i, min(2 * i + 2, H)):
             for q in range(seen, W):
                 for k in range(C):
@@ -95,43 +101,36 @@ def _max_of_four_gradient(gy, winner, gx):
 
 
 @njit(**OPTIONS)
-def _give(gy, winner, tap, gx):
+def _write_where_won(gy, winner, tap, gx):
     for k in range(len(gx)):
         gx[k] = gy[k] if winner[k] == tap else np.float32(0)
 
 
-@njit(**PARALLEL)
-def _mean_of_four(x, y):
-    N, OH, OW, C = y.shape
-    for row in prange(N * OH):
-        n, i = row // OH, row % OH
-        for j in range(OW):
-            a, b, c, d = x[n, 2 * i, 2 * j], x[n, 2 * i, 2 * j + 1], x[n, 2 * i + 1, 2 * j], x[n, 2 * i + 1, 2 * j + 1]
-            mean = y[n, i, j]
-            for k in range(C):
-                mean[k] = (a[k] + b[k] + c[k] + d[k]) * np.float32(0.25)
-
-
 # ----- windows of any kind ----------------------------------------------------------
-@njit(**OPTIONS)
-def _seen_by(r, k, s, n):
-    """Of n windows of k rows, `s` apart: the first that sees row r, and one more than the last."""
-    return max(0, (r - k) // s + 1), min(n, r // s + 1)
-
-
 @njit(**PARALLEL)
-def _max(x, KH, KW, sh, sw, top, left, y, winner):
+def _pool(x, KH, KW, sh, sw, top, left, y, winner):
     N, OH, OW, C = y.shape
     H, W = x.shape[1:3]
+    share = np.float32(1 / (KH * KW))
     for row in prange(N * OH):
         n, i = row // OH, row % OH
         for j in range(OW):
-            largest, tap = y[n, i, j], winner[n, i, j]
+            result = y[n, i, j]
             for k in range(C):
-                largest[k], tap[k] = -np.inf, 0
+                if winner is None:
+                    result[k] = 0
+                else:
+                    result[k], winner[n, i, j, k] = -np.inf, 0
             for u in range(max(0, top - i * sh), min(KH, H + top - i * sh)):
                 for v in range(max(0, left - j * sw), min(KW, W + left - j * sw)):
-                    _compare(x[n, i * sh + u - top, j * sw + v - left], np.uint8(u * KW + v), largest, tap)
+                    pixel = x[n, i * sh + u - top, j * sw + v - left]
+                    if winner is None:
+                        _add(pixel, result)
+                    else:
+                        _compare(pixel, np.uint8(u * KW + v), result, winner[n, i, j])
+            if winner is None:
+                for k in range(C):
+                    result[k] *= share
 
 
 @njit(**OPTIONS)
@@ -143,64 +142,40 @@ def _compare(x, number, largest, tap):
 
 
 @njit(**PARALLEL)
-def _max_gradient(gy, winner, KH, KW, sh, sw, top, left, gx):
+def _gradient(gy, winner, KH, KW, sh, sw, top, left, gx):
     N, OH, OW, C = gy.shape
     H, W = gx.shape[1:3]
+    share = np.float32(1 / (KH * KW))
     for row in prange(N * H):
         n, r = row // H, row % H + top
-        i0, i1 = _seen_by(r, KH, sh, OH)
+        i0, i1 = _windows_that_see(r, KH, sh, OH)
         for q in range(left, W + left):
-            j0, j1 = _seen_by(q, KW, sw, OW)
+            j0, j1 = _windows_that_see(q, KW, sw, OW)
             target = gx[n, r - top, q - left]
             for k in range(C):
                 target[k] = 0
             for i in range(i0, i1):
                 for j in range(j0, j1):
-                    _give_more(gy[n, i, j], winner[n, i, j], np.uint8((r - i * sh) * KW + q - j * sw), target)
+                    if winner is None:
+                        _add(gy[n, i, j], target)
+                    else:
+                        tap = np.uint8((r - i * sh) * KW + q - j * sw)
+                        _add_where_won(gy[n, i, j], winner[n, i, j], tap, target)
+            if winner is None:
+                for k in range(C):
+                    target[k] *= share
 
 
 @njit(**OPTIONS)
-def _give_more(gy, winner, tap, gx):
+def _windows_that_see(r, k, s, n):
+    """Return the first of n windows of k rows, `s` apart, that sees row r, and one more than the last."""
+    return max(0, (r - k) // s + 1), min(n, r // s + 1)
+
+
+@njit(**OPTIONS)
+def _add_where_won(gy, winner, tap, gx):
     for k in range(len(gx)):
         gx[k] += gy[k] if winner[k] == tap else np.float32(0)
-
-
-@njit(**PARALLEL)
-def _mean(x, KH, KW, sh, sw, top, left, y):
-    N, OH, OW, C = y.shape
-    H, W = x.shape[1:3]
-    share = np.float32(1 / (KH * KW))
-    for row in prange(N * OH):
-        n, i = row // OH, row % OH
-        for j in range(OW):
-            target = y[n, i, j]
-            for k in range(C):
-                target[k] = 0
-            for u in range(max(0, top - i * sh), min(KH, H + top - i * sh)):
-                for v in range(max(0, left - j * sw), min(KW, W + left - j * sw)):
-                    _add(x[n, i * sh + u - top, j * sw + v - left], target)
-            for k in range(C):
-                target[k] *= share
-
-
-@njit(**PARALLEL)
-def _mean_gradient(gy, KH, KW, sh, sw, top, left, gx):
-    N, OH, OW, C = gy.shape
-    H, W = gx.shape[1:3]
-    share = np.float32(1 / (KH * KW))
-    for row in prange(N * H):
-        n, r = row // H, row % H + top
-        i0, i1 = _seen_by(r, KH, sh, OH)
-        for q in range(left, W + left):
-            j0, j1 = _seen_by(q, KW, sw, OW)
-            target = gx[n, r - top, q - left]
-            for k in range(C):
-                target[k] = 0
-            for i in range(i0, i1):
-                for j in range(j0, j1):
-                    _add(gy[n, i, j], target)
-            for k in range(C):
-                target[k] *= share
 
 
 @njit(**OPTIONS)

@@ -12,10 +12,17 @@ from numba import njit, prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import load_band
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, pixels, threads, whole_vectors
-from tinyseg.fast.cpu.channels_last import float32 as all_float32
-from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, taps_of
-from tinyseg.fast.cpu.fused_conv import halves
+from tinyseg.fast.cpu.channels_last import (
+    OPTIONS,
+    PARALLEL,
+    channels_first,
+    float32,
+    pixels,
+    threads,
+    whole_vectors,
+)
+from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, lay_out_taps
+from tinyseg.fast.cpu.fused_conv import two_inputs
 from tinyseg.fast.cpu.gemm import outer, packed, padded, product, summed
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, keep_where_positive, load, store
@@ -27,13 +34,13 @@ LONGEST = 256  # pixels in one sum of `outer`
 
 def supports(wd, wp, b, *xs):
     """float32, and at most two inputs to join; in the backward pass gy stands in for b."""
-    return all_float32(wd, wp, b, *xs) and len(xs) <= 2
+    return float32(wd, wp, b, *xs) and len(xs) <= 2
 
 
 def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
     """Return y (N, K, OH, OW)."""
-    x, x2 = halves(xs)
-    w = taps_of(wd)
+    x, x2 = two_inputs(xs)
+    w = lay_out_taps(wd)
     y = empty((len(x), *out, len(wp)))
     rows, width, scratch = _scratch(y, w, stride, w.shape[2])
     floor = np.float32(0) if relu else NO_FLOOR
@@ -44,7 +51,7 @@ def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
 
 def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     """Gradients of wd, wp, b, and a tuple of those of the xs."""
-    (x, x2), gy, w = halves(xs), pixels(gy), taps_of(wd)
+    (x, x2), gy, w = two_inputs(xs), pixels(gy), lay_out_taps(wd)
     K, C = wp.shape
     gD = empty((*gy.shape[:3], C))
     rows, width, scratch = _scratch(gy, w, stride, w.shape[2] + whole_vectors(K))
@@ -54,16 +61,19 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
         gy, x, x2, y, w, packed(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
         padded(np.zeros(C)), scratch, gw, gb, gD,
     )  # fmt: skip
-    gxs = [empty((len(x), factor * x.shape[1], factor * x.shape[2], half.shape[3])) for half in (x, x2)]
-    correlate_transposed(gD, wd, stride, pads, *gxs)
-    gwd = correlate_gradient(x, x2, gD, wd.shape, stride, pads, factor)
+    gxs = [empty((len(x), factor * x.shape[1], factor * x.shape[2], part.shape[3])) for part in (x, x2)]
+    correlate_transposed(gD, wd, stride, pads, (1, 1), *gxs)
+    gwd = correlate_gradient(x, gD, wd.shape, stride, pads, (1, 1), x2, factor)
     if factor > 1:
         gxs = [sum_blocks(gx, factor) for gx in gxs]
     return gwd, summed(gw), gb.sum(axis=0)[:K], tuple(channels_first(gx) for gx in gxs[: len(xs)])
 
 
 def _scratch(y, w, stride, pixel):
-    """Rows of output to a band, pixels to a row of a band, and scratch for a band and `pixel` floats an output."""
+    """Return the rows of output of a band, the pixels in a row of it, and each thread's scratch.
+
+    The scratch holds a band, `pixel` floats for each output, and a panel for `outer`.
+    """
     (N, OH, OW, _), (KH, KW, pitch) = y.shape, w.shape
     rows, width = band_rows(N, OH, OW * pitch), (OW - 1) * stride[1] + KW
     band = ((rows - 1) * stride[0] + KH) * width * pitch
@@ -106,7 +116,7 @@ def _backward(gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, 
             n, i0 = task // bands, task % bands * rows
             m = min(rows, OH - i0)
             pixel = (n * OH + i0) * OW
-            masked(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece)
+            _mask_and_sum(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece)
             for k in range(g_pitch):
                 gbt[k] += piece[k]
             _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
@@ -118,7 +128,7 @@ def _backward(gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, 
 
 @njit(**OPTIONS)
 def _depthwise(x, x2, n, first, left, factor, w, sh, sw, m, OW, width, band, D):
-    """m rows of D, to band[D:], from the rows of image n that begin at `first`, loaded to band[0:]."""
+    """Load the rows of image n from `first` on to band[0:] and compute m rows of D from them, to band[D:]."""
     KH, KW, pitch = w.shape
     C, ws = x.shape[3] + x2.shape[3], w.reshape(-1)
     load_band(x, x2, n, first, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch)
@@ -128,8 +138,8 @@ def _depthwise(x, x2, n, first, left, factor, w, sh, sw, m, OW, width, band, D):
 
 
 @njit(**OPTIONS)
-def masked(m, K, gy, y, start, relu, out, oi, pitch, gb):
-    """Copy m pixels of gy, 0 where y is not positive if `relu`, to out[oi:]; gb is their sum."""
+def _mask_and_sum(m, K, gy, y, start, relu, out, oi, pitch, gb):
+    """Copy m pixels of gy to out[oi:], with 0 where y is not positive if `relu`; write their sum to gb."""
     whole = K - K % LANES
     clear(gb, 0, pitch)
     for i in range(m):

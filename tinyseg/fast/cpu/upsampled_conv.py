@@ -18,18 +18,15 @@ import numpy as np
 from numba import njit, prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.bands import NOTHING
 from tinyseg.fast.cpu.channels_last import PARALLEL
 from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient
-from tinyseg.fast.cpu.gemm import padded
 from tinyseg.fast.cpu.prepared import prepared
-from tinyseg.fast.cpu.simd import NO_FLOOR
 
 
-def forward(x, w, b, floor, pads, f, y):
-    """y = max(floor, b + convolution of x (N, H, W, C), f x f upsampled, with w (K, C, KH, KW) and stride 1)."""
+def forward(x, w, b, relu, pads, f, y):
+    """Upsample x (N, H, W, C) f x f, convolve it with w (K, C, KH, KW), add b, apply the ReLU if `relu`; write to y."""
     for a, c, taps, border in prepared(w, ("phases", pads, f), lambda: phases(w, pads, f)):
-        convolve(x, NOTHING, taps, b, floor, (1, 1), border, y, every=f, at=(a, c))
+        convolve(x, taps, (1, 1), border, y, b=b, relu=relu, every=f, at=(a, c))
 
 
 def backward(x, w, gy, pads, f, gx):
@@ -37,16 +34,16 @@ def backward(x, w, gy, pads, f, gx):
     (K, C, KH, KW), ((top, _), (left, _)) = w.shape, pads
     shape, pads = (C, K, KH + f - 1, KW + f - 1), ((KH - 1 - top, 0), (KW - 1 - left, 0))
     if gx is not None:
-        turned = box(w, f)[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-        convolve(gy, NOTHING, turned, padded(np.zeros(C)), NO_FLOOR, (f, f), pads, gx)
+        turned = sum_windows(w, f)[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
+        convolve(gy, turned, (f, f), pads, gx)
     gw = empty(w.shape)
-    _sum_windows(convolve_gradient(gy, NOTHING, x, shape, (f, f), pads), f, gw)
+    _sum_windows_back(convolve_gradient(gy, x, shape, (f, f), pads), f, gw)
     return gw
 
 
 def phases(w, pads, f):
     """List (a, c, the taps of W that outputs (f·i + a, f·j + c) use, their padding)."""
-    W, ((top, _), (left, _)), out = box(w, f), pads, []
+    W, ((top, _), (left, _)), out = sum_windows(w, f), pads, []
     for a in range(f):
         rows, above = _phase(w.shape[2], top, f, a)
         for c in range(f):
@@ -55,16 +52,16 @@ def phases(w, pads, f):
     return out
 
 
-def box(w, f):
-    """W (K, C, KH + f - 1, KW + f - 1), the sums of w over windows of f x f."""
+def sum_windows(w, f):
+    """Return W (K, C, KH + f - 1, KW + f - 1): the sums of w over windows of f x f, also those that reach beyond it."""
     K, C, KH, KW = w.shape
     W = empty((K, C, KH + f - 1, KW + f - 1))
-    _box(w, f, W)
+    _sum_windows(w, f, W)
     return W
 
 
 @njit(**PARALLEL)
-def _box(w, f, W):
+def _sum_windows(w, f, W):
     K, C, KH, KW = w.shape
     for k in prange(K):
         for c in range(C):
@@ -78,8 +75,8 @@ def _box(w, f, W):
 
 
 @njit(**PARALLEL)
-def _sum_windows(gW, f, gw):
-    """gw[u] = sum_r gW[u - r]; gW comes turned round and with its channels changed over, (C, K, …)."""
+def _sum_windows_back(gW, f, gw):
+    """gw[u] = sum_r gW[u - r]. gW is (C, K, …), input channels first, and its taps are in reverse order."""
     K, C, KH, KW = gw.shape
     for k in prange(K):
         for c in range(C):
@@ -93,7 +90,7 @@ def _sum_windows(gW, f, gw):
 
 
 def _phase(k, before, f, a):
-    """Which taps of W the outputs f·i + a use, a slice, and how many inputs before i the first of them is."""
+    """Return the taps of W that the outputs f·i + a use, as a slice, and how far before input i the first one reads."""
     t = f - 1 - a + before  # index of the tap that meets input i
     first = t % f
     return slice(first, k + f - 1, f), (t - first) // f

@@ -1,7 +1,7 @@
 """The inner loops of depthwise convolution: one row of output, from rows of a band that lie in cache.
 
-Vectors of channels, four output pixels at a time. `tinyseg.fast.cpu.depthwise_conv`, its dilated kernels in
-`tinyseg.fast.cpu.dilation`, and the depthwise half of `tinyseg.fast.cpu.separable_conv` are made of these loops.
+They compute vectors of channels, four output pixels at a time, for `tinyseg.fast.cpu.depthwise_conv` and the depthwise
+half of `tinyseg.fast.cpu.separable_conv`.
 """
 
 import numpy as np
@@ -11,9 +11,13 @@ from tinyseg.fast.cpu.channels_last import OPTIONS, threads
 from tinyseg.fast.cpu.simd import LANES, align_stack, load, splat, store
 
 
-def band_rows(N, OH, row, budget=1 << 16):
-    """Output rows to a band: about `budget` floats (256 KiB, a share of the second-level cache), equal work for all."""
-    bands = max(-(-OH // 8), -(-OH * row // budget))
+def band_rows(N, OH, row):
+    """Return how many rows of output, of `row` floats each, belong to a band.
+
+    At most 8 rows, and about 2¹⁶ floats (256 KiB, a share of the second-level cache); fewer where the threads would
+    otherwise have fewer than four bands each.
+    """
+    bands = max(-(-OH // 8), -(-OH * row // (1 << 16)))
     while N * bands < 4 * threads() and bands < OH:
         bands += 1
     return -(-OH // bands)
@@ -21,7 +25,7 @@ def band_rows(N, OH, row, budget=1 << 16):
 
 @njit(**OPTIONS)
 def windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_pitch):
-    """Channels c0 … c0 + C of one row of output from the KH rows of the band that begin at `start`."""
+    """Compute C channels from c0 on of one row of output, from the KH rows of the band that begin at `start`."""
     align_stack()
     if KH == 3 and KW == 3 and sw == 1:  # constants let the compiler unroll the taps
         _windows(band, start, width, pitch, w, 3, 3, 1, OW, c0, C, y, target, y_pitch)
@@ -63,7 +67,7 @@ def _windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_p
 
 @njit(**OPTIONS)
 def window_gradient(band, start, width, pitch, gy, source, gy_pitch, KH, KW, sw, OW, C, gw):
-    """Add to gw (KH, KW, pitch) what one row of output gives."""
+    """Add to gw (KH, KW, pitch) the part of the gradient that comes from one row of output."""
     align_stack()
     if KH == 3 and KW == 3 and sw == 1:
         for u in range(3):

@@ -36,13 +36,15 @@ CHUNK = 256  # tiles whose V exists at a time
 BLOCK = 64  # tiles whose M, for one panel of output channels, exists at a time
 CHANNELS = 48  # input channels whose weights are transformed at a time
 SOME = 48  # tiles below which the transformed weights, four times as many, cost more than they save
-LARGE = 1 << 24  # floats of transformed weights (64 MiB) that no cache holds: then twice as many
+LARGE = (
+    1 << 24
+)  # floats of transformed weights (64 MiB) from which on no cache holds them: then 2 · SOME tiles are needed
 ZEROS = np.zeros(WIDTH, np.float32)
 
 
-def pays(w, stride, y, spread):
-    """Whether a convolution with weights w and output y (N, OH, OW, K) is faster this way (and allowed to be)."""
-    K, C, KH, KW = w.shape
+def pays(w_shape, stride, y, spread):
+    """Whether the convolution with output y (N, OH, OW, K) may be computed this way, and is faster so."""
+    K, C, KH, KW = w_shape
     if not config.winograd or (KH, KW) != (3, 3) or stride != (1, 1) or spread != (1, 1) or min(K, C) < LANES:
         return False
     N, OH, OW, _ = y.shape
@@ -52,7 +54,7 @@ def pays(w, stride, y, spread):
 
 
 def convolve(x, x2, w, b, floor, pads, y, repeat=1):
-    """y = max(floor, b + correlation of the band-loaded (x, x2) with w (K, C, 3, 3))."""
+    """Write max(floor, b + the correlation of (x, x2), as `load_band` reads them, with w (K, C, 3, 3)) to y."""
     (N, OH, OW, _), C = y.shape, w.shape[1]
     chunk, across = _chunk(N, OH, OW)
     V, U = empty((_panels(C), 36, chunk + 1, WIDTH)), prepared(w, "winograd", lambda: transform_weights(w))
@@ -61,7 +63,7 @@ def convolve(x, x2, w, b, floor, pads, y, repeat=1):
 
 
 def transform_weights(w):
-    """U = G w Gᵀ for weights w (K, C, 3, 3), laid out for `_convolve`."""
+    """Return U = G w Gᵀ for weights w (K, C, 3, 3), laid out for `_convolve`."""
     K, C, _, _ = w.shape
     U = empty((_panels(K), 36, _panels(C) * WIDTH + 1, WIDTH))
     _transform_weights(w, U)
@@ -69,7 +71,7 @@ def transform_weights(w):
 
 
 def gradient(x, x2, gy, w_shape, pads, repeat=1):
-    """Gradient (K, C, 3, 3) of the weights, with gy (N, OH, OW, K)."""
+    """Return the gradient (K, C, 3, 3) of the weights, with gy (N, OH, OW, K)."""
     (K, C, _, _), (N, OH, OW, _) = w_shape, gy.shape
     chunk, across = _chunk(N, OH, OW)
     V, Z = empty((_panels(C), 36, chunk + 1, WIDTH)), empty((_panels(K), 36, chunk + 1, WIDTH))
@@ -86,7 +88,7 @@ def _panels(n):
 
 
 def _chunk(N, OH, OW):
-    """Tiles in a chunk, a whole number of strips, and strips across an image."""
+    """Return the number of tiles in a chunk, always whole strips, and of strips side by side in an image."""
     across = -(-OW // (4 * STRIP))
     strips = N * -(-OH // 4) * across
     return min(strips * STRIP, CHUNK), across
@@ -94,10 +96,10 @@ def _chunk(N, OH, OW):
 
 # ----- loops over tiles -------------------------------------------------------------------
 @njit(**OPTIONS)
-def _load_strip(x, x2, strip, across, down, top, left, repeat, size, inputs, band, V, slot):
+def _load_strip(x, x2, strip, across, down, top, left, repeat, size, band, V, slot):
     """Transform the STRIP tiles of one strip into V[:, :, slot : slot + STRIP].
 
-    `size` is 6 for inputs of the convolution and 4 for gradients of its output.
+    A tile is `size` pixels wide and high: 6 for inputs of the convolution, 4 for gradients of its output.
     """
     panels, slots = V.shape[0], V.shape[2]
     n, ty, tx = strip // (down * across), strip // across % down, strip % across * STRIP
@@ -112,7 +114,7 @@ def _load_strip(x, x2, strip, across, down, top, left, repeat, size, inputs, ban
                     clear(Vs, v + k * step + i * WIDTH, LANES)
             continue
         for i in range(STRIP):
-            if inputs:
+            if size == 6:
                 input_tile(band, 4 * i * pitch + c, width * pitch, pitch, Vs, v + i * WIDTH, step)
             else:
                 gradient_tile(band, 4 * i * pitch + c, width * pitch, pitch, Vs, v + i * WIDTH, step)
@@ -129,7 +131,7 @@ def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, y):
         count = min(per_chunk, strips - first)
         for t in prange(T):
             for s in range(count * t // T, count * (t + 1) // T):
-                _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, True, scratch[t], V, s * STRIP)
+                _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
         blocks = -(-count // per_block)
         for t in prange(T):
             M = scratch[t]
@@ -168,8 +170,8 @@ def _gradient(x, x2, gy, top, left, repeat, across, scratch, V, Z, dU):
         count = min(per_chunk, strips - first)
         for t in prange(T):
             for s in range(count * t // T, count * (t + 1) // T):
-                _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, True, scratch[t], V, s * STRIP)
-                _load_strip(gy, nothing, first + s, across, down, 0, 0, 1, 4, False, scratch[t], Z, s * STRIP)
+                _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
+                _load_strip(gy, nothing, first + s, across, down, 0, 0, 1, 4, scratch[t], Z, s * STRIP)
         for t in prange(T):
             for k in range(36 * t // T, 36 * (t + 1) // T):
                 start = k * dU.shape[1]
