@@ -55,11 +55,20 @@ def strided(a):
 
 def pixels(a):
     """The same numbers with the channels of a pixel side by side in memory, as the fast kernels keep images."""
-    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) if a.ndim == 4 else a
+    return np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) if a.ndim > 1 else a
 
 
-LAYOUTS = {"planes": np.ascontiguousarray, "pixels": pixels, "strided": strided}
+LAYOUTS = {  # the same numbers in another order in memory
+    "planes": lambda a: np.ascontiguousarray(a).reshape(a.shape),
+    "pixels": pixels,
+    "strided": lambda a: strided(a) if a.ndim else a,
+}
 layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
+
+
+def doubles(*xs):
+    """The arguments, with float64 instead of float32."""
+    return [a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for a in xs]
 
 
 def roundings(n):
@@ -73,6 +82,27 @@ def roundings(n):
 def both_axes(n):
     """An option given as one number for both axes, or as a pair, as a pair."""
     return (n, n) if isinstance(n, int) else n
+
+
+def within(found, expected, bound):
+    """Assert that a float32 result is no farther than `bound` from `expected`."""
+    found = np.asarray(found)
+    assert found.dtype == np.float32 and found.shape == expected.shape
+    assert (abs(found - expected) <= bound).all(), (abs(found - expected) / bound).max()
+
+
+def same_with_any_number_of_threads(f):
+    """Assert that f(), a list of arrays, has the same bits from one numba thread as from all."""
+    numba = pytest.importorskip("numba")
+    results, threads = [], numba.get_num_threads()
+    for number in (1, threads):
+        numba.set_num_threads(number)
+        try:
+            results.append(f())
+        finally:
+            numba.set_num_threads(threads)
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
 
 
 def cotangent(y, seed=99):

@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from arrays import EPS32, rand, spaced, strided
+from arrays import EPS32, LAYOUTS, layouts, rand, spaced, within
 
 pytest.importorskip("numba")
 fast = importlib.import_module("tinyseg.fast.cpu.activation")
@@ -21,13 +21,7 @@ SHAPES = [
     (2, 64, 19, 21),
     (2, 3, 4, 5, 6),
 ]
-LAYOUTS = {
-    "planes": lambda a: np.ascontiguousarray(a).reshape(a.shape),
-    "pixels": lambda a: np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) if a.ndim > 1 else a,
-    "strided": lambda a: strided(a) if a.ndim else a,
-}
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 UNITS = 4  # roundings of an exponential, a sum and a quotient
 
 
@@ -38,11 +32,6 @@ def single(a, layout=np.asarray):
 def same(found, expected):
     assert found.dtype == np.float32 and found.shape == expected.shape
     np.testing.assert_array_equal(found, expected)
-
-
-def near(found, expected, bound):
-    assert found.dtype == np.float32 and found.shape == expected.shape
-    assert (abs(found - expected) <= bound).all()
 
 
 @shapes
@@ -60,9 +49,9 @@ def test_sigmoid(shape, layout):
     x, gy = single(20 * rand(*shape), layout), single(rand(*shape, seed=1), layout)
     expected = maths.sigmoid_forward(x.astype(np.float64))
     y = fast.sigmoid_forward(x)
-    near(y, expected, UNITS * EPS32 * expected)
+    within(y, expected, UNITS * EPS32 * expected)
     expected = maths.sigmoid_grad(gy.astype(np.float64), y.astype(np.float64))
-    near(fast.sigmoid_grad(gy, y), expected, UNITS * EPS32 * abs(expected))
+    within(fast.sigmoid_grad(gy, y), expected, UNITS * EPS32 * abs(expected))
 
 
 @pytest.mark.parametrize("name", ["relu_grad", "sigmoid_grad"])

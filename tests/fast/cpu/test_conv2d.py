@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from arrays import EPS32, WINDOW_CASES, WINDOW_NAMES, rand, strided
+from arrays import EPS32, WINDOW_CASES, WINDOW_NAMES, layouts, rand, strided
 
 from tinyseg import using
 from tinyseg.ops import conv2d as op
@@ -13,12 +13,6 @@ from tinyseg.ops.window import resolve
 fast = pytest.importorskip("tinyseg.fast.cpu.conv2d")
 maths = importlib.import_module("tinyseg.ops.conv2d")
 
-LAYOUTS = {
-    "planes": np.ascontiguousarray,
-    "pixels": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
-    "strided": strided,
-}
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 windows = pytest.mark.parametrize(WINDOW_NAMES, WINDOW_CASES)
 
 # N, C, K, H, W, kernel, stride, padding

@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from arrays import rand, strided
+from arrays import LAYOUTS, layouts, rand
 
 from tinyseg import Tensor, ops, using
 
@@ -13,12 +13,6 @@ fast = importlib.import_module("tinyseg.fast.cpu.dropout")
 maths = importlib.import_module("tinyseg.ops.dropout")
 
 SHAPES = [(), (7,), (5000,), (3, 33), (1, 1, 3, 5), (3, 5, 7, 9), (1, 16, 33, 31), (2, 64, 17, 5)]
-LAYOUTS = {
-    "planes": lambda a: np.ascontiguousarray(a).reshape(a.shape),
-    "pixels": lambda a: np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1) if a.ndim > 1 else a,
-    "strided": lambda a: strided(a) if a.ndim else a,
-}
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

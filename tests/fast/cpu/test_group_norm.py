@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from arrays import EPS32, rand, strided
+from arrays import EPS32, doubles, layouts, rand, same_with_any_number_of_threads, within
 
 maths = importlib.import_module("tinyseg.ops.group_norm")
 
@@ -18,13 +18,7 @@ CASES = [
     ((3, 64, 37, 45), 16),
     ((2, 300, 9, 7), 2),
 ]
-LAYOUTS = {
-    "planes": np.ascontiguousarray,
-    "pixels": lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
-    "strided": strided,
-}
 cases = pytest.mark.parametrize(("shape", "G"), CASES, ids=str)
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 EPS = 1e-5
 
 
@@ -41,10 +35,6 @@ def arrays(shape, offset=0.0):
     return [a.astype(np.float32) for a in xs]
 
 
-def doubles(*xs):
-    return [a.astype(np.float64) if isinstance(a, np.ndarray) else a for a in xs]
-
-
 def terms(shape):
     """How many numbers are added in float32 at most (the rows of a chunk), and some roundings of other kinds."""
     from tinyseg.fast.cpu.batch_norm import cut
@@ -55,11 +45,6 @@ def terms(shape):
 def per_channel(a, shape):
     """Numbers (N, G, 1) of groups as (N, C, 1, 1)."""
     return np.repeat(a, shape[1] // a.shape[1], axis=1)[..., None]
-
-
-def within(found, expected, bound):
-    assert found.dtype == np.float32 and found.shape == expected.shape
-    assert (abs(found - expected) <= bound).all(), (abs(found - expected) / bound).max()
 
 
 @cases
@@ -144,18 +129,13 @@ def test_nan_is_seen_in_its_group(fast):
 
 @cases
 def test_the_number_of_threads_does_not_matter(shape, G, fast):
-    numba = pytest.importorskip("numba")
     x, gy, gamma, beta = arrays(shape)
-    results, threads = [], numba.get_num_threads()
-    for number in (1, threads):
-        numba.set_num_threads(number)
-        try:
-            y, mean, rstd = fast.forward(x, gamma, beta, G, EPS)
-            results.append([y, mean, rstd, *fast.backward(gy, x, gamma, mean, rstd)])
-        finally:
-            numba.set_num_threads(threads)
-    for a, b in zip(*results, strict=True):
-        np.testing.assert_array_equal(a, b)
+
+    def results():
+        y, mean, rstd = fast.forward(x, gamma, beta, G, EPS)
+        return [y, mean, rstd, *fast.backward(gy, x, gamma, mean, rstd)]
+
+    same_with_any_number_of_threads(results)
 
 
 def test_a_constant_group_becomes_beta(fast):

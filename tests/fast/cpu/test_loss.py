@@ -4,12 +4,22 @@ import importlib
 
 import numpy as np
 import pytest
-from arrays import EPS32, namesake, rand, strided, value_and_grads
+from arrays import (
+    EPS32,
+    LAYOUTS,
+    doubles,
+    layouts,
+    namesake,
+    rand,
+    same_with_any_number_of_threads,
+    value_and_grads,
+    within,
+)
 
 from tinyseg import ops, using
 from tinyseg.backend import kernels
 
-numba = pytest.importorskip("numba")
+pytest.importorskip("numba")
 fast = importlib.import_module("tinyseg.fast.cpu.loss")
 maths = importlib.import_module("tinyseg.ops.loss")
 
@@ -23,13 +33,7 @@ SHAPES = [
     (2, 33, 20, 11),
     (1, 64, 45, 37),
 ]
-LAYOUTS = {
-    "planes": np.ascontiguousarray,
-    "pixels": lambda a: np.moveaxis(np.ascontiguousarray(np.moveaxis(a, 1, -1)), -1, 1),
-    "strided": strided,
-}
 shapes = pytest.mark.parametrize("shape", SHAPES, ids=str)
-layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 UNITS = 8  # roundings of an element: exponential, logarithm, quotient, a few products and sums
 
 
@@ -41,19 +45,9 @@ def case(shape, layout):
     return z, t, rng.integers(-1, C, (N, H, W)), rng.uniform(0.5, 2, C).astype(np.float32)
 
 
-def doubles(*xs):
-    return [np.asarray(a, np.float64) if np.asarray(a).dtype == np.float32 else a for a in xs]
-
-
 def roundings(shape):
     """How many numbers are added in float32 at most (the rows of a chunk), and those of each element."""
     return fast.cut(np.empty((1, np.prod(shape))), shape[1])[1] + UNITS
-
-
-def within(found, expected, bound):
-    found = np.asarray(found)
-    assert found.dtype == np.float32 and found.shape == expected.shape
-    assert (abs(found - expected) <= bound).all(), (abs(found - expected) / bound).max()
 
 
 # ----- binary cross-entropy ----------------------------------------------------
@@ -250,16 +244,13 @@ def test_nan_is_seen(at):
 
 def test_the_number_of_threads_does_not_matter():
     z, t, k, weight = case((3, 5, 131, 101), LAYOUTS["pixels"])
-    one, results, threads = np.float32(1), [], numba.get_num_threads()
-    for number in (1, threads):
-        numba.set_num_threads(number)
-        try:
-            sums = fast.ce_forward(z, k, weight), fast.dice_forward(z, t, one, (2, 3))
-            results.append([fast.bce_forward(z, t, one, one), *sums[0], *sums[1]])
-        finally:
-            numba.set_num_threads(threads)
-    for a, b in zip(*results, strict=True):
-        np.testing.assert_array_equal(a, b)
+    one = np.float32(1)
+
+    def results():
+        dice = fast.dice_forward(z, t, one, (2, 3))
+        return [fast.bce_forward(z, t, one, one), *fast.ce_forward(z, k, weight), *dice]
+
+    same_with_any_number_of_threads(results)
 
 
 @pytest.mark.parametrize("layout", [LAYOUTS["planes"], LAYOUTS["pixels"]], ids=["planes", "pixels"])

@@ -29,6 +29,5 @@ print(peak / 2**20 if sys.platform != "darwin" else peak / 2**30)  # Linux count
 def test_a_training_step_of_sdunet_at_256_batch_2_peaks_under_4_gib():
     result = subprocess.run([sys.executable, "-c", STEP], capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
-    assert (
-        0.3 < float(result.stdout) < 4
-    )  # GiB; much less than the weights and activations would mean nothing was measured
+    # In GiB. Much less than the weights and activations take would mean that nothing was measured.
+    assert 0.3 < float(result.stdout) < 4

@@ -2,18 +2,14 @@
 
 import numpy as np
 import pytest
-from arrays import namesake, rand, strided
+from arrays import LAYOUTS, namesake, rand
 
 pytest.importorskip("numba")
 
 from tinyseg import Tensor, ops
 from tinyseg.fast.cpu import shape as fast
 
-LAYOUTS = [
-    np.ascontiguousarray,
-    lambda a: np.ascontiguousarray(a.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2),
-    strided,
-]
+ORDERS = list(LAYOUTS.values())
 joins = pytest.mark.parametrize(
     ("N", "channels", "H", "W"),
     [(1, (64, 64), 5, 3), (3, (33, 1), 4, 7), (2, (5, 16, 3), 1, 9), (1, (2,), 3, 3), (3, (1, 2, 3, 64, 5), 2, 1)],
@@ -24,7 +20,7 @@ layouts = pytest.mark.parametrize("shift", range(3), ids=["planes first", "pixel
 @joins
 @layouts
 def test_forward(N, channels, H, W, shift):
-    xs = [LAYOUTS[(k + shift) % 3](rand(N, c, H, W, seed=k).astype(np.float32)) for k, c in enumerate(channels)]
+    xs = [ORDERS[(k + shift) % 3](rand(N, c, H, W, seed=k).astype(np.float32)) for k, c in enumerate(channels)]
     old = [x.copy() for x in xs]
     y = fast.concat_forward(xs, 1)
     assert y.dtype == np.float32 and y.transpose(0, 2, 3, 1).flags.c_contiguous
@@ -37,7 +33,7 @@ def test_forward(N, channels, H, W, shift):
 @joins
 @layouts
 def test_backward(N, channels, H, W, shift):
-    gy = LAYOUTS[shift](rand(N, sum(channels), H, W).astype(np.float32))
+    gy = ORDERS[shift](rand(N, sum(channels), H, W).astype(np.float32))
     old, cuts = gy.copy(), np.cumsum(channels)[:-1].tolist()
     gxs = fast.concat_backward(gy, cuts, 1)
     for gx, expected in zip(gxs, np.split(old, cuts, axis=1), strict=True):

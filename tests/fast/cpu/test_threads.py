@@ -30,9 +30,8 @@ def test_amd_processors_with_avx512_are_told_from_others(text, expected):
     assert _is_amd_with_avx512(text) is expected
 
 
-def run(**environment):
-    """GOMP_SPINCOUNT as a new process has it after importing tinyseg."""
-    code = "import os, tinyseg; print(os.environ['GOMP_SPINCOUNT'], os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+def run(code, **environment):
+    """Run code in a new process without settings for threads but `environment`; return the words that it prints."""
     inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OPENBLAS_"))}
     return subprocess.run(
         [sys.executable, "-c", code], env=inherited | environment, capture_output=True, text=True, check=True
@@ -40,8 +39,9 @@ def run(**environment):
 
 
 def test_idle_threads_go_to_sleep_unless_the_user_says_otherwise():
-    assert run() == ["10000", "4"]
-    assert run(GOMP_SPINCOUNT="77") == ["77", "4"]
+    code = "import os, tinyseg; print(os.environ['GOMP_SPINCOUNT'], os.environ['OPENBLAS_THREAD_TIMEOUT'])"
+    assert run(code) == ["10000", "4"]
+    assert run(code, GOMP_SPINCOUNT="77") == ["77", "4"]
 
 
 def test_settings_are_made_before_numpy_is_loaded():
@@ -55,6 +55,4 @@ class Watch:
 sys.meta_path.insert(0, Watch())
 import tinyseg
 """
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("GOMP_", "OPENBLAS_"))}
-    done = subprocess.run([sys.executable, "-c", code], env=inherited, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["4"]
+    assert run(code) == ["4"]

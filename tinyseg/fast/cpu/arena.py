@@ -1,10 +1,9 @@
 """Memory for large arrays, used again and again.
 
-The operating system hands memory out page by page, at the first touch of each page, and takes a freed large array
-back: an array that is born in every step is paid for in every step (three times the cost of filling one that is
-already there). `empty` keeps the memory of arrays that nobody refers to any more and gives it to the next
-array of that size. A network asks for the same sizes in every step, so that from the second step on nothing
-is asked of the operating system.
+The operating system hands memory out page by page, when each page is first touched, and takes the memory of a large
+array back when the array is freed. To allocate an array anew in every step costs three times as much as to fill one
+that is already there. `empty` keeps the memory of arrays that nobody refers to any more and gives it to the next array
+of that size. A network asks for the same sizes in every step: from the second step on, no new memory is needed.
 """
 
 import contextlib
@@ -17,30 +16,35 @@ import threading
 import numpy as np
 
 ALIGNMENT = 64  # bytes: a cache line, and a vector register of AVX-512
-SMALL = 1 << 16  # bytes below which the C library's own free lists do as well
-HUGE_PAGE = 1 << 21
-SLAB = 8 * HUGE_PAGE
+SMALL = 1 << 16  # bytes; below that, the free lists of the C library are as good
+HUGE_PAGE = 1 << 21  # bytes
+SLAB = 8 * HUGE_PAGE  # bytes that `Slab` asks the operating system for at a time
 
 
 class Arena:
-    """Free memory by size, as much in all as a step of the work at hand has needed at once, and half as much again."""
+    """Free memory, by size.
+
+    The memory in use and the free memory together come to at most `floor` plus 1.5 times the recent peak of the memory
+    in use.
+    """
 
     def __init__(self, floor=1 << 26):
         self.floor, self.in_use, self.idle, self.peak = floor, 0, 0, 0
-        self._free = {}  # size in bytes: memories; the size given back longest ago first
+        self._free = {}  # size in bytes: list of memories; the size that was given back longest ago comes first
         self._lock = threading.RLock()  # re-entrant: a garbage collection inside `take` may call `give`
 
     def take(self, size):
         """Return at least `size` bytes, as an array: idle memory, up to half as large again, or new memory."""
         with self._lock:
             fitting = [s for s, memories in self._free.items() if memories and size <= s <= 1.5 * size]
-            memory = self._free[min(fitting)].pop() if fitting else None
-            self.idle -= memory.size if fitting else 0
+            if fitting:
+                memory = self._free[min(fitting)].pop()
+                self.idle -= memory.size
             self.in_use += memory.size if fitting else size
             self.peak = max(self.peak, self.in_use)
-            if memory is None:
+            if not fitting:
                 self._trim()
-        return aligned(size) if memory is None else memory
+        return memory if fitting else aligned(size)
 
     def give(self, memory):
         """Take memory back."""
@@ -55,7 +59,7 @@ class Arena:
             self._free, self.idle = {}, 0
 
     def _trim(self):
-        """Let go of what is too much: called when new memory is needed, so that a smaller job forgets a larger one."""
+        """Free what is too much. `take` calls this when it needs new memory: a smaller job forgets a larger one."""
         while self._free and self.idle + self.in_use > 1.5 * self.peak + self.floor:
             size = next(iter(self._free))
             self.idle -= size * len(self._free.pop(size))
@@ -70,10 +74,10 @@ def aligned(size):
 
 
 class Slab:
-    """Parts of a large memory on huge pages, for arrays smaller than some pages.
+    """A large memory on huge pages, which is handed out in parts for smaller arrays.
 
-    What a kernel works on has to fit into the second-level cache, which is addressed by where pages lie in the
-    machine. On scattered pages of 4 KiB some of its sets get too much and others nothing.
+    What a kernel works on has to fit into the second-level cache. Where in this cache a page goes depends on its
+    physical address. If an array lies on scattered pages of 4 KiB, some sets of the cache get too many and others none.
     """
 
     def __init__(self):
@@ -91,7 +95,7 @@ class Slab:
 
 
 def _from(raw, boundary):
-    """The bytes of `raw` from the first address on that is a multiple of `boundary`."""
+    """Return the bytes of `raw` from the first address on that is a multiple of `boundary`."""
     return raw[-raw.ctypes.data % boundary :]
 
 
@@ -99,7 +103,7 @@ slab = Slab()
 
 
 class _Loan:
-    """Owner of one array's memory: when the last view of the array is gone, the memory goes back."""
+    """The owner of one array's memory, which gives it back when the last view of the array is gone."""
 
     def __init__(self, arena, size):
         self.arena, self.memory = arena, arena.take(size)
@@ -131,14 +135,14 @@ def empty(shape, dtype=np.float32):
 def reuse_memory():
     """Let the C library keep the memory of freed arrays for the next ones, for the rest of the process.
 
-    By default glibc returns every large array to the operating system and asks for it again, and each new array
-    is paid for page by page. Measured on a training step of SD-UNet (256 x 256, batch 2, two cores): 1.65 s with this,
+    By default glibc returns the memory of every large array to the operating system and asks for it again, which costs
+    time for each page. Measured on a training step of SD-UNet (256 x 256, batch 2, two cores): 1.65 s with this,
     2.75 s without; peak memory 1.4 GiB both times. Does nothing where the C library is not glibc.
 
     Returns
     -------
     bool
-        Whether it could be arranged.
+        Whether the C library has accepted it.
     """
     M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # malloc.h
     try:

@@ -1,9 +1,9 @@
 """Run the maths of an op that treats every channel by itself a few channels at a time.
 
-The maths of such an op (depthwise convolution, pooling) passes over its arrays once a tap. Over whole arrays every
-pass is a trip to memory; over a few channels, which fit into a core's cache, it is not, and the cores can share the
-channels. A maths file declares which of its functions may be run so: ``BY_CHANNEL = ("forward", …)``. They are written
-for whole arrays all the same: a slice of the channels is an array like any other.
+The maths of such an op (depthwise convolution, pooling) passes over its arrays once for each tap. Every pass over whole
+arrays reads them from memory again. A few channels fit into a core's cache, and the cores can share the channels. A
+maths file declares which of its functions may be run in this way: ``BY_CHANNEL = ("forward", …)``. These functions are
+written for whole arrays: a slice of the channels is an array like any other.
 """
 
 import functools
@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-BLOCK = 1 << 17  # values of the largest array in a block, 512 KiB: what is computed from them stays in cache
+BLOCK = 1 << 17  # values of the largest array in a block: 512 KiB in float32, which stay in cache
 
 
 class InBlocks:
@@ -44,19 +44,19 @@ def by_channels(function):
         if width >= C:
             return function(*args)
 
-        def block(start):
-            return function(*(_cut(a, slice(start, start + width)) for a in args))
+        def compute(start):
+            pieces = function(*(_cut(a, slice(start, start + width)) for a in args))
+            return pieces if isinstance(pieces, tuple) else (pieces,)
 
-        def fill(start):
-            for whole, piece in zip(wholes, _as_tuple(block(start)), strict=True):
+        def write(start, pieces):
+            for whole, piece in zip(wholes, pieces, strict=True):
                 _cut(whole, slice(start, start + width))[...] = piece
 
-        first = block(0)  # says what the results are
-        wholes = [_whole(piece, C) for piece in _as_tuple(first)]
-        for whole, piece in zip(wholes, _as_tuple(first), strict=True):
-            _cut(whole, slice(0, width))[...] = piece
-        list(_pool().map(fill, range(width, C, width)))
-        return tuple(wholes) if isinstance(first, tuple) else wholes[0]
+        first = compute(0)  # shows how many results there are, and their shapes and types
+        wholes = tuple(_with_channels(piece, C) for piece in first)
+        write(0, first)
+        list(_pool().map(lambda start: write(start, compute(start)), range(width, C, width)))
+        return wholes if len(wholes) > 1 else wholes[0]
 
     return in_parts
 
@@ -72,7 +72,7 @@ def _axis(shape):
 
 
 def _cut(a, part):
-    """Return some channels of an array, or the shape that they have; anything else as it is."""
+    """Return some channels of an array, or the shape of these channels if `a` is a shape; anything else as it is."""
     if hasattr(a, "ndim"):
         return a[:, part] if a.ndim == 4 else a[part]
     if isinstance(a, tuple) and len(a) > 2 and all(isinstance(n, int) for n in a):
@@ -81,11 +81,8 @@ def _cut(a, part):
     return a
 
 
-def _whole(piece, C):
+def _with_channels(piece, C):
+    """Return a new array like `piece`, but with C channels."""
     shape = list(piece.shape)
     shape[_axis(piece.shape)] = C
     return np.empty(shape, piece.dtype)
-
-
-def _as_tuple(result):
-    return result if isinstance(result, tuple) else (result,)

@@ -1,9 +1,9 @@
 """The layout of the numba kernels: all channels of a pixel side by side in memory, as (N, H, W, C).
 
-Arrays keep their shape (N, C, H, W) for everyone; only their strides differ, as in PyTorch's channels_last. What a
-kernel returns lies that way, so that from one kernel to the next nothing is moved; what a user brings in another
-layout is copied once. Channels are what all sums run over or side by side: vectors of them are never cut by an
-image's border, however small the image.
+Arrays keep their shape (N, C, H, W) for everyone; only their strides differ, as in PyTorch's channels_last. Kernels
+return arrays in this layout, and the next kernel need not move anything; an array that a user brings in another layout
+is copied once. Every kernel can work on a vector of channels, and no border of an image ever cuts one, however small
+the image is.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ HERE = pathlib.Path(__file__).parent
 def drop_stale_kernels():
     """Delete numba's compiled kernels if a source in this folder is newer than they are.
 
-    numba compares a compiled kernel with its own file, but kernels contain functions of other files too.
+    numba compares a compiled kernel only with its own source file, but it also contains functions from other files.
     """
     compiled = list((HERE / "__pycache__").glob("*.nbi"))
     with contextlib.suppress(OSError):  # another process may be doing the same, or we may not write here
@@ -42,7 +42,7 @@ FAST = {**PARALLEL, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}  # sums 
 
 
 def pixels(x):
-    """Return `x` (N, C, H, W) as a contiguous array (N, H, W, C): a view if it lies so in memory, else a copy."""
+    """Return `x` (N, C, H, W) as a contiguous array (N, H, W, C): a view if memory has that order, else a copy."""
     y = x.transpose(0, 2, 3, 1)
     if y.flags.c_contiguous:
         return y

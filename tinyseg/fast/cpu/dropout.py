@@ -1,6 +1,6 @@
 """The mask of dropout with numba: one pass, written in the layout of the array that it is for.
 
-Equations and signature as in `tinyseg.ops.dropout`: element t of the logical order (N, C, H, W), whatever the layout.
+Equations and signature as in `tinyseg.ops.dropout`: t counts the elements in the order (N, C, H, W) in any layout.
 """
 
 import numpy as np

@@ -51,7 +51,7 @@ def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
         N, H, W, C = part.shape
         gx = empty((N, factor * H, factor * W, C))
         convolve_transposed(masked, w[:, c : c + C], stride, pads, gx)
-        gxs.append(channels_first(sum_blocks(gx, factor) if factor > 1 else gx))
+        gxs.append(channels_first(sum_blocks(gx, factor, factor) if factor > 1 else gx))
         c += C
     return gw, gb, tuple(gxs)
 

@@ -1,7 +1,7 @@
-"""Matrix products for numba kernels: `pack` a matrix B, then `product` (C = A B) or `outer` (C += Aᵀ B) with it.
+"""Matrix products for numba kernels: `product` (C = A B, where B was laid out by `packed`) and `outer` (C += Aᵀ B).
 
-They run inside a parallel loop, on the thread that calls them, so that what they read and write is still in that
-thread's cache. Flat float32 arrays and indices, as in `tinyseg.fast.cpu.simd`.
+They run inside a parallel loop, on the thread that calls them, where what they read and write is still in that thread's
+cache. Their arguments are flat float32 arrays and indices, as in `tinyseg.fast.cpu.simd`.
 """
 
 import numpy as np
@@ -11,12 +11,12 @@ from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL
 from tinyseg.fast.cpu.simd import NO_FLOOR, ROWS, WIDTH, clear, copy, tile
 
-FEW = 4
+FEW = 4  # rows of the smaller tile, for what is left where the large one no longer fits
 _tile_rows, _tile_few, _tile_one = tile(ROWS), tile(FEW), tile(1)
 
 
 def packed(b):
-    """Pack a float32 matrix B (K, N) of any strides: panels of WIDTH columns, one after the other; zeros beyond N."""
+    """Return a float32 matrix B (K, N) of any strides in panels of WIDTH columns, one after another; zeros beyond N."""
     K, N = b.shape
     out = empty(K * -(-N // WIDTH) * WIDTH)
     _pack(b, out)
@@ -54,7 +54,7 @@ def _pack(b, out):
 
 @njit(**OPTIONS)
 def rows_of_panel(m, taps, K, a, ai, a_t, a_i, a_k, b, bi, b_k, s, si, s_i, floor, c, ci, c_i):
-    """`product` for WIDTH columns; b_k is the distance between the rows of B, WIDTH where it is packed."""
+    """Compute `product` for WIDTH columns; b_k is the distance between the rows of B: WIDTH where B is packed."""
     i = 0
     while i + ROWS <= m:
         _tile_rows(
@@ -106,7 +106,7 @@ def _panel(m, n, taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si, s_i, floor, c, ci,
 def outer(M, N, K, a, ai, a_k, b, bi, b_k, panel, c, ci, c_i):
     """C[i, j] += sum_k A[k, i] B[k, j] for i < M and j < N, with a_k and b_k the row strides of A and B.
 
-    `panel` is scratch of K·WIDTH floats. Long sums are for the caller to cut: keep K at some hundreds.
+    `panel` is scratch of K·WIDTH floats. The caller cuts long sums: K should be a few hundred at most.
     """
     for j in range(0, N, WIDTH):
         n = min(WIDTH, N - j)
@@ -121,17 +121,15 @@ def outer(M, N, K, a, ai, a_k, b, bi, b_k, panel, c, ci, c_i):
 
 @njit(**OPTIONS)
 def outer_panel(M, n, K, a, ai, a_k, panel, start, c, ci, c_i):
-    """`outer` for one packed panel of n <= WIDTH columns."""
+    """Compute `outer` for one packed panel of n <= WIDTH columns."""
     _panel(M, n, 1, K, a, ai, 0, 1, a_k, panel, start, c, ci, c_i, NO_FLOOR, c, ci, c_i)
 
 
 @njit(**PARALLEL)
-def sum_parts(parts, out):
-    """out = the sum of parts[0], parts[1], … of out's shape: what the threads have each summed for themselves."""
+def _sum_parts(parts, out):
     T = parts.shape[0]
     flat, total = parts.reshape(T, -1), out.reshape(-1)
-    pieces = -(-total.size // 4096)
-    for piece in prange(pieces):
+    for piece in prange(-(-total.size // 4096)):
         for i in range(piece * 4096, min(total.size, (piece + 1) * 4096)):
             s = flat[0, i]
             for t in range(1, T):
@@ -140,7 +138,7 @@ def sum_parts(parts, out):
 
 
 def summed(parts):
-    """Return the sum over the first axis."""
+    """Return the sum over the first axis: of what each thread has summed for itself."""
     out = empty(parts.shape[1:])
-    sum_parts(parts, out)
+    _sum_parts(parts, out)
     return out

@@ -92,29 +92,28 @@ def _bce_grad_row(z, t, weight, pos_weight, gz):
 # ----- cross-entropy -------------------------------------------------------------------
 def ce_forward(z, t, weight):
     """Sum over pixels of weight[t] · (-log softmax(z)[t]), and of weight[t]; t (N, H, W), -1 where ignored."""
-    z, strides, _ = _any_layout(z)
-    t = np.ascontiguousarray(t, np.int64).reshape(len(z), -1)
-    sums = np.empty((len(z), -(-t.shape[1] // (BLOCK * BLOCKS)), 2))
-    _ce(z, *strides, t, np.asarray(weight, np.float32), sums, None)
+    N, _, H, W = z.shape
+    sums = np.empty((N, -(-H * W // (BLOCK * BLOCKS)), 2))
+    _ce(*_ce_arguments(z, t, weight)[0], sums, None)
     total, count = sums.sum(axis=(0, 1)).astype(np.float32)
     return total, count
 
 
 def ce_grad(z, t, weight):
     """Gradient of the first of those sums with respect to z."""
-    z, strides, shaped_like_z = _any_layout(z)
-    t = np.ascontiguousarray(t, np.int64).reshape(len(z), -1)
-    gz = empty(z.shape)
-    _ce(z, *strides, t, np.asarray(weight, np.float32), None, gz)
-    return shaped_like_z(gz)
+    arguments, shape_like_z = _ce_arguments(z, t, weight)
+    gz = empty(arguments[0].shape)
+    _ce(*arguments, None, gz)
+    return shape_like_z(gz)
 
 
-def _any_layout(z):
-    """Return z as (N, C·H·W) in memory order, the strides of classes and pixels, and a function back to z's shape."""
+def _ce_arguments(z, t, weight):
+    """Return what `_ce` takes, with z as (N, C·H·W) in memory order, and a function back to the shape of z."""
     N, C, H, W = z.shape
+    t, weight = np.ascontiguousarray(t, np.int64).reshape(N, -1), np.asarray(weight, np.float32)
     if z.flags.c_contiguous:
-        return z.reshape(N, -1), (H * W, 1), lambda a: a.reshape(N, C, H, W)
-    return pixels(z).reshape(N, -1), (1, C), lambda a: channels_first(a.reshape(N, H, W, C))
+        return (z.reshape(N, -1), H * W, 1, t, weight), lambda a: a.reshape(N, C, H, W)
+    return (pixels(z).reshape(N, -1), 1, C, t, weight), lambda a: channels_first(a.reshape(N, H, W, C))
 
 
 @njit(**PARALLEL)

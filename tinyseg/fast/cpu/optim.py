@@ -10,7 +10,7 @@ BLOCK = 1 << 12  # elements to a task
 
 
 def supports(w, g, *state):
-    """Parameters and state as they are made; gradients in any layout."""
+    """Contiguous float32 parameters and state, of up to four axes; gradients in any layout."""
     return float32(w, g, *state) and w.ndim <= 4 and all(a.flags.c_contiguous for a in (w, *state))
 
 

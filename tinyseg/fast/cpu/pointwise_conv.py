@@ -1,4 +1,4 @@
-"""Pointwise convolution with numba: with channels last, the pixels are the rows of the matrix just as they lie.
+"""Pointwise convolution with numba: with channels last, the pixels are already the rows of a matrix.
 
 Equations and signatures as in `tinyseg.ops.pointwise_conv`.
 """
@@ -12,7 +12,7 @@ from tinyseg.fast.cpu.gemm import outer, packed, padded, product, summed
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import NO_FLOOR, WIDTH, clear
 
-ROWS = 192  # pixels at a time: a whole number of tiles whose channels, up to some hundreds, stay in cache
+ROWS = 192  # pixels at a time: whole tiles, and few enough for some hundred channels of them to stay in cache
 
 supports = float32
 

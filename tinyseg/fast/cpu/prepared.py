@@ -1,8 +1,8 @@
-"""Weights in the form that a kernel wants them, remembered during inference.
+"""Weights in the form that a kernel needs, remembered during inference.
 
-Packing weights, or transforming them for Winograd's method, is work for every step of training, since every step
-changes them. In inference (under `no_grad`) they stay, and so does what was made of them: it is remembered for as long
-as the array of weights lives, and used while a fingerprint of the weights says that nobody changed them in place.
+Each step of training packs its weights, or transforms them for Winograd's method, since each step changes them. In
+inference (under `no_grad`) they stay the same, and the result is remembered as long as the array of weights lives. It
+is used again if a fingerprint of the weights shows that nobody has changed them in place.
 """
 
 import weakref
@@ -32,7 +32,7 @@ def prepared(w, form, make):
 
 
 def fingerprint(w):
-    """A 64-bit number that differs, but for one chance in 2⁶⁴, for arrays of different bits; and the shape."""
+    """Return a 64-bit number, equal for arrays of different bits only by a chance of 2⁻⁶⁴, and the shape."""
     bits = np.ascontiguousarray(w).reshape(-1).view(np.uint32)
     return int(_fingerprints(bits, np.empty(64, np.uint64)).sum(dtype=np.uint64)), w.shape
 

@@ -3,7 +3,7 @@
 Equations and signatures as in `tinyseg.ops.separable_conv`.
 
     forward    for every band: load rows of X, D = depthwise(band), Y = max(floor, b + D wpᵀ)
-    backward   for every band: G = gy where y > 0, gb += sum G, load rows of X, D again, gwp += Gᵀ D, gD = G wp;
+    backward   for every band: G = gy where y > 0, gb += sum G, load rows of X, compute D again, gwp += Gᵀ D, gD = G wp;
                then the depthwise backward pass of gD
 """
 
@@ -12,15 +12,7 @@ from numba import njit, prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import load_band
-from tinyseg.fast.cpu.channels_last import (
-    OPTIONS,
-    PARALLEL,
-    channels_first,
-    float32,
-    pixels,
-    threads,
-    whole_vectors,
-)
+from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels, threads, whole_vectors
 from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, lay_out_taps
 from tinyseg.fast.cpu.fused_conv import two_inputs
 from tinyseg.fast.cpu.gemm import outer, packed, padded, product, summed
@@ -65,7 +57,7 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     correlate_transposed(gD, wd, stride, pads, (1, 1), *gxs)
     gwd = correlate_gradient(x, gD, wd.shape, stride, pads, (1, 1), x2, factor)
     if factor > 1:
-        gxs = [sum_blocks(gx, factor) for gx in gxs]
+        gxs = [sum_blocks(gx, factor, factor) for gx in gxs]
     return gwd, summed(gw), gb.sum(axis=0)[:K], tuple(channels_first(gx) for gx in gxs[: len(xs)])
 
 

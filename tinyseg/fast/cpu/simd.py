@@ -1,16 +1,16 @@
 """Vectors of floats for numba kernels, and the matrix-product tile that all convolutions are made of.
 
 A *vector* is one register of `LANES` float32 values. `load(a, i)`, `store(a, i, v)`, `splat(s)`, `+ - *`, `fma`
-and `maximum` each become one machine instruction, whatever numba's own vectorizer thinks of the loop around
-them. `a` is a flat float32 array and `i` an index into it; nothing checks the bounds.
+and `maximum` become vector instructions in any case; whether LLVM would have vectorized the loop around them does not
+matter. `a` is a flat float32 array and `i` an index into it; nothing checks the bounds.
 
 `tile(MR)` is the inner loop of a matrix product: it holds MR x WIDTH sums in registers while it runs down the
 common axis, so that each loaded value is used many times (Goto & van de Geijn 2008):
 
     C[i, j] = max(floor, S[i, j] + sum_t sum_k A[t, i, k] B[t, k, j]),     i < MR,  j < WIDTH
 
-Rows of A may lie anywhere (also overlap: the windows of a convolution), so may those of B, and S is what is added at
-the end: a bias (row stride 0), or C itself, so that a long sum becomes a sum of shorter ones and rounds less.
+Rows of A may lie anywhere, and may overlap, as the windows of a convolution do. Rows of B may lie anywhere too. S is
+added at the end: it is a bias (row stride 0), or C itself, if a long sum is cut into shorter ones, which rounds less.
 """
 
 import operator
@@ -83,18 +83,18 @@ def _maximum(builder, floor, x):
 def _keep_as_one(builder):
     """Keep LLVM from unrolling the loop around this point.
 
-    It would need more registers than there are, and keep a sum on the stack. Where the stack happens to lie across a
-    cache line in one thread, that thread then takes twice as long.
+    Unrolled, the loop would need more registers than there are, and keep a sum on the stack. A thread in which this sum
+    happens to lie across two cache lines would take twice as long.
     """
     nothing = builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
     nothing.attributes.add("convergent")
 
 
 def _align_stack(builder):
-    """Have the function that this ends up in keep its stack at whole vectors.
+    """Align the stack of the function that this is part of to whole vectors.
 
-    LLVM puts vectors that find no register on the stack wherever it happens to lie. Across two cache lines, which
-    differs from process to process and from thread to thread, they cost several times as much.
+    LLVM puts vectors for which there is no register on the stack, wherever that lies, which differs from process to
+    process and from thread to thread. Vectors that lie across two cache lines cost several times as much.
     """
     with builder.goto_entry_block():
         slot = builder.alloca(VECTOR)
@@ -124,7 +124,7 @@ def store(typing, a, i, v):
 
 @intrinsic
 def align_stack(typing):
-    """For a function with more vectors than registers: keep its stack at whole vectors."""
+    """Align the stack to whole vectors: for a function that needs more vectors than there are registers."""
 
     def emit(context, builder, sig, args):
         _align_stack(builder)
@@ -208,11 +208,12 @@ _arithmetic(operator.mul, "fmul")
 
 # ----- the tile ------------------------------------------------------------------
 def tile(MR):
-    """Make the intrinsic that computes MR rows; see the module docstring.
+    """Make the intrinsic that computes MR rows of the product in the module docstring.
 
-    Its arguments: the number of `taps` t and the length `K` of each; A and the index `ai` of its first element
-    with strides of t, i and k; B and `bi`, element (t, k, j) at bi + (t·K + k)·b_k + j (b_k = WIDTH where it is
-    packed); S and `si` with its row stride; the floor; C and `ci` with its row stride.
+    Its arguments are: the number of `taps` t and the length `K` of each; A, the index `ai` of its first element, and
+    the strides of t, i and k; B, `bi` and the distance b_k between its rows: element (t, k, j) is at
+    bi + (t·K + k)·b_k + j, with b_k = WIDTH where B is packed; S, `si` and its row stride; the floor; C, `ci` and its
+    row stride.
     """
 
     @intrinsic
@@ -237,41 +238,40 @@ def tile(MR):
             row = [builder.mul(a_i, number(i)) for i in range(MR)]
             start = [ir.Constant(VECTOR, [0.0] * LANES)] * len(cells)
 
-            # two nested counting loops; whatever changes inside is a phi of (from before, from the last round)
+            # two nested counting loops; what changes inside is a phi: the value from before or from the last round
             _align_stack(builder)
             before = builder.block
             outer, inner, latch, done = (builder.append_basic_block(name) for name in ("t", "k", "next_t", "done"))
             builder.branch(outer)
 
-            def phis(values, source):
-                made = [builder.phi(value.type) for value in values]
-                for phi, value in zip(made, values, strict=True):
+            def add_incoming(phis, values, source):
+                for phi, value in zip(phis, values, strict=True):
                     phi.add_incoming(value, source)
-                return made
 
-            def close(made, values, source):
-                for phi, value in zip(made, values, strict=True):
-                    phi.add_incoming(value, source)
+            def make_phis(values, source):
+                phis = [builder.phi(value.type) for value in values]
+                add_incoming(phis, values, source)
+                return phis
 
             builder.position_at_end(outer)
-            outer_phis = phis([number(0), A0, B0, *start], before)
+            outer_phis = make_phis([number(0), A0, B0, *start], before)
             t, A_t, B_t, *sums_t = outer_phis
             builder.branch(inner)
 
             builder.position_at_end(inner)
-            inner_phis = phis([number(0), A_t, B_t, *sums_t], outer)
+            inner_phis = make_phis([number(0), A_t, B_t, *sums_t], outer)
             k, A, B, *sums = inner_phis
             _keep_as_one(builder)
             b_row = [_load(builder, builder.gep(B, [number(v * LANES)])) for v in range(VECTORS)]
             a_column = [_splat(builder, builder.load(builder.gep(A, [row[i]]))) for i in range(MR)]
             sums = [_fma(builder, a_column[i], b_row[v], x) for (i, v), x in zip(cells, sums, strict=True)]
             k, A, B = builder.add(k, number(1)), builder.gep(A, [a_k]), builder.gep(B, [b_k])
-            close(inner_phis, [k, A, B, *sums], inner)
+            add_incoming(inner_phis, [k, A, B, *sums], inner)
             builder.cbranch(builder.icmp_signed("<", k, K), inner, latch)
 
             builder.position_at_end(latch)
             t = builder.add(t, number(1))
-            close(outer_phis, [t, builder.gep(A_t, [a_t]), B, *sums], latch)
+            add_incoming(outer_phis, [t, builder.gep(A_t, [a_t]), B, *sums], latch)
             builder.cbranch(builder.icmp_signed("<", t, taps), outer, done)
 
             builder.position_at_end(done)

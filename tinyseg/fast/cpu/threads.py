@@ -1,7 +1,7 @@
-"""How the thread pools and matrix products under NumPy behave: set before NumPy is loaded, unless the user has set it.
+"""Settings for the thread pools and matrix products under NumPy, made before NumPy is loaded; a user's own stay.
 
 Nothing here matters to results, only to speed. If NumPy was imported before tinyseg, the settings come too late for
-it; the numba kernels do without NumPy's matrix products.
+it. The numba kernels do not use NumPy's matrix products.
 """
 
 import contextlib
@@ -14,7 +14,7 @@ def set_environment():
     # that the other pool, or another program, needs.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    # OpenBLAS up to 0.3.31 takes AMD processors with AVX-512 for ones without, and multiplies at half the speed.
+    # OpenBLAS up to 0.3.31 does not see that AMD processors have AVX-512, and multiplies at half the speed.
     if _is_amd_with_avx512(_cpuinfo()):
         os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
 

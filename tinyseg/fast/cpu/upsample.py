@@ -1,9 +1,9 @@
 """Upsampling with numba: whole pixels, all their channels, are copied and summed.
 
 Equations and signatures as in `tinyseg.ops.upsample`. Of the interpolation matrices A and B, and of their transposes,
-only what is not 0 is kept: each row is a *first* column and a few weights. So one kernel computes A X Bᵀ and Aᵀ GY B,
-each pixel of the result gathered from those that it depends on. With fewer channels than a vector has lanes, the matrix
-products of the maths file are faster, and it computes.
+only what is not 0 is kept: the number of the *first* such column of each row, and a few weights. One kernel therefore
+computes both A X Bᵀ and Aᵀ GY B: it gathers each pixel of the result from the pixels that it depends on. With fewer
+channels than a vector has lanes the maths file computes, since its matrix products are faster then.
 """
 
 import functools
@@ -34,30 +34,28 @@ def nearest_grad_x(gy, factor):
 
 def bilinear_forward(x, factor):
     """Interpolate both axes: A X Bᵀ."""
-    if x.shape[1] < LANES:
-        return NotImplemented
-    x, (fh, fw) = pixels(x), factor
-    N, H, W, C = x.shape
-    y = empty((N, H * fh, W * fw, C))
-    _gather(x, *_rows(H, fh), *_rows(W, fw), y)
-    return channels_first(y)
+    (H, W), (fh, fw) = x.shape[2:], factor
+    return _interpolate(x, (H * fh, W * fw), _rows(H, fh), _rows(W, fw))
 
 
 def bilinear_grad_x(gy, factor):
     """The transposed maps: Aᵀ GY B."""
-    if gy.shape[1] < LANES:
-        return NotImplemented
-    gy, (fh, fw) = pixels(gy), factor
-    N, OH, OW, C = gy.shape
+    (OH, OW), (fh, fw) = gy.shape[2:], factor
     H, W = OH // fh, OW // fw
-    gx = empty((N, H, W, C))
-    _gather(gy, *_transposed_rows(H, fh), *_transposed_rows(W, fw), gx)
-    return channels_first(gx)
+    return _interpolate(gy, (H, W), _transposed_rows(H, fh), _transposed_rows(W, fw))
 
 
-def sum_blocks(gy, fh, fw=None):
-    """Sum an array (N, fh·H, fw·W, C) over its blocks: (N, H, W, C)."""
-    fw = fh if fw is None else fw
+def _interpolate(x, out, rows, columns):
+    if x.shape[1] < LANES:
+        return NotImplemented
+    x = pixels(x)
+    y = empty((len(x), *out, x.shape[3]))
+    _gather(x, *rows, *columns, y)
+    return channels_first(y)
+
+
+def sum_blocks(gy, fh, fw):
+    """Sum an array (N, fh·H, fw·W, C) over its blocks of fh x fw pixels: (N, H, W, C)."""
     N, H, W, C = gy.shape
     gx = empty((N, H // fh, W // fw, C))
     _sum_blocks(gy, gx, fh, fw)
@@ -67,7 +65,7 @@ def sum_blocks(gy, fh, fw=None):
 # ----- interpolation matrices (f·n, n): A[i, r] = max(0, 1 - |position(i) - r|) --------
 @functools.lru_cache(maxsize=64)
 def _rows(n, f):
-    """Of each row i: the first column r and the weights of the `K` columns from there, (f·n,) and (f·n, K)."""
+    """Return, for each row i, its first column r and the weights of K columns from there on: (f·n,) and (f·n, K)."""
     position, K = _positions(n, f), min(2, n)
     first = np.minimum(position.astype(np.int64), n - K)
     return first, _weights(position[:, None] - (first[:, None] + np.arange(K)))
@@ -75,7 +73,7 @@ def _rows(n, f):
 
 @functools.lru_cache(maxsize=64)
 def _transposed_rows(n, f):
-    """Of each column r: the first row i and the weights of the `K` rows from there, (n,) and (n, K)."""
+    """Return, for each column r, its first row i and the weights of K rows from there on: (n,) and (n, K)."""
     r, K = np.arange(n), min(2, n) * f
     first = np.clip((2 * r - 1) * f // 2, 0, n * f - K)
     return first, _weights(_positions(n, f)[first[:, None] + np.arange(K)] - r[:, None])

@@ -1,6 +1,6 @@
-"""Weight standardization with numba: each set of weights is read twice, its sums taken in float64. One thread will do.
+"""Weight standardization with numba: each set of weights is read twice and summed in float64, in one thread.
 
-Equations and signatures as in `tinyseg.ops.weight_standardization`; `axes` are all, or all but the first.
+Equations and signatures as in `tinyseg.ops.weight_standardization`; `axes` are all axes, or all but the first.
 """
 
 import math
@@ -35,16 +35,16 @@ def grad_v(gw, w, std, axes, eps, a):
 def _forward(v, eps, a, w, std):
     n = v.shape[1]
     for s in range(len(v)):
-        one = two = 0.0
+        sum_d = sum_d2 = 0.0
         first = np.float64(v[s, 0])
         for k in range(n):
             d = v[s, k] - first  # of equal weights, exactly 0
-            one += d
-            two += d * d
-        one, two = one / n, two / n
-        variance = two - one * one
+            sum_d += d
+            sum_d2 += d * d
+        mean_d, mean_d2 = sum_d / n, sum_d2 / n
+        variance = mean_d2 - mean_d * mean_d
         deviation = 0.0 if variance < 0 else math.sqrt(variance)
-        mean, scale = first + one, a / (deviation + eps)
+        mean, scale = first + mean_d, a / (deviation + eps)
         for k in range(n):
             w[s, k] = (v[s, k] - mean) * scale
         std[s] = deviation
@@ -54,12 +54,12 @@ def _forward(v, eps, a, w, std):
 def _gradient(gw, w, std, eps, a, gv):
     n = w.shape[1]
     for s in range(len(w)):
-        one = two = 0.0
+        sum_g = sum_gw = 0.0
         for k in range(n):
-            one += gw[s, k]
-            two += np.float64(gw[s, k]) * w[s, k]
+            sum_g += gw[s, k]
+            sum_gw += np.float64(gw[s, k]) * w[s, k]
         deviation = np.float64(std[s])
-        mean, scale = one / n, a / (deviation + eps)
-        toward_scale = two / n / (a * deviation) if deviation > 0 else 0.0
+        mean, scale = sum_g / n, a / (deviation + eps)
+        toward_scale = sum_gw / n / (a * deviation) if deviation > 0 else 0.0
         for k in range(n):
             gv[s, k] = (gw[s, k] - mean) * scale - w[s, k] * toward_scale

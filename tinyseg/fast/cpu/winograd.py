@@ -1,14 +1,14 @@
 """Winograd's convolution F(4x4, 3x3) with numba: 36 multiplications for 16 outputs of a 3x3 window, instead of 144.
 
-Derivation and matrices: docs/ops/winograd.md. A tile is 4 x 4 outputs, which see 6 x 6 inputs d. With k = 1 … 36 the
-elements of the transformed tile,
+Derivation and matrices: docs/ops/winograd.md. A tile is 4 x 4 outputs, which depend on 6 x 6 inputs d. With
+k = 1 … 36 for the elements of the transformed tile,
 
     forward    V = Bᵀ d B      U = G w Gᵀ      M_k = V_k U_k (a matrix product over channels)      y = Aᵀ M A
     gradient   Z = A gy Aᵀ     dU_k = Z_kᵀ V_k (a matrix product over tiles)                       gw = Gᵀ dU G
 
-The gradient of the input is the forward pass with w turned round. V is kept as [channel panel][k][tile][WIDTH], so that
-the same array is the left side of one product and the packed right side of the other. From one k to the next it is an
-odd number of rows: were it a power of two, all 36 elements of a tile would share one set of the cache.
+The gradient of the input is the forward pass with w turned round. V is stored as [channel panel][k][tile][WIDTH]: this
+array is the left side of one product and the packed right side of the other. The distance from one k to the next is an
+odd number of rows. If it were a power of two, all 36 elements of a tile would share one set of the cache.
 
 Float32 rounding grows from about 1e-6 of the largest output to about 1e-5, which is why `using(winograd=False)` exists.
 """
@@ -23,13 +23,7 @@ from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, threads
 from tinyseg.fast.cpu.gemm import outer_panel, rows_of_panel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
-from tinyseg.fast.cpu.winograd_tiles import (
-    gradient_tile,
-    input_tile,
-    output_tile,
-    weights_gradient_tile,
-    weights_tile,
-)
+from tinyseg.fast.cpu.winograd_tiles import gradient_tile, input_tile, output_tile, weights_gradient_tile, weights_tile
 
 STRIP = 16  # tiles that are transformed at a time
 CHUNK = 256  # tiles whose V exists at a time
@@ -136,7 +130,7 @@ def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, y):
         for t in prange(T):
             M = scratch[t]
             out = M.size - 16 * WIDTH
-            # A thread takes, as far as may be, the tiles that it has transformed: they lie in its own cache.
+            # As far as possible, a thread takes the tiles that it has transformed: they are in its own cache.
             for task in range(K_panels * blocks * t // T, K_panels * blocks * (t + 1) // T):
                 s0, p = task // K_panels * per_block, task % K_panels
                 m = min(count - s0, per_block) * STRIP
@@ -189,7 +183,7 @@ def _gradient(x, x2, gy, top, left, repeat, across, scratch, V, Z, dU):
 # ----- weights ----------------------------------------------------------------------------
 @njit(**PARALLEL)
 def _transform_weights(w, U):
-    """U[panel of K][k][c][WIDTH] = (G w Gᵀ)_k; zero where there is no such filter or channel."""
+    """U[panel of K][k][c][WIDTH] = (G w Gᵀ)_k, and zero where there is no such filter or channel."""
     K, C = w.shape[0], w.shape[1]
     K_panels, _, length, _ = U.shape
     Us, step, pieces = U.reshape(-1), length * WIDTH, -(-length // CHANNELS)
