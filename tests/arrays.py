@@ -39,6 +39,11 @@ def rand(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).standard_normal(shape)
 
 
+def single(*shape, seed=0):
+    """Standard-normal float32 numbers."""
+    return rand(*shape, seed=seed).astype(np.float32)
+
+
 def spaced(*shape, seed=0, gap=0.25):
     """Shuffled float64 numbers, each `gap` from the next and `gap` / 2 from 0: far from every kink."""
     n = math.prod(shape)

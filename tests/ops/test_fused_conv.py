@@ -58,7 +58,7 @@ def layer_case(channels, K, level, kernel, factor):
 @unet
 @ways
 def test_every_layer_of_unet(layer, many, monkeypatch):
-    monkeypatch.setattr(fast(FUSED), "MANY", many)
+    monkeypatch.setattr(fast(FUSED), "MIN_PIXELS", many)
     with using(winograd=False):
         compare(FUSED, layer_case(*layer), relu=True)
 
@@ -71,14 +71,14 @@ def test_every_layer_of_unet_by_winograds_method(layer, monkeypatch):
     def anywhere(w_shape, stride, y, spread):
         return w_shape[2:] == (3, 3) and stride == spread == (1, 1)
 
-    monkeypatch.setattr(winograd, "pays", anywhere)
+    monkeypatch.setattr(winograd, "is_faster", anywhere)
     compare(FUSED, layer_case(*layer), relu=True, tolerance=5e-5)
 
 
 @some
 @ways
 def test_gradients_of_the_inputs_are_left_out_if_nobody_asks(case, many, monkeypatch):
-    monkeypatch.setattr(fast(FUSED), "MANY", many)
+    monkeypatch.setattr(fast(FUSED), "MIN_PIXELS", many)
     *_, factor = case
     stride, pads, out = numbers(case)
     w, b, *xs, gy = parts(FUSED, case, np.float32)

@@ -105,7 +105,7 @@ def op(request, monkeypatch):
     op = SEPARABLE if request.param == "separable" else FUSED
     kernels = fast(op)
     if op is FUSED:
-        monkeypatch.setattr(kernels, "MANY", 0 if request.param == "fused, phases" else 1 << 60)
+        monkeypatch.setattr(kernels, "MIN_PIXELS", 0 if request.param == "fused, phases" else 1 << 60)
     return op
 
 

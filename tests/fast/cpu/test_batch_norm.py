@@ -35,7 +35,7 @@ def arrays(shape, offset=0.0):
 
 def terms(shape, fast):
     """How many numbers are added in float32 at most (the rows of a chunk), and some roundings of other kinds."""
-    return fast.cut(np.empty((1, np.prod(shape))), shape[1])[1] + 8
+    return fast.plan_rows(np.empty((1, np.prod(shape))), shape[1])[1] + 8
 
 
 def rstd_of(var):

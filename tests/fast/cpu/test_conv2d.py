@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 import pytest
-from arrays import EPS32, WINDOW_CASES, WINDOW_NAMES, layouts, rand, strided
+from arrays import EPS32, WINDOW_CASES, WINDOW_NAMES, layouts, single, strided
 
 from tinyseg import using
 from tinyseg.ops import conv2d as op
@@ -43,10 +43,6 @@ larger = pytest.mark.parametrize("case", LARGER, ids=lambda c: "-".join(map(str,
 def without_winograd():
     with using(winograd=False):
         yield
-
-
-def single(*shape, seed=0):
-    return rand(*shape, seed=seed).astype(np.float32)
 
 
 def calls(N, C, K, H, W, kernel, stride, padding, layout=np.asarray):

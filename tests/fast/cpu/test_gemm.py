@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from arrays import EPS32, rand
+from arrays import EPS32, rand, single
 
 pytest.importorskip("numba")
 
@@ -10,11 +10,11 @@ from tinyseg.fast.cpu.gemm import (  # noqa: E402
     FEW,
     outer,
     outer_panel,
-    packed,
-    padded,
+    pack,
+    pad,
     product,
     rows_of_panel,
-    summed,
+    sum_parts,
 )
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, ROWS, WIDTH  # noqa: E402
 
@@ -24,10 +24,6 @@ EVERY_N = [1, 2, LANES - 1, LANES, LANES + 1, WIDTH - 1, WIDTH, WIDTH + 1, 2 * W
 DEPTHS = [(1, 1), (1, 2), (1, 37), (3, 5), (9, 16)]  # taps, K
 depths = pytest.mark.parametrize(("taps", "K"), DEPTHS)
 floors = pytest.mark.parametrize("floor", [NO_FLOOR, np.float32(0)], ids=["plain", "relu"])
-
-
-def single(*shape, seed=0):
-    return rand(*shape, seed=seed).astype(np.float32)
 
 
 def framed(rows, columns, row, before=5):
@@ -67,31 +63,31 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_packed_panels(layout):
+def test_pack(layout):
     for K in (1, 15, 16, 17, 255, 257, 530):
         for N in EVERY_N:
             b = single(K, N)
             view = layout(b)
             view[...] = b
-            panels = packed(view).reshape(-1, K, WIDTH)
+            panels = pack(view).reshape(-1, K, WIDTH)
             side_by_side = panels.transpose(1, 0, 2).reshape(K, -1)
             np.testing.assert_array_equal(side_by_side[:, :N], b)
             assert side_by_side.shape[1] - N < WIDTH and not side_by_side[:, N:].any()
             np.testing.assert_array_equal(view, b)
 
 
-def test_padded_bias():
+def test_pad_of_a_bias():
     b = rand(37)
-    found = padded(b)
+    found = pad(b)
     assert found.dtype == np.float32 and len(found) == 37 + WIDTH
     np.testing.assert_array_equal(found[:37], b.astype(np.float32))
     assert not found[37:].any()
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 5), (4, 64, 65), (3, 4096), (2, 4095), (5, 4097), (7, 2, 3, 1400)])
-def test_summed(shape):
+def test_sum_parts(shape):
     parts = single(*shape)
-    found, doubles = summed(parts), parts.astype(np.float64)
+    found, doubles = sum_parts(parts), parts.astype(np.float64)
     assert found.dtype == np.float32 and found.shape == shape[1:]
     assert within(found, doubles.sum(axis=0), abs(doubles).sum(axis=0), shape[0])
 
@@ -104,9 +100,9 @@ def test_product_with_a_bias(taps, K, floor):
         for N in EVERY_N:
             A, B, bias = single(taps, m, K), single(taps, K, N, seed=1), single(N, seed=2)
             a, row = A.reshape(-1), N + 3
-            b = np.concatenate([np.zeros(7, np.float32), packed(B.reshape(taps * K, N))])
+            b = np.concatenate([np.zeros(7, np.float32), pack(B.reshape(taps * K, N))])
             c, ci, C = framed(m, N, row)
-            product(m, N, taps, K, a, 0, m * K, K, 1, b, 7, padded(bias), 0, 0, floor, c, ci, row)
+            product(m, N, taps, K, a, 0, m * K, K, 1, b, 7, pad(bias), 0, 0, floor, c, ci, row)
             expected = np.maximum(floor, with_taps(A, B) + bias)
             assert within(C, expected, with_taps(A, B, abs) + abs(bias), taps * K), (m, N)
             assert untouched(c, ci, m, N, row), (m, N)
@@ -120,7 +116,7 @@ def test_product_that_starts_from_c(taps, K, floor):
             A, B, start, row = single(taps, m, K), single(taps, K, N, seed=1), single(m, N, seed=2), N + 1
             c, ci, C = framed(m, N, row)
             C[...] = start
-            b = packed(B.reshape(taps * K, N))
+            b = pack(B.reshape(taps * K, N))
             product(m, N, taps, K, A.reshape(-1), 0, m * K, K, 1, b, 0, c, ci, row, floor, c, ci, row)
             expected = np.maximum(floor, with_taps(A, B) + start)
             assert within(C, expected, with_taps(A, B, abs) + abs(start), taps * K), (m, N)
@@ -134,7 +130,7 @@ def test_rows_of_a_may_lie_anywhere_and_overlap(a_t, a_i, a_k):
     a, B = single(600), single(taps, K, N, seed=1)
     A = np.lib.stride_tricks.as_strided(a[13:], (taps, m, K), (4 * a_t, 4 * a_i, 4 * a_k))
     c, ci, C = framed(m, N, N)
-    b = packed(B.reshape(taps * K, N))
+    b = pack(B.reshape(taps * K, N))
     product(m, N, taps, K, a, 13, a_t, a_i, a_k, b, 0, np.zeros(2 * WIDTH, np.float32), 0, 0, NO_FLOOR, c, ci, N)
     assert within(C, with_taps(A, B), with_taps(A, B, abs), taps * K)
     assert untouched(c, ci, m, N, N)
@@ -170,7 +166,7 @@ def test_nan_passes_the_floor_and_stays_in_its_row_or_column(N, floor):
         else:
             bias[N // 2], expected[:, N // 2] = np.nan, True
         c, ci, C = framed(m, N, N)
-        product(m, N, 1, K, A.reshape(-1), 0, 0, K, 1, packed(B), 0, padded(bias), 0, 0, floor, c, ci, N)
+        product(m, N, 1, K, A.reshape(-1), 0, 0, K, 1, pack(B), 0, pad(bias), 0, 0, floor, c, ci, N)
         np.testing.assert_array_equal(np.isnan(C), expected, err_msg=place)
 
 
@@ -196,7 +192,7 @@ def test_outer_of_a_packed_panel():
             A, B, start = single(K, M), single(K, n, seed=1), single(M, n, seed=2)
             c, ci, C = framed(M, n, row)
             C[...] = start
-            panel = np.concatenate([np.full(WIDTH, np.nan, np.float32), packed(B)])
+            panel = np.concatenate([np.full(WIDTH, np.nan, np.float32), pack(B)])
             outer_panel(M, n, K, A.reshape(-1), 0, M, panel, WIDTH, c, ci, row)
             a, b = A.astype(np.float64), B.astype(np.float64)
             assert within(C, start + a.T @ b, abs(start) + abs(a.T) @ abs(b), K), (M, n)

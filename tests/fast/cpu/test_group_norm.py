@@ -37,9 +37,9 @@ def arrays(shape, offset=0.0):
 
 def terms(shape):
     """How many numbers are added in float32 at most (the rows of a chunk), and some roundings of other kinds."""
-    from tinyseg.fast.cpu.batch_norm import cut
+    from tinyseg.fast.cpu.batch_norm import plan_rows
 
-    return cut(np.empty((1, np.prod(shape[1:]))), shape[1])[1] + 8
+    return plan_rows(np.empty((1, np.prod(shape[1:]))), shape[1])[1] + 8
 
 
 def per_channel(a, shape):

@@ -47,7 +47,7 @@ def case(shape, layout):
 
 def roundings(shape):
     """How many numbers are added in float32 at most (the rows of a chunk), and those of each element."""
-    return fast.cut(np.empty((1, np.prod(shape))), shape[1])[1] + UNITS
+    return fast.plan_rows(np.empty((1, np.prod(shape))), shape[1])[1] + UNITS
 
 
 # ----- binary cross-entropy ----------------------------------------------------

@@ -150,7 +150,7 @@ OPS = {
 
 @pytest.mark.parametrize(("f", "shape"), OPS.values(), ids=OPS)
 def test_weights_changed_in_place_count_at_once(f, shape, made, monkeypatch):
-    monkeypatch.setattr("tinyseg.fast.cpu.fused_conv.MANY", 0)
+    monkeypatch.setattr("tinyseg.fast.cpu.fused_conv.MIN_PIXELS", 0)
     x, w = weights(2, 16, 29, 31), weights(*shape, seed=1)
     with no_grad():
         first = f(x, w).data.copy()
@@ -164,7 +164,7 @@ def test_weights_changed_in_place_count_at_once(f, shape, made, monkeypatch):
 
 @pytest.mark.parametrize(("f", "shape"), OPS.values(), ids=OPS)
 def test_nothing_is_kept_of_a_step_of_training(f, shape, made, monkeypatch):
-    monkeypatch.setattr("tinyseg.fast.cpu.fused_conv.MANY", 0)
+    monkeypatch.setattr("tinyseg.fast.cpu.fused_conv.MIN_PIXELS", 0)
     x, w = Tensor(weights(2, 16, 29, 31), requires_grad=True), Tensor(weights(*shape, seed=1), requires_grad=True)
     f(x, w).sum().backward()
     assert not made

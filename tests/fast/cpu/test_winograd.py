@@ -11,7 +11,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from arrays import rand, strided
+from arrays import single, strided
 
 from tinyseg import Tensor, ops, using
 from tinyseg.ops.window import resolve
@@ -21,7 +21,7 @@ winograd = pytest.importorskip("tinyseg.fast.cpu.winograd")
 from tinyseg.fast.cpu import conv2d as fast  # noqa: E402
 from tinyseg.fast.cpu import winograd_tiles as tiles  # noqa: E402
 from tinyseg.fast.cpu.bands import NOTHING  # noqa: E402
-from tinyseg.fast.cpu.gemm import padded  # noqa: E402
+from tinyseg.fast.cpu.gemm import pad  # noqa: E402
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH  # noqa: E402
 
 maths = importlib.import_module("tinyseg.ops.conv2d")
@@ -85,10 +85,6 @@ def test_the_kernels_arithmetic_is_these_matrices(name, matrix, monkeypatch):
 
 
 # ----- the kernels -------------------------------------------------------------------------------
-def single(*shape, seed=0):
-    return rand(*shape, seed=seed).astype(np.float32)
-
-
 def pixels(x):
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
@@ -147,7 +143,7 @@ def test_forward(case, relu):
     guard = np.full(N * out[0] * out[1] * K + 2 * WIDTH, np.float32(-77.25))
     y = guard[WIDTH:-WIDTH].reshape(N, *out, K)
     halves = pixels(x), NOTHING if x2 is None else pixels(x2)
-    winograd.convolve(*halves, w, padded(b), np.float32(0) if relu else NO_FLOOR, pads, y, repeat)
+    winograd.convolve(*halves, w, pad(b), np.float32(0) if relu else NO_FLOOR, pads, y, repeat)
     expected = maths.forward(joined(x, x2, repeat), *doubles(w), (1, 1), pads, out) + b[:, None, None]
     close(y.transpose(0, 3, 1, 2), np.maximum(expected, 0) if relu else expected)
     assert (guard[:WIDTH] == -77.25).all() and (guard[-WIDTH:] == -77.25).all()
@@ -163,7 +159,7 @@ def test_gradient_of_the_weights(case):
 
 @cases
 def test_gradient_of_the_input(case, monkeypatch):
-    monkeypatch.setattr(winograd, "pays", lambda w_shape, stride, y, spread: True)
+    monkeypatch.setattr(winograd, "is_faster", lambda w_shape, stride, y, spread: True)
     (*_, pads, repeat), (x, x2, w, _, gy, _) = case, inputs(*case)
     shape = joined(x, x2, repeat).shape
     close(fast.grad_x(gy, w, shape, (1, 1), pads), maths.grad_x(*doubles(gy, w), shape, (1, 1), pads))
@@ -188,7 +184,7 @@ def test_nan_reaches_the_windows_that_see_it_and_stays_in_their_tiles():
     x, w = single(2, 16, 14, 90), single(20, 16, 3, 3, seed=1)
     x[1, 5, 7, 64] = np.nan
     y = np.empty((2, 14, 90, 20), np.float32)
-    winograd.convolve(pixels(x), NOTHING, w, padded(np.zeros(20)), np.float32(0), SAME, y)
+    winograd.convolve(pixels(x), NOTHING, w, pad(np.zeros(20)), np.float32(0), SAME, y)
     seen = np.isnan(y)
     assert seen[1, 6:9, 63:66].all()
     seen[1, 4:12, 60:68] = False
@@ -199,7 +195,7 @@ def test_inputs_come_back_unchanged():
     for layout in (np.asarray, strided, lambda a: pixels(a).transpose(0, 3, 1, 2)):
         x, w, gy = (layout(a) for a in (single(1, 16, 32, 32), single(16, 16, 3, 3, seed=1), single(1, 16, 32, 32)))
         before = [a.copy() for a in (x, w, gy)]
-        assert winograd.pays(w.shape, (1, 1), pixels(gy), (1, 1))
+        assert winograd.is_faster(w.shape, (1, 1), pixels(gy), (1, 1))
         fast.forward(x, w, (1, 1), SAME, (32, 32))
         fast.grad_x(gy, w, x.shape, (1, 1), SAME)
         fast.grad_w(x, gy, w.shape, (1, 1), SAME)
@@ -208,33 +204,33 @@ def test_inputs_come_back_unchanged():
 
 
 # ----- when it is used -----------------------------------------------------------------------------
-def pays(K=16, C=16, N=1, H=32, W=32, kernel=(3, 3), stride=(1, 1), spread=(1, 1)):
-    return winograd.pays((K, C, *kernel), stride, np.empty((N, H, W, K)), spread)
+def is_faster(K=16, C=16, N=1, H=32, W=32, kernel=(3, 3), stride=(1, 1), spread=(1, 1)):
+    return winograd.is_faster((K, C, *kernel), stride, np.empty((N, H, W, K)), spread)
 
 
-def test_it_pays_for_3x3_windows_side_by_side_with_channels_and_pixels_enough():
-    assert pays()
+def test_it_is_for_3x3_windows_side_by_side_with_enough_channels_and_pixels():
+    assert is_faster()
     with using(winograd=False):
-        assert not pays()
+        assert not is_faster()
     for options in (
         {"kernel": (2, 2)}, {"kernel": (3, 1)}, {"kernel": (5, 5)}, {"stride": (2, 2)}, {"stride": (1, 2)},
         {"spread": (2, 2)}, {"spread": (2, 1)}, {"K": LANES - 1}, {"C": LANES - 1}, {"H": 4, "W": 4},
     ):  # fmt: skip
-        assert not pays(**options), options
+        assert not is_faster(**options), options
 
 
-def test_the_number_of_tiles_that_pays(monkeypatch):
-    monkeypatch.setattr(winograd, "SOME", 10)
-    assert pays(H=4, W=40) and not pays(H=4, W=36)
-    assert pays(N=10, H=4, W=4) and not pays(N=9, H=4, W=4)
+def test_the_number_of_tiles_that_it_needs(monkeypatch):
+    monkeypatch.setattr(winograd, "MIN_TILES", 10)
+    assert is_faster(H=4, W=40) and not is_faster(H=4, W=36)
+    assert is_faster(N=10, H=4, W=4) and not is_faster(N=9, H=4, W=4)
     large = {"K": 1024, "C": 1024}
-    assert pays(H=4, W=80, **large) and not pays(H=4, W=76, **large)
+    assert is_faster(H=4, W=80, **large) and not is_faster(H=4, W=76, **large)
     # not where tiles are mostly outside: 5 x 5 pixels are four tiles of 16
-    assert not pays(N=10, H=5, W=5) and not pays(N=10, H=1, W=1000) and pays(N=10, H=6, W=6)
+    assert not is_faster(N=10, H=5, W=5) and not is_faster(N=10, H=1, W=1000) and is_faster(N=10, H=6, W=6)
 
 
 @pytest.mark.parametrize("op", ["conv2d", "fused", "joined", "upsampled"])
-def test_ops_use_it_where_it_pays_and_only_there(op, monkeypatch):
+def test_ops_use_it_where_it_is_faster_and_only_there(op, monkeypatch):
     called = []
     for name in ("convolve", "gradient"):
         original = getattr(winograd, name)

@@ -58,39 +58,39 @@ def backward(gy, x, gamma, mean, rstd, training):
 # ----- on (I, M) ---------------------------------------------------------------------
 def moments(x, C, G):
     """Return mean (float32) and biased variance (float64) of each of the G groups of channels of each image, (I, G)."""
-    width, rows, K = cut(x, C)
+    width, rows, K = plan_rows(x, C)
     sums = empty((len(x), K, 3, width))
     mean, var = np.empty((len(x), G), np.float32), np.empty((len(x), G))
     _moments(x, rows, sums)
-    _fold_moments(sums, x.shape[1], rows, C, mean, var)
+    _moments_of_groups(sums, x.shape[1], rows, C, mean, var)
     return mean, var
 
 
 def normalize(x, mean, scale, beta):
     """Return (x - mean) · scale + β, with coefficients (I, C) or (C,)."""
     y = empty(x.shape)
-    _apply(None, x, *in_rows(x, mean, scale, beta), y)
+    _apply(None, x, *repeat_over_row(x, mean, scale, beta), y)
     return y
 
 
 def gradient_sums(gy, x, mean):
     """Return the sums over the pixels of gy and of gy · (x - mean), float64 (2, I, C)."""
     C = mean.shape[1]
-    width, _, K = cut(x, C)
+    width, _, K = plan_rows(x, C)
     sums = empty((len(x), K, 2, width))
-    _gradient_sums(gy, x, *in_rows(x, mean), sums)
-    return fold(sums, C)
+    _gradient_sums(gy, x, *repeat_over_row(x, mean), sums)
+    return sum_columns(sums, C)
 
 
 def gradient(gy, x, mean, scale, centre, slope):
     """Return gy · scale + centre + slope · (x - mean), with coefficients (I, C)."""
     gx = empty(x.shape)
-    _apply(gy, x, *in_rows(x, mean, scale, centre, slope), gx)
+    _apply(gy, x, *repeat_over_row(x, mean, scale, centre, slope), gx)
     return gx
 
 
 # ----- rows and chunks ---------------------------------------------------------------
-def cut(x, C):
+def plan_rows(x, C):
     """Return how x (I, M) is cut: the width of a row, the rows in a chunk, and the chunks in an image."""
     step = LANES // gcd(C, LANES)
     width = C * step * -(-WIDE // (C * step))
@@ -98,27 +98,27 @@ def cut(x, C):
     return width, rows, -(-x.shape[1] // (rows * width))
 
 
-def in_rows(x, mean, *others):
+def repeat_over_row(x, mean, *others):
     """Repeat coefficients (I, C), (C,) or numbers for all pixels of a row.
 
     Returns an array (I, number of coefficients, width), and the rows in a chunk.
     """
-    (I, C), (width, rows, _) = mean.shape, cut(x, mean.shape[1])
+    (I, C), (width, rows, _) = mean.shape, plan_rows(x, mean.shape[1])
     out = np.empty((I, 1 + len(others), width // C, C), np.float32)
     for k, coefficient in enumerate((mean, *others)):
         out[:, k] = coefficient[:, None] if np.ndim(coefficient) == 2 else coefficient
     return out.reshape(I, -1, width), rows
 
 
-def fold(sums, C):
+def sum_columns(sums, C):
     """Add up S kinds of sums of columns, (I, chunks, S, width), for each channel: (S, I, C), float64."""
     out = np.zeros((sums.shape[2], len(sums), C))
-    _fold(sums, out)
+    _sum_columns(sums, out)
     return out
 
 
 @njit(**OPTIONS)
-def _fold(sums, out):
+def _sum_columns(sums, out):
     I, K, S, width = sums.shape
     C = out.shape[2]
     for n in range(I):
@@ -172,7 +172,7 @@ def _column_sums(x, centre, s, q):
 
 
 @njit(**OPTIONS)
-def _fold_moments(sums, M, rows, C, mean, var):
+def _moments_of_groups(sums, M, rows, C, mean, var):
     """Compute the moments of groups from m, s = sum (x - m) and q = sum (x - m)² of columns.
 
     With e = m - μ, sum x = count m + s and sum (x - μ)² = q + 2 e s + count e².

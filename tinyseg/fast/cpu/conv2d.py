@@ -13,7 +13,7 @@ from tinyseg.fast.cpu import winograd
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed_pads
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.gemm import outer_panel, padded, rows_of_panel
+from tinyseg.fast.cpu.gemm import outer_panel, pad, rows_of_panel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
 
@@ -50,8 +50,8 @@ def convolve(x, w, stride, pads, y, x2=NOTHING, b=None, relu=False, repeat=1, sp
 
     With `every` > 1 only the pixels (every·i + at[0], every·j + at[1]) of y are written: those are the output.
     """
-    b, floor = padded(np.zeros(len(w)) if b is None else b), np.float32(0) if relu else NO_FLOOR
-    if every == 1 and winograd.pays(w.shape, stride, y, spread):
+    b, floor = pad(np.zeros(len(w)) if b is None else b), np.float32(0) if relu else NO_FLOOR
+    if every == 1 and winograd.is_faster(w.shape, stride, y, spread):
         winograd.convolve(x, x2, w, b, floor, pads, y, repeat)
         return
     (N, OH, OW, K), (_, C, KH, KW), (sh, sw) = y.shape, w.shape, stride
@@ -75,7 +75,7 @@ def convolve_transposed(gy, w, stride, pads, gx):
 
 def convolve_gradient(x, gy, w_shape, stride, pads, x2=NOTHING, repeat=1):
     """Return the gradient (K, C, KH, KW) of the weights of `convolve`, with gy (N, OH, OW, K)."""
-    if winograd.pays(w_shape, stride, gy, (1, 1)):
+    if winograd.is_faster(w_shape, stride, gy, (1, 1)):
         return winograd.gradient(x, x2, gy, w_shape, pads, repeat)
     (N, OH, OW, K), (_, C, KH, KW), (sh, sw) = gy.shape, w_shape, stride
     pitch = dense_pitch(C)
@@ -90,7 +90,7 @@ def convolve_gradient(x, gy, w_shape, stride, pads, x2=NOTHING, repeat=1):
 
 
 def pack_weights(w, pitch):
-    """Pack w (K, C, KH, KW) as the matrix ((u, v, c), k); see `tinyseg.fast.cpu.gemm.packed`."""
+    """Pack w (K, C, KH, KW) as the matrix ((u, v, c), k); see `tinyseg.fast.cpu.gemm.pack`."""
     K, _, KH, KW = w.shape
     B = empty(KH * KW * pitch * -(-K // WIDTH) * WIDTH)
     _pack_weights(w, B, pitch)

@@ -13,7 +13,7 @@ from tinyseg.fast.cpu.channels_last import FAST, channels_first, float32, pixels
 from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient, convolve_transposed
 from tinyseg.fast.cpu.upsample import sum_blocks
 
-MANY = 2048  # pixels from which on `upsampled_conv` saves more than its arithmetic on the weights costs
+MIN_PIXELS = 2048  # pixels from which on `upsampled_conv` saves more than its arithmetic on the weights costs
 
 
 def supports(w, b, *xs):
@@ -59,7 +59,7 @@ def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
 def _is_for_upsampled_conv(xs, stride, factor):
     """Whether this is a case for `tinyseg.fast.cpu.upsampled_conv`, with enough pixels to be faster that way."""
     N, _, H, W = xs[0].shape
-    return factor > 1 and len(xs) == 1 and stride == (1, 1) and N * H * W >= MANY
+    return factor > 1 and len(xs) == 1 and stride == (1, 1) and N * H * W >= MIN_PIXELS
 
 
 def two_inputs(xs):

@@ -1,4 +1,4 @@
-"""Matrix products for numba kernels: `product` (C = A B, where B was laid out by `packed`) and `outer` (C += Aᵀ B).
+"""Matrix products for numba kernels: `product` (C = A B, where B was laid out by `pack`) and `outer` (C += Aᵀ B).
 
 They run inside a parallel loop, on the thread that calls them, where what they read and write is still in that thread's
 cache. Their arguments are flat float32 arrays and indices, as in `tinyseg.fast.cpu.simd`.
@@ -15,7 +15,7 @@ FEW = 4  # rows of the smaller tile, for what is left where the large one no lon
 _tile_rows, _tile_few, _tile_one = tile(ROWS), tile(FEW), tile(1)
 
 
-def packed(b):
+def pack(b):
     """Return a float32 matrix B (K, N) of any strides in panels of WIDTH columns, one after another; zeros beyond N."""
     K, N = b.shape
     out = empty(K * -(-N // WIDTH) * WIDTH)
@@ -23,7 +23,7 @@ def packed(b):
     return out
 
 
-def padded(b):
+def pad(b):
     """Return a bias with zeros behind it, so that whole tiles can start from it."""
     out = np.zeros(len(b) + WIDTH, np.float32)
     out[: len(b)] = b
@@ -137,7 +137,7 @@ def _sum_parts(parts, out):
             total[i] = s
 
 
-def summed(parts):
+def sum_parts(parts):
     """Return the sum over the first axis: of what each thread has summed for itself."""
     out = empty(parts.shape[1:])
     _sum_parts(parts, out)

@@ -10,7 +10,7 @@ from numba import njit, prange
 
 from tinyseg.fast.cpu.activation import exp, log1p, sigmoid
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.batch_norm import cut, fold, in_rows
+from tinyseg.fast.cpu.batch_norm import plan_rows, repeat_over_row, sum_columns
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
 
 BLOCK = 256  # pixels that the cross-entropy works on together
@@ -24,7 +24,7 @@ supports = float32
 # ----- binary cross-entropy ------------------------------------------------------------
 def bce_forward(z, t, weight, pos_weight):
     """Sum of the weighted binary cross-entropy over all elements."""
-    arrays, (width, rows, chunks) = _side_by_side(z, t, weight, pos_weight)
+    arrays, (width, rows, chunks) = _bce_arguments(z, t, weight, pos_weight)
     sums = empty((chunks, width))
     _bce(*arrays, width, rows, sums, None)
     return sums.sum(dtype=np.float64).astype(np.float32)
@@ -32,7 +32,7 @@ def bce_forward(z, t, weight, pos_weight):
 
 def bce_grad(z, t, weight, pos_weight):
     """Gradient of that sum with respect to z."""
-    arrays, (width, rows, _) = _side_by_side(z, t, weight, pos_weight)
+    arrays, (width, rows, _) = _bce_arguments(z, t, weight, pos_weight)
     gz = empty(arrays[0].shape)
     _bce(*arrays, width, rows, None, gz)
     if z.ndim != 4:
@@ -41,14 +41,14 @@ def bce_grad(z, t, weight, pos_weight):
     return channels_first(gz.reshape(N, H, W, C))
 
 
-def _side_by_side(z, t, *weights):
-    """Return flat z, t and weights, in one order, and how `cut` cuts them.
+def _bce_arguments(z, t, *weights):
+    """Return flat z, t and weights, in one order, and how `plan_rows` cuts them.
 
     A weight that is the same for all pixels comes as a single row, any other is as long as z.
     """
     C, flat = (z.shape[1], pixels) if z.ndim == 4 else (1, np.ascontiguousarray)
     arrays = [flat(np.asarray(a, np.float32)).reshape(-1) for a in (z, t)]
-    width, rows, chunks = cut(arrays[0][None], C)
+    width, rows, chunks = plan_rows(arrays[0][None], C)
     for w in weights:
         w = np.asarray(w, np.float32)
         if w.size == 1 or (z.ndim == 4 and w.shape == (C, 1, 1)):
@@ -229,10 +229,10 @@ def dice_forward(p, t, smooth, axes):
     N, C = p.shape[:2]
     I = N if axes == (2, 3) else 1
     p, t = (pixels(np.asarray(a, np.float32)).reshape(I, -1) for a in (p, t))
-    width, rows, chunks = cut(p, C)
+    width, rows, chunks = plan_rows(p, C)
     sums = empty((I, chunks, 2, width))
     _dice_sums(p, t, rows, sums)
-    both, product = fold(sums, C).astype(np.float32).reshape(2, *((N, C) if axes == (2, 3) else (C,)))
+    both, product = sum_columns(sums, C).astype(np.float32).reshape(2, *((N, C) if axes == (2, 3) else (C,)))
     denominator = np.maximum(both + smooth, TINY)
     return (2 * product + smooth) / denominator, denominator
 
@@ -243,7 +243,7 @@ def dice_grad(gD, p, t, D, denominator):
     gD, D = (a.reshape(-1, C) for a in (gD / denominator, D))
     t = pixels(np.asarray(t, np.float32)).reshape(len(D), -1)
     gp = empty(t.shape)
-    _dice_grad(t, *in_rows(t, gD, D), gp)
+    _dice_grad(t, *repeat_over_row(t, gD, D), gp)
     return channels_first(gp.reshape(N, H, W, C))
 
 

@@ -8,7 +8,7 @@ from numba import njit, prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.gemm import outer, packed, padded, product, summed
+from tinyseg.fast.cpu.gemm import outer, pack, pad, product, sum_parts
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import NO_FLOOR, WIDTH, clear
 
@@ -21,8 +21,8 @@ def forward(x, w):
     """Map the channels of every pixel: (N, C, H, W) -> (N, K, H, W)."""
     x = pixels(x)
     y = empty((*x.shape[:3], len(w)))
-    B = prepared(w, "packed", lambda: packed(w.T))
-    _map(x, B, padded(np.zeros(len(w))), threads(), y)
+    B = prepared(w, "packed", lambda: pack(w.T))
+    _map(x, B, pad(np.zeros(len(w))), threads(), y)
     return channels_first(y)
 
 
@@ -37,7 +37,7 @@ def grad_w(x, gy):
     K, C = gy.shape[3], x.shape[3]
     gw, panels = empty((threads(), K, C)), empty((threads(), ROWS * WIDTH))
     _gradient(x, gy, panels, gw)
-    return summed(gw)
+    return sum_parts(gw)
 
 
 @njit(**PARALLEL)

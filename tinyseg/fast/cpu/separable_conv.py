@@ -15,7 +15,7 @@ from tinyseg.fast.cpu.bands import load_band
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels, threads, whole_vectors
 from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, lay_out_taps
 from tinyseg.fast.cpu.fused_conv import two_inputs
-from tinyseg.fast.cpu.gemm import outer, packed, padded, product, summed
+from tinyseg.fast.cpu.gemm import outer, pack, pad, product, sum_parts
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, keep_where_positive, load, store
 from tinyseg.fast.cpu.upsample import sum_blocks
@@ -36,8 +36,8 @@ def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
     y = empty((len(x), *out, len(wp)))
     rows, width, scratch = _scratch(y, w, stride, w.shape[2])
     floor = np.float32(0) if relu else NO_FLOOR
-    B = prepared(wp, "packed", lambda: packed(wp.T))
-    _forward(x, x2, w, B, padded(b), stride, pads[0][0], pads[1][0], factor, rows, width, floor, scratch, y)
+    B = prepared(wp, "packed", lambda: pack(wp.T))
+    _forward(x, x2, w, B, pad(b), stride, pads[0][0], pads[1][0], factor, rows, width, floor, scratch, y)
     return channels_first(y)
 
 
@@ -50,15 +50,15 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     gw, gb = empty((threads(), K, C)), empty((threads(), whole_vectors(K)))
     y = pixels(y) if relu else gy
     _backward(
-        gy, x, x2, y, w, packed(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
-        padded(np.zeros(C)), scratch, gw, gb, gD,
+        gy, x, x2, y, w, pack(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
+        pad(np.zeros(C)), scratch, gw, gb, gD,
     )  # fmt: skip
     gxs = [empty((len(x), factor * x.shape[1], factor * x.shape[2], part.shape[3])) for part in (x, x2)]
     correlate_transposed(gD, wd, stride, pads, (1, 1), *gxs)
     gwd = correlate_gradient(x, gD, wd.shape, stride, pads, (1, 1), x2, factor)
     if factor > 1:
         gxs = [sum_blocks(gx, factor, factor) for gx in gxs]
-    return gwd, summed(gw), gb.sum(axis=0)[:K], tuple(channels_first(gx) for gx in gxs[: len(xs)])
+    return gwd, sum_parts(gw), gb.sum(axis=0)[:K], tuple(channels_first(gx) for gx in gxs[: len(xs)])
 
 
 def _scratch(y, w, stride, pixel):

@@ -51,8 +51,8 @@ class _VectorModel(PrimitiveModel):
 
 
 # ----- what the intrinsics emit ------------------------------------------------
-def _at(context, builder, array_type, array, i):
-    """Pointer to element i of a numba array."""
+def _pointer(context, builder, array_type, array, i):
+    """Return a pointer to element i of a numba array."""
     return builder.gep(context.make_array(array_type)(context, builder, array).data, [i])
 
 
@@ -107,7 +107,7 @@ def _align_stack(builder):
 def load(typing, a, i):
     """The vector at a[i : i + LANES]."""
     return vector(a, types.intp), lambda context, builder, sig, args: _load(
-        builder, _at(context, builder, sig.args[0], *args)
+        builder, _pointer(context, builder, sig.args[0], *args)
     )
 
 
@@ -116,7 +116,7 @@ def store(typing, a, i, v):
     """Write v to a[i : i + LANES]."""
 
     def emit(context, builder, sig, args):
-        _store(builder, args[2], _at(context, builder, sig.args[0], *args[:2]))
+        _store(builder, args[2], _pointer(context, builder, sig.args[0], *args[:2]))
         return context.get_dummy_value()
 
     return types.void(a, types.intp, vector), emit
@@ -168,7 +168,7 @@ def copy(typing, target, i, source, j, n):
 
     def emit(context, builder, sig, args):
         target, i, source, j, n = args
-        to, of = _at(context, builder, sig.args[0], target, i), _at(context, builder, sig.args[2], source, j)
+        to, of = _pointer(context, builder, sig.args[0], target, i), _pointer(context, builder, sig.args[2], source, j)
         cgutils.raw_memcpy(builder, to, of, n, 4)
         return context.get_dummy_value()
 
@@ -181,7 +181,8 @@ def clear(typing, target, i, n):
 
     def emit(context, builder, sig, args):
         target, i, n = args
-        cgutils.memset(builder, _at(context, builder, sig.args[0], target, i), builder.mul(n, ir.Constant(INT64, 4)), 0)
+        to, size = _pointer(context, builder, sig.args[0], target, i), builder.mul(n, ir.Constant(INT64, 4))
+        cgutils.memset(builder, to, size, 0)
         return context.get_dummy_value()
 
     return types.void(target, types.intp, types.intp), emit
@@ -223,10 +224,10 @@ def tile(MR):
 
         def emit(context, builder, sig, args):
             taps, K, a, ai, a_t, a_i, a_k, b, bi, b_k, s, si, s_i, floor, c, ci, c_i = args
-            A0 = _at(context, builder, sig.args[2], a, ai)
-            B0 = _at(context, builder, sig.args[7], b, bi)
-            S = _at(context, builder, sig.args[10], s, si)
-            C = _at(context, builder, sig.args[14], c, ci)
+            A0 = _pointer(context, builder, sig.args[2], a, ai)
+            B0 = _pointer(context, builder, sig.args[7], b, bi)
+            S = _pointer(context, builder, sig.args[10], s, si)
+            C = _pointer(context, builder, sig.args[14], c, ci)
 
             def number(n):
                 return ir.Constant(INT64, n)

@@ -25,7 +25,7 @@ from tinyseg.fast.cpu.prepared import prepared
 
 def forward(x, w, b, relu, pads, f, y):
     """Upsample x (N, H, W, C) f x f, convolve it with w (K, C, KH, KW), add b, apply the ReLU if `relu`; write to y."""
-    for a, c, taps, border in prepared(w, ("phases", pads, f), lambda: phases(w, pads, f)):
+    for a, c, taps, border in prepared(w, ("phases", pads, f), lambda: split_into_phases(w, pads, f)):
         convolve(x, taps, (1, 1), border, y, b=b, relu=relu, every=f, at=(a, c))
 
 
@@ -41,13 +41,13 @@ def backward(x, w, gy, pads, f, gx):
     return gw
 
 
-def phases(w, pads, f):
+def split_into_phases(w, pads, f):
     """List (a, c, the taps of W that outputs (f·i + a, f·j + c) use, their padding)."""
     W, ((top, _), (left, _)), out = sum_windows(w, f), pads, []
     for a in range(f):
-        rows, above = _phase(w.shape[2], top, f, a)
+        rows, above = _taps_of_phase(w.shape[2], top, f, a)
         for c in range(f):
-            columns, before = _phase(w.shape[3], left, f, c)
+            columns, before = _taps_of_phase(w.shape[3], left, f, c)
             out.append((a, c, W[:, :, rows, columns], ((above, 0), (before, 0))))
     return out
 
@@ -89,7 +89,7 @@ def _sum_windows_back(gW, f, gw):
                     gw[k, c, u, v] = total
 
 
-def _phase(k, before, f, a):
+def _taps_of_phase(k, before, f, a):
     """Return the taps of W that the outputs f·i + a use, as a slice, and how far before input i the first one reads."""
     t = f - 1 - a + before  # index of the tap that meets input i
     first = t % f

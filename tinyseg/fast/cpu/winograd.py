@@ -29,29 +29,27 @@ STRIP = 16  # tiles that are transformed at a time
 CHUNK = 256  # tiles whose V exists at a time
 BLOCK = 64  # tiles whose M, for one panel of output channels, exists at a time
 CHANNELS = 48  # input channels whose weights are transformed at a time
-SOME = 48  # tiles below which the transformed weights, four times as many, cost more than they save
-LARGE = (
-    1 << 24
-)  # floats of transformed weights (64 MiB) from which on no cache holds them: then 2 · SOME tiles are needed
+MIN_TILES = 48  # tiles below which the transformed weights, four times as many, cost more than they save
+LARGE = 1 << 24  # floats of transformed weights, 64 MiB, that no cache holds: then 2 · MIN_TILES tiles are needed
 ZEROS = np.zeros(WIDTH, np.float32)
 
 
-def pays(w_shape, stride, y, spread):
-    """Whether the convolution with output y (N, OH, OW, K) may be computed this way, and is faster so."""
+def is_faster(w_shape, stride, y, spread):
+    """Whether the convolution with output y (N, OH, OW, K) may be computed in this way and is faster then."""
     K, C, KH, KW = w_shape
     if not config.winograd or (KH, KW) != (3, 3) or stride != (1, 1) or spread != (1, 1) or min(K, C) < LANES:
         return False
     N, OH, OW, _ = y.shape
     tiles = N * -(-OH // 4) * -(-OW // 4)
-    enough = SOME if 36 * K * C < LARGE else 2 * SOME
+    enough = MIN_TILES if 36 * K * C < LARGE else 2 * MIN_TILES
     return tiles >= enough and 16 * tiles <= 2 * N * OH * OW  # not where most of a tile lies outside of a small image
 
 
 def convolve(x, x2, w, b, floor, pads, y, repeat=1):
     """Write max(floor, b + the correlation of (x, x2), as `load_band` reads them, with w (K, C, 3, 3)) to y."""
     (N, OH, OW, _), C = y.shape, w.shape[1]
-    chunk, across = _chunk(N, OH, OW)
-    V, U = empty((_panels(C), 36, chunk + 1, WIDTH)), prepared(w, "winograd", lambda: transform_weights(w))
+    chunk, across = _plan_chunks(N, OH, OW)
+    V, U = empty((_count_panels(C), 36, chunk + 1, WIDTH)), prepared(w, "winograd", lambda: transform_weights(w))
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), (36 * (BLOCK + 1) + 16) * WIDTH)))
     _convolve(x, x2, U, b, floor, pads[0][0], pads[1][0], repeat, across, scratch, V, y)
 
@@ -59,7 +57,7 @@ def convolve(x, x2, w, b, floor, pads, y, repeat=1):
 def transform_weights(w):
     """Return U = G w Gᵀ for weights w (K, C, 3, 3), laid out for `_convolve`."""
     K, C, _, _ = w.shape
-    U = empty((_panels(K), 36, _panels(C) * WIDTH + 1, WIDTH))
+    U = empty((_count_panels(K), 36, _count_panels(C) * WIDTH + 1, WIDTH))
     _transform_weights(w, U)
     return U
 
@@ -67,9 +65,9 @@ def transform_weights(w):
 def gradient(x, x2, gy, w_shape, pads, repeat=1):
     """Return the gradient (K, C, 3, 3) of the weights, with gy (N, OH, OW, K)."""
     (K, C, _, _), (N, OH, OW, _) = w_shape, gy.shape
-    chunk, across = _chunk(N, OH, OW)
-    V, Z = empty((_panels(C), 36, chunk + 1, WIDTH)), empty((_panels(K), 36, chunk + 1, WIDTH))
-    dU = empty((36, K * _panels(C) * WIDTH + WIDTH))
+    chunk, across = _plan_chunks(N, OH, OW)
+    V, Z = empty((_count_panels(C), 36, chunk + 1, WIDTH)), empty((_count_panels(K), 36, chunk + 1, WIDTH))
+    dU = empty((36, K * _count_panels(C) * WIDTH + WIDTH))
     scratch = empty((threads(), 6 * (4 * STRIP + 2) * max(pitch_of(C), pitch_of(K))))
     _gradient(x, x2, gy, pads[0][0], pads[1][0], repeat, across, scratch, V, Z, dU)
     gw = empty(w_shape)
@@ -77,11 +75,11 @@ def gradient(x, x2, gy, w_shape, pads, repeat=1):
     return gw
 
 
-def _panels(n):
+def _count_panels(n):
     return -(-n // WIDTH)
 
 
-def _chunk(N, OH, OW):
+def _plan_chunks(N, OH, OW):
     """Return the number of tiles in a chunk, always whole strips, and of strips side by side in an image."""
     across = -(-OW // (4 * STRIP))
     strips = N * -(-OH // 4) * across
