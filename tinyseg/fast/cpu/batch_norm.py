@@ -241,18 +241,19 @@ def _apply(gy, x, coefficients, rows, out):
     for task in prange(I * K):
         n, k = task // K, task % K
         xs, co, outs = x[n], coefficients[n].reshape(-1), out[n]
+        gs = xs if gy is None else gy[n]
         for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
             if p + width <= M:
                 if gy is None:
                     _normalize_row(xs, p, co, width, outs)
                 else:
-                    _gradient_row(gy[n], xs, p, co, width, outs)
+                    _gradient_row(gs, xs, p, co, width, outs)
             else:  # the end of the image is shorter than a row
                 end = fill_up(xs, p, width)
                 if gy is None:
                     _normalize_row(end, 0, co, width, end)
                 else:
-                    _gradient_row(fill_up(gy[n], p, width), end, 0, co, width, end)
+                    _gradient_row(fill_up(gs, p, width), end, 0, co, width, end)
                 copy(outs, p, end, 0, M - p)
 
 
