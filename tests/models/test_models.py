@@ -230,6 +230,7 @@ def test_sizes_that_do_not_fit_get_a_sentence():
         ({"name": "unet", "norm": "layer"}, "norm must be one of"),
         ({"name": "unet", "ws": "layer"}, "standardizes depthwise kernels"),
         ({"name": "unet", "levels": 1}, "levels >= 2"),
+        ({"name": "unet_gn", "groups": 0}, "cannot be split into 0 equal groups"),
     ],
 )
 def test_wrong_arguments_get_a_sentence(arguments, message):
