@@ -47,10 +47,10 @@ def separable_bounds(C, K, taps, outputs, blocks):
     """Bounds of y, gwd, gwp, gb and gx. Most are two sums, one of the other: the bounds of their roundings add up."""
     return [
         roundings(taps) + roundings(C + 1),  # y: the depthwise sums, then those over channels
-        roundings(K) + roundings(outputs),  # wd: the gradient of D, then pixels
-        roundings(taps) + roundings(outputs),  # wp: D, then pixels
+        roundings(K) + roundings(outputs),  # wd: the gradient of d, then pixels
+        roundings(taps) + roundings(outputs),  # wp: d, then pixels
         roundings(outputs),  # b
-        roundings(K) + roundings(taps * blocks),  # x: the gradient of D, then taps and blocks
+        roundings(K) + roundings(taps * blocks),  # x: the gradient of d, then taps and blocks
     ]
 
 

@@ -238,6 +238,22 @@ def test_wrong_arguments_get_a_sentence(arguments, message):
         models.build(**arguments)
 
 
+@pytest.mark.parametrize(
+    ("name", "head", "number"),
+    [
+        ("unet", "direct", -36.17711), ("unet", "paper", -2.10577),
+        ("unet_gn", "direct", -49.99547), ("unet_gn", "paper", -2.60980),
+        ("unet_dw_bn", "direct", -192.62283), ("unet_dw_bn", "paper", -197.39056),
+        ("sdunet", "direct", -23.55568), ("sdunet", "paper", -61.85181),
+    ],
+)  # fmt: skip
+def test_a_seed_gives_the_weights_that_it_always_gave(name, head, number):
+    """Results that were published with a seed can be had again: the layers draw their numbers in the same order."""
+    weights = [p.data for p in models.build(name, width=4, head=head, seed=0).parameters()]
+    first = [k * float(w.ravel()[0]) for k, w in enumerate(weights, 1) if w.ndim > 1]
+    assert sum(first) == pytest.approx(number, rel=1e-5)
+
+
 def test_a_registered_network_is_built_by_name_and_a_name_is_given_once(monkeypatch):
     monkeypatch.setattr(models, "MODELS", dict(models.MODELS))
 

@@ -37,6 +37,7 @@ def test_concat_of_a_generator():
         ([], 1, "concat needs at least one tensor"),
         ([(2, 3, 4), (2, 3, 5)], 1, "concat along axis 1: all other sizes must agree"),
         ([(2, 3, 4), (2, 3)], 1, "all other sizes must agree"),
+        ([(5, 7), (5,)], 1, "all other sizes must agree"),
         ([(2, 3), (2, 3)], 2, "no axis 2"),
         ([(2, 3), (2, 3)], -3, "no axis -3"),
         ([(), ()], 0, "no axis 0"),
@@ -66,9 +67,16 @@ def test_pad(padding, sides, kernels):
     check_grads(lambda x: pad(x, padding), x)
 
 
-@pytest.mark.parametrize("padding", [-1, (1, -1), ((0, 0), (-1, 2)), (1, 2, 3), ((1, 1), (1, 1), (1, 1)), 1.5, "same"])
-def test_pad_refuses(padding):
-    with pytest.raises(ValueError, match="padding (must|by sides)"):
+@pytest.mark.parametrize(
+    ("padding", "sentence"),
+    [
+        *[(padding, "padding must not be negative") for padding in (-1, (1, -1), ((0, 0), (-1, 2)))],
+        *[(padding, "padding must be an integer or a pair") for padding in ((1, 2, 3), 1.5, "same")],
+        (((1, 1), (1, 1), (1, 1)), r"by sides must be \(\(top, bottom\), \(left, right\)\)"),
+    ],
+)
+def test_pad_refuses(padding, sentence):
+    with pytest.raises(ValueError, match=sentence):
         pad(rand(1, 2, 3, 4), padding)
 
 
@@ -129,6 +137,8 @@ def test_wrong_shapes_and_axes_are_errors():
     for axes in ((0,), (0, 0), (0, 2), (1, -4)):
         with pytest.raises(ValueError, match="axes|axis"):
             transpose(rand(2, 3), *axes)
+    with pytest.raises(ValueError, match="the new order of all 0 axes"):
+        transpose(np.array(3.0), 0)
 
 
 def test_reshape_of_a_transposed_tensor_and_back():

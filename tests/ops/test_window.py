@@ -42,7 +42,7 @@ def test_resolve(H, W, kernel, stride, padding, pads):
         ((3, 3), 1, "full", "must be 'same', 'valid' or numbers, but is 'full'"),
         ((3, 3), 1, -1, "must not be negative"),
         ((3, 3), 1, ((0, 1), (-1, 0)), "must not be negative"),
-        ((3, 3), 1, ((0, 1), (1, 0), (1, 1)), r"by sides is \(\(top, bottom\), \(left, right\)\)"),
+        ((3, 3), 1, ((0, 1), (1, 0), (1, 1)), r"by sides must be \(\(top, bottom\), \(left, right\)\)"),
         ((3, 3), 1, (1, 2, 3), "padding must be an integer or a pair"),
         ((3, 3), 1, ((1, 2, 3), (1, 1)), "each side of padding must be an integer or a pair"),
         ((3, 3), 1.5, 0, "stride must be an integer or a pair"),

@@ -92,8 +92,8 @@ class UNet(nn.Module):
             self.head = nn.PointwiseConv2d(width, num_classes, rng=rng, gain=1.0)
         else:
             hidden = 2 * num_classes
-            last = nn.PointwiseConv2d(hidden, num_classes, rng=rng, gain=1.0)
-            self.head = nn.Sequential(conv(width, hidden, 3), last)
+            first = conv(width, hidden, 3)  # before the last layer: the order decides which random numbers each gets
+            self.head = nn.Sequential(first, nn.PointwiseConv2d(hidden, num_classes, rng=rng, gain=1.0))
 
     def forward(self, x):
         """Map images (N, in_channels, H, W) to logits (N, num_classes, H, W)."""
@@ -170,10 +170,8 @@ def _norm(kind, channels, groups):
         return nn.BatchNorm2d(channels)
     if kind == "group":
         # At least two channels in a group: alone, a channel would lose its mean and scale.
-        groups = min(groups, max(channels // 2, 1))
-        while groups > 1 and channels % groups:
-            groups -= 1
-        return nn.GroupNorm(groups, channels)
+        possible = range(min(groups, max(channels // 2, 1)), 0, -1)
+        return nn.GroupNorm(next((n for n in possible if channels % n == 0), groups), channels)
     return None
 
 

@@ -131,11 +131,11 @@ class Module:
 
     def _convert(self, function):
         """Apply `function` to all parameters and floating-point buffers, and forget the gradients."""
+        self.zero_grad()
         for holder, name in self.slots().values():
             array = getattr(holder, name)
-            if array.dtype.kind == "f":
+            if isinstance(holder, Parameter) or array.dtype.kind == "f":
                 setattr(holder, name, function(array))
-        self.zero_grad()
         return self
 
     def zero_grad(self):

@@ -37,7 +37,7 @@ class Concat(HalfFunction):
         if not -ndim <= self.axis < ndim:
             raise ValueError(f"concat: there is no axis {self.axis} in an array of shape {shapes[0]}.")
         axis = self.axis % ndim
-        if len({shape[:axis] + shape[axis + 1 :] for shape in shapes}) > 1:
+        if len({(len(shape), shape[:axis] + shape[axis + 1 :]) for shape in shapes}) > 1:
             raise ValueError(f"concat along axis {self.axis}: all other sizes must agree, but the shapes are {shapes}.")
         self.saved = np.cumsum([shape[axis] for shape in shapes])[:-1].tolist()
         return kernels(__name__, *xs).concat_forward(xs, axis)
@@ -87,7 +87,7 @@ class Transpose(HalfFunction):
 
     def forward(self, x):
         axes = self.axes or tuple(reversed(range(x.ndim)))
-        if sorted(a % x.ndim for a in axes if -x.ndim <= a < x.ndim) != list(range(x.ndim)):
+        if not all(-x.ndim <= a < x.ndim for a in axes) or sorted(a % x.ndim for a in axes) != list(range(x.ndim)):
             raise ValueError(f"transpose takes the new order of all {x.ndim} axes (PyTorch's permute), but got {axes}.")
         self.saved = np.argsort([a % x.ndim for a in axes]).tolist()  # the order that undoes it
         return x.transpose(axes)

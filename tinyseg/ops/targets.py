@@ -81,7 +81,7 @@ def per_class(z, weight, name):
         w = xp_of(z).asarray(on_one_device(z, weight, name, "weight"), dtype=z.dtype)
     if w.ndim == 1:
         C = z.shape[1] if z.ndim > 1 else 0
-        if len(w) != C:
+        if z.ndim < 2 or len(w) != C:
             raise ValueError(f"{name}: expected one number for each of {C} classes, found {len(w)}.")
         w = w.reshape(C, *[1] * (z.ndim - 2))
     if w.ndim > z.ndim or any(n not in (1, m) for n, m in zip(w.shape[::-1], z.shape[::-1], strict=False)):

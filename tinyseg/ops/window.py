@@ -72,11 +72,11 @@ def sides(padding):
     if isinstance(padding, (tuple, list)) and any(isinstance(p, (tuple, list)) for p in padding):
         pads = tuple(pair(p, "each side of padding") for p in padding)
         if len(pads) != 2:
-            raise ValueError(f"padding by sides is ((top, bottom), (left, right)), but is {padding!r}.")
+            raise ValueError(f"padding by sides must be ((top, bottom), (left, right)), but is {padding!r}.")
     else:
         pads = tuple((p, p) for p in pair(padding, "padding"))
     if min(map(min, pads)) < 0:
-        raise ValueError(f"padding must not be negative, but is {padding!r}.")
+        raise ValueError(f"padding must not be negative, but is {padding!r}: use center_crop to make an image smaller.")
     return pads
 
 
