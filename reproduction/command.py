@@ -25,10 +25,9 @@ from reproduction.drawing import draw
 from reproduction.study import Network, Run, RunFailed, run_folder, spread
 from tinyseg.commands.options import add_device_options, choose_device
 from tinyseg.commands.script import run_script
-from tinyseg.data import em_sections
+from tinyseg.data import em_sections, isbi
 from tinyseg.data.brats import REGIONS, find_cases
 from tinyseg.data.files import write_atomically, write_json
-from tinyseg.data.label_volumes import holds_volumes
 from tinyseg.data.synthetic_brain import write_brains
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
@@ -84,7 +83,11 @@ def find_data(what, args):
     """Return the kind of data, "isbi" or "brats", and its folder; write synthetic data if `what` is only the kind."""
     if what not in ("isbi", "brats"):
         folder = pathlib.Path(what)
-        return "brats" if holds_volumes(folder) else "isbi", folder
+        if not folder.is_dir():
+            raise FileNotFoundError(
+                f"{folder} is not a folder: expected one with sections (ISBI) or with brain volumes."
+            )
+        return "isbi" if isbi.holds_sections(folder) else "brats", folder
     folder = args.out / "synthetic" / what
     print(f"{what}: SYNTHETIC data, a stand-in for the real ones: give their folder to --data.")
     if what == "brats":

@@ -49,6 +49,12 @@ def test_the_mode_is_left_as_it_was_even_after_an_error(model, mode):
     assert model.training == mode
 
 
+@pytest.mark.parametrize("shape", [(1, 13, 17), (1, 40, 56)])
+def test_the_smallest_tiles_cover_the_image(model, shape):
+    y = predict(model, images(shape), tile=model.multiple)
+    assert y.shape == (1, 1, *shape[1:]) and np.isfinite(y).all()
+
+
 def test_several_classes_add_up_to_one():
     model = ts.models.build("sdunet", width=4, levels=2, num_classes=3)
     np.testing.assert_allclose(predict(model, images((1, 5, 6))).sum(axis=1), 1, rtol=1e-5)

@@ -11,16 +11,26 @@ SMALL = ("--quick", "--width", "4", "--epochs", "1", "--networks", "unet", "sdun
 
 
 @pytest.mark.parametrize(
-    ("file", "kind"),
+    ("files", "kind"),
     [
-        ("train-volume.tiff", "isbi"), ("imgs/0.png", "isbi"), ("images/0.tif", "isbi"), ("dataset.json", "brats"),
-        ("A/A_flair.nii.gz", "brats"),
+        (["train-volume.tiff"], "isbi"), (["imgs/0.png"], "isbi"), (["Images/0.tif"], "isbi"),
+        (["train-volume.tif", "predictions/0.nii.gz"], "isbi"), (["dataset.json"], "brats"),
+        (["A/A_flair.nii.gz"], "brats"), ([], "brats"),
     ],
 )  # fmt: skip
-def test_folders_of_sections_and_of_brains_are_told_apart(tmp_path, file, kind):
-    (tmp_path / file).parent.mkdir(exist_ok=True)
-    (tmp_path / file).touch()
+def test_folders_of_sections_and_of_brains_are_told_apart(tmp_path, files, kind):
+    for file in files:
+        (tmp_path / file).parent.mkdir(exist_ok=True)
+        (tmp_path / file).touch()
     assert command.find_data(str(tmp_path), None) == (kind, tmp_path)
+
+
+def test_a_data_folder_with_a_typing_error_ends_in_a_sentence_before_any_training(tmp_path):
+    out = tmp_path / "out"
+    _, error = run_example(
+        "reproduce_tables.py", "--data", tmp_path / "nope", "--tables", 2, "--out", out, *SMALL, code=1
+    )
+    assert "nope is not a folder" in error and not list(out.glob("**/command.txt"))
 
 
 @pytest.mark.slow

@@ -254,7 +254,7 @@ def print_patients(report, means, regions):
 
 # ===== both ======================================================================
 def write_report(args, report, scores, draw):
-    """Write the JSON file of --out, and beside it what ``draw(worst, path)`` makes of the lowest scores' indices."""
+    """Write the JSON file of --out; beside it ``draw(worst, path)`` draws the images with the lowest scores."""
     if args.out is None:
         return
     settings = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in vars(args).items()}

@@ -195,7 +195,8 @@ def make_step(args, model, optimizer, loss):
     Raises
     ------
     ValueError
-        If both mixed precision and a CUDA graph are asked for, or the folder tinyseg/fast is not there.
+        If both mixed precision and a CUDA graph are asked for, the folder tinyseg/fast is not there, or the step cannot
+        be captured.
     """
     if args.amp and args.cuda_graph:
         raise ValueError(

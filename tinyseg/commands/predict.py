@@ -109,7 +109,7 @@ def choose_output(p, args, kind):
 
 
 def make_folder(path):
-    """Make the output folder, and check that it can be written to before hours of work."""
+    """Make the output folder and, before hours of work, check that it can be written to."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):

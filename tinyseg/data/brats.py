@@ -264,10 +264,10 @@ def read_case(case):
     for path, v in zip(case.images, volumes, strict=True):
         if v.shape[:3] != volumes[0].shape[:3]:
             raise ValueError(f"{path} has {v.shape[:3]} voxels, {case.images[0]} {volumes[0].shape[:3]}: not one grid.")
-    if len(volumes) == 1 and volumes[0].ndim == 4:
-        volume = np.moveaxis(volumes[0], 3, 0)
-    else:
+    if len(volumes) > 1:
         volume = np.stack(volumes)
+    else:  # a view: the volume is read from the file only where it is used
+        volume = np.moveaxis(volumes[0], 3, 0) if volumes[0].ndim == 4 else volumes[0][None]
     for m, v in enumerate(volume):
         low, high = v.min(), v.max()
         if not np.isfinite([low, high]).all():

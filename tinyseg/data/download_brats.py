@@ -38,8 +38,8 @@ def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, t
     """Download and unpack Task01_BrainTumour of the Medical Segmentation Decathlon, or continue to do so.
 
     MRI of 750 patients with gliomas, 484 of them with labels: four modalities of 240×240×155 voxels of 1 mm³. Licence
-    CC-BY-SA 4.0; cite Antonelli et al. 2022 (Nat. Commun. 13:4128). It needs twice the archive's size on the disk until
-    everything is unpacked, and once this size afterwards.
+    CC-BY-SA 4.0; cite Antonelli et al. 2022 (Nat. Commun. 13:4128). The download needs twice the archive's size on
+    the disk until everything is unpacked, and once this size afterwards.
 
     Parameters
     ----------

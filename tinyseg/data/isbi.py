@@ -201,5 +201,11 @@ def _find(path, labels):
     )
 
 
+def holds_sections(folder):
+    """Whether a folder has images under one of the names that `load` looks for."""
+    names = {p.name.casefold() for p in Path(folder).glob("*")}
+    return any(not names.isdisjoint(image_names) for image_names, _ in LAYOUTS)
+
+
 def _first(entries, names):
     return next((entries[name] for name in names if name in entries), None)

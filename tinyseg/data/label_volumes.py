@@ -79,7 +79,7 @@ def find_prediction(path, name):
 
 
 def predicted_classes(path):
-    """Return the classes that `tinyseg predict` recorded in predictions.json beside its volumes, or None."""
+    """Return the classes that predict.py recorded in predictions.json beside its volumes, or None."""
     path = Path(path)
     record = (path if path.is_dir() else path.parent) / "predictions.json"
     if not record.is_file():

@@ -1,8 +1,9 @@
 """Prepared slices of many volumes, kept on disk: made once and read through memory maps.
 
 The folder holds three files for each case: its images (float16), its labels (uint8) and a description with the options
-and the names, sizes, times and hashes of the sources. The description is written last. A case is prepared again if its
-description is missing, or if the options or the sources have changed. An interrupted build continues in this way.
+and the names, sizes, times and hashes of the sources. The description is written last. A case is prepared again if one
+of its files is missing or damaged, or if the options or the sources have changed. In this way an interrupted build
+continues.
 
     slices = SliceCache.build(find_cases("Task01_BrainTumour"), "cache", Preparation())
     x, y = slices.images("BRATS_001")[77], slices.labels("BRATS_001")[77]       # (M, h, w) and (h, w)
@@ -111,7 +112,7 @@ class SliceCache:
                     if not skip_bad:
                         raise
                     skipped[case.name] = str(error)
-                    del entries[case.name]
+                    entries.pop(case.name, None)
                 bar.update()
         finally:  # after an error, the cases that are waiting are not prepared
             pool.shutdown(cancel_futures=True)

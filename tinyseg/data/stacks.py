@@ -128,7 +128,7 @@ class ImageFile:
         """Return a section, which may be grey saved as RGB(A) with its channels last, as (1, H, W)."""
         if section.dtype.kind not in "biuf":
             raise ValueError(f"{name} has values of type {section.dtype}: expected grey integers or floats.")
-        if section.ndim == 3 and section.shape[-1] in (2, 4) and (section[..., -1] == section[0, 0, -1]).all():
+        if section.ndim == 3 and section.shape[-1] in (2, 4) and np.ptp(section[..., -1]) == 0:
             section = section[..., :-1]  # the last channel is an opacity, the same everywhere
         if section.ndim == 3 and (section == section[..., :1]).all():
             section = section[..., 0]

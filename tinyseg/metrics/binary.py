@@ -18,6 +18,8 @@ A score may be 0/0, such as the Dice of an empty prediction with an empty target
 then, see `tinyseg.metrics`.  Arrays may have any shape.
 """
 
+import inspect
+
 import numpy as np
 
 from tinyseg.metrics.ratios import fractions, value_of_empty
@@ -55,67 +57,74 @@ def confusion_counts(prediction, target):
     return tp, fp, fn, target.size - tp - fp - fn
 
 
+def _with_parameters(function):
+    """Append the parameters, which all scores of two masks share, to the docstring."""
+    function.__doc__ = f"{inspect.getdoc(function)}\n{_PARAMETERS}"
+    return function
+
+
+_PARAMETERS = """
+Parameters
+----------
+prediction, target : array_like of bool, or of 0 and 1, equal shapes
+    True inside of a cell.
+empty : {"nan", "one", "zero"}
+    What the score is where it is 0/0.
+
+Returns
+-------
+float
+    In [0, 1], or NaN.
+
+Raises
+------
+ValueError
+    If the shapes differ, an array is not binary or ``empty`` is none of the three.
+"""
+
+
+@_with_parameters
 def accuracy(prediction, target, empty="nan"):
-    """Fraction of the pixels that are right, (TP + TN) / (TP + FP + FN + TN); 0/0 if there are no pixels.
-
-    Parameters
-    ----------
-    prediction, target : array_like of bool, or of 0 and 1, equal shapes
-        True inside of a cell.
-    empty : {"nan", "one", "zero"}
-        What the score is where it is 0/0.
-
-    Returns
-    -------
-    float
-        In [0, 1], or NaN.
-
-    Raises
-    ------
-    ValueError
-        If the shapes differ, an array is not binary or ``empty`` is none of the three.
-    """
+    """Fraction of the pixels that are right, (TP + TN) / (TP + FP + FN + TN); 0/0 if there are no pixels."""
     return _scores(*confusion_counts(prediction, target), empty)["accuracy"]
 
 
+@_with_parameters
 def dice(prediction, target, empty="nan"):
     """Dice coefficient of the foreground (F1 score), 2 TP / (2 TP + FP + FN); 0/0 if neither mask has foreground.
 
-    ``dice(~prediction, ~target)`` is the membrane's. Arguments, result and errors as for `accuracy`.
+    ``dice(~prediction, ~target)`` is the membrane's.
     """
     return _scores(*confusion_counts(prediction, target), empty)["dice"]
 
 
+@_with_parameters
 def iou(prediction, target, empty="nan"):
     """Intersection over union of the foreground (Jaccard index), TP / (TP + FP + FN); 0/0 if neither has foreground.
 
-    ``iou(~prediction, ~target)`` is the membrane's. Arguments, result and errors as for `accuracy`.
+    ``iou(~prediction, ~target)`` is the membrane's.
     """
     return _scores(*confusion_counts(prediction, target), empty)["iou"]
 
 
+@_with_parameters
 def mean_iou(prediction, target, empty="nan"):
     """Mean of the IoU of the two classes, (TP / (TP + FP + FN) + TN / (TN + FP + FN)) / 2.
 
-    The IoU of a class that neither mask has is 0/0; ``empty="nan"`` then makes the mean NaN. Arguments, result and
-    errors as for `accuracy`.
+    The IoU of a class that neither mask has is 0/0; ``empty="nan"`` then makes the mean NaN.
     """
     return _scores(*confusion_counts(prediction, target), empty)["mean_iou"]
 
 
+@_with_parameters
 def sensitivity(prediction, target, empty="nan"):
-    """Fraction of the foreground that was found (recall), TP / (TP + FN); 0/0 if the target has no foreground.
-
-    Arguments, result and errors as for `accuracy`.
-    """
+    """Fraction of the foreground that was found (recall), TP / (TP + FN); 0/0 if the target has no foreground."""
     return _scores(*confusion_counts(prediction, target), empty)["sensitivity"]
 
 
+@_with_parameters
 def specificity(prediction, target, empty="nan"):
-    """Fraction of the background that was left alone, TN / (TN + FP); 0/0 if the target is all foreground.
-
-    Arguments, result and errors as for `accuracy`.
-    """
+    """Fraction of the background that was left alone, TN / (TN + FP); 0/0 if the target is all foreground."""
     return _scores(*confusion_counts(prediction, target), empty)["specificity"]
 
 

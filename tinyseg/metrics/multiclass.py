@@ -26,8 +26,8 @@ images weigh each image alike.  Both are the same however the images are batched
 """
 
 import math
+import operator
 from collections.abc import Iterable
-from numbers import Integral
 
 import numpy as np
 
@@ -275,12 +275,13 @@ def _need_equal_shapes(prediction, target):
 
 
 def _number_of_classes(number):
-    if not isinstance(number, Integral) or number < 2:
+    size = _index(number)
+    if size is None or size < 2:
         raise ValueError(
             f"num_classes must be an integer of at least 2, but is {number!r}. The background is a class, too: "
             "foreground against background is num_classes=2."
         )
-    return int(number)
+    return size
 
 
 def _names(names, size):
@@ -294,11 +295,19 @@ def _names(names, size):
 
 
 def _members(name, classes, size):
-    members = list(classes) if isinstance(classes, Iterable) else [classes]
-    possible = all(isinstance(k, Integral) and 0 <= k < size for k in members)
+    members = [_index(k) for k in (classes if isinstance(classes, Iterable) else [classes])]
+    possible = all(k is not None and 0 <= k < size for k in members)
     if not members or not possible or len(set(members)) != len(members):
         raise ValueError(
             f"Region {name!r} must list different classes from 0 to {size - 1}, but is {classes!r}. Write it as in "
             "regions={'whole tumour': (1, 2, 3)}."
         )
-    return sorted(map(int, members))
+    return sorted(members)
+
+
+def _index(number):
+    """Return the number as int, or None if it is no integer."""
+    try:
+        return operator.index(number)
+    except TypeError:
+        return None

@@ -139,6 +139,7 @@ def _spans(n, tile, margin, multiple):
     """Cut an axis of n pixels into tiles: yield the slice of each tile and its weights along the axis."""
     tile = min(tile, n)
     step = max((tile - 2 * margin - tile // 8) // multiple, 1) * multiple  # an eighth of the tile is blended
+    margin = min(margin, (tile - step) // 2)  # tiles that are hardly larger than `multiple` leave no room for margins
     starts = [*range(0, n - tile, step), n - tile]
     position = np.arange(tile)
     for start in starts:

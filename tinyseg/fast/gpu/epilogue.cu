@@ -25,7 +25,7 @@ extern "C" __global__ void finish(const real* z, const float* b, real* y, int K,
 // Backward: g[k, n*P+p] = gy[n,k,p], or 0 where y is not positive; gb (parts,K) are the sums of g over parts of the
 // columns. y may be null (no ReLU), and g (only gb is wanted). One block for each part and k.
 extern "C" __global__ void begin_backward(const real* __restrict__ gy, const real* __restrict__ y, real* __restrict__ g,
-                                    float* gb, int parts, int N, int K, int P) {
+                                          float* gb, int parts, int N, int K, int P) {
   int k = blockIdx.x % K, part = blockIdx.x / K, count = N * P;
   int from = (int)((long long)count * part / parts), to = (int)((long long)count * (part + 1) / parts);
   float sum = 0;

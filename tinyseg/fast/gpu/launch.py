@@ -20,7 +20,8 @@ from tinyseg.backend import devices
 
 LIMIT = 2**31  # kernels count elements with an int; larger arrays take the maths path
 THREADS = 256  # of a block, at most; `block_sum` needs a power of two
-SLICE = 4096  # elements that a block adds up: enough work for it, and enough blocks for the GPU
+# Elements that a block adds up: enough work for it, and enough blocks for the GPU. It is compiled into the kernels.
+SLICE = 4096
 OPTIONS = ("--std=c++17", f"-DSLICE={SLICE}")  # of the compiler, NVRTC
 REAL = {np.dtype("float32"): "float", np.dtype("float16"): "half"}  # what `real` is in the kernels
 COMMON = pathlib.Path(__file__).with_name("common.cuh")

@@ -49,6 +49,7 @@ class Recording:
         self.workspace = cp.empty(WORKSPACE, "uint8")
         self.wrong, self.go = (self.memory[k : k + 1].view("int32") for k in (0, 1))
         self.factor = self.memory[2:3].view("float32").reshape(())
+        self.checks_classes, self.changing = False, []
         self._host, self._advances = pinned(np.zeros(CHANGING // 4, np.uint32)), []
 
     @contextlib.contextmanager
