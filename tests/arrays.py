@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from tinyseg import Tensor
+from tinyseg import Tensor, using
 from tinyseg.backend import device_of, kernels, to_device
 
 EPS32 = float(np.finfo(np.float32).eps)
@@ -72,8 +72,8 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 
 def doubles(*xs):
-    """The arguments, with float64 instead of float32."""
-    return [a.astype(np.float64) if getattr(a, "dtype", None) == np.float32 else a for a in xs]
+    """The arguments, with float64 instead of float32 and float16, for the maths file."""
+    return [a.astype(np.float64) if getattr(a, "dtype", None) in (np.float32, np.float16) else a for a in xs]
 
 
 def roundings(n):
@@ -121,6 +121,16 @@ def value_and_grads(f, *arrays):
     y = f(*xs)
     y.backward(cotangent(y.data))
     return [y.data, *(x.grad for x in xs)]
+
+
+def gradients_across(f, arrays, first, second):
+    """The gradients of a forward pass with kernels `first` and a backward pass with kernels `second`."""
+    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    with using(kernels=first):
+        y = f(*xs)
+    with using(kernels=second):
+        y.backward(cotangent(y.data))
+    return [x.grad for x in xs]
 
 
 def namesake(op, *arrays):

@@ -78,11 +78,6 @@ layouts = pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
 
 
 # ----- float32 against float64 -------------------------------------------------------
-def doubles(*xs):
-    """Arrays of the host, float32 and float16 ones as float64, for the maths file."""
-    return [x.astype(np.float64) if getattr(x, "dtype", None) in (np.float32, np.float16) else x for x in xs]
-
-
 def within(cp, found, expected, bound, real=np.float32):
     """Assert that an array of the device has type and shape, and is nowhere off by more than `bound`.
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from arrays import EPS32, rand, spaced
-from stand_in import LAYOUTS, both, doubles, layouts, or_maths, planes, reals, within
+from arrays import EPS32, doubles, rand, spaced
+from stand_in import LAYOUTS, both, layouts, or_maths, planes, reals, within
 
 maths, fast = both("activation")
 

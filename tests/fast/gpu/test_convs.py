@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from arrays import EPS32, HALF_TINY, HALF_ULP, WINDOW_CASES, rand, value_and_grads
-from stand_in import both, chosen, doubles, layouts, or_maths, reals, within
+from arrays import EPS32, HALF_TINY, HALF_ULP, WINDOW_CASES, doubles, rand, value_and_grads
+from stand_in import both, chosen, layouts, or_maths, reals, within
 
 from tinyseg import Tensor, ops, using
 from tinyseg.fast.gpu import launch as cuda

@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from arrays import EPS32, rand
-from stand_in import both, doubles, layouts, or_maths, planes, rounding, slices, within
+from arrays import EPS32, doubles, rand
+from stand_in import both, layouts, or_maths, planes, rounding, slices, within
 
 maths, fast = both("loss")
 

@@ -4,8 +4,8 @@ import math
 
 import numpy as np
 import pytest
-from arrays import EPS32, rand
-from stand_in import LAYOUTS, both, doubles, layouts, planes, reals, rounding, slices, within
+from arrays import EPS32, doubles, rand
+from stand_in import LAYOUTS, both, layouts, planes, reals, rounding, slices, within
 
 CASES = [  # shape, groups
     ((1, 1, 1, 3), 1),

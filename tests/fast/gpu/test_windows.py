@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from arrays import EPS32, WINDOWS, rand, spaced, value_and_grads
-from stand_in import LAYOUTS, both, chosen, doubles, reals, within
+from arrays import EPS32, WINDOWS, doubles, rand, spaced, value_and_grads
+from stand_in import LAYOUTS, both, chosen, reals, within
 
 from tinyseg import ops, using
 from tinyseg.fast.gpu import launch as cuda
