@@ -22,7 +22,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg.commands.options import add_device_options, load_predictor
+from tinyseg.commands.options import add_device_options, check_memory, load_predictor
 from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import interval_of, mean_rows, table
 from tinyseg.data import Sections, isbi, load_stack
@@ -289,8 +289,7 @@ def parse_arguments():
     add("--worst", type=int, default=3, help="how many of the worst to picture (default: 3)")
     add("--out", type=pathlib.Path, help="JSON file; the picture goes beside it")
     args = parser.parse_args()
-    if not args.memory > 0:
-        parser.error(f"--memory is in GiB and must be positive, but is {args.memory}")
+    check_memory(parser, args)
     if (args.checkpoint is None) == (args.predictions is None):
         parser.error("give --checkpoint with --images, or --predictions")
     if args.checkpoint and args.images is None:

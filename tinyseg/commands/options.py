@@ -158,6 +158,12 @@ def choose_device(args):
     return device
 
 
+def check_memory(parser, args):
+    """End with a sentence if --memory is not positive."""
+    if not args.memory > 0:
+        parser.error(f"--memory is in GiB and must be positive, but is {args.memory}")
+
+
 def load_predictor(args, scale=None):
     """Load the `Predictor` that --checkpoint, --memory, --transforms and the options of the device ask for."""
     return Predictor.load(

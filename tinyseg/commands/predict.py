@@ -27,7 +27,7 @@ import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg.commands.options import add_device_options, load_predictor
+from tinyseg.commands.options import add_device_options, check_memory, load_predictor
 from tinyseg.commands.script import run_script
 from tinyseg.data.files import write_atomically
 from tinyseg.data.images import output_name, write_like
@@ -166,8 +166,7 @@ def parse_arguments():
     args = parser.parse_args()
     if not 0 <= args.threshold <= 1:
         parser.error(f"--threshold is a probability, in [0, 1], but is {args.threshold}")
-    if not args.memory > 0:
-        parser.error(f"--memory is in GiB and must be positive, but is {args.memory}")
+    check_memory(parser, args)
     args.probabilities |= args.isbi_submission
     if args.suffix is None:
         kind = "_probability" if args.probabilities else "_mask"

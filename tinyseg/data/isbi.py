@@ -182,7 +182,7 @@ def _find(path, labels):
         if labels == "required":
             raise ValueError(f"{path} is one file: give the folder that holds images and labels.")
         return path, given
-    entries = {p.name.casefold(): p for p in path.iterdir()}
+    entries = _entries(path)
     for image_names, label_names in LAYOUTS:
         image, label = (_first(entries, names) for names in (image_names, label_names))
         if image and labels == "required" and not label:
@@ -203,8 +203,13 @@ def _find(path, labels):
 
 def holds_sections(folder):
     """Whether a folder has images under one of the names that `load` looks for."""
-    names = {p.name.casefold() for p in Path(folder).glob("*")}
-    return any(not names.isdisjoint(image_names) for image_names, _ in LAYOUTS)
+    entries = _entries(Path(folder))
+    return any(_first(entries, image_names) for image_names, _ in LAYOUTS)
+
+
+def _entries(folder):
+    """Return the paths of what a folder holds, by their names in small letters."""
+    return {p.name.casefold(): p for p in folder.iterdir()}
 
 
 def _first(entries, names):

@@ -92,10 +92,9 @@ def _bce_grad_row(z, t, weight, pos_weight, gz):
 # ----- cross-entropy -------------------------------------------------------------------
 def ce_forward(z, t, weight):
     """Sum over pixels of weight[t] · (-log softmax(z)[t]), and of weight[t]; t (N, H, W), -1 where ignored."""
-    arguments = _ce_arguments(z, t, weight)[0]
-    pixels_of_image = arguments[3].shape[1]
-    sums = np.empty((len(z), -(-pixels_of_image // (BLOCK * BLOCKS)), 2))
-    _ce(*arguments, sums, None)
+    N, H, W = t.shape
+    sums = np.empty((N, -(-H * W // (BLOCK * BLOCKS)), 2))
+    _ce(*_ce_arguments(z, t, weight)[0], sums, None)
     total, count = sums.sum(axis=(0, 1)).astype(np.float32)
     return total, count
 
