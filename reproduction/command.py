@@ -27,7 +27,8 @@ from tinyseg.commands.options import add_device_options, choose_device
 from tinyseg.commands.script import run_script
 from tinyseg.data import em_sections, isbi
 from tinyseg.data.brats import REGIONS, find_cases
-from tinyseg.data.files import write_atomically, write_json
+from tinyseg.data.files import write_atomically
+from tinyseg.data.json_files import write_json
 from tinyseg.data.synthetic_brain import write_brains
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tinyseg.commands.tables import mean_rows, table
-from tinyseg.data.files import write_json
+from tinyseg.data.json_files import write_json
 from tinyseg.metrics import mean_interval
 
 

@@ -28,7 +28,7 @@ from tinyseg.commands.tables import interval_of, mean_rows, table
 from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import DECATHLON, find_cases
-from tinyseg.data.files import write_json
+from tinyseg.data.json_files import write_json
 from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes, regions_of, same_classes
 from tinyseg.data.stacks import shape_in_words
 from tinyseg.metrics import BinaryScores, sensitivity, specificity

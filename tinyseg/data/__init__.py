@@ -11,6 +11,7 @@
 - `brats`, `brain`, `slices`, `synthetic_brain`: brain tumours in MRI, their slices prepared and kept on disk
 - `scans`, `label_volumes`: images to predict, of one or more modalities; predicted labels and the true ones
 - `files`: files found in natural order, and files written whole or not at all
+- `json_files`: JSON, checked against a declared shape; `fingerprint`: what a run was begun with
 """
 
 from tinyseg.data import isbi

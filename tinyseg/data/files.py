@@ -1,6 +1,5 @@
 """Finding files in natural order, and writing them as a whole or not at all."""
 
-import json
 import os
 import pathlib
 import re
@@ -78,10 +77,3 @@ def write_atomically(path, content):
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-
-
-def write_json(path, content, indent=1):
-    """Write dicts and lists as JSON, atomically; NaN and infinities, which JSON does not have, become null."""
-    # Python writes NaN and Infinity, and calls parse_constant when it reads them.
-    finite = json.loads(json.dumps(content), parse_constant=lambda name: None)
-    write_atomically(path, json.dumps(finite, indent=indent) + "\n")

@@ -8,7 +8,8 @@ import sys
 
 from tqdm import tqdm
 
-from tinyseg.data.files import write_atomically, write_json
+from tinyseg.data.files import write_atomically
+from tinyseg.data.json_files import write_json
 
 
 class RunDirectory:

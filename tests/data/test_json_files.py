@@ -1,0 +1,63 @@
+"""JSON of users and of other programs: taken if it has the declared shape, refused in a sentence if not."""
+
+import msgspec
+import pytest
+
+from tinyseg.data.json_files import check_shape, read_json, write_json
+
+
+class Entry(msgspec.Struct):
+    label: str
+
+
+class Record(msgspec.Struct):
+    files: dict[str, str]
+    training: list[Entry] = []
+    classes: list[str] | None = None
+
+
+def test_a_file_of_the_shape_is_read_and_its_other_fields_are_left_out(tmp_path):
+    write_json(tmp_path / "r.json", {"files": {"a": "b"}, "training": [{"label": "x", "more": 1}], "other": [None]})
+    record = read_json(tmp_path / "r.json", Record, "a record")
+    assert record == Record({"a": "b"}, [Entry("x")])
+
+
+def test_a_byte_order_mark_before_the_json_is_read_over(tmp_path):
+    (tmp_path / "r.json").write_bytes(b'\xef\xbb\xbf{"files": {}}')
+    assert read_json(tmp_path / "r.json", Record, "a record").files == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("[]", "expected object, found array"),
+        ("null", "expected object, found null"),
+        ("3", "expected object, found int"),
+        ("{}", "the field that is missing is files"),
+        ('{"files": {"a": 1}}', r"expected str, found int at files\[\.\.\.\]"),
+        ('{"files": {}, "training": [{"label": null}]}', r"expected str, found null at training\[0\]\.label"),
+        ('{"files"', "cannot be read as JSON"),
+        ("", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
+    ],
+)
+def test_a_file_of_another_shape_is_refused_with_its_name_and_the_field(tmp_path, text, found):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"r\.json is not a record: .*{found}"):
+        read_json(tmp_path / "r.json", Record, "a record")
+
+
+def test_a_file_in_another_encoding_is_refused_with_its_name(tmp_path):
+    (tmp_path / "r.json").write_bytes('{"files": {"a": "ü"}}'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"r\.json is not a record: it cannot be read as JSON"):
+        read_json(tmp_path / "r.json", Record, "a record")
+
+
+def test_what_was_read_elsewhere_is_checked_the_same_way():
+    with pytest.raises(ValueError, match=r"the checkpoint's metadata: expected str, found int at \[1\]\."):
+        check_shape(["a", 2], list[str], "the checkpoint's metadata")
+
+
+def test_nan_and_infinity_are_written_as_null(tmp_path):
+    write_json(tmp_path / "r.json", [float("nan"), float("inf"), 1.5])
+    assert read_json(tmp_path / "r.json", list[float | None], "numbers") == [None, None, 1.5]

@@ -1,0 +1,73 @@
+"""Reading and writing JSON: what is read is checked against a declared shape before anything uses it.
+
+A shape is a type: ``dict[str, int]``, ``list[str]``, or a `msgspec.Struct` whose fields say what a file must have:
+
+    class Record(msgspec.Struct):
+        files: dict[str, str]                   # must be there
+        classes: list[str] | None = None        # may be left out
+
+    record = read_json("predictions.json", Record, "a record of predict.py")
+    record.files                                # a dict of strings, whatever was in the file
+"""
+
+import json
+import pathlib
+
+import msgspec
+
+from tinyseg.data.files import write_atomically
+
+
+def read_json(path, shape, what):
+    """Read a JSON file that has a declared shape.
+
+    Parameters
+    ----------
+    path : path-like
+        UTF-8, with or without a byte-order mark.
+    shape : type
+        What the file must hold. Fields that a `msgspec.Struct` does not name are left out.
+    what : str
+        What the file should be, for messages: "a description of a Decathlon task".
+
+    Returns
+    -------
+    An object of the type `shape`.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is no such file.
+    ValueError
+        It is not JSON, or has another shape; the message names the file and the field.
+    """
+    try:
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{path} is not {what}: it cannot be read as JSON ({error}).") from None
+    return check_shape(content, shape, f"{path} is not {what}")
+
+
+def check_shape(content, shape, sentence):
+    """Return `content`, made of JSON's dicts and lists, as an object of the type `shape`.
+
+    If it has another shape, a ValueError begins with `sentence` and says what was expected, what was found and where.
+    """
+    try:
+        return msgspec.convert(content, shape)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{sentence}: {_in_words(str(error))}.") from None
+
+
+def write_json(path, content, indent=1):
+    """Write dicts and lists as JSON, atomically; NaN and infinities, which JSON does not have, become null."""
+    # Python writes NaN and Infinity, and calls parse_constant when it reads them.
+    finite = json.loads(json.dumps(content), parse_constant=lambda name: None)
+    write_atomically(path, json.dumps(finite, indent=indent) + "\n")
+
+
+def _in_words(error):
+    """Say msgspec's message in this library's words: "expected str, found null at training[0].label"."""
+    text = error.replace("`", "").replace("Expected", "expected").replace(", got", ", found").replace(" - at ", " at ")
+    text = text.replace("Object missing required field", "the field that is missing is")
+    return text.replace("at $.", "at ").replace("at $", "at ").removesuffix(" at ")
