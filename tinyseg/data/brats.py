@@ -24,7 +24,7 @@ import nibabel as nib
 import numpy as np
 
 from tinyseg.data.files import find_volumes, folders_in, list_contents, list_names, natural_order, volume_name
-from tinyseg.data.stacks import decoding
+from tinyseg.data.image_file import decoding
 
 DECATHLON = ("background", "edema", "non-enhancing tumour", "enhancing tumour")
 REGIONS = {"whole tumour": (1, 2, 3), "tumour core": (2, 3), "enhancing": (3,)}  # in the Decathlon's numbers

@@ -8,19 +8,41 @@ import re
 def find_files(path, suffixes, what):
     """List the files of a folder whose names end in one of `suffixes`, in natural order; or `path` if it is a file.
 
-    Hidden files are left out. If there is none, a FileNotFoundError says so. `what` is the name of the files in it.
+    Hidden files are left out. If there is none, a FileNotFoundError says so; if such a name is a folder, or a link to
+    what is not there, a ValueError. `what` is the name of the files in it.
     """
     path = pathlib.Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: expected a file or a folder of {what}.")
+    refuse_missing(path, f"a file or a folder of {what}")
     if not path.is_dir():
         return [path]
-    files = [p for p in path.iterdir() if p.name.lower().endswith(suffixes) and p.name[0] != "." and p.is_file()]
+    files = [p for p in path.iterdir() if p.name.lower().endswith(suffixes) and p.name[0] != "."]
     if not files:
         raise FileNotFoundError(
             f"no {what} in {path}: looked for files ending in {', '.join(suffixes)}. There is: {list_contents(path)}."
+            f"{npy_hint(path.iterdir())}"
         )
-    return sorted(files, key=lambda file: natural_order(file.name))
+    files.sort(key=lambda file: natural_order(file.name))
+    odd = [f"{p.name} ({_what_it_is(p)})" for p in files if not p.is_file()]
+    if odd:
+        raise ValueError(
+            f"{path} has {list_names(odd)} among its {what}: expected files. Fetch what is missing (git annex get, "
+            "datalad get), or move these elsewhere."
+        )
+    return files
+
+
+def refuse_missing(path, expected):
+    """Raise a FileNotFoundError if `path` does not exist, or is a link to what does not exist."""
+    if not path.exists():
+        found = f"is {_what_it_is(path)}" if path.is_symlink() else "does not exist"
+        raise FileNotFoundError(f"{path} {found}: expected {expected}.")
+
+
+def _what_it_is(path):
+    """Say what a path is that is no file."""
+    if path.is_symlink() and not path.exists():
+        return f"a link to {os.readlink(path)}, which is not there"
+    return "a folder" if path.is_dir() else "neither a file nor a folder"
 
 
 def natural_order(name):
@@ -53,6 +75,15 @@ def list_names(names):
     """Join names with commas, for a message: the first 12, and how many more there are."""
     text = ", ".join(names[:12])
     return f"{text}, and {len(names) - 12} more" if len(names) > 12 else text
+
+
+def npy_hint(paths):
+    """Return a sentence that says what to do with .npy files, if there are any; else an empty text."""
+    if not any(path.suffix.lower() in (".npy", ".npz") for path in paths):
+        return ""
+    return (
+        " Files of NumPy are not read, since they may hold programs: save masks as PNG or TIFF (cellpose: --save_tif)."
+    )
 
 
 def write_atomically(path, content):

@@ -13,14 +13,17 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.files import find_files
+from tinyseg.data.files import find_files, refuse_missing
+from tinyseg.data.image_file import ImageFile, returned_type
 from tinyseg.data.image_writers import write_like
-from tinyseg.data.stacks import ImageFile, PictureImage, TiffImage, returned_type
+from tinyseg.data.pictures import PictureImage
+from tinyseg.data.stacks import READERS, reader_of
+from tinyseg.data.stacks import SUFFIXES as PICTURE_SUFFIXES
 
 __all__ = ["find_images", "open_image", "output_name", "write_like"]
 
 NIFTI_SUFFIXES = (".nii", ".nii.gz")
-SUFFIXES = (*TiffImage.suffixes, *PictureImage.suffixes, *NIFTI_SUFFIXES)
+SUFFIXES = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES)
 
 
 def find_images(path):
@@ -63,9 +66,8 @@ def open_image(path):
         ``section`` raises it for what only the pixels show: colour, NaN, damage further on.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: expected an image ({', '.join(SUFFIXES)}).")
-    return _reader_of(path)(path)
+    refuse_missing(path, f"an image ({', '.join(SUFFIXES)})")
+    return reader_of(path, (*READERS, NiftiImage))(path)
 
 
 def output_name(image, suffix="_mask"):
@@ -75,7 +77,7 @@ def output_name(image, suffix="_mask"):
     that loses nothing.
     """
     path = Path(getattr(image, "path", image))
-    reader = _reader_of(path)
+    reader = reader_of(path, (*READERS, NiftiImage))
     ending = path.name[-7:] if path.name.lower().endswith(".nii.gz") else path.suffix
     return path.name.removesuffix(ending) + suffix + (".png" if reader is PictureImage else ending)
 
@@ -144,15 +146,5 @@ class NiftiImage(ImageFile):
                 pass
         return np.frombuffer(content, self._stored).reshape(n, *self.shape[::-1]).transpose(0, 2, 1)
 
-    def _in_grey(self, section, name):
+    def _in_grey(self, section, name, two_colours):
         return section
-
-
-def _reader_of(path):
-    """Return the class that reads a file, by the ending of its name."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder: give one image of it, or list them with find_images.")
-    for reader in (TiffImage, PictureImage, NiftiImage):
-        if path.name.lower().endswith(reader.suffixes):
-            return reader
-    raise ValueError(f"{path} is of a kind that is not read: expected a file ending in {', '.join(SUFFIXES)}.")

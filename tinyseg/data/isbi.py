@@ -1,7 +1,8 @@
 """Sections of electron microscopy and their masks, from TIFF stacks or folders of images.
 
 A stack has shape (S, H, W): S sections of H rows and W columns. Masks follow the ISBI 2012 challenge: white (True) is
-the inside of a cell, the foreground; black (False) is membrane and everything else. From a folder to a network's input:
+the inside of a cell, the foreground; black (False) is membrane and everything else; `tinyseg.data.masks` says what else
+is understood. From a folder to a network's input:
 
     sections = isbi.load("isbi2012").resized(256)
     train, val = sections.split(6)                  # the last six sections are for validation
@@ -11,14 +12,15 @@ The challenge: Arganda-Carreras et al. 2015, Front. Neuroanat. 9:142. The images
 PLoS Biol. 8:e1000502.
 """
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.files import list_contents
+from tinyseg.data.files import find_files, list_contents, npy_hint, refuse_missing
+from tinyseg.data.masks import binarize_labels
+from tinyseg.data.pairs import split_masks
 from tinyseg.data.sections import Sections
-from tinyseg.data.stacks import load_stack, shape_in_words
+from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack
 
 # Names of the images and of the labels in a folder, first for files of the challenge, then for sub-folders of sections.
 # The first name that exists is taken.
@@ -37,9 +39,10 @@ def load(path, labels="auto", foreground="white"):
     Parameters
     ----------
     path : str or Path
-        A folder with the challenge's files (``train-volume.tif``, ``train-labels.tif``), or with a sub-folder of
-        images and one of labels (PNG or TIFF, paired in natural order: 2 before 10). It may also be a TIFF stack,
-        unless `labels` is "required", and a folder of sections if `labels` is None or a path.
+        A folder with the challenge's files (``train-volume.tif``, ``train-labels.tif``), with a sub-folder of images
+        and one of labels (PNG or TIFF), or with images and their masks side by side (``a.png``, ``a_mask.png``). Files
+        are paired by their names (`tinyseg.data.pairs`). It may also be a TIFF stack, unless `labels` is "required",
+        and a folder of sections if `labels` is None or a path.
     labels : str, Path or None
         ``"auto"``: the labels in that folder, if there are any. ``"required"``: the same, but without labels it is
         an error. None: images only. Otherwise the path of the labels, a TIFF stack or a folder of sections.
@@ -57,74 +60,14 @@ def load(path, labels="auto", foreground="white"):
     ValueError
         A file cannot be read, is no section or no mask, or images and labels do not match.
     """
-    image_path, label_path = _find(Path(path), labels)
-    images, names = load_stack(image_path)
+    image_path, label_path = find_images_and_labels(path, labels)
     if label_path is None:
+        images, names = load_stack(image_path)
         return Sections(images, None, names)
-    masks, mask_names = load_stack(label_path)
-    if masks.shape != images.shape:
-        raise ValueError(
-            f"images and labels must be the same sections: {image_path} has {shape_in_words(images)}, "
-            f"{label_path} has {shape_in_words(masks)}. Give each section one mask of its own size."
-        )
-    masks = binarize_labels(masks, [f"{name} in {label_path}" for name in mask_names], foreground)
+    images, names, masks, mask_names = load_pairs(image_path, label_path)
+    place = label_path[0].parent if isinstance(label_path, list) else label_path
+    masks = binarize_labels(masks, [f"{name} in {place}" for name in mask_names], foreground)
     return Sections(images, masks, names)
-
-
-def binarize_labels(stack, name, foreground="white"):
-    """Turn masks of two values into bool, True on the foreground.
-
-    Parameters
-    ----------
-    stack : ndarray, (S, H, W)
-        Any two values, such as 0 and 255; the larger one is white.
-    name : str or sequence of str
-        Name of the stack, or of each section, for messages.
-    foreground : "white" or "black"
-        Which of the two values is the inside of cells.
-
-    Returns
-    -------
-    ndarray of bool, (S, H, W)
-
-    Raises
-    ------
-    ValueError
-        The stack does not have exactly two values, or `foreground` is something else.
-
-    Warns
-    -----
-    UserWarning
-        The foreground is less than half of the pixels, as in an inverted mask.
-    """
-    if foreground not in ("white", "black"):
-        raise ValueError(f'foreground must be "white" or "black", found {foreground!r}.')
-    names = [f"{name}[{i}]" for i in range(len(stack))] if isinstance(name, str) else list(name)
-    values = np.array([], stack.dtype)
-    for section, section_name in zip(stack, names, strict=True):
-        values = np.union1d(values, section)
-        if len(values) > 2:
-            shown = ", ".join(map(str, values[:6])) + (", ..." if len(values) > 6 else "")
-            raise ValueError(
-                f"a mask must have exactly two values, such as 0 and 255: found {len(values)} ({shown}) "
-                f"up to {section_name}. Was it saved as JPEG, or resized with interpolation? Threshold it, "
-                "and save it as PNG or TIFF."
-            )
-    if len(values) != 2:
-        raise ValueError(
-            f"a mask must have exactly two values, such as 0 and 255: found only {values.tolist()} in all of "
-            f"{names[0]} to {names[-1]}. Is this the right file, and does it hold the drawn membranes?"
-        )
-    black, white = values
-    labels, other = (stack == white, "black") if foreground == "white" else (stack == black, "white")
-    share = labels.mean()
-    if share < 0.5:
-        warnings.warn(
-            f"only {share:.0%} of {names[0]} to {names[-1]} is foreground (inside of cells), and in electron "
-            f'microscopy it is most of the area. If the mask is inverted, use foreground="{other}".',
-            stacklevel=2,
-        )
-    return labels
 
 
 def standardize(images, how="section"):
@@ -172,12 +115,14 @@ def _normalize(x):
     return ((x - x.mean()) / x.std()).astype(np.float32)
 
 
-def _find(path, labels):
-    """Return the path of the images, and the path of the labels or None."""
-    search = labels in ("auto", "required")
+def find_images_and_labels(path, labels="auto"):
+    """Return where the images are that `load` would read, and where their labels are, or None.
+
+    Each is a file, a folder, or a list of files.
+    """
+    path, search = Path(path), labels in ("auto", "required")
     given = None if search or labels is None else Path(labels)
-    if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist: expected a folder with train-volume.tif or a stack.")
+    refuse_missing(path, "a folder with train-volume.tif or a stack")
     if path.is_file():
         if labels == "required":
             raise ValueError(f"{path} is one file: give the folder that holds images and labels.")
@@ -188,16 +133,22 @@ def _find(path, labels):
         if image and labels == "required" and not label:
             raise FileNotFoundError(
                 f"no labels in {path}: looked for {', '.join(label_names)} to go with {image.name}. "
-                f"There is: {list_contents(path)}."
+                f"There is: {list_contents(path)}.{npy_hint(path.iterdir())}"
             )
         if image:
             return image, label if search else given
     if not search:
         return path, given
+    if any(name.endswith(SUFFIXES) for name in entries):
+        files = {file.name: file for file in find_files(path, SUFFIXES, "sections")}
+        images, masks = ([files[name] for name in part] for part in split_masks(list(files)))
+        if masks:
+            return images, masks
     raise FileNotFoundError(
-        f"no images in {path}: looked for train-volume.tif and train-labels.tif (or .tiff), or for a "
-        f"sub-folder of images ({', '.join(LAYOUTS[1][0])}) and one of labels ({', '.join(LAYOUTS[1][1])}). "
-        f"There is: {list_contents(path)}."
+        f"no images in {path}: looked for train-volume.tif and train-labels.tif (or .tiff), for a "
+        f"sub-folder of images ({', '.join(LAYOUTS[1][0])}) and one of labels ({', '.join(LAYOUTS[1][1])}), or for "
+        f"images with masks beside them (cell.png, cell_mask.png). There is: {list_contents(path)}."
+        f"{npy_hint(path.iterdir())}"
     )
 
 

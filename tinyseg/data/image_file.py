@@ -1,0 +1,182 @@
+"""What readers of images share: an open file of sections, and a sentence for what cannot be read."""
+
+import contextlib
+import os
+from pathlib import Path
+
+import numpy as np
+
+from tinyseg.data.files import refuse_missing
+
+# How files of other kinds begin, for the sentence about a file under a wrong name; in small letters.
+BEGINNINGS = {
+    b"<html": "a web page", b"<!doc": "a web page", b"\x89png": "a PNG", b"\xff\xd8\xff": "a JPEG", b"gif8": "a GIF",
+    b"ii*\0": "a TIFF", b"mm\0*": "a TIFF", b"riff": "a WebP picture", b"%pdf": "a PDF",
+    b"version https://git-lfs": "a pointer of Git LFS (git lfs pull fetches the file)",
+}  # fmt: skip
+
+
+def returned_type(stored):
+    """Return the type of the sections of a file: float32 for floats, any other type as it is stored."""
+    return np.dtype(np.float32) if np.dtype(stored).kind == "f" else np.dtype(stored).newbyteorder("=")
+
+
+class ImageFile:
+    """An open file of sections; `tinyseg.data.images.open_image` lists its attributes.
+
+    A subclass sets `kind`, `suffixes` and `expected`. Its `_read_header` sets `shape`, `dtype` and `_count`, and its
+    `_read` returns a section as it is shown, (H, W) or with its channels last. If the last channel is an opacity,
+    `opacity` is true.
+    """
+
+    channels = 1
+    samples = 1  # values that are read for each pixel
+    opacity = False
+
+    def __init__(self, path):
+        self.path = Path(path)
+        refuse_missing(self.path, self.expected)
+        with contextlib.ExitStack() as self._closing:  # closes the file if one of these steps fails
+            with decoding(self.path, self.expected):
+                if self.path.stat().st_size == 0:
+                    raise EOFError("it is empty, 0 bytes")
+                self._read_header()
+            self._check()
+            self._closing = self._closing.pop_all()
+
+    def _check(self):
+        """Raise an error if the file can be read but its headers say that it cannot be used."""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.close()
+
+    def close(self):
+        """Close the file."""
+        self._closing.close()
+
+    def __len__(self):
+        return self._count
+
+    def __iter__(self):
+        return map(self.section, range(len(self)))
+
+    def name(self, k):
+        """Name a section: ``"name.tif[k]"``, or the file's name if it holds only one."""
+        return self.path.name if len(self) == 1 else f"{self.path.name}[{k}]"
+
+    def section(self, k, two_colours=False):
+        """Read section k, counted from 0: (channels, H, W).
+
+        With `two_colours` a picture of two colours, one of them black or white, becomes grey; other colour is refused.
+        """
+        if not 0 <= k < len(self):
+            raise IndexError(f"{self.path} has sections 0 to {len(self) - 1}: there is no section {k}.")
+        name = f"{self.name(k)} in {self.path.parent}"
+        H, W = self.shape
+        refuse_too_large(self.samples * H * W * self.dtype.itemsize, f"{name}, {H} × {W} pixels of {self.dtype},")
+        with decoding(self.path, self.expected):
+            section = self._read(k)
+        section = self._in_grey(section, name, two_colours)
+        with np.errstate(over="ignore"):  # a float64 too large for float32 becomes infinity, and is refused
+            section = section.astype(returned_type(section.dtype), copy=False)
+        if section.dtype.kind == "f" and not np.isfinite(section).all():
+            raise ValueError(
+                f"{name} holds NaN or infinity: expected finite grey values. Replace them or leave the section out."
+            )
+        return section
+
+    def _in_grey(self, section, name, two_colours):
+        """Return a section, which may be grey saved as RGB(A) with its channels last, as (1, H, W)."""
+        if section.dtype.kind not in "biuf":
+            raise ValueError(f"{name} has values of type {section.dtype}: expected grey integers or floats.")
+        if self.opacity and section.ndim == 3:
+            if np.ptp(section[..., -1]):
+                raise ValueError(
+                    f"{name} has an opacity (alpha, transparency) that is not the same everywhere: expected grey. "
+                    "Save it without, on the background that is meant."
+                )
+            section = section[..., :-1]
+        if section.ndim == 3 and (section == section[..., :1]).all():
+            section = section[..., 0]
+        if section.ndim == 3 and two_colours and section.shape[-1] == 3:
+            section = _grey_of_two_colours(section)
+        if section.ndim != 2:
+            raise ValueError(
+                f"{name} is in colour or has several channels (shape {section.shape}): expected grey. "
+                "Convert it to grey (in Fiji: Image > Type > 8-bit; of a lookup table: Image > Lookup Tables > Grays), "
+                "or save the one channel to use."
+            )
+        return section[None]
+
+
+def _grey_of_two_colours(section):
+    """Return the brightness (H, W) of a section (H, W, 3) of one colour, or two and one is grey; else the section."""
+    first, last = section[0, 0], section[-1, -1]
+    other = (section != first).any(axis=-1)
+    if other.any():
+        last = section[other][0]
+        if (section[other] != last).any() or not (np.ptp(first) == 0 or np.ptp(last) == 0):
+            return section
+    bright = [np.rint(colour @ np.array([0.299, 0.587, 0.114])).astype(section.dtype) for colour in (first, last)]
+    return section if other.any() and bright[0] == bright[1] else np.where(other, bright[1], bright[0])
+
+
+def oriented(pixels, orientation):
+    """Turn and mirror pixels (H, W) or (H, W, C) as the orientation tag of EXIF and TIFF says, 1 to 8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def refuse_too_large(size, what):
+    """Raise a ValueError if `size` bytes, read with a copy beside them, are more than this computer's memory."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):  # not on Windows
+        return
+    if 2 * size > memory:
+        raise ValueError(
+            f"{what} would take {2 * size / 2**30:.1f} GiB of memory to read, and this computer has "
+            f"{memory / 2**30:.1f} GiB: cut it into parts, or make it smaller."
+        )
+
+
+@contextlib.contextmanager
+def decoding(path, expected):
+    """Turn what decoders raise into a ValueError that names the file; `expected` says what it should be."""
+    try:
+        yield
+    except (MemoryError, PermissionError, FileNotFoundError):
+        raise
+    except Exception as error:  # decoders raise whatever they meet: struct.error, zlib.error, KeyError, ...
+        if _decoder_is_missing(error):
+            raise ValueError(
+                f"{path} is compressed in a way that needs one more package: pip install imagecodecs, or "
+                f"save it without compression. ({error})"
+            ) from error
+        with open(path, "rb") as file:
+            start = file.read(64).lower()
+        other = next((kind for beginning, kind in BEGINNINGS.items() if start.startswith(beginning)), None)
+        found = "a damaged file, one cut short or of another kind"
+        if other and not expected.startswith(other):
+            found = f"{other}, saved under this name,"
+        raise ValueError(
+            f"{path} cannot be read: expected {expected}, found {found} ({type(error).__name__}: {error}). "
+            "Copy or export it again."
+        ) from error
+
+
+def _decoder_is_missing(error):
+    """Return whether an error came from a package that is not installed."""
+    while error is not None:
+        if isinstance(error, ImportError) or "imagecodecs" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

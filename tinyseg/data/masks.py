@@ -1,0 +1,138 @@
+"""Masks as people save them: two values, values that differ from file to file, or a number for each object.
+
+inside = binarize_labels(stack, "labels.tif")              # bool, True on the foreground
+"""
+
+import warnings
+
+import numpy as np
+from scipy.ndimage import maximum_filter, minimum_filter
+from skimage.measure import label as label_regions
+
+WHITES = (1, 255, 65535)  # what programs write for white, beside 0 for black
+
+
+def binarize_labels(stack, name, foreground="white"):
+    """Turn masks into bool, True on the foreground.
+
+    Parameters
+    ----------
+    stack : ndarray, (S, H, W)
+        One of
+
+        - two values in all, such as 0 and 255; the larger one is white
+        - 0 and one of 1, 255 and 65535 in each section, not the same in all; 0 is black
+        - labels of objects: 0 for the background, and a number for each object, as cellpose and StarDist write them.
+          The foreground is what belongs to an object and does not touch another one, diagonally neither. A warning says
+          so.
+    name : str or sequence of str
+        Name of the stack, or of each section, for messages.
+    foreground : "white" or "black"
+        Which of two values is the foreground: the inside of cells, say.
+
+    Returns
+    -------
+    ndarray of bool, (S, H, W)
+
+    Raises
+    ------
+    ValueError
+        The stack has other values or a single one, or `foreground` is something else, or black for labels of objects.
+
+    Warns
+    -----
+    UserWarning
+        The foreground is less than half of the pixels, as in an inverted mask; or labels of objects were found.
+    """
+    if foreground not in ("white", "black"):
+        raise ValueError(f'foreground must be "white" or "black", found {foreground!r}.')
+    names = [f"{name}[{i}]" for i in range(len(stack))] if isinstance(name, str) else list(name)
+    what = names[0] if len(names) == 1 else f"{names[0]} to {names[-1]}"
+    values = [np.unique(section) for section in stack]
+    found = np.unique(np.concatenate(values))
+    if len(found) < 2:
+        raise ValueError(
+            f"a mask must have exactly two values, such as 0 and 255: found only {found.tolist()} in all of {what}. "
+            "Is this the right file, and is anything drawn in it?"
+        )
+    if len(found) > 2:
+        if have_own_white(values):
+            stack = stack > 0
+        elif (objects := count_objects(stack)) is not None:
+            if foreground == "black":
+                raise ValueError(
+                    f'{what} number {objects} objects, with 0 as background: leave out foreground "black".'
+                )
+            warnings.warn(
+                f"{what} are labels of objects, {objects} in all, and no masks of two values: the foreground is what "
+                "belongs to an object and does not touch another.",
+                stacklevel=2,
+            )
+            return inside_of_objects(stack)
+        else:
+            raise ValueError(_too_many_values(values, names))
+    white = stack == stack.max()
+    labels, other = (white, "black") if foreground == "white" else (~white, "white")
+    share = labels.mean()
+    if share < 0.5:
+        warnings.warn(
+            f"only {share:.0%} of {what} is foreground ({foreground}). If the mask is inverted, give "
+            f'--foreground {other} (in Python: foreground="{other}").',
+            stacklevel=2,
+        )
+    return labels
+
+
+def have_own_white(values):
+    """Return whether each section is black and white, but white is not the same number in all.
+
+    Parameters
+    ----------
+    values : list of ndarray
+        The sorted values of each section.
+    """
+    each = all(len(found) <= 2 and set(found[found != 0].tolist()) <= set(WHITES) for found in values)
+    return each and all(len(found) == 1 or found[0] == 0 for found in values) and any(0 in found for found in values)
+
+
+def count_objects(stack):
+    """Count the objects of labels (S, H, W), or return None if the values number no objects.
+
+    Labels are whole numbers from 0. Nearly each of them is one region in its section, and most of these are more than
+    thin lines: unlike grey values, classes, and the values that JPEG or interpolation leave along edges.
+    """
+    if stack.min() != 0 or (stack != np.rint(stack)).any():
+        return None
+    objects = regions = thick = 0
+    for section in stack:
+        section = section.astype(np.int64)
+        objects += np.count_nonzero(np.unique(section))
+        regions += int(label_regions(section, connectivity=2).max())
+        if regions > 1.5 * objects + 2:  # grey values: there is no need to look further
+            return None
+        core = (maximum_filter(section, 3) == minimum_filter(section, 3)) & (section > 0)
+        thick += len(np.unique(section[core]))
+    looks_like_mask = stack.max() == 255 and objects < 128 * len(stack)  # 0, 128 and 255 are no objects
+    return objects if thick > objects / 2 and not looks_like_mask else None
+
+
+def inside_of_objects(stack):
+    """Return where labels (S, H, W) are of an object and none of the eight neighbours is of another."""
+    largest = np.stack([maximum_filter(section, 3) for section in stack])
+    highest = stack.max() + 1
+    smallest = np.stack(
+        [minimum_filter(np.where(section > 0, section, highest), 3) for section in stack.astype(np.int64)]
+    )
+    return (stack > 0) & (largest == stack) & (smallest == stack)
+
+
+def _too_many_values(values, names):
+    """Say which values a mask has beside two."""
+    upto = next(k for k in range(len(values)) if len(np.unique(np.concatenate(values[: k + 1]))) > 2)
+    found = np.unique(np.concatenate(values[: upto + 1]))
+    shown = ", ".join(map(str, found[:6])) + (", ..." if len(found) > 6 else "")
+    return (
+        f"a mask must have exactly two values, such as 0 and 255, or number its objects: found {len(found)} ({shown}) "
+        f"up to {names[upto]}. Was it saved as JPEG, or resized with interpolation, or are these classes? Threshold "
+        "it, and save it as PNG or TIFF."
+    )

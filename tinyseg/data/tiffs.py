@@ -1,0 +1,195 @@
+"""TIFF stacks: the pages of a file as sections, read as they are shown."""
+
+import math
+import re
+import struct
+import warnings
+
+import numpy as np
+import tifffile
+
+from tinyseg.data.image_file import ImageFile, oriented, returned_type
+
+
+class TiffImage(ImageFile):
+    """The pages of a TIFF. `tags` says how large a pixel of the first page is; `description` is its text."""
+
+    kind, suffixes = "tiff", (".tif", ".tiff")
+    expected = f"a TIFF ({', '.join(suffixes)})"
+
+    def _read_header(self):
+        tif = self._closing.enter_context(tifffile.TiffFile(self.path))
+        if _is_cut_short(tif):
+            raise EOFError("the file ends before its last page")
+        first = tif.pages[0]
+        names = ("XResolution", "YResolution", "ResolutionUnit")
+        self.tags = {name: first.tags[name].value for name in names if name in first.tags}
+        self.description = first.description
+        parts = [_TiffPart(source) for source in _sources(tif)]
+        ends = [part.end for part in parts] + [_end(page) for page in tif.pages]
+        images = re.match(r"(?s)ImageJ=.*?\nimages=(\d+)", first.description)
+        if images and len(tif.pages) == 1 and first.is_contiguous:
+            # One page for all sections. If the file is cut short, tifffile finds one section only.
+            ends.append(first.dataoffsets[0] + int(images[1]) * first.nbytes)
+        if max(ends) > tif.filehandle.size:
+            raise EOFError("the file ends before its last section")
+        self._sections = [(part, k) for part in parts for k in range(part.count)]
+        self._count = len(self._sections)
+        self.shape, self.dtype, self.samples = parts[0].shape, parts[0].dtype, parts[0].samples
+        if parts[0].orientation >= 5:  # rows become columns
+            x, y = self.tags.get("XResolution"), self.tags.get("YResolution")
+            self.tags |= {"XResolution": y, "YResolution": x}
+        self._bare = any(part.bare for part in parts)
+
+    def _check(self):
+        if self._bare:
+            warnings.warn(
+                f"{self.path} is read as a stack of {len(self)} sections, and not as one picture in colour: tifffile "
+                'writes both alike. Write stacks with photometric="minisblack" to make that clear.',
+                stacklevel=4,
+            )
+        found = [(part.shape, part.dtype) for part, _ in self._sections]
+        refuse_mixed(self.path.parent, list(map(self.name, range(len(self)))), found)
+
+    def _read(self, k):
+        part, k = self._sections[k]
+        self.opacity = part.opacity
+        return part.section(k)
+
+
+def _sources(tif):
+    """Return the series or the pages of a TIFF that hold its sections."""
+    # Pages that belong together are one series. If there are several series, the pages were written one by one, unless
+    # a microscope's software says which of them are channels (OME, LSM, ...).
+    first, plain = tif.pages[0], tif.series[0].kind in ("shaped", "uniform", "generic")
+    if (
+        plain
+        and len(tif.pages) > 1
+        and (first.photometric == tifffile.PHOTOMETRIC.PALETTE or "Orientation" in first.tags)
+    ):
+        return [page.aspage() for page in tif.pages]  # each may have its own colours, and be turned in its own way
+    if len(tif.series) == 1 or not plain:
+        return tif.series
+    # 1 and 4: a smaller copy of another page, and its transparency.
+    return [page for page in tif.pages if not page.keyframe.subfiletype & (1 | 4)] or tif.pages
+
+
+class _TiffPart:
+    """The sections of a TIFF series or page, read from the file one at a time."""
+
+    def __init__(self, source):
+        axes, shape, page = source.axes, source.shape, source.keyframe
+        if len(axes) == 3 and "C" in axes and shape[axes.index("C")] > 4:
+            axes = axes.replace("C", "I")  # what tifffile's ImageJ format makes of a bare (S, H, W) array
+        self.bare = _is_bare_stack(source)
+        if self.bare:
+            axes = "IYX"
+        # The place of each axis in a section (H, W, channels); -1 for an axis that counts sections (I, Z, T, ...).
+        places = ["YXSC".find(axis) for axis in axes]
+        self.counts = [size for size, place in zip(shape, places, strict=True) if place == -1]
+        self.count = math.prod(self.counts)
+        self.shape = tuple(shape[axes.index(axis)] for axis in "YX")
+        self.samples = math.prod(size for size, place in zip(shape, places, strict=True) if place > 1)
+        self.opacity = "S" in axes and page.extrasamples[-1:] in ((1,), (2,))  # associated or not
+        self.orientation = page.tags["Orientation"].value if "Orientation" in page.tags else 1
+        if self.orientation in (5, 6, 7, 8):
+            self.shape = self.shape[::-1]
+        self.colours = _colour_map(page)
+        self.dtype = returned_type(source.dtype if self.colours is None else self.colours.dtype)
+        self.source, self.places, self.whole = source, places, None
+        is_series = isinstance(source, tifffile.TiffPageSeries)
+        plain = not (is_series and source.transform)
+        # 1. The sections are one block of the file. It may have a single page: ImageJ writes more than 4 GB like this.
+        self.in_one_block = is_series and plain and source.dataoffset is not None
+        self.end = source.dataoffset + math.prod(shape) * source.dtype.itemsize if self.in_one_block else 0
+        # 2. They are pages: the first n axes count the pages, the others are those of a page.
+        # 3. They are neither, as in bricks of several sections: then the whole source is read.
+        self.pages, n = source if is_series else [source], len(shape) - len(page.shape)
+        by_page = plain and shape[n:] == page.shape and min(places[n:]) >= 0 and set(places[:n]) <= {-1, 2, 3}
+        by_page = by_page and math.prod(shape[:n]) == len(self.pages)
+        self.numbers = np.arange(len(self.pages)).reshape(shape[:n]) if by_page else None
+
+    def section(self, k):
+        """Return section k, (H, W) or (H, W, channels), in which white is the larger value."""
+        along = iter(np.unravel_index(k, self.counts))
+        index = tuple(next(along) if place == -1 else slice(None) for place in self.places)
+        if self.in_one_block:
+            # The file is mapped again for each section: with one map, all that was read would stay in memory.
+            pixels = np.array(self.source.asarray(out="memmap")[index])
+        elif self.numbers is not None:
+            numbers = np.asarray(self.numbers[index[: self.numbers.ndim]])
+            pages = [self.pages[int(i)] for i in numbers.flat]
+            if None in pages:
+                raise EOFError(f"a page of section {k} is missing")
+            pixels = np.stack([page.asarray() for page in pages])
+            pixels = pixels.reshape(*numbers.shape, *pixels.shape[1:])
+        else:
+            if self.whole is None:
+                self.whole = self.source.asarray()
+            pixels = self.whole[index]
+        pixels = pixels.transpose(np.argsort([place for place in self.places if place >= 0], kind="stable"))
+        if self.colours is not None:
+            pixels = self.colours[pixels.view(np.uint8) if pixels.dtype == bool else pixels]
+        # ImageJ stores masks with an inverting lookup table like this; tifffile does not apply it.
+        elif self.source.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+            pixels = _mirrored(pixels, self.source.keyframe.bitspersample)
+        return oriented(pixels, self.orientation)
+
+
+def _mirrored(pixels, bits):
+    """Exchange dark and bright: in the range of `bits` bits, or, of floats, by the sign."""
+    if pixels.dtype.kind == "u":
+        return np.array(2**bits - 1, pixels.dtype) - pixels
+    return -pixels if pixels.dtype.kind == "f" else ~pixels
+
+
+def _colour_map(page):
+    """Return the colours of a page's values, (values, 3) uint8 or uint16, or None if it has no colour map."""
+    if page.photometric != tifffile.PHOTOMETRIC.PALETTE or page.colormap is None:
+        return None
+    colours = np.asarray(page.colormap).T  # 16 bits for each of red, green, blue
+    if colours.max() < 256 or (colours % 257).any() and (colours % 256).any():
+        # Some programs write numbers of 8 bits; others use all 16.
+        return colours.astype(np.uint8 if colours.max() < 256 else np.uint16)
+    return (colours >> 8).astype(np.uint8)
+
+
+def _is_bare_stack(source):
+    """Return whether a series is an array (3 or 4, H, W) that tifffile took for the planes of a colour picture.
+
+    tifffile does so, with a warning, unless it is told that the array is grey.
+    """
+    page = source.keyframe
+    if getattr(source, "kind", "") != "shaped" or source.axes != "SYX" or page.planarconfig != 2:
+        return False
+    return f'"shape": {list(source.shape)}' in page.description and '"axes"' not in page.description
+
+
+def _is_cut_short(tif):
+    """Return whether the last page that tifffile found is followed by another, beyond the end of the file."""
+    # Behind its tags a page holds the offset of the next page, and the last page holds 0. If an offset lies beyond the
+    # end of the file, tifffile writes a log message and goes on.
+    file, layout = tif.filehandle, tif.tiff
+    start = tif.pages[-1].offset
+    file.seek(start)
+    (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
+    file.seek(start + layout.tagnosize + tags * layout.tagsize)
+    return file.read(layout.offsetsize) != bytes(layout.offsetsize)
+
+
+def _end(page):
+    """Return where the pixels of a page end in the file."""
+    if page.is_contiguous:  # its byte counts may be rounded up
+        return page.dataoffsets[0] + page.nbytes
+    return max(map(sum, zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
+
+
+def refuse_mixed(folder, names, found):
+    """Raise an error if the sections differ in shape or type; `found` holds (shape, type) of each."""
+    for name, (shape, dtype) in zip(names, found, strict=True):
+        if (shape, dtype) != found[0]:
+            (H, W), first = found[0]
+            raise ValueError(
+                f"all sections must have one shape and type: in {folder}, {names[0]} is {H}×{W} {first} and {name} is "
+                f"{shape[0]}×{shape[1]} {dtype}. Crop, resize or convert them alike, or move the odd ones elsewhere."
+            )
