@@ -118,7 +118,7 @@ def test_what_cannot_be_compared_gets_a_sentence(data):
     folder, labels, probability = data
     fewer, grey, logits = folder / "fewer.tif", folder / "grey.tif", folder / "logits.tif"
     write(fewer, np.where(labels[:3], 255, 0).astype(np.uint8))
-    write(grey, (probability * 255).astype(np.uint8))
+    write(grey, (probability * 4095).astype(np.uint16))
     write(logits, probability * 10 - 5)
     good, true = folder / "probability.tif", folder / "train-labels.tif"
     for predictions, other, words in (
@@ -133,6 +133,28 @@ def test_what_cannot_be_compared_gets_a_sentence(data):
         evaluate(*arguments, code=2)
     _, err = evaluate(*checkpoint, "--images", folder, "--memory", "-1", code=2)
     assert "--memory is in GiB and must be positive, but is -1" in err
+
+
+def test_predictions_labels_and_images_in_folders_are_paired_by_name(data, no_pictures):
+    folder, labels, probability = data
+    images = tifffile.imread(folder / "train-volume.tif")
+    names = ["a", "a_2", "b", "b_2"]  # a_2_mask.png sorts before a_mask.png
+    for place, suffix, stack in (
+        ("images", ".png", images), ("labels", "_mask.png", np.where(labels, 255, 0).astype(np.uint8)),
+        ("predicted", "_probability.png", np.rint(probability * 65535).astype(np.uint16)),
+    ):  # fmt: skip
+        (folder / place).mkdir()
+        for name, section in zip(names, stack, strict=True):
+            Image.fromarray(section).save(folder / place / (name + suffix))
+    given = "--labels", folder / "labels", "--out", folder / "s.json"
+    evaluate("--predictions", folder / "predicted", *given, "--images", folder / "images")
+    report = json.loads((folder / "s.json").read_text())
+    mask = probability > 0.5
+    expected = {f"{name}.png": dice(m, t) for name, m, t in zip(names, mask, labels, strict=True)}
+    assert {row["name"]: row["dice"] for row in report["sections"]} == pytest.approx(expected)
+    (folder / "predicted" / "b_probability.png").rename(folder / "predicted" / "c_probability.png")
+    with pytest.raises(AssertionError, match=r"no labels for c_probability\.png; no predictions for b_mask\.png"):
+        evaluate("--predictions", folder / "predicted", *given)
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")

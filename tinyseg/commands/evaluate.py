@@ -30,7 +30,8 @@ from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import DECATHLON, find_cases
 from tinyseg.data.json_files import write_json
 from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes, regions_of, same_classes
-from tinyseg.data.stacks import shape_in_words
+from tinyseg.data.masks import as_probabilities, binarize_labels
+from tinyseg.data.stacks import load_pairs, pair_files, shape_in_words
 from tinyseg.metrics import BinaryScores, sensitivity, specificity
 from tinyseg.metrics.isbi import isbi_scores
 from tinyseg.metrics.patients import EMPTY, PatientScores
@@ -100,29 +101,17 @@ def predict_sections(args, predictor):
 
 def read_sections(args):
     """Return sections with labels, and the predictions that the user brings for them."""
-    stack, names = load_stack(args.predictions)
-    labels, label_names = load_stack(args.labels)
-    if stack.shape != labels.shape:
-        raise ValueError(
-            f"predictions and labels must be the same sections: {args.predictions} has {shape_in_words(stack)}, "
-            f"{args.labels} has {shape_in_words(labels)}."
-        )
-    labels = isbi.binarize_labels(labels, label_names, args.foreground)
-    integers = stack.dtype.kind in "biu"
-    values = set(np.unique(stack).tolist()) if integers else set()
-    if integers and len(values) <= 2 and values <= {0, 1, 255}:
-        stack = stack > 0
-    elif integers or not 0 <= stack.min() <= stack.max() <= 1:
-        raise ValueError(
-            f"{args.predictions} must hold probabilities of the inside of a cell, floats in [0, 1], or masks of 0 and "
-            f"255, but its values run from {stack.min()} to {stack.max()} ({stack.dtype}). Divide by the largest value."
-        )
-    probabilities = stack.astype(np.float32)
+    what = "predictions", "labels"
+    stack, names, labels, label_names = load_pairs(args.predictions, args.labels, what)
+    labels = binarize_labels(labels, [f"{name} in {args.labels}" for name in label_names], args.foreground)
+    probabilities = as_probabilities(stack, args.predictions)
     if args.images:
-        sections = isbi.load(args.images, labels=None)
-        if sections.images.shape != labels.shape:
-            raise ValueError(f"{args.images} has {shape_in_words(sections.images)}, labels {shape_in_words(labels)}.")
-        images, names = sections.images, sections.names
+        label_files = pair_files(args.predictions, args.labels, what)[1]
+        place = isbi.find_images_and_labels(args.images, None)[0]
+        files = pair_files(label_files if len(label_files) > 1 else args.labels, place, ("labels", "images"))[1]
+        images, names = load_stack(files)
+        if images.shape != labels.shape:
+            raise ValueError(f"{args.images} has {shape_in_words(images)}, labels {shape_in_words(labels)}.")
     else:
         images = np.rint(255 * probabilities).astype(np.uint8)
     predicted = choose_sections(Sections(probabilities, labels, names), args.sections).images

@@ -83,16 +83,62 @@ def binarize_labels(stack, name, foreground="white"):
     return labels
 
 
-def have_own_white(values):
-    """Return whether each section is black and white, but white is not the same number in all.
+def as_probabilities(stack, name):
+    """Turn predictions of the foreground, as people save them, into probabilities.
+
+    Parameters
+    ----------
+    stack : ndarray, (S, H, W)
+        One of
+
+        - masks: 0, and 1, 255 or 65535 where the foreground is
+        - floats in [0, 1]
+        - integers of 16 bits, as predict.py writes pictures of probabilities, or of 8 bits: the largest number that the
+          type holds, 65535 or 255, is 1. A warning says that 8 bits were understood so.
+        - labels of objects, see `binarize_labels`
+    name : str or Path
+        Name of the stack, for messages.
+
+    Returns
+    -------
+    ndarray of float32, (S, H, W)
+
+    Raises
+    ------
+    ValueError
+        The stack has other values.
+    """
+    if have_own_white([np.unique(section) for section in stack], constant=True):
+        return (stack > 0).astype(np.float32)
+    if stack.dtype.kind == "f" and 0 <= stack.min() <= stack.max() <= 1:
+        return stack.astype(np.float32)
+    if count_objects(stack) is not None:
+        warnings.warn(f"{name} holds labels of objects: compared is what belongs to one.", stacklevel=2)
+        return inside_of_objects(stack).astype(np.float32)
+    limit = np.iinfo(stack.dtype).max if stack.dtype in (np.uint8, np.uint16) else np.inf
+    if stack.max() < limit / 10:  # grey values of another range: no network is so unsure everywhere
+        raise ValueError(
+            f"{name} must hold probabilities of the foreground or masks of 0 and 255: floats in [0, 1], or integers of "
+            f"8 or 16 bits whose largest number stands for 1. Its values run from {stack.min()} to {stack.max()} "
+            f"({stack.dtype}). Divide by the largest value that there can be."
+        )
+    if limit == 255:
+        warnings.warn(f"{name} has 8 bits and more than two values: taken as probabilities, 255 for 1.", stacklevel=2)
+    return stack.astype(np.float32) / np.float32(limit)
+
+
+def have_own_white(values, constant=False):
+    """Return whether each section is black and white, but white may not be the same number in all.
 
     Parameters
     ----------
     values : list of ndarray
         The sorted values of each section.
+    constant : bool
+        Whether all may be white.
     """
-    each = all(len(found) <= 2 and set(found[found != 0].tolist()) <= set(WHITES) for found in values)
-    return each and all(len(found) == 1 or found[0] == 0 for found in values) and any(0 in found for found in values)
+    each = all(set(found[found != 0].tolist()) <= set(WHITES) and np.count_nonzero(found) <= 1 for found in values)
+    return each and (constant or any(0 in found for found in values))
 
 
 def count_objects(stack):
@@ -101,14 +147,14 @@ def count_objects(stack):
     Labels are whole numbers from 0. Nearly each of them is one region in its section, and most of these are more than
     thin lines: unlike grey values, classes, and the values that JPEG or interpolation leave along edges.
     """
-    if stack.min() != 0 or (stack != np.rint(stack)).any():
+    if stack.min() < 0 or (stack != np.rint(stack)).any():
         return None
     objects = regions = thick = 0
     for section in stack:
         section = section.astype(np.int64)
         objects += np.count_nonzero(np.unique(section))
         regions += int(label_regions(section, connectivity=2).max())
-        if regions > 1.5 * objects + 2:  # grey values: there is no need to look further
+        if regions > 1.5 * objects:  # grey values: there is no need to look further
             return None
         core = (maximum_filter(section, 3) == minimum_filter(section, 3)) & (section > 0)
         thick += len(np.unique(section[core]))

@@ -16,8 +16,8 @@ import numpy as np
 
 from tinyseg.data.brats import MODALITIES, NAMINGS, case_names, describe
 from tinyseg.data.files import find_files, find_volumes, folders_in
+from tinyseg.data.image_file import ImageFile
 from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image
-from tinyseg.data.stacks import ImageFile
 
 # The number of a modality in MODALITIES, under each of its names.
 _NUMBERS = {
