@@ -93,7 +93,7 @@ class ImageFile:
         if section.dtype.kind not in "biuf":
             raise ValueError(f"{name} has values of type {section.dtype}: expected grey integers or floats.")
         if self.opacity and section.ndim == 3:
-            if np.ptp(section[..., -1]):
+            if (section[..., -1] != section[0, 0, -1]).any():
                 raise ValueError(
                     f"{name} has an opacity (alpha, transparency) that is not the same everywhere: expected grey. "
                     "Save it without, on the background that is meant."
