@@ -374,7 +374,7 @@ def test_resize_of_floats_and_wrong_sizes():
     small = Sections(images, None, ["a", "b"]).resized(9)
     assert small.images.shape == (2, 9, 9) and small.images.dtype == np.float32
     assert small.images.max() <= images.max()
-    for size in (0, (4, -1)):
+    for size in (0, (4, -1), 2.5, "9", (9,), None, (9, 9, 9)):
         with pytest.raises(ValueError, match="positive"):
             Sections(images, None, ["a", "b"]).resized(size)
 
@@ -413,6 +413,9 @@ def test_unit():
     np.testing.assert_array_equal(standardize(ready, "unit"), ready)
     with pytest.raises(ValueError, match=r"expects float images in \[0, 1\], found \[0, 25\d\]"):
         standardize(grey().astype(np.float32), "unit")
+    for nothing in (np.zeros((0, 4, 5), np.uint8), np.full((1, 4, 5), np.nan)):
+        with pytest.raises(ValueError, match="must have pixels, and finite ones"):
+            standardize(nothing)
     with pytest.raises(ValueError, match="must be .*found 'minmax'"):
         standardize(grey(), "minmax")
 

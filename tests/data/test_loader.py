@@ -234,6 +234,8 @@ def test_an_epoch_leaves_no_thread():
     ("options", "message"),
     [
         ({"batch_size": 0}, "batch_size must be at least 1, found 0"),
+        ({"batch_size": 2.5}, "batch_size must be at least 1, found 2.5: give a whole number"),
+        ({"batch_size": "2"}, "found '2': give a whole number"),
         ({"workers": -1}, "workers must be at least 0, found -1"),
         ({"prefetch": 0}, "prefetch must be at least 1"),
         ({"seed": -2}, "seed must be at least 0"),

@@ -89,8 +89,13 @@ def standardize(images, how="section"):
     Raises
     ------
     ValueError
-        `how` is something else, or floats are outside of [0, 1] for "unit".
+        `how` is something else; there are no pixels, or some are NaN or infinity; or floats are outside of [0, 1] for
+        "unit".
     """
+    if images.size == 0 or (images.dtype.kind == "f" and not np.isfinite(images).all()):
+        raise ValueError(
+            f"images must have pixels, and finite ones, to be standardized: found {images.dtype} {images.shape}."
+        )
     if how == "section":
         return np.stack([_normalize(section) for section in images])
     if how == "stack":

@@ -27,7 +27,7 @@ class SegmentationDataset:
     """
 
     def __init__(self, images, labels, augment=None, seed=0):
-        if images.dtype != np.float32 or images.ndim not in (3, 4) or len(images) == 0:
+        if images.dtype != np.float32 or images.ndim not in (3, 4) or images.size == 0:
             raise ValueError(
                 "images must be float32 (S, H, W) or (S, C, H, W) with at least one section: found "
                 f"{images.dtype} {images.shape}. tinyseg.data.standardize makes them from grey values."
@@ -166,6 +166,6 @@ class Loader:
 
 
 def _at_least(name, value, least):
-    if value < least:
-        raise ValueError(f"{name} must be at least {least}, found {value}.")
+    if not isinstance(value, (int, np.integer)) or value < least:
+        raise ValueError(f"{name} must be at least {least}, found {value!r}: give a whole number.")
     return int(value)

@@ -91,9 +91,10 @@ class Sections:
         Sections
             Images keep their type. `self` if the sections have this size already.
         """
-        height, width = (size, size) if np.isscalar(size) else size
-        if not (height > 0 and width > 0):
-            raise ValueError(f"size must be a positive number of pixels, or (height, width): found {size!r}.")
+        sides = (size, size) if np.ndim(size) == 0 else tuple(size)
+        if len(sides) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in sides):
+            raise ValueError(f"size must be a positive whole number of pixels, or (height, width): found {size!r}.")
+        height, width = sides
         if (height, width) == self.images.shape[1:]:
             return self
         labels = None if self.labels is None else np.stack([nearest(x, (height, width)) for x in self.labels])

@@ -135,19 +135,20 @@ def pair_files(path, other_path, what=("images", "labels")):
     one_given = any(not isinstance(p, list) and Path(p).is_file() for p in (path, other_path))
     if one_given and len(files) == len(others) == 1:
         return files, others
-    if one_given:
+    if 1 in (len(files), len(others)) and len(files) != len(others):
         stack, folder = (files[0], others) if len(files) == 1 else (others[0], files)
         with reader_of(stack)(stack) as image:
             pages = len(image)
-        order = page_order([file.name for file in folder])
-        if order is None or pages != len(folder):
+        order = page_order([file.name for file in folder]) if pages == len(folder) else None
+        if order is not None:
+            folder = [folder[k] for k in order]
+            return (files, folder) if len(files) == 1 else (folder, others)
+        if one_given or pages > 1:
             raise ValueError(
                 f"{what[0]} and {what[1]} cannot be paired: pages have no names, so the files of {folder[0].parent} "
                 f"must be numbered from 0 or 1 and be as many as the pages of {stack}, which has {pages}. There is: "
                 f"{list_names([file.name for file in folder])}. Or save both as stacks, or both as files of one name."
             )
-        folder = [folder[k] for k in order]
-        return (files, folder) if len(files) == 1 else (folder, others)
     by_name = {file.name: file for file in others}
     return files, [by_name[name] for name in match_names([file.name for file in files], list(by_name), what)]
 

@@ -10,6 +10,9 @@ import tifffile
 
 from tinyseg.data.image_file import ImageFile, oriented, returned_type
 
+KINDS = tifffile.PHOTOMETRIC  # what the values of a page are
+GREY_OR_RGB = (KINDS.MINISWHITE, KINDS.MINISBLACK, KINDS.RGB, KINDS.PALETTE, KINDS.YCBCR)  # YCbCr is decoded to RGB
+
 
 class TiffImage(ImageFile):
     """The pages of a TIFF. `tags` says how large a pixel of the first page is; `description` is its text."""
@@ -39,9 +42,12 @@ class TiffImage(ImageFile):
         if parts[0].orientation >= 5:  # rows become columns
             x, y = self.tags.get("XResolution"), self.tags.get("YResolution")
             self.tags |= {"XResolution": y, "YResolution": x}
-        self._bare = any(part.bare for part in parts)
+        self._bare, self._colour = any(part.bare for part in parts), first.photometric
 
     def _check(self):
+        if self._colour not in GREY_OR_RGB:
+            name = getattr(self._colour, "name", self._colour)
+            raise ValueError(f"{self.path} is in colour ({name}): expected grey. Convert it to grey (Fiji: 8-bit).")
         if self._bare:
             warnings.warn(
                 f"{self.path} is read as a stack of {len(self)} sections, and not as one picture in colour: tifffile "
@@ -62,11 +68,7 @@ def _sources(tif):
     # Pages that belong together are one series. If there are several series, the pages were written one by one, unless
     # a microscope's software says which of them are channels (OME, LSM, ...).
     first, plain = tif.pages[0], tif.series[0].kind in ("shaped", "uniform", "generic")
-    if (
-        plain
-        and len(tif.pages) > 1
-        and (first.photometric == tifffile.PHOTOMETRIC.PALETTE or "Orientation" in first.tags)
-    ):
+    if plain and len(tif.pages) > 1 and (first.photometric == KINDS.PALETTE or "Orientation" in first.tags):
         return [page.aspage() for page in tif.pages]  # each may have its own colours, and be turned in its own way
     if len(tif.series) == 1 or not plain:
         return tif.series
@@ -95,6 +97,8 @@ class _TiffPart:
         if self.orientation in (5, 6, 7, 8):
             self.shape = self.shape[::-1]
         self.colours = _colour_map(page)
+        # Without the tag, tifffile says the same.
+        self.white_is_zero = page.photometric == KINDS.MINISWHITE and "PhotometricInterpretation" in page.tags
         self.dtype = returned_type(source.dtype if self.colours is None else self.colours.dtype)
         self.source, self.places, self.whole = source, places, None
         is_series = isinstance(source, tifffile.TiffPageSeries)
@@ -131,7 +135,7 @@ class _TiffPart:
         if self.colours is not None:
             pixels = self.colours[pixels.view(np.uint8) if pixels.dtype == bool else pixels]
         # ImageJ stores masks with an inverting lookup table like this; tifffile does not apply it.
-        elif self.source.keyframe.photometric == tifffile.PHOTOMETRIC.MINISWHITE:
+        elif self.white_is_zero:
             pixels = _mirrored(pixels, self.source.keyframe.bitspersample)
         return oriented(pixels, self.orientation)
 
@@ -145,7 +149,7 @@ def _mirrored(pixels, bits):
 
 def _colour_map(page):
     """Return the colours of a page's values, (values, 3) uint8 or uint16, or None if it has no colour map."""
-    if page.photometric != tifffile.PHOTOMETRIC.PALETTE or page.colormap is None:
+    if page.photometric != KINDS.PALETTE or page.colormap is None:
         return None
     colours = np.asarray(page.colormap).T  # 16 bits for each of red, green, blue
     if colours.max() < 256 or (colours % 257).any() and (colours % 256).any():
