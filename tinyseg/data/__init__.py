@@ -1,12 +1,14 @@
 """Data: reading stacks of sections, augmentation, and batches prepared in the background.
 
-- `isbi`: images and masks of electron-microscopy sections, read from folders and stacks (`stacks`)
+- `isbi`: images and masks of sections, read from folders and stacks (`stacks`); `pairs`: which mask belongs to which
+  image; `masks`: what their values mean
 - `sections`: such sections in memory, split and resampled
 - `synthetic`: a stack of synthetic sections, for use without data
 - `augment`: one random transform for an image and its mask
 - `loader`: a data set of arrays, and a loader of reproducible batches
 - `download`, `download_brats`: the public ISBI 2012 files, and the Decathlon's brain tumours
-- `images`, `image_writers`: any image read section by section, and results written in its format
+- `images`, `image_writers`: any image read section by section, and results written in its format; `image_file`,
+  `pictures` and `tiffs`: its readers
 - `resample`: images, labels and predictions at another size, aligned
 - `brats`, `brain`, `slices`, `synthetic_brain`: brain tumours in MRI, their slices prepared and kept on disk
 - `scans`, `label_volumes`: images to predict, of one or more modalities; predicted labels and the true ones
