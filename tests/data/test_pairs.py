@@ -30,6 +30,7 @@ from tinyseg.data.pairs import match_names, page_order, split_masks
         (["BRATS_001.nii.gz", "BRATS_010.nii.gz"], ["BRATS_001_mask.nii.gz", "BRATS_010_mask.nii"]),
         (["cellImage01.png", "cellImage02.png"], ["cellMask01.png", "cellMask02.png"]),
         (["a_mask.png", "mask.png"], ["a_mask.png", "mask.png"]),
+        (["nu\u00e9e.png", "\u00e9.png"], ["nue\u0301e_mask.png", "e\u0301_mask.png"]),
         (["細胞1.png", "細胞2.png"], ["細胞1_mask.png", "細胞2_mask.png"]),
     ],
 )

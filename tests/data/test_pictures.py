@@ -239,6 +239,15 @@ def test_a_picture_under_a_wrong_name(tmp_path, kind, found):
         load_stack(tmp_path / "a.png")
 
 
+@pytest.mark.parametrize("suffix", ["png", "jpg", "bmp"])
+def test_a_picture_that_is_cut_short(tmp_path, suffix):
+    Image.fromarray(grey((64, 96))).save(tmp_path / f"a.{suffix}")
+    content = (tmp_path / f"a.{suffix}").read_bytes()
+    (tmp_path / f"a.{suffix}").write_bytes(content[: len(content) // 2])
+    with pytest.raises(ValueError, match=rf"a\.{suffix} cannot be read: .* found a damaged file"):
+        load_stack(tmp_path / f"a.{suffix}")
+
+
 # ---- size
 
 

@@ -14,6 +14,7 @@ BEGINNINGS = {
     b"ii*\0": "a TIFF", b"mm\0*": "a TIFF", b"riff": "a WebP picture", b"%pdf": "a PDF",
     b"version https://git-lfs": "a pointer of Git LFS (git lfs pull fetches the file)",
 }  # fmt: skip
+SUFFIXES = {"a PNG": ".png", "a JPEG": ".jpg", "a TIFF": ".tif"}
 
 
 def returned_type(stored):
@@ -107,7 +108,7 @@ class ImageFile:
             raise ValueError(
                 f"{name} is in colour or has several channels (shape {section.shape}): expected grey. "
                 "Convert it to grey (in Fiji: Image > Type > 8-bit; of a lookup table: Image > Lookup Tables > Grays), "
-                "or save the one channel to use."
+                "save the one channel to use, or, if these are sections, save the stack with axes ZYX."
             )
         return section[None]
 
@@ -165,7 +166,7 @@ def decoding(path, expected):
             start = file.read(64).lower()
         other = next((kind for beginning, kind in BEGINNINGS.items() if start.startswith(beginning)), None)
         found = "a damaged file, one cut short or of another kind"
-        if other and not expected.startswith(other):
+        if other and SUFFIXES.get(other, "none") not in expected:
             found = f"{other}, saved under this name,"
         raise ValueError(
             f"{path} cannot be read: expected {expected}, found {found} ({type(error).__name__}: {error}). "

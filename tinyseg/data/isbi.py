@@ -130,7 +130,7 @@ def find_images_and_labels(path, labels="auto"):
     refuse_missing(path, "a folder with train-volume.tif or a stack")
     if path.is_file():
         if labels == "required":
-            raise ValueError(f"{path} is one file: give the folder that holds images and labels.")
+            raise ValueError(f"{path} is one file: give the folder that holds images and labels, or its labels too.")
         return path, given
     entries = _entries(path)
     for image_names, label_names in LAYOUTS:

@@ -15,6 +15,7 @@ If no rule does, a ValueError says which names have no partner, or several.
 """
 
 import re
+import unicodedata
 from collections import Counter
 
 from tinyseg.data.files import list_names
@@ -132,6 +133,7 @@ def _rules(stems, other_stems):
 
 def _stem(name):
     """Return a name in small letters without its ending, which may be ``.nii.gz`` or ``.ome.tif``."""
+    name = unicodedata.normalize("NFC", name)  # a Mac stores an accent by itself
     name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)  # cellMask: cell, mask
     return re.sub(r"(\.nii\.gz|\.ome\.tiff?|\.[^.]*)$", "", name.casefold())
 
