@@ -31,6 +31,7 @@ from tinyseg.data.pairs import match_names, page_order, split_masks
         (["cellImage01.png", "cellImage02.png"], ["cellMask01.png", "cellMask02.png"]),
         (["a_mask.png", "mask.png"], ["a_mask.png", "mask.png"]),
         (["nu\u00e9e.png", "\u00e9.png"], ["nue\u0301e_mask.png", "e\u0301_mask.png"]),
+        (["A.png", "a.png"], ["A.tif", "a.tif"]),
         (["細胞1.png", "細胞2.png"], ["細胞1_mask.png", "細胞2_mask.png"]),
     ],
 )
@@ -162,6 +163,15 @@ def test_a_folder_and_a_stack(tmp_path, stack):
     (paths[1 - stack] / "x_3.png").rename(paths[1 - stack] / "x_5.png")
     with pytest.raises(ValueError, match=r"numbered from 0 or 1 .* which has 3\. There is: x_1\.png, x_2\.png, x_5"):
         isbi.load(paths[0], paths[1])
+
+
+def test_a_folder_of_files_and_a_folder_of_one_stack(tmp_path):
+    write_stack(tmp_path / "images" / "cells.tif", [0, 1, 2], 0)
+    write(tmp_path / "labels", [f"{k:02}.png" for k in (2, 0, 1)], 1, [2, 0, 1])
+    check(isbi.load(tmp_path), 3)
+    (tmp_path / "labels" / "00.png").unlink()
+    with pytest.raises(ValueError, match=r"numbered from 0 or 1 .*cells\.tif, which has 3\. There is: 01\.png, 02"):
+        isbi.load(tmp_path)
 
 
 def test_two_files_are_partners_whatever_their_names(tmp_path):

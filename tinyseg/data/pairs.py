@@ -5,8 +5,8 @@
 A name without its ending is read as words and numbers: ``Cell-07_mask`` is cell, 07, mask. Capitals, separators and the
 ending do not count. These rules are tried one after the other. The first that gives every name one partner is taken.
 
-1. The names are the same.
-2. They are the same without the words that say what a file is (`KINDS`): ``mask``, ``img``, ``probability`` …
+1. The names without their endings are the same.
+2. Words and numbers are the same without words that say what a file is (`KINDS`): ``mask``, ``img``, ``probability`` …
 3. The same, and leading zeros of numbers do not count: ``img_1`` and ``mask_01``.
 4. Rules 2 and 3, also without the words that say which part of a data set it is (`PARTS`): ``train``, ``slice`` …
 5. Each name of one list is only a number, and the names of the other list differ in a single number.
@@ -73,8 +73,8 @@ def split_masks(names):
 
     The second list is empty if no mask goes with an image by its name.
     """
-    masks = [name for name in names if LABELS & set(_parts(_stem(name)))]
-    images = [name for name in names if name not in masks]
+    words = {name: set(_parts(_stem(name))) for name in names}
+    masks, images = [n for n in names if words[n] & LABELS], [n for n in names if not words[n] & LABELS]
     keys = {_key(_stem(name), PARTS, int) for name in images}
     return (images, masks) if any(_key(_stem(name), PARTS, int) in keys for name in masks) else (list(names), [])
 
@@ -113,7 +113,7 @@ class _Attempt:
             found.append(f"no {what[1]} for {list_names(self.left)}")
         if self.other_left and not spare:
             found.append(f"no {what[0]} for {list_names(self.other_left)}")
-        found += [f"{' and '.join(group)} could belong to the same file" for group in self.alike[:6]]
+        found += [f"{' and '.join(group[:12])} could belong to the same file" for group in self.alike[:6]]
         return (
             f"{what[0]} and {what[1]} are paired by their names, and some have not exactly one partner: "
             f"{'; '.join(found)}. Name both alike, as in cell_07.png and cell_07_mask.png, or move the odd ones away."
@@ -132,10 +132,9 @@ def _rules(stems, other_stems):
 
 
 def _stem(name):
-    """Return a name in small letters without its ending, which may be ``.nii.gz`` or ``.ome.tif``."""
+    """Return a name without its ending, which may be ``.nii.gz`` or ``.ome.tif``."""
     name = unicodedata.normalize("NFC", name)  # a Mac stores an accent by itself
-    name = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", name)  # cellMask: cell, mask
-    return re.sub(r"(\.nii\.gz|\.ome\.tiff?|\.[^.]*)$", "", name.casefold())
+    return re.sub(r"(?i)(\.nii\.gz|\.ome\.tiff?|\.[^.]*)$", "", name)
 
 
 def _without_channel(names, others):
@@ -151,8 +150,9 @@ def _without_channel(names, others):
 
 
 def _parts(stem):
-    """Return the words and the numbers of a stem."""
-    return re.findall(r"[^\W\d_]+|\d+", stem)
+    """Return the words, in small letters, and the numbers of a stem."""
+    stem = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", stem)  # cellMask: cell, mask
+    return re.findall(r"[^\W\d_]+|\d+", stem.casefold())
 
 
 def _key(stem, words, number):
