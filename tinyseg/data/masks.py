@@ -61,11 +61,11 @@ def binarize_labels(stack, name, foreground="white"):
         elif (objects := count_objects(stack)) is not None:
             if foreground == "black":
                 raise ValueError(
-                    f'{what} number {objects} objects, with 0 as background: leave out foreground "black".'
+                    f'{what} has labels of {objects} objects, with 0 as background: leave out foreground "black".'
                 )
             warnings.warn(
-                f"{what} are labels of objects, {objects} in all, and no masks of two values: the foreground is what "
-                "belongs to an object and does not touch another.",
+                f"labels of {objects} objects, and not masks of two values, in {what}: the foreground is what belongs to "
+                "an object and does not touch another.",
                 stacklevel=2,
             )
             return inside_of_objects(stack)
