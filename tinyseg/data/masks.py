@@ -64,8 +64,8 @@ def binarize_labels(stack, name, foreground="white"):
                     f'{what} has labels of {objects} objects, with 0 as background: leave out foreground "black".'
                 )
             warnings.warn(
-                f"labels of {objects} objects, and not masks of two values, in {what}: the foreground is what belongs to "
-                "an object and does not touch another.",
+                f"labels of {objects} objects, and not masks of two values, in {what}: the foreground is what belongs "
+                "to an object and does not touch another.",
                 stacklevel=2,
             )
             return inside_of_objects(stack)
