@@ -48,7 +48,7 @@ MOVED = {
     "command_line": ["tinyseg.commands.options", "tinyseg.commands.script", "tinyseg.commands.tables"],
     "cublas": ["tinyseg.fast.gpu.graphs.products"],
     "cuda": ["tinyseg.fast.gpu.launch"],
-    "files": ["tinyseg.data.files"],
+    "files": ["tinyseg.data.files", "tinyseg.data.json_files"],
     "gradcheck": ["tinyseg.ops.gradcheck"],
     "graphs": ["tinyseg.fast.gpu.graphs", "tinyseg.fast.gpu.graphs.graph"],
     "half": ["tinyseg.backend.half"],
