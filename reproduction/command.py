@@ -26,7 +26,8 @@ from reproduction.study import Network, Run, RunFailed, run_folder, spread
 from tinyseg.commands.options import add_device_options, choose_device
 from tinyseg.commands.script import run_script
 from tinyseg.data import em_sections, isbi
-from tinyseg.data.brats import REGIONS, find_cases
+from tinyseg.data.brats import find_cases
+from tinyseg.data.classes import REGIONS
 from tinyseg.data.files import write_atomically
 from tinyseg.data.json_files import write_json
 from tinyseg.data.synthetic_brain import write_brains

@@ -6,7 +6,8 @@ import nibabel as nib
 import numpy as np
 
 import tinyseg as ts
-from tinyseg.data.brats import DECATHLON, MODALITIES, NAMINGS
+from tinyseg.data.brats import MODALITIES, NAMINGS
+from tinyseg.data.classes import DECATHLON
 from tinyseg.data.synthetic_brain import write_brains
 
 SHAPE = (36, 40, 16)

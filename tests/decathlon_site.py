@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from tinyseg.data import download_brats
-from tinyseg.data.brats import DECATHLON
+from tinyseg.data.classes import DECATHLON
 from tinyseg.data.download_brats import ARCHIVE, fetch_brain_tumours
 
 PAGE = b"<!DOCTYPE html><title>Please log in</title>"

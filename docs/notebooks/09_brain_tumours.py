@@ -25,8 +25,10 @@ import tinyseg as ts
 from tinyseg import Tensor, ops
 from tinyseg.data import Loader
 from tinyseg.data.brain import Preparation
-from tinyseg.data.brats import REGIONS, find_cases
-from tinyseg.data.slices import SliceCache, SliceSampler
+from tinyseg.data.brats import find_cases
+from tinyseg.data.classes import REGIONS
+from tinyseg.data.slice_sampler import SliceSampler
+from tinyseg.data.slices import SliceCache
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.learn import teaching
 from tinyseg.learn.teaching import BLUE, ORANGE, PURPLE

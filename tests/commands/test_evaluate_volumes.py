@@ -197,7 +197,7 @@ def test_what_cannot_be_compared_gets_a_sentence(decathlon, checkpoint, masks, t
         assert words in err and "Traceback" not in err, err
 
     for volume, affine, words in (
-        (good[:-1], AFFINE, f"their shape is {(35, *SHAPE[1:])} and {SHAPE}"), (good, moved, "their affine is"),
+        (good[:-1], AFFINE, f"their shape is {(35, *SHAPE[1:])} and {SHAPE}"), (good, moved, "their origin differs by"),
         (good + 3, AFFINE, "holds the labels [4, 5, 6]: expected only [0, 1, 2, 3]"),
         (good / 4, AFFINE, "holds the labels [0.25"),
     ):  # fmt: skip

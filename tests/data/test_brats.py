@@ -1,6 +1,7 @@
 """Cases of brain tumours: found in any order, named with modalities and classes, and refused with a sentence."""
 
 import gzip
+import itertools
 import json
 from pathlib import Path
 
@@ -8,7 +9,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tinyseg.data.brats import DECATHLON, find_cases, read_case, split
+from tinyseg.data.brats import find_cases, read_case
+from tinyseg.data.classes import DECATHLON
+from tinyseg.data.split import patient_of, split
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data"
 SHAPE = (9, 7, 5)
@@ -84,11 +87,16 @@ def test_brats_folders_get_the_decathlons_labels(tmp_path, endings, codes):
     np.testing.assert_array_equal(classes, label(1))
 
 
-def test_two_scans_of_one_patient_are_refused(tmp_path):
-    for name in ("BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000"):
+def test_two_scans_of_one_patient_are_both_taken_and_stay_together(tmp_path):
+    names = [f"BraTS-GLI-{patient:05}-{scan:03}" for patient in range(5) for scan in range(2)]
+    for name in names:
         brats_case(tmp_path, name, NEW_ENDINGS, label())
-    with pytest.raises(ValueError, match="00001-000, BraTS-GLI-00001-001.*one patient"):
-        find_cases(tmp_path)
+    cases = find_cases(tmp_path)
+    assert [case.name for case in cases] == names
+    for seed in range(5):
+        parts = split(names, (3, 1, 1), seed)
+        assert [len(part) for part in parts] == [6, 2, 2] and sorted(sum(parts, [])) == names
+        assert not any(a & b for a, b in itertools.combinations([set(map(patient_of, part)) for part in parts], 2))
 
 
 def test_what_is_missing_is_named(tmp_path, decathlon):
@@ -134,7 +142,7 @@ def test_what_cannot_be_used_is_named(decathlon):
     for image, truth, words in (
         (constant, None, "modality 1 is 7 everywhere"), (nan, None, "modality 0 holds NaN"),
         (voxels(*SHAPE, 2), strange, r"labels \[7\]: expected only \[0, 1, 2, 3\]"),
-        (voxels(9, 7, 6, 2), label(), "not one grid"), (voxels(9, 7), label(), "expected .X, Y, Z."),
+        (voxels(9, 7, 6, 2), label(), "do not lie on one grid"), (voxels(9, 7), label(), "expected .X, Y, Z."),
     ):  # fmt: skip
         with pytest.raises(ValueError, match=f"B_1.*{words}"):
             read_case(bad(decathlon, image, truth))
@@ -142,7 +150,7 @@ def test_what_cannot_be_used_is_named(decathlon):
 
 def test_modalities_on_different_grids(tmp_path):
     brats_case(tmp_path, "A", OLD_ENDINGS, label(), shapes=(SHAPE, SHAPE, (9, 7, 6), SHAPE))
-    with pytest.raises(ValueError, match=r"A_t1ce\.nii\.gz has \(9, 7, 6\)"):
+    with pytest.raises(ValueError, match=r"A_t1ce\.nii\.gz and .*A_flair.*shape is \(9, 7, 6\)"):
         read_case(find_cases(tmp_path).cases[0])
 
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from brains import change_dataset
 
-from tinyseg.data.scans import Scan, channels_of, find_scans, open_scan, same_grid
+from tinyseg.data.nifti import same_grid
+from tinyseg.data.scans import Scan, channels_of, find_scans, open_scan
 
 SHAPE = (9, 7, 5)
 ENDINGS = ("_flair", "_t1", "_t1ce", "_t2")
@@ -91,7 +92,7 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
     turned = np.diag([1, -1, 1, 1.0])
     for name, shape, affine in (("shorter", (9, 7, 4), None), ("turned", SHAPE, turned), ("wider", (10, 7, 5), None)):
         nifti(tmp_path / f"{name}.nii.gz", shape, affine=affine)
-        with pytest.raises(ValueError, match=f"{name}.nii.gz does not lie on the grid of .*A_flair"):
+        with pytest.raises(ValueError, match=f"{name}.nii.gz and .*A_flair.* do not lie on one grid"):
             open_scan(Scan("A.nii.gz", (tmp_path / "A_flair.nii.gz", tmp_path / f"{name}.nii.gz")))
     with pytest.raises(FileNotFoundError, match=r"A_t2\.nii\.gz is not there: the network takes 2 modalities"):
         open_scan(Scan("A.nii.gz", (tmp_path / "A_flair.nii.gz", Path(tmp_path / "A_t2.nii.gz"))))

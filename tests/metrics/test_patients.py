@@ -8,7 +8,8 @@ import pytest
 import tinyseg as ts
 from tinyseg import ops
 from tinyseg.data.brain import Preparation
-from tinyseg.data.brats import REGIONS, find_cases, read_case
+from tinyseg.data.brats import find_cases, read_case
+from tinyseg.data.classes import REGIONS
 from tinyseg.data.slices import SliceCache
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.metrics import dice

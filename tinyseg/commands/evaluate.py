@@ -27,16 +27,18 @@ from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import interval_of, mean_rows, table
 from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.brain import Preparation
-from tinyseg.data.brats import DECATHLON, find_cases
+from tinyseg.data.brats import find_cases
+from tinyseg.data.classes import DECATHLON, regions_of, same_classes
+from tinyseg.data.files import list_names
 from tinyseg.data.json_files import write_json
-from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes, regions_of, same_classes
+from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes
 from tinyseg.data.masks import as_probabilities, binarize_labels
+from tinyseg.data.split import patient_of
 from tinyseg.data.stacks import load_pairs, pair_files, shape_in_words
 from tinyseg.metrics import BinaryScores, sensitivity, specificity
 from tinyseg.metrics.isbi import isbi_scores
 from tinyseg.metrics.patients import EMPTY, PatientScores
-from tinyseg.prediction import TRANSFORMS
-from tinyseg.prediction.volumes import draw_slices, held_out, most_tumour, predict_cases, read_predictions, select_cases
+from tinyseg.prediction import TRANSFORMS, volumes
 
 
 def main():
@@ -175,19 +177,26 @@ def evaluate_tumours(args, predictor):
         cases, classes = find_cases(args.images), predictor.classes
         patients = predictor.model.meta.get("config", {}).get("patients", {})
         if args.cases is None:
-            names, what = held_out(cases, patients)
+            names, what = volumes.held_out(cases, patients)
             print(f"{len(names)} of {len(cases)} patients in {args.images}: {what} (--cases all takes all)")
-        scored = select_cases(cases, names, args.images)
-        trained = sum(case.name in patients.get("train", ()) for case in scored)
+        scored = volumes.select_cases(cases, names, args.images)
+        trained_on = set(map(patient_of, patients.get("train", ())))
+        trained = [case.name for case in scored if case.patient in trained_on]
         if trained:
-            print(f"The network was trained on {trained} of these {len(scored)} patients: expect too good a score.")
-        pairs = predict_cases(predictor, scored, cases.modalities, args.threshold)
+            print(
+                f"The network was trained on {len(trained)} of these {len(scored)} patients ({list_names(trained)}): "
+                "expect too good a score."
+            )
+        pairs = volumes.predict_cases(predictor, scored, cases.modalities, args.threshold)
     else:
         known = predicted_classes(args.predictions) or []
         cases = find_labels(args.labels, known if len(known) > 1 else DECATHLON)
         classes = known or list(cases.classes)
-        scored = select_cases(cases, names, args.labels)
-        pairs = read_predictions(args.predictions, scored, cases.classes)
+        scored = volumes.select_cases(cases, names, args.labels)
+        pairs = volumes.read_predictions(args.predictions, scored, cases.classes)
+        leftovers = volumes.list_leftovers(args.predictions, scored) if names is None else []
+        if leftovers:
+            print(f"There are no labels for {list_names(leftovers)} in {args.predictions}: not scored.")
         print(f"labels: {', '.join(f'{k} {name}' for k, name in enumerate(cases.classes))}")
     classes = ["whole tumour"] if args.whole or len(classes) == 1 else classes
     if len(classes) > 1 and not same_classes(classes, cases.classes):
@@ -202,7 +211,7 @@ def evaluate_tumours(args, predictor):
     bar = tqdm(zip(scored, pairs, strict=True), desc="scoring", unit="patient", total=len(scored))
     for case, (predicted, truth, voxel) in bar:
         scores.add(case.name, predicted, truth, voxel)
-        slices.append(most_tumour(predicted, truth))
+        slices.append(volumes.most_tumour(predicted, truth))
     report = scores.report(args.small)
     means = report["regions"] | report["classes"] | {name: report[name] for name in ("sensitivity", "specificity")}
     for name, mean in means.items():
@@ -216,7 +225,7 @@ def evaluate_tumours(args, predictor):
     whole_tumour = [patient["whole tumour"] for patient in report["patients"]]
 
     def draw(worst, path):
-        draw_slices([(scored[k], slices[k], whole_tumour[k]) for k in worst], path, cases.modalities, classes)
+        volumes.draw_slices([(scored[k], slices[k], whole_tumour[k]) for k in worst], path, cases.modalities, classes)
 
     write_report(args, content, whole_tumour, draw)
 

@@ -29,9 +29,10 @@ from tqdm import tqdm
 import tinyseg as ts
 from tinyseg.commands.options import add_device_options, check_memory, load_predictor
 from tinyseg.commands.script import run_script
+from tinyseg.data.brain import Preparation
 from tinyseg.data.files import write_atomically
-from tinyseg.data.images import output_name, write_like
-from tinyseg.data.scans import find_scans, open_scan
+from tinyseg.data.images import output_name
+from tinyseg.data.scans import find_scans, open_scan, write_scan
 from tinyseg.prediction import TRANSFORMS, normalizes_over_space
 from tinyseg.prediction.predictor import labels
 
@@ -81,7 +82,7 @@ def predict():
 
 def predict_file(predictor, scan, target, args):
     """Predict one scan, which is one file or a file for each modality, section by section."""
-    with open_scan(scan) as image:
+    with open_scan(scan, for_network=isinstance(predictor.preparation, Preparation)) as image:
         predictor.look_at(image)
         H, W = predictor.preparation.target(image.shape)
         if max(H, W) > predictor.tile:
@@ -92,7 +93,7 @@ def predict_file(predictor, scan, target, args):
         channels = len(predictor.classes) if args.probabilities else 1
         dtype = np.float32 if args.probabilities else np.uint8
         sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
-        with write_like(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
+        with write_scan(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
             for k in sections:
                 out.write(choose_output(predictor(image.section(k)), args, image.kind))
     print(f"wrote {target}")

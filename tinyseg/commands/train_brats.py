@@ -17,14 +17,18 @@ from tinyseg.commands import options
 from tinyseg.commands.script import run_script
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
-from tinyseg.data.brats import find_cases, split
+from tinyseg.data.brats import find_cases
+from tinyseg.data.classes import regions_of
 from tinyseg.data.download_brats import fetch_brain_tumours
-from tinyseg.data.label_volumes import regions_of
-from tinyseg.data.slices import SliceCache, SliceSampler
+from tinyseg.data.fingerprint import refuse_changed
+from tinyseg.data.slice_sampler import SliceSampler
+from tinyseg.data.slices import SliceCache, default_folder
+from tinyseg.data.split import split
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.metrics.patients import as_log
 from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction.evaluation import examples_of, score_patients
+from tinyseg.prediction.volumes import select_cases
 from tinyseg.training import RunDirectory, fit
 
 DEFAULTS = {
@@ -51,17 +55,36 @@ def train_network():
     folder = args.data
     if folder is None:
         print("No --data given: training on SYNTHETIC brains, a stand-in for real data.")
-        folder = write_brains(pathlib.Path(args.cache or "runs/synthetic_brains"), num_cases=12, seed=args.seed)
+        place = pathlib.Path(args.cache or "runs") / f"synthetic_brains_{args.seed}"
+        folder = write_brains(place, num_cases=12, seed=args.seed)
     elif args.download:
         fetch_brain_tumours(folder)
-    cases = find_cases(folder)
+    cases = find_cases(folder, skip_bad=True)  # with cases.skipped; the cache refuses them without --skip-bad
+    split_cases(cases, args, folder)  # what cannot be split is refused before hours of preparing slices
+
+    # ----- model -----------------------------------------------------------------
+    classes = ["whole tumour"] if args.mode == "whole" else list(cases.classes)
+    model = options.build_network(args, len(cases.modalities), len(classes), device)
+    weights = None if args.class_weights is None else [float(w) for w in args.class_weights.split(",")]
+    if weights is not None and len(weights) != len(classes):
+        raise ValueError(
+            f"--class-weights gives {len(weights)} weights for {len(classes)} classes: {', '.join(classes)}."
+        )
+    loss = dice_and_cross_entropy(args.dice_weight, args.ce_weight, weights)
+    network = options.report_network(args, model, device)
+
+    # ----- slices ----------------------------------------------------------------
     preparation = Preparation(args.size, args.how, args.standardize)
     cache = SliceCache.build(
-        cases, args.cache or pathlib.Path(folder) / "tinyseg-slices", preparation, args.workers, args.skip_bad
-    )
+        cases, args.cache or default_folder(), preparation, args.workers, args.skip_bad,
+        check_shape=lambda h, w: model.check_input((1, model.in_channels, h, w)),
+    )  # fmt: skip
     for name, why in cache.skipped.items():
         print(f"left out {name}: {why}")
-    train, val, test = split_cases(list(cache.entries), args)
+    train, val, test = split_cases([case for case in cases if case.name in cache.entries], args, folder)
+    read = cache.fingerprints(training=train, validation=val, test=test)
+    if args.resume is not None:
+        refuse_changed(args.fingerprints or {}, read, args.resume)
     sampler = SliceSampler(
         cache, train, args.steps_per_epoch * args.batch_size, args.empty_share, args.balanced, args.mode == "whole",
         Augment.parse(args.augment), args.seed,
@@ -72,20 +95,11 @@ def train_network():
         f"{', '.join(cache.modalities)}"
     )
 
-    # ----- model -----------------------------------------------------------------
-    classes = ["whole tumour"] if args.mode == "whole" else list(cache.classes)
-    model = options.build_network(args, len(cache.modalities), len(classes), device)
+    # ----- training --------------------------------------------------------------
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
     schedule = options.build_schedule(args, optimizer, args.epochs * len(loader))
-    weights = None if args.class_weights is None else [float(w) for w in args.class_weights.split(",")]
-    loss = dice_and_cross_entropy(args.dice_weight, args.ce_weight, weights)
-    network = options.report_network(args, model, device)
-
-    # ----- training --------------------------------------------------------------
     config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
-    config["patients"] = {"train": train, "val": val, "test": test}
-    if args.patients not in (None, config["patients"]):
-        raise ValueError(f"{folder} does not hold the cases that {args.resume} was begun with.")
+    config |= {"patients": {"train": train, "val": val, "test": test}, "fingerprints": read}
     preprocessing = {"kind": "brain", "modalities": list(cache.modalities)} | preparation.as_dict()
     meta = {"config": config, "classes": classes, "preprocessing": preprocessing}
     regions = regions_of(cache.classes)
@@ -119,18 +133,15 @@ def train_network():
     print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
 
 
-def split_cases(names, args):
-    """Return the names of the cases for training, validation and test."""
+def split_cases(cases, args, folder):
+    """Return the names of the cases for training, validation and test. Those of one patient stay together."""
+    names = [case.name for case in cases]
     if args.val_cases is None:
         return split(names, [float(share) for share in args.shares.split(":")], args.seed)
-    val = args.val_cases.split(",")
-    unknown = [name for name in val if name not in names]
-    if unknown or len(val) == len(names):
-        more = " …" if len(names) > 8 else ""
-        raise ValueError(
-            f"--val-cases {args.val_cases} must name some of the cases, and leave some to train on. "
-            f"There are: {', '.join(names[:8])}{more}."
-        )
+    chosen = select_cases(cases, args.val_cases.split(","), f"--val-cases must name some of the cases: {folder}")
+    val = [case.name for case in select_cases(cases, [case.patient for case in chosen], folder)]
+    if len(val) == len(names):
+        raise ValueError(f"--val-cases {args.val_cases} names all cases of {folder}: none is left to train on.")
     return [name for name in names if name not in val], val, []
 
 
@@ -140,7 +151,7 @@ def parse_arguments():
     add = options.option_adder(parser, DEFAULTS)
     add("--data", "folder with dataset.json, imagesTr and labelsTr, or with one folder a BraTS case")
     add("--download", "fetch the public archive, 7.6 GB, into --data first", action="store_true", default=None)
-    add("--cache", "folder for the prepared slices (default: tinyseg-slices in --data)")
+    add("--cache", "folder for the prepared slices (default: tinyseg/slices in your cache folder)")
     add("--skip-bad", "leave out cases that cannot be read, and list them", action="store_true", default=None)
     add("--shares", "training:validation:test, by patient")
     add("--val-cases", "cases for validation, as in A,B; all others are trained on (instead of --shares)")
@@ -155,5 +166,10 @@ def parse_arguments():
     add("--balanced", "draw a class, then a slice that has it", action="store_true", default=None)
     add("--steps-per-epoch", type=int)
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
-    rest = {"out": "runs/brats", "cache": None, "patients": None}  # patients: only a resumed run has them
+    rest = {
+        "out": "runs/brats",
+        "cache": None,
+        "patients": None,
+        "fingerprints": None,
+    }  # the last two: of a resumed run
     return options.settle(parser, DEFAULTS, PAPER, rest)

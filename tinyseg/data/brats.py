@@ -14,20 +14,17 @@ The data: Antonelli et al. 2022, Nat. Commun. 13:4128; Menze et al. 2015, IEEE T
 2020, Section 3.4.2.
 """
 
-import json
-import re
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
+from tinyseg.data.classes import DECATHLON, check_classes
+from tinyseg.data.dataset_json import describe
 from tinyseg.data.files import find_volumes, folders_in, list_contents, list_names, natural_order, volume_name
-from tinyseg.data.image_file import decoding
+from tinyseg.data.nifti import common_grid, open_volume
+from tinyseg.data.split import patient_of
 
-DECATHLON = ("background", "edema", "non-enhancing tumour", "enhancing tumour")
-REGIONS = {"whole tumour": (1, 2, 3), "tumour core": (2, 3), "enhancing": (3,)}  # in the Decathlon's numbers
 # How BraTS names the files of a case: endings of the modalities in the Decathlon's order, ending of the labels, and
 # which number each label gets.
 NAMINGS = (
@@ -58,8 +55,13 @@ class Case:
 
     @property
     def patient(self):
-        """The name without the number of the scan, which BraTS 2023 puts at its end (BraTS-GLI-00001-000)."""
-        return re.sub(r"^(BraTS-\w+-\d+)-\d{3}$", r"\1", self.name)
+        """Name of the patient, see `patient_of`."""
+        return patient_of(self.name)
+
+    @property
+    def files(self):
+        """All its files: the images, then the labels."""
+        return self.images if self.label is None else (*self.images, self.label)
 
 
 @dataclass(frozen=True)
@@ -72,11 +74,14 @@ class Cases:
         Names in order; class 0 is the background.
     cases : tuple of Case
         In natural order of their names.
+    skipped : dict of str to str
+        Names of cases that lack a file, with the reason.
     """
 
     modalities: tuple
     classes: tuple
     cases: tuple
+    skipped: dict = field(default_factory=dict)
 
     def __len__(self):
         return len(self.cases)
@@ -85,7 +90,7 @@ class Cases:
         return iter(self.cases)
 
 
-def find_cases(folder):
+def find_cases(folder, skip_bad=False):
     """List the labelled cases of a folder.
 
     Parameters
@@ -94,6 +99,8 @@ def find_cases(folder):
         It has ``dataset.json``, ``imagesTr`` and ``labelsTr`` as in the Decathlon; or a folder for each case with files
         named as in BraTS 2017 to 2021 (``<case>_flair.nii.gz``, ``_t1``, ``_t1ce``, ``_t2``, ``_seg``) or from 2023 on
         (``<case>-t2f.nii.gz``, ``-t1n``, ``-t1c``, ``-t2w``, ``-seg``). Hidden files (``._*``) are left out.
+    skip_bad : bool
+        Leave out cases that lack a file and list them in ``skipped``, instead of raising an error.
 
     Returns
     -------
@@ -104,59 +111,24 @@ def find_cases(folder):
     FileNotFoundError
         The folder has neither layout, or a file is missing.
     ValueError
-        ``dataset.json`` does not describe a Decathlon task, or two cases belong to one patient.
+        ``dataset.json`` does not describe a Decathlon task, or two cases have one name or one file.
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder: expected one with dataset.json, or with BraTS cases.")
     if (folder / "dataset.json").is_file():
-        modalities, classes, cases = _decathlon_cases(folder)
+        modalities, classes, listed = describe(folder)
+        check_classes(classes, folder / "dataset.json")
+        cases, missing = _decathlon_cases(folder, listed, len(classes))
     else:
-        modalities, classes, cases = MODALITIES, DECATHLON, _brats_cases(folder)
+        modalities, classes, (cases, missing) = MODALITIES, DECATHLON, _brats_cases(folder)
+    if missing and not skip_bad:
+        raise FileNotFoundError(next(iter(missing.values())))
+    if not cases:
+        raise FileNotFoundError(f"no case in {folder} can be used: {'; '.join(list(missing.values())[:3])}")
+    refuse_repeated(cases)
     cases = sorted(cases, key=lambda case: natural_order(case.name))
-    counts = Counter(case.patient for case in cases)
-    repeated = [case.name for case in cases if counts[case.patient] > 1]
-    if repeated:
-        raise ValueError(
-            f"{list_names(repeated)} in {folder}: several cases of one patient, in training and validation at once, "
-            "would make the scores too good. Keep one of each patient."
-        )
-    return Cases(modalities, classes, tuple(cases))
-
-
-def describe(folder):
-    """Read ``dataset.json`` of a Decathlon folder.
-
-    Returns
-    -------
-    modalities, classes : tuple of str
-    listed : list of (str, str)
-        Paths of the image and the label of each training case, relative to the folder.
-
-    Raises
-    ------
-    ValueError
-        The file does not describe a Decathlon task.
-    """
-    path = folder / "dataset.json"
-    try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        channels = about.get("modality") or about["channel_names"]
-        modalities = tuple(str(channels[k]) for k in sorted(channels, key=int))
-        labels = about["labels"]
-        if not all(str(number).isdigit() for number in labels):  # newer descriptions have the names first
-            labels = {number: name for name, number in labels.items()}
-        names = {int(number): str(name) for number, name in labels.items()}
-        numbers = sorted(names)
-        listed = [(entry["image"], entry["label"]) for entry in about["training"]]
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise ValueError(
-            f"{path} is not a description of a Decathlon task ({type(error).__name__}: {error}): expected JSON with "
-            '"modality", "labels" and "training", a list of {"image": …, "label": …}.'
-        ) from None
-    if numbers != list(range(len(numbers))):
-        raise ValueError(f"{path} numbers its labels {numbers}: expected 0, 1, 2 … without gaps.")
-    return modalities, tuple(names[number] for number in numbers), listed
+    return Cases(modalities, classes, tuple(cases), missing)
 
 
 def unchanged_labels(num_classes):
@@ -164,41 +136,58 @@ def unchanged_labels(num_classes):
     return tuple((k, k) for k in range(num_classes))
 
 
-def _decathlon_cases(folder):
-    modalities, classes, listed = describe(folder)
-    description, cases = folder / "dataset.json", []
-    for image, label in listed:
-        if Path(image).name.startswith("."):
+def _decathlon_cases(folder, listed, num_classes):
+    """Return the cases that ``dataset.json`` lists, and a dict of those that lack a file."""
+    description, cases, missing = folder / "dataset.json", [], {}
+    for images, label in listed:
+        if images[0].name.startswith("."):
             continue
-        image, label = folder / image, folder / label
-        for file in (image, label):
-            if not file.is_file():
-                there = list_contents(file.parent) if file.parent.is_dir() else f"no folder {file.parent}"
-                raise FileNotFoundError(f"{description} lists {file}, which is not there. There is: {there}.")
-        cases.append(Case(volume_name(image), (image,), label, unchanged_labels(len(classes))))
-    if not cases:
+        name = volume_name(images[0]) if len(images) == 1 else volume_name(label)
+        absent = next((file for file in (*images, label) if not file.is_file()), None)
+        if absent is None:
+            cases.append(Case(name, images, label, unchanged_labels(num_classes)))
+        else:
+            there = list_contents(absent.parent) if absent.parent.is_dir() else f"no folder {absent.parent}"
+            missing[name] = f"{description} lists {absent}, which is not there. There is: {there}."
+    if not cases and not missing:
         raise FileNotFoundError(f"{description} lists no training cases.")
-    return modalities, classes, cases
+    return cases, missing
 
 
 def _brats_cases(folder):
-    cases = []
+    """Return the cases of a folder of BraTS folders, and a dict of those that lack a file."""
+    cases, missing = [], {}
     for inner in folders_in(folder):
         files = find_volumes(inner)
         for endings, label_ending, recode in NAMINGS:
             for name in case_names(files, (*endings, label_ending)):
-                missing = [name + e for e in (*endings, label_ending) if name + e not in files]
-                if missing:
+                absent = [name + e for e in (*endings, label_ending) if name + e not in files]
+                if absent:
                     there = list_contents(inner)
-                    raise FileNotFoundError(f"{inner} has no {', '.join(missing)} (.nii.gz). There is: {there}.")
+                    missing[name] = f"{inner} has no {', '.join(absent)} (.nii.gz). There is: {there}."
+                    continue
                 images = tuple(files[name + e] for e in endings)
                 cases.append(Case(name, images, files[name + label_ending], tuple(recode.items())))
-    if not cases:
+    if not cases and not missing:
         raise FileNotFoundError(
             f"no cases in {folder}: looked for dataset.json (Medical Segmentation Decathlon), or for folders with "
             f"<case>_flair.nii.gz, _t1, _t1ce, _t2 and _seg (BraTS). There is: {list_contents(folder)}."
         )
-    return cases
+    return cases, missing
+
+
+def refuse_repeated(cases):
+    """Refuse two cases of one name, which may differ in capitals, and one file in two cases."""
+    names, files = {}, {}
+    for case in cases:
+        other = names.setdefault(case.name.casefold(), case)
+        if other is not case:
+            both = f"{other.files[0]} and {case.files[0]}"
+            raise ValueError(f"{both} are two cases named {case.name}: a patient must count once. Leave one out.")
+        for file in case.files:
+            other = files.setdefault(file.resolve(), case)
+            if other is not case or case.files.count(file) > 1:
+                raise ValueError(f"{file} is listed twice, for {other.name} and {case.name}: leave one of them out.")
 
 
 def case_names(names, endings):
@@ -206,46 +195,26 @@ def case_names(names, endings):
     return sorted({name.removesuffix(e) for name in names for e in endings if name.endswith(e)})
 
 
-def split(cases, shares=(406, 32, 46), seed=0):
-    """Split cases by patient into training, validation and test.
-
-    Parameters
-    ----------
-    cases : Cases, or any sequence
-    shares : three non-negative numbers
-        Proportions of the three parts; the paper split its 484 cases 406 : 32 : 46. A share above 0 gets one case or
-        more.
-    seed : int
-
-    Returns
-    -------
-    train, val, test : lists
-        In the order of `cases`.
+def grid_of_case(case, num_modalities=None):
+    """Return the grid on which a case lies, in the order of axes in which `read_case` reads it, from headers alone.
 
     Raises
     ------
     ValueError
-        The shares are not three non-negative numbers, all are 0, or there are fewer cases than shares above 0.
+        A file is damaged or not NIfTI, the grids differ, or the case has another number of modalities.
     """
-    cases, shares = list(cases), np.asarray(shares, float)
-    if shares.shape != (3,) or (shares < 0).any() or len(cases) < (shares > 0).sum() or not shares.any():
-        raise ValueError(
-            f"{len(cases)} cases cannot be split into shares of {shares.tolist()}: give three numbers for training, "
-            "validation and test, one or more of them above 0, but no more than there are cases."
-        )
-    exact = len(cases) * shares / shares.sum()
-    counts = np.maximum(np.floor(exact).astype(int), shares > 0)
-    while counts.sum() > len(cases):
-        counts[np.argmax(counts)] -= 1
-    for k in np.argsort(counts - exact, kind="stable")[: len(cases) - counts.sum()]:  # largest remainders first
-        counts[k] += 1
-    order = np.random.default_rng(seed).permutation(len(cases))
-    parts = np.split(order, np.cumsum(counts)[:2])
-    return tuple([cases[i] for i in np.sort(part)] for part in parts)
+    volumes = _open(case)
+    channels = len(case.images) if len(case.images) > 1 else volumes[0].channels
+    if num_modalities not in (None, channels):
+        raise ValueError(f"{case.images[0]} has {channels} modalities: expected {num_modalities}, which the data name.")
+    return common_grid(volumes)
 
 
 def read_case(case):
     """Read the voxels and the labels of a case.
+
+    They come in the order of axes in which a network sees them, see `tinyseg.data.nifti`: as they are stored in BraTS
+    and in the Decathlon, and turned to it where a file is stored in another.
 
     Returns
     -------
@@ -260,46 +229,57 @@ def read_case(case):
         A file is damaged or not NIfTI, the grids differ, a modality holds NaN or one value only, or a label
         is not among those that ``case.recode`` knows.
     """
-    volumes = [_voxels(path) for path in case.images]
-    for path, v in zip(case.images, volumes, strict=True):
-        if v.shape[:3] != volumes[0].shape[:3]:
-            raise ValueError(f"{path} has {v.shape[:3]} voxels, {case.images[0]} {volumes[0].shape[:3]}: not one grid.")
-    if len(volumes) > 1:
-        volume = np.stack(volumes)
+    volumes = _open(case)
+    orientation = common_grid(volumes).orientation
+    images = [volume.read(orientation) for volume in volumes[: len(case.images)]]
+    if len(images) > 1:
+        volume = np.stack(images)
     else:  # a view: the volume is read from the file only where it is used
-        volume = np.moveaxis(volumes[0], 3, 0) if volumes[0].ndim == 4 else volumes[0][None]
+        volume = np.moveaxis(images[0], 3, 0) if images[0].ndim == 4 else images[0][None]
     for m, v in enumerate(volume):
         low, high = v.min(), v.max()
         if not np.isfinite([low, high]).all():
             raise ValueError(f"{case.name}: modality {m} holds NaN or infinity; replace them or leave the case out.")
         if low == high:
             raise ValueError(f"{case.name}: modality {m} is {low} everywhere; replace it or leave the case out.")
-    if case.label is None:
-        return volume, None
-    label = read_label(case.label, case.recode)
-    if label.shape != volume.shape[1:]:
-        raise ValueError(f"{case.label} has {label.shape} voxels, its images {volume.shape[1:]}: not one grid.")
-    return volume, label
+    return volume, None if case.label is None else read_label(case.label, case.recode, orientation)
 
 
-def read_label(path, recode):
+def _open(case):
+    volumes = [open_volume(path) for path in case.files]
+    single = volumes if len(case.images) != 1 else volumes[1:]  # one image file may hold all modalities
+    several = next((volume for volume in single if volume.channels > 1), None)
+    if several is not None:
+        raise ValueError(f"{several.path} has {several.channels} channels: expected one volume (X, Y, Z).")
+    return volumes
+
+
+def read_label(path, recode, orientation=None):
     """Read a label volume, uint8 (X, Y, Z).
 
-    `recode` holds pairs of a label in the file and the number that it gets. A ValueError is raised if the file is
-    damaged, is not NIfTI, or holds another label.
+    Parameters
+    ----------
+    path : Path
+    recode : sequence of (int, int)
+        Pairs of a label in the file and the number that it gets.
+    orientation : str, optional
+        See `tinyseg.data.nifti.Volume.read`; left out, as it is stored.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or holds another label. Floats are labels if they are within 0.001 of one, as a file that
+        scales its values has them.
     """
-    label, known = _voxels(path), dict(recode)
-    strange = [f"{value:g}" for value in np.unique(label) if value not in known]
-    if strange:
+    label, known = open_volume(path).read(orientation), dict(recode)
+    if label.ndim != 3:
+        raise ValueError(f"{path} has {label.shape[3]} channels: expected one volume of labels (X, Y, Z).")
+    with np.errstate(invalid="ignore"):
+        nearest = np.rint(label) if label.dtype.kind == "f" else label
+        wrong = ~(np.isin(nearest, list(known)) & (np.abs(label - nearest) <= 1e-3))
+    if wrong.any():
+        strange = [f"{value:g}" for value in np.unique(label[wrong])]
         raise ValueError(f"{path} holds the labels [{list_names(strange)}]: expected only {sorted(known)}.")
     table = np.zeros(256, np.uint8)
     table[list(known)] = list(known.values())
-    return table[label.astype(np.uint8)]
-
-
-def _voxels(path):
-    with decoding(path, "NIfTI"):
-        voxels = np.asanyarray(nib.load(path).dataobj)  # get_fdata would convert everything to float64
-    if voxels.ndim not in (3, 4):
-        raise ValueError(f"{path} has shape {voxels.shape}: expected (X, Y, Z) or (X, Y, Z, modalities).")
-    return voxels.astype(np.float32) if voxels.dtype == np.float64 else voxels
+    return table[nearest.astype(np.uint8)]

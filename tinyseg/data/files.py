@@ -52,13 +52,22 @@ def natural_order(name):
 
 
 def find_volumes(folder):
-    """Return a dict of the NIfTI files of a folder, by name without the ending; hidden files are left out."""
-    return {volume_name(path): path for path in folder.glob("[!.]*.nii*")}
+    """Return a dict of the NIfTI files of a folder, by name without the ending; hidden files are left out.
+
+    Two files of one name, ``a.nii`` and ``a.nii.gz``, are a ValueError: it is not known which one to take.
+    """
+    found = {}
+    for path in sorted(folder.glob("[!.]*")):
+        if path.name.lower().endswith((".nii", ".nii.gz")):
+            other = found.setdefault(volume_name(path), path)
+            if other is not path:
+                raise ValueError(f"{other} and {path} have one name: keep one of them.")
+    return found
 
 
 def volume_name(path):
     """Return the name of a NIfTI file without its ending."""
-    return path.name.removesuffix(".gz").removesuffix(".nii")
+    return re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
 
 
 def folders_in(folder):

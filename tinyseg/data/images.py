@@ -89,7 +89,8 @@ class NiftiImage(ImageFile):
     its beginning. The channels of a section of a 4-D volume lie far apart in the file: that costs nothing in a plain
     ``.nii``, but a gzipped one is loaded as a whole, once, in its stored type.
 
-    `header` is nibabel's, `affine` (4, 4) float64, `ndim` the number of axes (2, 3 or 4), `gzipped` a bool.
+    `header` is nibabel's, `affine` (4, 4) float64, `grid` a `tinyseg.data.nifti.Grid`, `ndim` the number of axes (2, 3
+    or 4), `gzipped` a bool.
     """
 
     kind, suffixes = "nifti", NIFTI_SUFFIXES
@@ -110,6 +111,12 @@ class NiftiImage(ImageFile):
         size = self._offset + math.prod(volume.shape) * stored.dtype.itemsize
         if not self.gzipped and size > (found := self.path.stat().st_size):
             raise EOFError(f"it has {found} bytes where its header asks for {size}")
+
+    @property
+    def grid(self):
+        from tinyseg.data.nifti import grid_of
+
+        return grid_of(self.path, self.header, self.affine)
 
     def _check(self):
         if self.ndim not in (2, 3, 4) or 0 in self._array_shape:

@@ -7,16 +7,18 @@ Each case is read with its prediction:
         predicted, truth, voxel = read_pair(find_prediction("masks", case.name), case, cases.classes)
 """
 
-import json
 from pathlib import Path
 
-import nibabel as nib
-import numpy as np
+import msgspec
 
-from tinyseg.data.brats import DECATHLON, NAMINGS, REGIONS, Case, Cases, find_cases, read_label, unchanged_labels
-from tinyseg.data.files import find_files, find_volumes, list_contents, volume_name
+from tinyseg.data.brats import NAMINGS, Case, Cases, find_cases, read_label, refuse_repeated, unchanged_labels
+from tinyseg.data.classes import DECATHLON, check_classes
+from tinyseg.data.files import find_files, find_volumes, list_contents, natural_order, volume_name
 from tinyseg.data.images import NIFTI_SUFFIXES
-from tinyseg.data.scans import same_grid
+from tinyseg.data.json_files import read_json
+from tinyseg.data.nifti import common_grid, open_volume
+
+PREDICTED = ("_mask", "", "_pred", "_seg", "-seg")  # endings of the names of predictions
 
 
 def holds_volumes(path):
@@ -46,7 +48,10 @@ def find_labels(path, classes=DECATHLON):
     path = Path(path)
     if path.is_dir() and ((path / "dataset.json").is_file() or not find_volumes(path)):
         return find_cases(path)
-    files = {volume_name(p): p for p in find_files(path, NIFTI_SUFFIXES, "labels")}
+    if path.is_dir():
+        files = find_volumes(path)
+    else:
+        files = {volume_name(p): p for p in find_files(path, NIFTI_SUFFIXES, "labels")}
     brats = [
         Case(name.removesuffix(ending), (), file, tuple(recode.items()))
         for name, file in files.items()
@@ -54,28 +59,48 @@ def find_labels(path, classes=DECATHLON):
         if name.endswith(ending)
     ]
     if brats:
-        return Cases((), DECATHLON, tuple(brats))
-    recode = unchanged_labels(len(classes))
-    return Cases((), tuple(classes), tuple(Case(name, (), file, recode) for name, file in files.items()))
+        classes, cases = DECATHLON, brats
+    else:
+        recode = unchanged_labels(len(classes))
+        cases = [Case(name, (), file, recode) for name, file in files.items()]
+    refuse_repeated(cases)
+    return Cases((), tuple(classes), tuple(sorted(cases, key=lambda case: natural_order(case.name))))
 
 
 def find_prediction(path, name):
-    """Find the prediction of a case: the file `path`; or ``<name>_mask.nii.gz`` or ``<name>.nii.gz`` in this folder.
+    """Find the prediction of a case: the file `path`; or in this folder the one whose name is the case's.
 
-    The ending may also be ``.nii``. If there is none, a FileNotFoundError says which name was looked for.
+    The name may end in ``_mask`` (predict.py's), ``_pred``, ``_seg`` or ``-seg``, before ``.nii.gz`` or ``.nii``.
+
+    Raises
+    ------
+    FileNotFoundError
+        There is none; the message says which name was looked for.
+    ValueError
+        There are several.
     """
     path = Path(path)
     if path.is_file():
         return path
     if not path.is_dir():
         raise FileNotFoundError(f"{path} does not exist: expected a label volume, or a folder of them.")
-    for ending in ("_mask.nii.gz", "_mask.nii", ".nii.gz", ".nii"):
-        if (path / (name + ending)).is_file():
-            return path / (name + ending)
-    raise FileNotFoundError(
-        f"there is no prediction of {name}: looked for {name}_mask.nii.gz in {path}. There is: {list_contents(path)}. "
-        "Predict it, or choose others with --cases."
-    )
+    volumes = find_volumes(path)
+    found = [volumes[name + ending] for ending in PREDICTED if name + ending in volumes]
+    if len(found) > 1:
+        raise ValueError(
+            f"{' and '.join(file.name for file in found)} in {path} may all be the prediction of {name}: keep one."
+        )
+    if not found:
+        raise FileNotFoundError(
+            f"there is no prediction of {name}: looked for {name}_mask.nii.gz in {path}. There is: "
+            f"{list_contents(path)}. Predict it, or choose others with --cases."
+        )
+    return found[0]
+
+
+class _Record(msgspec.Struct):
+    files: dict[str, str] = {}
+    classes: list[str] | None = None
 
 
 def predicted_classes(path):
@@ -84,8 +109,10 @@ def predicted_classes(path):
     record = (path if path.is_dir() else path.parent) / "predictions.json"
     if not record.is_file():
         return None
-    about = json.loads(record.read_text(encoding="utf-8"))
-    return about.get("classes") if path.is_dir() or path.name in about["files"] else None
+    about = read_json(record, _Record, "a record of predict.py: move it away if another program wrote it")
+    if about.classes and len(about.classes) > 1:
+        check_classes(about.classes, record)
+    return about.classes if path.is_dir() or path.name in about.files else None
 
 
 def read_pair(prediction, case, classes):
@@ -109,36 +136,7 @@ def read_pair(prediction, case, classes):
     ValueError
         A file is damaged or holds a label that is no class, or the two do not lie on one grid.
     """
-    predicted = read_label(prediction, unchanged_labels(len(classes)))
-    truth = read_label(case.label, case.recode)
-    shapes, affines = (predicted.shape, truth.shape), (nib.load(prediction).affine, nib.load(case.label).affine)
-    if not same_grid(shapes[0], affines[0], shapes[1], affines[1]):
-        found = f"affine is {np.round(affines[0], 3).tolist()} and {np.round(affines[1], 3).tolist()}"
-        if shapes[0] != shapes[1]:
-            found = f"shape is {shapes[0]} and {shapes[1]}"
-        raise ValueError(
-            f"{prediction} and {case.label} do not lie on one grid: their {found}. "
-            "Compare what was predicted from the images that belong to these labels."
-        )
-    return predicted, truth, voxel_volume(case.label)
-
-
-def voxel_volume(path):
-    """Return the volume of a voxel, mm³, from the zooms in the header of a NIfTI file."""
-    return float(np.prod(nib.load(path).header.get_zooms()[:3]))
-
-
-def regions_of(classes):
-    """Return the regions to score beside the classes: BraTS's three for the Decathlon's classes, or the whole tumour.
-
-    A region is a name and the labels that belong to it.
-    """
-    if same_classes(classes, DECATHLON):
-        return REGIONS
-    return {"whole tumour": tuple(range(1, max(2, len(classes))))}  # a single class is the tumour: label 1
-
-
-def same_classes(one, other):
-    """Return whether two lists of classes are the same, in British or American spelling."""
-    one, other = ([name.casefold().replace("tumor", "tumour") for name in names] for names in (one, other))
-    return one == other
+    grid = common_grid([open_volume(path) for path in (*case.files, prediction)])
+    truth = read_label(case.label, case.recode, grid.orientation)
+    predicted = read_label(prediction, unchanged_labels(len(classes)), grid.orientation)
+    return predicted, truth, grid.voxel

@@ -8,16 +8,17 @@ A modality has several names: T1 with gadolinium is T1gd in the Decathlon, t1ce 
 """
 
 import contextlib
-import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.brats import MODALITIES, NAMINGS, case_names, describe
+from tinyseg.data.brats import MODALITIES, NAMINGS, case_names
+from tinyseg.data.dataset_json import describe
 from tinyseg.data.files import find_files, find_volumes, folders_in
 from tinyseg.data.image_file import ImageFile
-from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image
+from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image, write_like
+from tinyseg.data.nifti import common_grid, turn
 
 # The number of a modality in MODALITIES, under each of its names.
 _NUMBERS = {
@@ -106,56 +107,121 @@ def _brats_scans(folder, modalities):
     return scans
 
 
-def open_scan(scan):
+def open_scan(scan, for_network=False):
     """Open a scan to read it section by section, as `tinyseg.data.images.open_image` does, with the scan's channels.
 
-    If a modality is missing, it raises a FileNotFoundError; if the modalities do not lie on one grid, a ValueError.
+    Parameters
+    ----------
+    scan : Scan
+    for_network : bool
+        Volumes are read in the order of axes of `tinyseg.data.nifti`, in which networks are trained, whichever it is in
+        the file: the sections are axial slices. One that is stored in another order is loaded as a whole. Write what
+        belongs to the sections with `write_scan`.
+
+    Raises
+    ------
+    FileNotFoundError
+        A modality is missing.
+    ValueError
+        The modalities do not lie on one grid.
     """
-    if len(scan.files) == 1 and scan.channels is None:
-        return open_image(scan.files[0])
-    return _Modalities(scan)
+    missing = [file for file in scan.files if not file.exists()]
+    if missing and len(scan.files) > 1:
+        raise FileNotFoundError(
+            f"{', '.join(map(str, missing))} is not there: the network takes {len(scan.files)} modalities of each "
+            "case, a file each."
+        )
+    with contextlib.ExitStack() as opened:
+        images = [opened.enter_context(open_image(file)) for file in scan.files]
+        if any(image.kind != "nifti" for image in images) or not (len(images) > 1 or scan.channels or for_network):
+            opened.pop_all()
+            return images[0]
+        grid = common_grid(images)
+        wanted = grid.orientation if for_network else images[0].grid.orientation
+        images = [_turned(image, wanted if grid.orientation else None) for image in images]
+        image = images[0] if len(images) == 1 and scan.channels is None else _Modalities(scan, images)
+        opened.pop_all()
+        return image
 
 
-def same_grid(shape, affine, other_shape, other_affine):
-    """Return whether the voxels (X, Y, Z) of two volumes are in the same places, to a tenth of a voxel."""
-    if tuple(shape[:3]) != tuple(other_shape[:3]):
-        return False
-    corners = np.array(list(itertools.product(*((0, n - 1) for n in shape[:3]), (1,))))  # (8, 4)
-    apart = np.linalg.norm((corners @ (affine - other_affine).T)[:, :3], axis=1).max()
-    return bool(apart < 0.1 * np.linalg.norm(affine[:3, :3], axis=0).min())
+@contextlib.contextmanager
+def write_scan(image, out_path, **options):
+    """Write sections of an image of `open_scan` as `tinyseg.data.images.write_like` does, in the file's own order."""
+    stored = getattr(image, "stored", image)
+    with write_like(stored, out_path, **options) as out:
+        if stored is image:
+            yield out
+            return
+        collected = _Collected()
+        yield collected
+        if len(collected.sections) != len(image):
+            raise ValueError(f"{len(collected.sections)} sections were written to {out_path}: expected {len(image)}.")
+        volume = turn(np.stack(collected.sections, axis=2), image.orientation, stored.grid.orientation)
+        for k in range(len(stored)):
+            out.write(np.moveaxis(volume[:, :, k], (0, 1), (-2, -1)))
 
 
-class _Modalities(ImageFile):
-    """Several NIfTI volumes on one grid as one image, with the header of the first; or some channels of one volume."""
+class _Collected:
+    """Takes the sections (H, W) or (channels, H, W) of a volume: `sections` are (H, W, ...)."""
+
+    def __init__(self):
+        self.sections = []
+
+    def write(self, section):
+        self.sections.append(np.moveaxis(section, (-2, -1), (0, 1)))
+
+
+def _turned(image, orientation):
+    """Return a NIfTI image in another order of axes; None is its own."""
+    return image if orientation in (None, image.grid.orientation) else _Turned(image, orientation)
+
+
+class _Wrapped(ImageFile):
+    """Shows the sections of open NIfTI images in another way, with the header of the first."""
 
     kind = "nifti"
 
-    def __init__(self, scan):
-        missing = [file for file in scan.files if not file.exists()]
-        if missing:
-            raise FileNotFoundError(
-                f"{', '.join(map(str, missing))} is not there: the network takes {len(scan.files)} modalities of each "
-                "case, a file each."
-            )
-        with contextlib.ExitStack() as opened:
-            self._volumes = [opened.enter_context(open_image(file)) for file in scan.files]
-            first = self._volumes[0]
-            self.path, self.shape, self.ndim, self.gzipped = first.path, first.shape, first.ndim, first.gzipped
-            self.header, self.affine, self._count = first.header, first.affine, len(first)
-            voxels = (*first.shape, len(first))
-            for other in self._volumes[1:]:
-                other_voxels = (*other.shape, len(other))
-                if not same_grid(voxels, first.affine, other_voxels, other.affine):
-                    raise ValueError(
-                        f"{other.path} does not lie on the grid of {first.path}: {other_voxels} voxels and {voxels}, "
-                        "or another affine. Bring all modalities onto one grid first."
-                    )
-            count = sum(volume.channels for volume in self._volumes)
-            self._order = list(range(count) if scan.channels is None else scan.channels)
-            self.channels = len(self._order)
-            if max(self._order) >= count:
-                raise ValueError(f"{self.path} has {count} channels, fewer than its dataset.json says.")
-            self._closing = opened.pop_all()
+    def __init__(self, image):
+        self.path, self.shape, self.ndim, self.gzipped = image.path, image.shape, image.ndim, image.gzipped
+        self.header, self.affine, self.grid, self._count = image.header, image.affine, image.grid, len(image)
+        self.channels = image.channels
+
+
+class _Turned(_Wrapped):
+    """A NIfTI volume in another order of axes, loaded as a whole. `stored` is the image as it is in the file."""
+
+    def __init__(self, image, orientation):
+        super().__init__(image)
+        self.stored, self.orientation, self._whole = image, orientation, None
+        *self.shape, self._count = image.grid.turned(orientation).shape
+
+    def section(self, k):
+        if self._whole is None:
+            whole = np.moveaxis(np.stack(list(self.stored)), (0, 1), (2, 3))  # (X, Y, Z, channels)
+            self._whole = turn(whole, self.stored.grid.orientation, self.orientation)
+        return np.ascontiguousarray(np.moveaxis(self._whole[:, :, k], 2, 0))
+
+    def close(self):
+        self.stored.close()
+
+
+class _Modalities(_Wrapped):
+    """Several NIfTI volumes on one grid as one image, with the header of the first; or some channels of one volume."""
+
+    def __init__(self, scan, volumes):
+        super().__init__(volumes[0])
+        self._volumes = volumes
+        if isinstance(volumes[0], _Turned):
+            self.stored, self.orientation = volumes[0].stored, volumes[0].orientation
+        count = sum(volume.channels for volume in volumes)
+        self._order = list(range(count) if scan.channels is None else scan.channels)
+        self.channels = len(self._order)
+        if max(self._order) >= count:
+            raise ValueError(f"{self.path} has {count} channels, fewer than its dataset.json says.")
 
     def section(self, k):
         return np.concatenate([volume.section(k) for volume in self._volumes])[self._order]
+
+    def close(self):
+        for volume in self._volumes:
+            volume.close()

@@ -1,29 +1,38 @@
 """Prepared slices of many volumes, kept on disk: made once and read through memory maps.
 
-The folder holds three files for each case: its images (float16), its labels (uint8) and a description with the options
-and the names, sizes, times and hashes of the sources. The description is written last. A case is prepared again if one
-of its files is missing or damaged, or if the options or the sources have changed. In this way an interrupted build
-continues.
+A case has three files: its images (float16), its labels (uint8) and a description, which is written last. In this way
+an interrupted build continues. Their names hold a digest of all that the slices were made from: the contents of the
+sources, the options, and the version of this format. Slices that were made from something else have another name, so
+two trainings with different options or data never read or replace each other's.
 
-    slices = SliceCache.build(find_cases("Task01_BrainTumour"), "cache", Preparation())
+    slices = SliceCache.build(find_cases("Task01_BrainTumour"), default_folder(), Preparation())
     x, y = slices.images("BRATS_001")[77], slices.labels("BRATS_001")[77]       # (M, h, w) and (h, w)
 """
 
-import hashlib
 import io
 import json
 import shutil
+import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
+import platformdirs
 from tqdm import tqdm
 
-from tinyseg.data.brats import read_case
+from tinyseg.data.brats import grid_of_case, read_case
 from tinyseg.data.files import write_atomically
-from tinyseg.data.label_volumes import voxel_volume
+from tinyseg.data.fingerprint import fingerprint
+from tinyseg.data.sources import Sources
+
+FORMAT = "2"  # another number if the slices of a case change
+HINT = "skip_bad (--skip-bad) leaves such cases out and lists them."
+
+
+def default_folder():
+    """Return the folder for prepared slices among the user's caches, such as ``~/.cache/tinyseg/slices``."""
+    return platformdirs.user_cache_path("tinyseg", appauthor=False) / "slices"
 
 
 class Entry(NamedTuple):
@@ -37,14 +46,17 @@ class Entry(NamedTuple):
         Voxels of each class that the preparation cut off.
     voxel : float
         Volume of a voxel of the source, mm³.
-    sha1 : str
-        Hash of the first image file.
+    stem : str
+        Beginning of the names of its files.
+    sha1 : tuple of str
+        Hashes of its sources: the images, then the labels.
     """
 
     counts: np.ndarray
     outside: np.ndarray
     voxel: float
-    sha1: str
+    stem: str
+    sha1: tuple
 
 
 class SliceCache:
@@ -65,21 +77,24 @@ class SliceCache:
         self.entries, self.skipped = entries, skipped
 
     @classmethod
-    def build(cls, cases, folder, preparation, workers=2, skip_bad=False, progress=True):
+    def build(cls, cases, folder, preparation, workers=2, skip_bad=False, progress=True, check_shape=None):
         """Prepare the cases that are not in the folder yet.
 
         Parameters
         ----------
         cases : Cases
         folder : str or Path
-            Made if it does not exist. Cases in it that were prepared with other options are replaced.
+            Made if it does not exist.
         preparation : Preparation
         workers : int
-            Cases prepared at the same time; each takes about 0.5 GiB for 240 × 240 × 155 voxels of 4 modalities.
+            Cases prepared at the same time, 0 as 1; each takes about 0.5 GiB for 240 × 240 × 155 × 4 voxels.
         skip_bad : bool
-            Leave out cases that cannot be read and list them in `skipped`, instead of raising an error.
+            Leave out cases that cannot be used and list them in `skipped`, instead of raising an error.
         progress : bool
             Show a progress bar.
+        check_shape : callable, optional
+            ``check_shape(h, w)`` raises a ValueError if the network does not take slices of this shape. It is called
+            before any case is prepared.
 
         Returns
         -------
@@ -88,54 +103,129 @@ class SliceCache:
         Raises
         ------
         ValueError
-            A case cannot be read, or two cases hold the same scan; the message names the files.
+            A case cannot be read, the slices of two cases get different shapes, or two cases hold the same scan; the
+            message names the files.
         OSError
-            The disk has too little room.
+            The disk has too little room, or the folder cannot be written to.
         """
         folder = Path(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
         except OSError as error:
-            raise OSError(f"cannot keep slices in {folder} ({error.strerror}): choose another cache folder.") from None
-        entries, skipped = {case.name: _read_entry(folder, case, preparation) for case in cases}, {}
-        missing = [case for case in cases if entries[case.name] is None]
-        _check_room(folder, missing, preparation)
-        pool = ThreadPoolExecutor(workers, thread_name_prefix="tinyseg-cases")
+            raise OSError(
+                f"cannot keep slices in {folder} ({error.strerror or error}): choose another cache folder (--cache)."
+            ) from None
+        skipped = {}
+
+        def leave_out(name, sentence):
+            if not skip_bad:
+                raise ValueError(f"{sentence} {HINT}")
+            skipped[name] = sentence
+
+        for name, sentence in cases.skipped.items():
+            leave_out(name, sentence)
+        grids = _read_headers(cases, leave_out)
+        _check_shapes([(case, grids[case.name]) for case in cases if case.name in grids], preparation, check_shape)
+        entries, stems = {}, {}
+        with Sources(folder) as sources:
+            for case in tqdm(cases, desc="looking for changes", unit="case", disable=not progress, delay=2):
+                if case.name in grids:
+                    sha1 = tuple(sources.sha1(path) for path in case.files)
+                    stems[case.name] = _stem(case, sha1, preparation, len(cases.classes)), sha1
+        for name, sentence in _find_duplicates([case for case in cases if case.name in stems], stems).items():
+            leave_out(name, sentence)
+            del stems[name]
+        entries = {name: _read_entry(folder, *stem) for name, stem in stems.items()}
+        missing = [case for case in cases if case.name in stems and entries[case.name] is None]
+        _check_room(folder, [(case, grids[case.name]) for case in missing], preparation, len(cases.modalities))
+        pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="tinyseg-cases")
         bar = tqdm(total=len(missing), desc="preparing", unit="case", disable=not progress or not missing)
         try:
-            work = {pool.submit(_make, folder, case, preparation, len(cases.classes)): case for case in missing}
+            work = {}
+            for case in missing:
+                done = pool.submit(_make, folder, case, *stems[case.name], preparation, len(cases.classes))
+                work[done] = case
             for future in as_completed(work):
                 case = work[future]
                 try:
                     entries[case.name] = future.result()
                 except (ValueError, FileNotFoundError) as error:
-                    if not skip_bad:
-                        raise
-                    skipped[case.name] = str(error)
                     entries.pop(case.name, None)
+                    leave_out(case.name, str(error))
                 bar.update()
         finally:  # after an error, the cases that are waiting are not prepared
             pool.shutdown(cancel_futures=True)
             bar.close()
-        for name, sentence in _find_duplicates(cases, entries).items():
-            if not skip_bad:
-                raise ValueError(sentence)
-            skipped[name] = sentence
-            del entries[name]
         if not entries:
             raise ValueError(f"none of {len(cases)} cases can be used: {'; '.join(list(skipped.values())[:3])}")
         return cls(folder, cases.modalities, cases.classes, entries, skipped)
 
     def images(self, name):
         """Return the slices of a case, float16 (Z, M, h, w), mapped from the file."""
-        return np.load(self.folder / f"{name}.images.npy", mmap_mode="r")
+        return np.load(self.folder / f"{self.entries[name].stem}.images.npy", mmap_mode="r")
 
     def labels(self, name):
         """Return the labels of a case, uint8 (Z, h, w), mapped from the file."""
-        return np.load(self.folder / f"{name}.labels.npy", mmap_mode="r")
+        return np.load(self.folder / f"{self.entries[name].stem}.labels.npy", mmap_mode="r")
+
+    def fingerprints(self, **parts):
+        """Return fingerprints of the cases of each part, for `tinyseg.data.fingerprint.refuse_changed`.
+
+        ``fingerprints(training=train, validation=val)`` has the names of the cases, their images and their labels
+        apart, and the modalities and the classes in order.
+        """
+        found = {"modalities": fingerprint(*self.modalities), "classes": fingerprint(*self.classes)}
+        for part, names in parts.items():
+            hashes = [self.entries[name].sha1 for name in names]
+            found[f"the list of the cases for {part}"] = fingerprint(*names)
+            found[f"images for {part}"] = fingerprint(*(sha1 for each in hashes for sha1 in each[:-1]))
+            found[f"labels for {part}"] = fingerprint(*(each[-1] for each in hashes))
+        return found
 
 
-def _make(folder, case, preparation, num_classes):
+def _read_headers(cases, leave_out):
+    """Return the grid of each case that can be used, by name, from headers alone."""
+    grids = {}
+    for case in cases:
+        try:
+            grids[case.name] = grid_of_case(case, len(cases.modalities))
+        except (ValueError, FileNotFoundError) as error:
+            leave_out(case.name, str(error))
+    return grids
+
+
+def _check_shapes(found, preparation, check_shape):
+    """Refuse slices of several shapes, which cannot be in one batch, and a shape that the network does not take."""
+    shapes = {}
+    for case, grid in found:
+        shapes.setdefault(preparation.target(grid.shape[:2]), (case, grid))
+    if len(shapes) > 1:
+        (_, (one, grid)), (_, (other, other_grid)) = list(shapes.items())[:2]
+        smallest = min(side for shape in shapes for side in shape)
+        raise ValueError(
+            f"{one.images[0]} has slices of {grid.shape[0]} × {grid.shape[1]}, and {other.images[0]} of "
+            f"{other_grid.shape[0]} × {other_grid.shape[1]}: with --size {preparation.size} --how {preparation.how} "
+            f"they do not come to one size. Give --how resize, or a --size of at most {smallest}."
+        )
+    for shape, (case, _) in shapes.items():
+        try:
+            if check_shape is not None:
+                check_shape(*shape)
+        except ValueError as error:
+            raise ValueError(
+                f"with --size {preparation.size} --how {preparation.how} the slices of {case.images[0]} come to "
+                f"{shape[0]} × {shape[1]}. {error} Choose another --size, or --how resize."
+            ) from None
+
+
+def _stem(case, sha1, preparation, num_classes):
+    """Return the beginning of the names of a case's files, which depends on all that its slices are made from."""
+    options = {"format": FORMAT, "preparation": preparation.as_dict(), "recode": case.recode, "classes": num_classes}
+    return f"{case.name[:40]}-{fingerprint(json.dumps(options), *sha1)[:20]}"
+
+
+def _make(folder, case, stem, sha1, preparation, num_classes):
     """Prepare one case, write its three files, and return its entry."""
     volume, label = read_case(case)
     planes = np.moveaxis(volume, 3, 0)  # (Z, M, X, Y)
@@ -146,155 +236,56 @@ def _make(folder, case, preparation, num_classes):
     outside = np.zeros(num_classes, int)
     if preparation.how == "crop":
         outside = np.bincount(label.ravel(), minlength=num_classes) - counts.sum(axis=0)
-    sources = [_fingerprint(path) for path in (*case.images, case.label)]
-    about = _options(case, preparation) | {
-        "sources": sources, "counts": counts.tolist(), "outside": outside.tolist(),
-        "voxel": voxel_volume(case.images[0]),
+    about = {
+        "format": FORMAT, "preparation": preparation.as_dict(), "recode": case.recode,
+        "voxel": grid_of_case(case).voxel,
+        "sources": [{"name": path.name, "sha1": each} for path, each in zip(case.files, sha1, strict=True)],
+        "counts": counts.tolist(), "outside": outside.tolist(),
     }  # fmt: skip
     for part, array in (("images", images), ("labels", labels)):
         buffer = io.BytesIO()
         np.save(buffer, array)
-        write_atomically(folder / f"{case.name}.{part}.npy", buffer.getbuffer())
-    write_atomically(folder / f"{case.name}.json", json.dumps(about))
-    return _entry(about)
+        about[part] = buffer.getbuffer().nbytes
+        write_atomically(folder / f"{stem}.{part}.npy", buffer.getbuffer())
+    write_atomically(folder / f"{stem}.json", json.dumps(about))
+    return _entry(about, stem, sha1)
 
 
-def _entry(about):
+def _entry(about, stem, sha1):
     """Return the entry of a description."""
-    counts, outside = np.array(about["counts"]), np.array(about["outside"])
-    return Entry(counts, outside, about["voxel"], about["sources"][0]["sha1"])
+    return Entry(np.array(about["counts"]), np.array(about["outside"]), about["voxel"], stem, sha1)
 
 
-def _read_entry(folder, case, preparation):
-    """Return the entry of a case whose files fit. Otherwise delete its description and return None."""
-    path = folder / f"{case.name}.json"
+def _read_entry(folder, stem, sha1):
+    """Return the entry of slices that are there, whole; otherwise None."""
     try:
-        about = json.loads(path.read_text(encoding="utf-8"))
-        fits = all(about[key] == value for key, value in _options(case, preparation).items())
-        sources = zip((*case.images, case.label), about["sources"], strict=True)
-        fits = fits and all(_unchanged(file, before) for file, before in sources)
-        if fits and all((folder / f"{case.name}.{part}.npy").is_file() for part in ("images", "labels")):
-            return _entry(about)
-    except (OSError, ValueError, KeyError):
+        about = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
+        if all((folder / f"{stem}.{part}.npy").stat().st_size == about[part] for part in ("images", "labels")):
+            return _entry(about, stem, sha1)
+    except (OSError, ValueError, KeyError, TypeError):
         pass
-    path.unlink(missing_ok=True)  # before its arrays are replaced
     return None
 
 
-def _options(case, preparation):
-    recode = [list(pair) for pair in case.recode]  # lists, as JSON gives them back
-    return {"format": 1, "preparation": preparation.as_dict(), "recode": recode}
-
-
-def _fingerprint(path):
-    status = path.stat()
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha1").hexdigest()
-    return {"name": path.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha1": digest}
-
-
-def _unchanged(path, before):
-    """Return whether a source has the same size and time; if only the time differs, whether it has the same hash."""
-    status = path.stat()
-    if path.name != before["name"] or status.st_size != before["size"]:
-        return False
-    return status.st_mtime_ns == before["mtime_ns"] or _fingerprint(path)["sha1"] == before["sha1"]
-
-
-def _find_duplicates(cases, entries):
+def _find_duplicates(cases, stems):
     """Return a sentence for each case whose first image file has the hash of that of an earlier case, by name."""
     first, found = {}, {}
     for case in cases:
-        if case.name in entries:
-            other = first.setdefault(entries[case.name].sha1, case)
-            if other is not case:
-                found[case.name] = f"{case.images[0]} and {other.images[0]} are the same scan: leave one of them out."
+        other = first.setdefault(stems[case.name][1][0], case)
+        if other is not case:
+            found[case.name] = f"{case.images[0]} and {other.images[0]} are the same scan: leave one of them out."
     return found
 
 
-def _check_room(folder, cases, preparation):
+def _check_room(folder, missing, preparation, num_modalities):
     """Raise an error before the work begins if the slices will not fit on the disk."""
     needed = 0
-    for case in cases:
-        try:
-            shape = nib.load(case.images[0]).shape
-        except Exception:  # noqa: BLE001, S112 (_make says what is wrong with the file)
-            continue
-        modalities = max(len(case.images), shape[3] if len(shape) > 3 else 1)
-        h, w = preparation.target(shape[:2])
-        needed += shape[2] * h * w * (2 * modalities + 1)
+    for _, grid in missing:
+        h, w = preparation.target(grid.shape[:2])
+        needed += grid.shape[2] * h * w * (2 * num_modalities + 1)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise OSError(
-            f"the slices of {len(cases)} cases take {needed / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} GiB "
-            "free: choose another cache folder, or a smaller size."
+            f"the slices of {len(missing)} cases take {needed / 2**30:.1f} GiB, and {folder} has {free / 2**30:.1f} "
+            "GiB free: choose another cache folder (--cache), or a smaller size."
         )
-
-
-class SliceSampler:
-    """A data set for `tinyseg.data.Loader`: slices drawn at random, the same number in each epoch.
-
-    Parameters
-    ----------
-    cache : SliceCache
-    names : sequence of str
-        The cases to draw from.
-    length : int
-        Samples in an epoch, drawn with replacement.
-    empty : float, optional
-        Share of the samples without tumour, in [0, 1]. Left out, each slice is as likely as any other, or, if
-        `balanced`, all samples have tumour.
-    balanced : bool
-        For samples with tumour: draw a class first, each with the same probability, then a slice that has it.
-    whole_tumour : bool
-        Labels are a mask of any tumour instead of classes.
-    augment : callable, optional
-        ``augment(image (C, H, W), label (H, W), rng) -> (image, label)``, such as `Augment`.
-    seed : int
-
-    Raises
-    ------
-    ValueError
-        The options ask for slices with or without tumour, and there are none.
-    """
-
-    def __init__(self, cache, names, length, empty=None, balanced=False, whole_tumour=False, augment=None, seed=0):
-        self.length, self.balanced, self.whole_tumour = length, balanced, whole_tumour
-        self.augment, self.seed = augment, seed
-        arrays = [(cache.images(name), cache.labels(name)) for name in names]
-        self.slices = [(images, labels, z) for images, labels in arrays for z in range(len(labels))]
-        counts = np.concatenate([cache.entries[name].counts for name in names])  # (slices, classes)
-        present = counts[:, 1:] > 0
-        self.with_class = [np.flatnonzero(column) for column in present.T if column.any()]  # for each class that occurs
-        self.tumour, self.without = np.flatnonzero(present.any(axis=1)), np.flatnonzero(~present.any(axis=1))
-        if empty is not None and not 0 <= empty <= 1:
-            raise ValueError(f"empty is a share of the samples, in [0, 1], but is {empty}.")
-        self.share = 0 if empty is None and balanced else empty
-        needs_tumour, needs_empty = self.share not in (None, 1), self.share not in (None, 0)
-        if (needs_tumour and not len(self.tumour)) or (needs_empty and not len(self.without)):
-            raise ValueError(
-                f"there are {len(self.tumour)} slices with tumour and {len(self.without)} without, and the options ask "
-                "for slices of a kind that is missing: change the share of empty slices, or give more cases."
-            )
-
-    def __len__(self):
-        return self.length
-
-    def sample(self, index, epoch):
-        """Draw a slice: x float32 (M, h, w), and y int64 (h, w), or float32 (1, h, w) of 0 and 1 if `whole_tumour`."""
-        rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index), spawn_key=(2,)))
-        images, labels, z = self.slices[self._draw(rng)]
-        x, label = images[z].astype(np.float32), np.asarray(labels[z])
-        if self.augment is not None:
-            x, label = self.augment(x, label, rng)
-        y = (label > 0)[None].astype(np.float32) if self.whole_tumour else label.astype(np.int64)
-        return x, y
-
-    def _draw(self, rng):
-        if self.share is None:
-            return rng.integers(len(self.slices))
-        if rng.random() < self.share:
-            return rng.choice(self.without)
-        if self.balanced:
-            return rng.choice(self.with_class[rng.integers(len(self.with_class))])
-        return rng.choice(self.tumour)

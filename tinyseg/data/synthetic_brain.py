@@ -7,6 +7,7 @@ own brightness in each modality. A smooth bias field, like that of a receive coi
 added. The volumes of tumours differ by a factor of ten and more, and one tumour in six has no rim.
 """
 
+import gzip
 import json
 from pathlib import Path
 
@@ -14,7 +15,9 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from tinyseg.data.brats import DECATHLON, MODALITIES
+from tinyseg.data.brats import MODALITIES
+from tinyseg.data.classes import DECATHLON
+from tinyseg.data.files import write_atomically
 
 #                 fluid  grey  white edema core  rim       (brightness, by eye from published scans)
 BRIGHTNESS = {
@@ -107,8 +110,9 @@ def write_brains(folder, num_cases=12, shape=(160, 160, 32), seed=0):
         image, label = (folder / part / f"SYNTHETIC_{k:03}.nii.gz" for part in ("imagesTr", "labelsTr"))
         if not (image.exists() and label.exists()):
             volume, classes = brain(shape, (seed, k))
-            nib.save(nib.Nifti1Image(np.moveaxis(volume, 0, 3), affine), image)
-            nib.save(nib.Nifti1Image(classes, affine), label)
+            for path, voxels in ((image, np.moveaxis(volume, 0, 3)), (label, classes)):
+                content = nib.Nifti1Image(voxels, affine).to_bytes()
+                write_atomically(path, gzip.compress(content, 1, mtime=0))  # the same bytes each time
         listed.append({"image": f"./imagesTr/{image.name}", "label": f"./labelsTr/{label.name}"})
     about = {
         "name": "synthetic brain tumours", "tensorImageSize": "4D",
@@ -116,5 +120,5 @@ def write_brains(folder, num_cases=12, shape=(160, 160, 32), seed=0):
         "labels": {str(i): name for i, name in enumerate(DECATHLON)},
         "numTraining": num_cases, "training": listed, "test": [],
     }  # fmt: skip
-    (folder / "dataset.json").write_text(json.dumps(about, indent=1), encoding="utf-8")
+    write_atomically(folder / "dataset.json", json.dumps(about, indent=1))
     return folder

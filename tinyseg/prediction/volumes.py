@@ -5,20 +5,31 @@ Predictions come one after the other, and only one is in memory. One slice of ea
 
 import numpy as np
 
-from tinyseg.data.brats import read_case
-from tinyseg.data.files import list_names
-from tinyseg.data.label_volumes import find_prediction, read_pair, voxel_volume
+from tinyseg.data.brats import grid_of_case, read_case
+from tinyseg.data.files import find_volumes, list_names
+from tinyseg.data.label_volumes import find_prediction, read_pair
 from tinyseg.data.scans import channels_of
+from tinyseg.data.split import patient_of
 from tinyseg.report import plots
 
 
 def select_cases(cases, names, where):
-    """Return the cases with the given names, or all if None; a ValueError lists names that `where` does not have."""
-    by_name = {case.name: case for case in cases}
-    unknown = [name for name in names or () if name not in by_name]
-    if unknown:
-        raise ValueError(f"{where} has no case {', '.join(unknown)}. There is: {list_names(list(by_name))}.")
-    return [by_name[name] for name in (by_name if names is None else names)]
+    """Return the cases with the given names, or all if None.
+
+    A name is that of a case, or of a patient with all of his cases. Blanks around it do not count, and a name that is
+    given twice counts once. A ValueError lists names that `where` does not have, or says that no name is given.
+    """
+    if names is None:
+        return list(cases)
+    chosen = {}
+    wanted = [name.strip() for name in names if name.strip()]
+    unknown = [name for name in wanted if all(name not in (case.name, case.patient) for case in cases)]
+    if unknown or not wanted:
+        found = f"has no case {', '.join(unknown)}" if unknown else "has cases, but no name of one is given"
+        raise ValueError(f"{where} {found}. There is: {list_names([case.name for case in cases])}.")
+    for name in wanted:
+        chosen |= {case.name: case for case in cases if name in (case.name, case.patient)}
+    return list(chosen.values())
 
 
 def held_out(cases, patients):
@@ -36,7 +47,8 @@ def held_out(cases, patients):
             return names, f"those {what}, not trained on{more}"
     if not patients:
         return present, "the checkpoint does not say which it was trained on"
-    others = [name for name in present if name not in patients["train"]]
+    trained = set(map(patient_of, patients["train"]))
+    others = [name for name in present if patient_of(name) not in trained]
     if not others:
         return present, "there are no others than those trained on"
     return others, "those not trained on"
@@ -63,7 +75,7 @@ def predict_cases(predictor, cases, modalities, threshold=0.5):
     order = list(channels_of(predictor.modalities or modalities, modalities, "The data"))
     for case in cases:
         volume, truth = read_case(case)
-        yield predictor.volume(volume[order], threshold), truth, voxel_volume(case.label)
+        yield predictor.volume(volume[order], threshold), truth, grid_of_case(case).voxel
 
 
 def read_predictions(path, cases, classes):
@@ -76,6 +88,14 @@ def read_predictions(path, cases, classes):
         raise ValueError(f"{path} is one volume, and there are {len(cases)} cases: choose one of them.")
     files = [find_prediction(path, case.name) for case in cases]
     return (read_pair(file, case, classes) for file, case in zip(files, cases, strict=True))
+
+
+def list_leftovers(path, cases):
+    """Return the names of the label volumes in a folder that are the prediction of none of these cases."""
+    if path.is_file():
+        return []
+    taken = {find_prediction(path, case.name) for case in cases}
+    return [file.name for file in find_volumes(path).values() if file not in taken]
 
 
 def most_tumour(predicted, truth):

@@ -1,0 +1,51 @@
+"""Hashes of the files that a run reads, remembered so that a file which has not changed is not read again.
+
+    with Sources(folder) as sources:
+        sources.sha1("BRATS_001.nii.gz")
+
+A hash is remembered under the path of its file, with the file's size and times. The file system sets one of these
+times, that of the last change, itself: a program that writes a file and turns its clock back does not deceive it.
+"""
+
+import contextlib
+import hashlib
+import json
+import threading
+from pathlib import Path
+
+from tinyseg.data.files import write_atomically
+
+RECORD = "sources.json"
+
+
+class Sources(contextlib.AbstractContextManager):
+    """Hashes of files, remembered in ``sources.json`` of a folder when the with-block ends."""
+
+    def __init__(self, folder):
+        self._record, self._lock = Path(folder) / RECORD, threading.Lock()
+        self._known = self._read()
+        self._found = {}
+
+    def _read(self):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            known = json.loads(self._record.read_text(encoding="utf-8"))
+            return known if isinstance(known, dict) else {}
+        return {}
+
+    def sha1(self, path):
+        """Return the SHA-1 of a file, 40 hexadecimal digits."""
+        path = Path(path).resolve()
+        status = path.stat()
+        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
+        known = self._found.get(str(path)) or self._known.get(str(path))
+        if isinstance(known, list) and len(known) == 5 and known[:4] == state:
+            return known[4]
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+        with self._lock:
+            self._found[str(path)] = [*state, digest]
+        return digest
+
+    def __exit__(self, *error):
+        if self._found:  # another process may have written meanwhile: what it found is kept
+            write_atomically(self._record, json.dumps(self._read() | self._found))

@@ -1,0 +1,58 @@
+"""Which patients a network is trained on, and which are held out: all scans of a patient are on one side."""
+
+import re
+
+import numpy as np
+
+
+def patient_of(name):
+    """Return the patient of a case. BraTS 2023 puts the number of the scan at the end (BraTS-GLI-00001-000)."""
+    return re.sub(r"^(BraTS-\w+-\d+)-\d{3}$", r"\1", name)
+
+
+def split(cases, shares=(406, 32, 46), seed=0):
+    """Split cases by patient into training, validation and test.
+
+    Parameters
+    ----------
+    cases : sequence of str or of Case
+        Names of cases, or cases. Those of one patient (see `patient_of`) stay together.
+    shares : three non-negative numbers
+        Proportions of the three parts; the paper split its 484 cases 406 : 32 : 46. A share above 0 gets one patient or
+        more.
+    seed : int
+
+    Returns
+    -------
+    train, val, test : lists
+        In the order of `cases`.
+
+    Raises
+    ------
+    ValueError
+        The shares are not three non-negative numbers, all are 0, or there are fewer patients than shares above 0.
+    """
+    cases, shares = list(cases), np.asarray(shares, float)
+    patients = {}
+    for i, case in enumerate(cases):
+        patients.setdefault(patient_of(str(getattr(case, "name", case))), []).append(i)
+    size, groups = len(patients), list(patients.values())
+    if (
+        shares.shape != (3,)
+        or not np.isfinite(shares).all()
+        or (shares < 0).any()
+        or size < (shares > 0).sum()
+        or (not shares.any())
+    ):
+        raise ValueError(
+            f"{size} patients cannot be split into shares of {shares.tolist()}: give three numbers for training, "
+            "validation and test, one or more of them above 0, but no more than there are patients."
+        )
+    exact = size * shares / shares.sum()
+    counts = np.maximum(np.floor(exact).astype(int), shares > 0)
+    while counts.sum() > size:
+        counts[np.argmax(counts)] -= 1
+    for k in np.argsort(counts - exact, kind="stable")[: size - counts.sum()]:  # largest remainders first
+        counts[k] += 1
+    parts = np.split(np.random.default_rng(seed).permutation(size), np.cumsum(counts)[:2])
+    return tuple([cases[i] for i in sorted(i for p in part for i in groups[p])] for part in parts)
