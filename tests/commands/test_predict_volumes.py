@@ -101,7 +101,7 @@ def test_cases_that_are_not_whole_get_a_sentence_and_the_others_go_on(decathlon,
         nib.save(nib.Nifti1Image(volume, affine), path)
         _, err = predict(checkpoint, folder, "--out", tmp_path / "out", "--force", code=1)
         assert "SYNTHETIC_000_t1ce.nii.gz is not there" in err and "2 of 3 files" in err
-        assert "SYNTHETIC_002_t2.nii.gz does not lie on the grid of" in err and "Traceback" not in err
+        assert "SYNTHETIC_002_t2.nii.gz and " in err and "do not lie on one grid" in err and "Traceback" not in err
         assert names(tmp_path / "out") == MASKS[1:2]
         np.testing.assert_array_equal(masks(tmp_path / "out")[0], expected[1])
 
@@ -183,12 +183,45 @@ def same_place(found, want):
 def test_a_mask_lies_where_its_images_lay(decathlon, checkpoint, expected, tmp_path, affine, sform, qform):
     """Of a volume with four modalities the mask is 3-D and keeps the part of the header that is about space."""
     volume = voxels(decathlon / "imagesTr" / "SYNTHETIC_000.nii.gz")
-    path = stored(tmp_path / "case.nii.gz", volume, affine, sform, qform)
+    turned = (slice(None), slice(None)) if affine is AFFINE else 2 * (slice(None, None, -1),)  # oblique() is near RAS
+    path = stored(tmp_path / "case.nii.gz", volume[turned], affine, sform, qform)
     predict(checkpoint, path, "--out", tmp_path / "out")
     found = tmp_path / "out" / "case_mask.nii.gz"
-    np.testing.assert_array_equal(voxels(found), expected[0])
+    np.testing.assert_array_equal(voxels(found), expected[0][turned])
     same_place(found, path)
     assert nib.load(found).header["dim"][0] == 3 and nib.load(found).header.get_slope_inter() == (None, None)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "PSL", "IAR"])
+def test_a_scan_stored_in_another_order_gets_the_same_mask_in_the_same_places(
+    decathlon, checkpoint, expected, tmp_path, orientation
+):
+    """Of masks and of probabilities, of one file with all modalities and of one file a modality."""
+
+    def store_otherwise(path):
+        image = nib.load(path)
+        change = nib.orientations.ornt_transform(*map(nib.orientations.axcodes2ornt, ("LPS", orientation)))
+        nib.save(image.as_reoriented(change), path)
+
+    def in_lps(path):
+        image = nib.load(path)
+        assert "".join(nib.aff2axcodes(image.affine)) == orientation
+        change = nib.orientations.ornt_transform(*map(nib.orientations.axcodes2ornt, (orientation, "LPS")))
+        back = image.as_reoriented(change)
+        np.testing.assert_allclose(back.affine, AFFINE, atol=1e-5)
+        return np.asarray(back.dataobj)
+
+    case = tmp_path / "case.nii.gz"
+    shutil.copy(decathlon / "imagesTr" / "SYNTHETIC_000.nii.gz", case)
+    store_otherwise(case)
+    folder = as_brats(decathlon, tmp_path / "brats") / "SYNTHETIC_000"
+    store_otherwise(folder / "SYNTHETIC_000_flair.nii.gz")
+    store_otherwise(folder / "SYNTHETIC_000_t2.nii.gz")
+    predict(checkpoint, case, folder, "--out", tmp_path / "out")
+    for name in ("case", "SYNTHETIC_000"):
+        np.testing.assert_array_equal(in_lps(tmp_path / "out" / f"{name}_mask.nii.gz"), expected[0])
+    predict(checkpoint, case, "--out", tmp_path / "p", "--probabilities")
+    np.testing.assert_array_equal(in_lps(tmp_path / "p" / "case_probability.nii.gz").argmax(axis=3), expected[0])
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")

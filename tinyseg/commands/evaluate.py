@@ -172,7 +172,8 @@ def evaluate_tumours(args, predictor):
         )
 
     # ----- what is compared ------------------------------------------------------
-    names = None if args.cases == ["all"] else args.cases
+    names = [name for each in args.cases or () for name in each.split(",")]  # A,B as of train_brats.py, or A B
+    names = None if names in ([], ["all"]) else names
     if predictor:
         cases, classes = find_cases(args.images), predictor.classes
         patients = predictor.model.meta.get("config", {}).get("patients", {})

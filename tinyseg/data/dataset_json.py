@@ -23,6 +23,14 @@ class _Description(msgspec.Struct):
     channel_names: dict[str, str] | None = None
 
 
+class _Test(msgspec.Struct):
+    image: str | list[str]
+
+
+class _Tests(msgspec.Struct):
+    test: list[str | _Test] = []
+
+
 def describe(folder):
     """Read ``dataset.json`` of a Decathlon folder.
 
@@ -58,6 +66,13 @@ def describe(folder):
             )
         listed.append((tuple(_locate(folder, name) for name in images), _locate(folder, labels[0])))
     return modalities, classes, listed
+
+
+def describe_test(folder):
+    """Return the paths of the test images that ``dataset.json`` lists; raises as `describe`."""
+    about = read_json(Path(folder) / "dataset.json", _Tests, "a description of a Decathlon task")
+    images = [test.image if isinstance(test, _Test) else test for test in about.test]
+    return [_locate(folder, name) for each in images for name in ([each] if isinstance(each, str) else each)]
 
 
 def _locate(folder, name):

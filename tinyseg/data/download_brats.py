@@ -12,7 +12,6 @@
 
 import errno
 import hashlib
-import json
 import os
 import shutil
 import tarfile
@@ -22,6 +21,7 @@ from pathlib import Path, PurePosixPath
 import requests
 
 from tinyseg.data.brats import find_cases
+from tinyseg.data.dataset_json import describe_test
 from tinyseg.data.download import progress_bar
 from tinyseg.data.files import write_atomically
 
@@ -124,8 +124,7 @@ def _is_complete(directory):
         find_cases(directory)
     except FileNotFoundError:
         return False
-    tests = json.loads((directory / "dataset.json").read_text(encoding="utf-8")).get("test", [])
-    return all((directory / (test["image"] if isinstance(test, dict) else test)).is_file() for test in tests)
+    return all(file.is_file() for file in describe_test(directory))
 
 
 def _check_room(directory, received, size):

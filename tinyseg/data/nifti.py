@@ -225,6 +225,11 @@ def open_volume(path):
     """
     with decoding(path, "NIfTI"):
         image = nib.load(path)
-    if not isinstance(image, nib.Nifti1Pair):
-        raise ValueError(f"{path} is {type(image).__name__}: expected NIfTI (.nii, .nii.gz). Convert it.")
+    if not isinstance(image, nib.Nifti1Image):  # two files, .hdr and .img, are another class
+        raise ValueError(f"{path} is {type(image).__name__}: expected NIfTI in one file (.nii, .nii.gz). Convert it.")
+    with nib.openers.ImageOpener(path) as file:  # as it is in the file: nibabel makes zooms of 0 to 1
+        header = type(image.header).from_fileobj(file, check=False)
+    zooms = header["pixdim"][1:4].tolist()
+    if 0 in zooms and header["sform_code"] == 0:
+        raise ValueError(f"{path} has zooms of {zooms}: expected the size of a voxel. Correct its header.")
     return Volume(path, image)

@@ -37,7 +37,7 @@ class Sources(contextlib.AbstractContextManager):
         path = Path(path).resolve()
         status = path.stat()
         state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        known = self._found.get(str(path)) or self._known.get(str(path))
+        known = self._known.get(str(path))
         if isinstance(known, list) and len(known) == 5 and known[:4] == state:
             return known[4]
         with open(path, "rb") as file:
@@ -48,4 +48,5 @@ class Sources(contextlib.AbstractContextManager):
 
     def __exit__(self, *error):
         if self._found:  # another process may have written meanwhile: what it found is kept
-            write_atomically(self._record, json.dumps(self._read() | self._found))
+            with contextlib.suppress(OSError):  # on a full disk the files are read again next time
+                write_atomically(self._record, json.dumps(self._read() | self._found))
