@@ -133,7 +133,9 @@ def test_patients_of_the_training_are_left_out_unless_asked_for(decathlon, check
     said, report = evaluate(tmp_path, *given)
     assert [p["name"] for p in report["patients"]] == NAMES[3:] and "1 of 4 patients" in said and "of the test" in said
     said, report = evaluate(tmp_path, *given, "--cases", NAMES[1], NAMES[2])
-    assert [p["name"] for p in report["patients"]] == NAMES[1:3] and "trained on 1 of these 2" in said
+    assert [p["name"] for p in report["patients"]] == NAMES[
+        1:3
+    ] and f"trained on 1 of these 2 patients ({NAMES[1]})" in said
     said, report = evaluate(tmp_path, *given, "--cases", "all")
     assert [p["name"] for p in report["patients"]] == NAMES and "trained on 2 of these 4" in said
     assert "no case Nobody" in evaluate(tmp_path, *given, "--cases", "Nobody", code=1)
@@ -216,6 +218,29 @@ def test_what_cannot_be_compared_gets_a_sentence(decathlon, checkpoint, masks, t
     other = shutil.copytree(decathlon, tmp_path / "other")
     change_dataset(other, labels={"0": "background", "1": "necrosis", "2": "edema", "3": "enhancing tumour"})
     assert "they cannot be compared" in evaluate(tmp_path, "--checkpoint", checkpoint, "--images", other, code=1)
+
+
+def test_masks_in_another_order_of_axes_get_the_same_scores(decathlon, masks, tmp_path, no_pictures):
+    _, want = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon)
+    for path, orientation in zip(sorted(masks.glob("*.nii.gz")), ("RAS", "PSL", "IAR", "LPS"), strict=True):
+        change = nib.orientations.ornt_transform(*map(nib.orientations.axcodes2ornt, ("LPS", orientation)))
+        nib.save(nib.load(path).as_reoriented(change), path)
+    _, report = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon)
+    assert report["patients"] == want["patients"]
+
+
+def test_two_predictions_of_one_patient_are_refused_and_those_of_nobody_are_named(decathlon, masks, tmp_path):
+    shutil.copy(masks / f"{NAMES[0]}_mask.nii.gz", masks / "Nobody_mask.nii.gz")
+    (masks / f"{NAMES[3]}_mask.nii.gz").rename(masks / f"{NAMES[3]}_pred.nii.gz")
+    said, report = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon)
+    assert "no labels for Nobody_mask.nii.gz" in said and len(report["patients"]) == 4
+    said, report = evaluate(
+        tmp_path, "--predictions", masks, "--labels", decathlon, "--cases", f"{NAMES[0]},{NAMES[0]}"
+    )
+    assert len(report["patients"]) == 1 and "Nobody" not in said
+    shutil.copy(masks / f"{NAMES[1]}_mask.nii.gz", masks / f"{NAMES[1]}.nii.gz")
+    err = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon, code=1)
+    assert f"{NAMES[1]}_mask.nii.gz and {NAMES[1]}.nii.gz" in err and "keep one" in err
 
 
 @pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")

@@ -6,7 +6,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from brains import change_dataset
+from brains import as_brats, change_dataset
 from PIL import Image
 from scripts import SMALL_BRATS, run_example
 
@@ -55,7 +55,12 @@ def test_cases_held_out_by_name(common, tmp_path, no_pictures):
     held_out, run = "SYNTHETIC_001,SYNTHETIC_003", tmp_path / "run"
     _, err = train(*common, "--out", run, "--val-cases", "SYNTHETIC_001,PATIENT_7", code=1)
     assert "must name some of the cases" in err and "SYNTHETIC_000, SYNTHETIC_001" in err and not run.exists()
-    out, _ = train(*common, "--out", run, "--val-cases", held_out)
+    for nobody in ("", " , "):
+        _, err = train(*common, "--out", run, "--val-cases", nobody, code=1)
+        assert "no name of one is given" in err and not run.exists()
+    _, err = train(*common, "--out", run, "--val-cases", ",".join(f"SYNTHETIC_{k:03}" for k in range(4)), code=1)
+    assert "none is left to train on" in err and not run.exists()
+    out, _ = train(*common, "--out", run, "--val-cases", "SYNTHETIC_001, SYNTHETIC_003 ,SYNTHETIC_001")
     patients = json.loads((run / "config.json").read_text())["patients"]
     assert patients == {"train": ["SYNTHETIC_000", "SYNTHETIC_002"], "val": held_out.split(","), "test": []}
     assert "2 patients of the validation" in out and "small tumours" in out and " ± " in out
@@ -70,6 +75,59 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(common, brats_run, tmp_p
     assert whole.keys() == parts.keys()
     for name in whole:
         np.testing.assert_array_equal(whole[name], parts[name], err_msg=name)
+
+
+def test_a_run_does_not_go_on_with_other_data(common, brains, tmp_path, no_pictures):
+    run, data = tmp_path / "run", shutil.copytree(brains, tmp_path / "data")
+    cache = "--cache", tmp_path / "cache", "--workers", 0
+    train(*SMALL, *cache, "--data", data, "--val-cases", "SYNTHETIC_003", "--out", run)
+    images, labels = ([data / part / f"SYNTHETIC_{k:03}.nii.gz" for k in (0, 3)] for part in ("imagesTr", "labelsTr"))
+
+    def refused(words, **fields):
+        if fields:
+            change_dataset(data, **fields)
+        _, err = train("--resume", run, "--epochs", 2, *cache, code=1)
+        assert "this is not the data" in err and words in err and "Traceback" not in err
+
+    kept = labels[1].read_bytes()
+    labels[1].write_bytes(labels[0].read_bytes())
+    refused("begun with: labels for validation differ")
+    labels[1].write_bytes(kept)
+    image = nib.load(images[0])
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj)[::-1].copy(), image.affine), images[0])
+    refused("begun with: images for training differ")
+    shutil.copy(brains / "imagesTr" / images[0].name, images[0])
+    refused("modalities differ", modality={"0": "T2w", "1": "T1gd", "2": "T1w", "3": "FLAIR"})
+    shutil.copy(brains / "dataset.json", data / "dataset.json")
+    (data / "tinyseg-slices").mkdir()  # of an earlier version: left alone
+    train("--resume", run, "--epochs", 2, *cache)
+
+
+def test_prepared_slices_go_to_the_users_cache_and_not_to_the_data(brains, tmp_path, monkeypatch, no_pictures):
+    monkeypatch.setattr(train_brats, "default_folder", lambda: tmp_path / "cache" / "slices")
+    before = sorted(brains.rglob("*"))
+    train(*SMALL, "--data", brains, "--out", tmp_path / "run")
+    assert sorted(brains.rglob("*")) == before and len(list((tmp_path / "cache/slices").glob("*.images.npy"))) == 4
+
+
+def test_scans_of_one_patient_are_held_out_together(brains, tmp_path, no_pictures):
+    folder = tmp_path / "brats"
+    as_brats(brains, folder, naming=1)
+    names = ["BraTS-GLI-00001-000", "BraTS-GLI-00001-001", "BraTS-GLI-00002-000", "BraTS-GLI-00003-000"]
+    for old, new in zip(sorted(folder.iterdir()), names, strict=True):
+        for path in old.iterdir():
+            path.rename(old / path.name.replace(old.name, new))
+        old.rename(folder / new)
+    for given in ("BraTS-GLI-00001-001", "BraTS-GLI-00001"):
+        run = tmp_path / given
+        train(*SMALL, "--data", folder, "--cache", tmp_path / "cache", "--val-cases", given, "--out", run)
+        patients = json.loads((run / "config.json").read_text())["patients"]
+        assert patients == {"train": names[2:], "val": names[:2], "test": []}
+
+
+def test_a_weight_too_few_is_refused_at_the_start(common, tmp_path):
+    _, err = train(*common, "--class-weights", "1,1,1", "--out", tmp_path / "run", code=1)
+    assert "--class-weights has 3 numbers for 4 classes" in err
 
 
 def test_whole_tumour_mode_and_a_prediction_of_a_case(common, brains, tmp_path, no_pictures):

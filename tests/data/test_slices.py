@@ -1,10 +1,13 @@
 """Slices on disk: made once, remade when anything changes, never half-used."""
 
 import json
+import os
 import shutil
 
+import nibabel as nib
 import numpy as np
 import pytest
+from brains import change_dataset
 
 from tinyseg.data import slices as module
 from tinyseg.data.brain import Preparation
@@ -147,6 +150,105 @@ def test_one_scan_under_two_names(data, tmp_path):
         build(data, tmp_path / "cache")
     cache = build(data, tmp_path / "cache", skip_bad=True)
     assert list(cache.entries) == ["SYNTHETIC_000", "SYNTHETIC_001"] and list(cache.skipped) == ["SYNTHETIC_002"]
+
+
+def test_a_source_that_changed_without_a_new_time_or_size_is_made_anew(data, tmp_path, made):
+    data = shutil.copytree(data, tmp_path / "data")
+    build(data, tmp_path / "cache")
+    source = data / "labelsTr" / "SYNTHETIC_001.nii.gz"
+    times, content = source.stat(), bytearray(source.read_bytes())
+    content[4:8] = b"date"  # of the gzip's header: another content
+    source.write_bytes(content)
+    os.utime(source, ns=(times.st_atime_ns, times.st_mtime_ns))
+    build(data, tmp_path / "cache")
+    assert made[3:] == ["SYNTHETIC_001"]
+
+
+def test_fingerprints_tell_what_is_read_apart(data, tmp_path):
+    def parts(data, **names):
+        return build(data, tmp_path / "cache").fingerprints(**names)
+
+    def differing(changed, **names):
+        now = parts(changed, **(given | names))
+        return {name for name in before if before[name] != now[name]}
+
+    given = {"training": ["SYNTHETIC_000", "SYNTHETIC_001"], "validation": ["SYNTHETIC_002"]}
+    before = parts(data, **given)
+    assert not differing(data)
+    for k in range(4):
+        shutil.copytree(data, tmp_path / f"{k}")
+    shutil.copy(tmp_path / "0/labelsTr/SYNTHETIC_000.nii.gz", tmp_path / "0/labelsTr/SYNTHETIC_002.nii.gz")
+    assert differing(tmp_path / "0") == {"labels for validation"}
+    write_brains(tmp_path / "other", 3, SHAPE, seed=5)
+    shutil.copy(tmp_path / "other/imagesTr/SYNTHETIC_001.nii.gz", tmp_path / "1/imagesTr/SYNTHETIC_001.nii.gz")
+    assert differing(tmp_path / "1") == {"images for training"}
+    change_dataset(tmp_path / "2", modality={"0": "T2w", "1": "T1w", "2": "T1gd", "3": "FLAIR"})
+    assert differing(tmp_path / "2") == {"modalities"}
+    change_dataset(tmp_path / "3", labels={"0": "background", "2": "edema", "1": "core", "3": "rim"})
+    assert differing(tmp_path / "3") == {"classes"}
+    swapped = differing(data, training=["SYNTHETIC_000", "SYNTHETIC_002"], validation=["SYNTHETIC_001"])
+    assert {"the list of the cases for training", "the list of the cases for validation"} <= swapped
+
+
+@pytest.mark.parametrize("workers", [0, 1, 3])
+def test_any_number_of_workers(data, tmp_path, workers):
+    assert len(build(data, tmp_path, workers=workers).entries) == 3
+
+
+def small(folder, *shapes):
+    """A Decathlon folder of cases of these shapes, of one modality."""
+    listed = []
+    for k, shape in enumerate(shapes):
+        voxels = np.random.default_rng(k).integers(1, 9, shape).astype(np.int16)
+        for part, array in (("imagesTr", voxels), ("labelsTr", (voxels > 7).astype(np.uint8))):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.diag([-1.0, -1, 1, 1])), folder / part / f"C_{k}.nii.gz")
+        listed.append({"image": f"imagesTr/C_{k}.nii.gz", "label": f"labelsTr/C_{k}.nii.gz"})
+    about = {"modality": {"0": "MRI"}, "labels": {"0": "background", "1": "lesion"}, "training": listed}
+    (folder / "dataset.json").write_text(json.dumps(about))
+    return folder
+
+
+def test_small_volumes_of_several_sizes_are_refused_before_any_is_prepared(tmp_path, made):
+    data = small(tmp_path / "data", (35, 51, 4), (39, 48, 4))
+    with pytest.raises(ValueError, match="C_0.* 35 × 51, and .*C_1.*39 × 48.*--how resize, or a --size of at most 35"):
+        build(data, tmp_path / "cache", Preparation(size=144))
+    assert not made
+    for preparation in (Preparation(32), Preparation(144, "resize")):
+        assert len(build(data, tmp_path / "cache", preparation).entries) == 2
+
+
+def test_volumes_of_one_slice_are_taken_and_flat_images_are_refused(tmp_path):
+    cache = build(small(tmp_path / "one", (20, 24, 1)), tmp_path / "cache", Preparation(16))
+    assert cache.images("C_0").shape == (1, 1, 16, 16)
+    with pytest.raises(ValueError, match=r"C_0\.nii\.gz has shape \(20, 24\): expected"):
+        build(small(tmp_path / "flat", (20, 24)), tmp_path / "cache")
+
+
+def test_slices_that_the_network_does_not_take_are_refused_before_any_is_prepared(data, tmp_path, made):
+    def check(h, w):
+        raise ValueError(f"only multiples of 16, not {h} x {w}.")
+
+    with pytest.raises(ValueError, match="--size 24 --how crop .*SYNTHETIC_000.*24 × 24. only multiples of 16"):
+        build(data, tmp_path, check_shape=check)
+    assert not made
+
+
+def test_another_number_of_modalities_than_the_description_names(data, tmp_path):
+    data = shutil.copytree(data, tmp_path / "data")
+    change_dataset(data, modality={"0": "FLAIR", "1": "T1w"})
+    with pytest.raises(ValueError, match="SYNTHETIC_000.* has 4 modalities: expected 2.*--skip-bad"):
+        build(data, tmp_path / "cache")
+
+
+def test_cases_that_lack_a_file_are_an_error_or_listed(data, tmp_path):
+    data = shutil.copytree(data, tmp_path / "data")
+    (data / "labelsTr" / "SYNTHETIC_001.nii.gz").unlink()
+    found = find_cases(data, skip_bad=True)
+    with pytest.raises(ValueError, match="SYNTHETIC_001.*not there.*--skip-bad"):
+        SliceCache.build(found, tmp_path / "cache", CROP, progress=False)
+    cache = SliceCache.build(found, tmp_path / "cache", CROP, progress=False, skip_bad=True)
+    assert list(cache.entries) == ["SYNTHETIC_000", "SYNTHETIC_002"] and list(cache.skipped) == ["SYNTHETIC_001"]
 
 
 def test_a_folder_that_cannot_be(data, tmp_path):

@@ -36,6 +36,21 @@ def test_cases_by_name():
         select_cases(CASES, ["A", "X", "Y"], "folder")
 
 
+def test_names_of_cases_with_blanks_doubles_and_patients():
+    assert [case.name for case in select_cases(CASES, [" D", "A ", "D"], "folder")] == ["D", "A"]
+    with pytest.raises(ValueError, match="no name of one is given. There is: A, B"):
+        select_cases(CASES, ["", " "], "folder")
+    scans = [Case(f"BraTS-GLI-0000{p}-00{k}", (), None, ()) for p in (1, 2) for k in (0, 1)]
+    assert select_cases(Cases((), (), tuple(scans)), ["BraTS-GLI-00002"], "folder") == scans[2:]
+
+
+def test_a_later_scan_of_a_patient_of_the_training_is_not_held_out():
+    scans = [Case(f"BraTS-GLI-0000{p}-00{k}", (), None, ()) for p in (1, 2) for k in (0, 1)]
+    patients = {"train": [scans[0].name], "val": [], "test": []}
+    names, _ = held_out(Cases((), (), tuple(scans)), patients)
+    assert names == [case.name for case in scans[2:]]
+
+
 def test_the_slice_with_most_tumour():
     truth, predicted = np.zeros((2, 4, 3, 5), np.uint8)
     predicted[:3, :, 1] = 2
