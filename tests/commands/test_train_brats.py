@@ -127,7 +127,7 @@ def test_scans_of_one_patient_are_held_out_together(brains, tmp_path, no_picture
 
 def test_a_weight_too_few_is_refused_at_the_start(common, tmp_path):
     _, err = train(*common, "--class-weights", "1,1,1", "--out", tmp_path / "run", code=1)
-    assert "--class-weights has 3 numbers for 4 classes" in err
+    assert "--class-weights gives 3 weights for 4 classes" in err
 
 
 def test_whole_tumour_mode_and_a_prediction_of_a_case(common, brains, tmp_path, no_pictures):

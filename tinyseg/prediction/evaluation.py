@@ -69,7 +69,7 @@ def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY
     names : sequence of str
         Its patients to score.
     regions : dict of str to tuple of int
-        Unions of classes to score beside the classes, such as `tinyseg.data.brats.REGIONS`.
+        Unions of classes to score beside the classes, such as `tinyseg.data.classes.REGIONS`.
     loss : callable
         ``loss(logits, y)``, as in training.
     batch_size : int
