@@ -125,6 +125,11 @@ def test_scans_of_one_patient_are_held_out_together(brains, tmp_path, no_picture
         assert patients == {"train": names[2:], "val": names[:2], "test": []}
 
 
+def test_shares_without_validation_are_refused_at_the_start(common, tmp_path):
+    _, err = train(*common, "--shares", "3:0:1", "--out", tmp_path / "run", code=1)
+    assert "--shares 3:0:1 leaves no patient to train on, or none for validation" in err
+
+
 def test_a_weight_too_few_is_refused_at_the_start(common, tmp_path):
     _, err = train(*common, "--class-weights", "1,1,1", "--out", tmp_path / "run", code=1)
     assert "--class-weights gives 3 weights for 4 classes" in err

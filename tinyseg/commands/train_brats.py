@@ -137,7 +137,12 @@ def split_cases(cases, args, folder):
     """Return the names of the cases for training, validation and test. Those of one patient stay together."""
     names = [case.name for case in cases]
     if args.val_cases is None:
-        return split(names, [float(share) for share in args.shares.split(":")], args.seed)
+        parts = split(names, [float(share) for share in args.shares.split(":")], args.seed)
+        if not (parts[0] and parts[1]):
+            raise ValueError(
+                f"--shares {args.shares} leaves no patient to train on, or none for validation: give both."
+            )
+        return parts
     chosen = select_cases(cases, args.val_cases.split(","), f"--val-cases must name some of the cases: {folder}")
     val = [case.name for case in select_cases(cases, [case.patient for case in chosen], folder)]
     if len(val) == len(names):
