@@ -25,7 +25,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from tinyseg.data.stacks import decoding
+from tinyseg.data.image_file import decoding
 
 ORIENTATION = "LPS"
 MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # in a metre, mm and micron, by the code of the unit; without one it is mm
