@@ -14,6 +14,8 @@ demo: .venv/.installed
 PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
 test: .venv/.installed-test
+	@$(BIN)/python -c "import torch" 2>/dev/null || echo "PyTorch is not installed: the tests that compare with it are skipped ($(BIN)/python -m pip install torch)"
+	@echo "The tests take about five minutes on two cores."
 	$(PYTEST) -n 2 -m "not slow"
 
 # what takes longer

@@ -11,8 +11,6 @@ what another call has put into --out stays beside it. Leaves results.json, table
 Reads top to bottom: costs, training, tables and figures, options.
 """
 
-import argparse
-import json
 import pathlib
 
 import numpy as np
@@ -22,15 +20,18 @@ from tqdm import tqdm
 from reproduction import paper, tables
 from reproduction.costs import draw_costs, measure_costs
 from reproduction.drawing import draw
+from reproduction.results import Results, read
 from reproduction.study import Network, Run, RunFailed, run_folder, spread
-from tinyseg.commands.options import add_device_options, choose_device
+from tinyseg.commands.numbers import Number, make_parser
+from tinyseg.commands.options import a_path, add_device_options, choose_device
 from tinyseg.commands.script import run_script
 from tinyseg.data import em_sections, isbi
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import REGIONS
-from tinyseg.data.files import write_atomically
+from tinyseg.data.files import check_writable, write_atomically
 from tinyseg.data.json_files import write_json
 from tinyseg.data.synthetic_brain import write_brains
+from tinyseg.report import plots
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 NETWORKS = {name: Network(title, name) for name, title in paper.ROWS.items()} | {
@@ -52,25 +53,34 @@ def main():
 def reproduce():
     args = parse_arguments()
     args.device = choose_device(args)
+    check_writable(args.out)
+    if args.document:
+        page = args.document.read_text(encoding="utf-8")
+        for number in set(args.tables):
+            tables.find_place(args.document, page, f"table {number}")
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "results.json"
-    results = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    results = read(file, Results, "the results of a study, so give another --out") if file.is_file() else {}
 
     def keep(**parts):
         results.update(parts)
         write_json(file, results)
 
+    data = [find_data(what, args) for what in args.data] if set(args.tables) != {1} else []
+    kinds = [kind for kind, _ in data]
+    if len(set(kinds)) < len(kinds):
+        raise ValueError(f"--data has two folders of {max(kinds, key=kinds.count)}: give one folder for each table.")
     if 1 in args.tables:
         keep(costs=measure_costs(args.device, args.quick))
-    if args.tables != [1]:
-        for what in args.data:
-            kind, folder = find_data(what, args)
-            if TABLE_OF[kind] in args.tables:
-                study, histories = train_all(kind, folder, args)
-                keep(**{kind: study})
+    for kind, folder in data:
+        if TABLE_OF[kind] in args.tables:
+            study, histories = train_all(kind, folder, args)
+            keep(**{kind: study})
+            with plots.drawing(args.out / f"{kind}_*.png"):
                 draw(kind, folder, histories, args)
     if "costs" in results:
-        draw_costs(results, args.out / "costs.png")
+        with plots.drawing(args.out / "costs.png") as picture:
+            draw_costs(results, picture)
     parts = tables.all_tables(results)
     text = "\n".join(f"## {name.capitalize()}\n\n{part}" for name, part in parts.items())
     write_atomically(args.out / "tables.md", text)
@@ -183,7 +193,7 @@ def median_tumour(rows):
 
 # ----- options -----------------------------------------------------------------------
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
     add(
         "--data", nargs="+", default=["isbi", "brats"], metavar="DIR",
@@ -191,17 +201,21 @@ def parse_arguments():
     )  # fmt: skip
     add("--tables", nargs="+", type=int, choices=[1, 2, 3], default=[1, 2, 3], help="default: 1 2 3")
     add("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="rows (default: all)")
-    add("--seeds", type=int, help="runs of each network (default: 3)")
-    add("--epochs", type=int, help="default: those of the training scripts")
-    add("--steps-per-epoch", type=int, default=1000, help="brain tumours (default: 1000)")
-    add("--width", type=int, help="channels of the first level (default: 64)")
-    add("--lr", type=float, help="learning rate of Adam, the same for all (default: 1e-3, or the paper's)")
+    add("--seeds", type=Number(int, 1, 1000), help="runs of each network (default: 3)")
+    add("--epochs", type=Number(int, 1, 10**6), help="default: those of the training scripts")
+    add("--steps-per-epoch", type=Number(int, 1, 10**6), default=1000, help="brain tumours (default: 1000)")
+    add("--width", type=Number(int, 1, 4096), help="channels of the first level (default: 64)")
+    add(
+        "--lr",
+        type=Number(float, 0, 10, above=True),
+        help="learning rate of Adam, the same for all (default: 1e-3, or the paper's)",
+    )
     add("--protocol", choices=["paper"], help="what the paper states, as for the training scripts")
-    add("--val-sections", type=int, default=4, help="sections held out, the last ones (default: 4)")
+    add("--val-sections", type=Number(int, 1, 10**6), default=4, help="sections held out, the last ones (default: 4)")
     add("--quick", action="store_true", help="minutes on two cores: narrow networks, few steps, one seed")
     add_device_options(parser)
-    add("--document", type=pathlib.Path, help="page whose places for the tables to fill")
-    add("--out", type=pathlib.Path, default=pathlib.Path("runs/reproduction"), help="default: runs/reproduction")
+    add("--document", type=a_path, help="page whose places for the tables to fill")
+    add("--out", type=a_path, default=pathlib.Path("runs/reproduction"), help="default: runs/reproduction")
     args = parser.parse_args()
     args.width = args.width or (QUICK["width"] if args.quick else 64)
     args.seeds = args.seeds or (QUICK["seeds"] if args.quick else 3)

@@ -1,10 +1,8 @@
 """Draw the figures of a study: training curves, and predictions of U-Net and SD-UNet side by side."""
 
-import json
-
 import numpy as np
 
-from reproduction import figures, paper
+from reproduction import figures, paper, results
 from reproduction.study import run_folder
 from tinyseg.data import isbi
 from tinyseg.data.brats import find_cases, read_case
@@ -28,7 +26,8 @@ def load_scores(kind, seed, args):
     files = {name: run_folder(args.out, kind, name, seed) / "scores.json" for name in ("unet", "sdunet")}
     if not all(file.is_file() for file in files.values()):
         return {}
-    return {paper.ROWS[name]: json.loads(file.read_text(encoding="utf-8")) for name, file in files.items()}
+    what = "a file of scores of evaluate.py"
+    return {paper.ROWS[name]: results.read(file, results.Scores, what) for name, file in files.items()}
 
 
 def load_predictors(kind, seed, args):

@@ -5,16 +5,15 @@ kept in ``command.txt``. A finished run is not made again, an interrupted one co
 fails is named and does not end the others. The figures reported are those of the last epoch, not of the best one.
 """
 
-import csv
-import json
-import math
 import shlex
+import signal
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from reproduction import results
 from tinyseg.data.files import write_atomically
 
 
@@ -94,12 +93,10 @@ class Run:
                 self._call([*self.train, "--out", str(self.folder), "--overwrite", *self.rest])
         if not self.scores.is_file():
             self._call([*self.evaluate, "--checkpoint", str(self.latest), "--out", str(self.scores)])
-        with open(self.folder / "log.csv", newline="", encoding="utf-8") as file:
-            history = [{key: _number(value) for key, value in row.items()} for row in csv.DictReader(file)]
         return {
-            "history": history,
-            "summary": json.loads((self.folder / "summary.json").read_text(encoding="utf-8")),
-            "scores": json.loads(self.scores.read_text(encoding="utf-8")),
+            "history": results.read_log(self.folder / "log.csv"),
+            "summary": results.read(self.folder / "summary.json", dict, "the summary of a training"),
+            "scores": results.read(self.scores, results.Scores, "a file of scores of evaluate.py"),
         }
 
     def _call(self, arguments):
@@ -109,8 +106,11 @@ class Run:
             done = subprocess.run([sys.executable, *arguments], stdout=output, stderr=output)
             output.seek(start)
             said = output.read().replace("\r", "\n").strip().split("\n")
-        if done.returncode in (130, 143) or done.returncode < 0:
+        if done.returncode in (130, 143, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
+        if done.returncode < 0:
+            name = signal.Signals(-done.returncode).name
+            raise RunFailed(f"it was ended by {name}, as when the memory does not suffice or a library crashes")
         if done.returncode:
             raise RunFailed(said[-1])
 
@@ -130,9 +130,3 @@ def spread(values):
         "std": statistics.stdev(known) if len(known) > 1 else None,
         "values": list(values),
     }
-
-
-def _number(text):
-    """Convert a cell of log.csv; an empty cell and NaN say that there is no such figure, and become None."""
-    value = float(text or math.nan)
-    return None if math.isnan(value) else value

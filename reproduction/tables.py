@@ -134,13 +134,19 @@ def insert(path, parts):
     path = Path(path)
     page = path.read_text(encoding="utf-8")
     for name, text in parts.items():
-        begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
-        before, found, rest = page.partition(begin)
-        _, closed, after = rest.partition(end)
-        if not (found and closed):
-            raise ValueError(f"{path} has no place for {name}: put the lines {begin} and {end} where it belongs.")
+        before, begin, _, end, after = find_place(path, page, name)
         page = f"{before}{begin}\n{text.strip()}\n{end}{after}"
     write_atomically(path, page)
+
+
+def find_place(path, page, name):
+    """Cut a page at the marks of a name: what is before, the mark, what is between, the mark, and what is after."""
+    begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
+    before, found, rest = page.partition(begin)
+    between, closed, after = rest.partition(end)
+    if not (found and closed):
+        raise ValueError(f"{path} has no place for {name}: put the lines {begin} and {end} where it belongs.")
+    return before, begin, between, end, after
 
 
 def _text(value, digits):

@@ -45,7 +45,12 @@ __all__ = [
 MOVED = {
     "arena": ["tinyseg.fast.cpu.arena"],
     "checkpoint": ["tinyseg.models.checkpoint"],
-    "command_line": ["tinyseg.commands.options", "tinyseg.commands.script", "tinyseg.commands.tables"],
+    "command_line": [
+        "tinyseg.commands.options",
+        "tinyseg.commands.settings",
+        "tinyseg.commands.script",
+        "tinyseg.commands.tables",
+    ],  # fmt: skip
     "cublas": ["tinyseg.fast.gpu.graphs.products"],
     "cuda": ["tinyseg.fast.gpu.launch"],
     "files": ["tinyseg.data.files", "tinyseg.data.json_files"],

@@ -78,7 +78,7 @@ def test_without_numba_the_maths_file_computes(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *a: None if name == "numba" else find(name, *a))
     assert module(backend.kernels(OP, rand(2).astype(np.float32))) is maths
-    assert backend.kernels_in_use() == "NumPy (install tinyseg[fast] for numba kernels)"
+    assert backend.kernels_in_use() == "NumPy (pip install numba for faster kernels)"
     assert ops.depthwise_conv2d(rand(1, 2, 3, 4), rand(2, 2, 2)).shape == (1, 2, 2, 3)
 
 

@@ -5,15 +5,17 @@ import json
 import numpy as np
 import pytest
 import tifffile
+from matplotlib.text import Text
 from PIL import Image
 from scipy.ndimage import binary_erosion
 from scripts import REAL, run_example
 
 import tinyseg as ts
-from tinyseg.data import em_sections
+from tinyseg.data import Sections, em_sections, isbi
 from tinyseg.metrics import accuracy, dice, iou, mean_iou, sensitivity, specificity
 from tinyseg.metrics.isbi import v_info, v_rand
 from tinyseg.prediction.predictor import Predictor
+from tinyseg.report import plots
 
 pytestmark = pytest.mark.slow
 
@@ -131,8 +133,132 @@ def test_what_cannot_be_compared_gets_a_sentence(data):
     predictions, checkpoint = ("--predictions", good), ("--checkpoint", good)
     for arguments in ((), predictions, checkpoint, (*predictions, *checkpoint)):
         evaluate(*arguments, code=2)
-    _, err = evaluate(*checkpoint, "--images", folder, "--memory", "-1", code=2)
-    assert "--memory is in GiB and must be positive, but is -1" in err
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("memory", "-1"), ("memory", "inf"), ("threshold", "nan"), ("threshold", "2"), ("worst", "-1"), ("small", "-5"),
+        ("small", "inf"), ("sections", "0"), ("sections", "3:1"), ("out", ""), ("images", ""),
+    ],
+)  # fmt: skip
+def test_options_out_of_their_range(option, value):
+    _, err = evaluate("--checkpoint", "net", "--images", "folder", f"--{option}={value}", code=2)
+    assert f"argument --{option}: expected" in err
+
+
+# ----- what the checkpoint knows ---------------------------------------------------
+def trained(folder, **more):
+    """A checkpoint that train_isbi.py could have left: the first three sections were trained on, the last held out."""
+    images = isbi.load(folder).images
+    parts = Sections(images, None, list("abcd")).split("1")
+    config = {"sections": {name: part.fingerprints() for name, part in zip(("train", "val"), parts, strict=True)}}
+    preprocessing = {"scale": [0.5, 0.5], "standardize": "section"} | more.pop("preprocessing", {})
+    model = ts.models.build("sdunet", width=4, levels=3)
+    ts.checkpoint.save(folder / "net.safetensors", model, preprocessing=preprocessing, config=config, **more)
+    return "--checkpoint", folder / "net.safetensors", "--device", "cpu"
+
+
+def scored(path):
+    return [section["name"] for section in json.loads(path.read_text())["sections"]]
+
+
+def test_a_network_is_scored_on_what_it_was_not_trained_on(data, no_pictures):
+    folder, labels, _ = data
+    network, out = trained(folder), ("--out", folder / "s.json")
+    said, _ = evaluate(*network, "--images", folder, *out)
+    assert "1 of 4 sections: those of the validation, on which the best epoch was chosen (--sections all" in said
+    assert scored(folder / "s.json") == ["train-volume.tif[3]"]
+    said, _ = evaluate(*network, "--images", folder, *out, "--sections", "all")
+    assert "WARNING: the network was trained on 3 of them" in said and len(scored(folder / "s.json")) == 4
+    said, _ = evaluate(*network, "--images", folder, *out, "--sections", "2")
+    assert "WARNING: the network was trained on 1 of them" in said and len(scored(folder / "s.json")) == 2
+
+
+def test_sections_are_known_when_they_were_saved_again_in_another_order(data, no_pictures):
+    folder, labels, _ = data
+    network, images = trained(folder), tifffile.imread(folder / "train-volume.tif")
+    new = folder / "new"
+    for name in ("images", "labels"):
+        (new / name).mkdir(parents=True)
+    for k in (0, 1, 2):
+        tifffile.imwrite(new / "images" / f"{k}.tif", images[[3, 0, 2][k]].astype(np.uint16))
+        tifffile.imwrite(new / "labels" / f"{k}.tif", labels[[3, 0, 2][k]].astype(np.uint8))
+    evaluate(*network, "--images", new, "--out", folder / "s.json")
+    assert scored(folder / "s.json") == ["0.tif"]
+    for name in ("images", "labels"):
+        (new / name / "0.tif").unlink()
+    said, _ = evaluate(*network, "--images", new, "--out", folder / "s.json")
+    assert "2 sections. WARNING: the network was trained on 2 of them" in said
+    for k in (1, 2):
+        tifffile.imwrite(new / "images" / f"{k}.tif", images[k] // 2)
+    said, _ = evaluate(*network, "--images", new, "--out", folder / "s.json")
+    assert "2 sections, not trained on\n" in said
+
+
+def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(data, no_pictures):
+    folder, _, _ = data
+    ts.checkpoint.save(
+        folder / "n.safetensors", ts.models.build("sdunet", width=4, levels=3),
+        preprocessing={"scale": [1, 1], "standardize": "section"},
+    )  # fmt: skip
+    said, _ = evaluate("--checkpoint", folder / "n.safetensors", "--images", folder)
+    assert "4 sections; the checkpoint does not say which sections it was trained on" in said
+
+
+@pytest.mark.filterwarnings("ignore:only .* is foreground")
+def test_labels_are_read_as_in_the_training(data, no_pictures):
+    folder, labels, _ = data
+    network = trained(folder, preprocessing={"foreground": "black"})
+    evaluate(*network, "--images", folder, "--sections", "all", "--out", folder / "s.json")
+    found = json.loads((folder / "s.json").read_text())
+    predictor = Predictor.load(folder / "net.safetensors")
+    mask = np.stack([predictor(image)[0] for image in isbi.load(folder).images]) > 0.5
+    assert found["metrics"]["accuracy"] == pytest.approx(accuracy(mask, ~labels))
+    assert found["settings"]["foreground"] == "black"
+    _, err = evaluate(*network, "--images", folder, "--foreground", "white", code=1)
+    assert "was trained with --foreground black, and now it is white" in err
+
+
+def test_words_follow_the_checkpoints_class(data, monkeypatch):
+    folder, drawn = data[0], []
+    monkeypatch.setattr(plots, "save", lambda figure, path: drawn.extend(figure.findobj(Text)))
+    said, _ = evaluate(*trained(folder, classes=["nucleus"]), "--images", folder, "--out", folder / "s.json")
+    assert "Scores of: nucleus" in said and "rest's IoU" in said and "embrane" not in said
+    words = " ".join(text.get_text() for text in drawn)
+    assert "missed: nucleus" in words and "white is\nnucleus" in words and "embrane" not in words
+
+
+# ----- what was computed is kept ---------------------------------------------------
+def masks(folder, *more):
+    return "--predictions", folder / "train-labels.tif", "--labels", folder / "train-labels.tif", *more
+
+
+def test_scores_are_there_though_nothing_can_be_printed_or_drawn(data, monkeypatch):
+    folder, _, _ = data
+
+    def fails(*args, **options):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr(plots, "predictions", fails)
+    with pytest.warns(UserWarning, match="s.worst.png could not be drawn .RuntimeError: no fonts"):
+        out, _ = evaluate(*masks(folder, "--out", folder / "s.json"))
+    assert f"wrote {folder / 's.json'}\n" in out and scored(folder / "s.json")
+    monkeypatch.setattr("tinyseg.commands.evaluate.print_table", fails)
+    evaluate(*masks(folder, "--out", folder / "t.json"), code=1)
+    assert scored(folder / "t.json")
+
+
+def test_what_was_written_is_said_without_a_picture(data):
+    out, _ = evaluate(*masks(data[0], "--worst", "0", "--out", data[0] / "s.json"))
+    assert f"wrote {data[0] / 's.json'}\n" in out
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_at_the_start(data, monkeypatch):
+    monkeypatch.setattr("tinyseg.commands.evaluate.evaluate_membranes", None)  # it is not reached
+    for out in (data[0], "/dev/null", data[0] / "train-labels.tif" / "s.json", "/proc/here/s.json"):
+        _, err = evaluate(*masks(data[0], "--out", out), code=1)
+        assert "give the name of a JSON file" in err or "could not be written" in err
 
 
 def test_predictions_labels_and_images_in_folders_are_paired_by_name(data, no_pictures):

@@ -1,6 +1,7 @@
 """--device, --gpu-memory, --tf32, --cuda-graph, --amp and --resume: what the commands make of them."""
 
 import argparse
+import re
 
 import fake_cupy
 import pytest
@@ -8,7 +9,17 @@ from scripts import run_example
 
 from tinyseg import backend, models, ops, optim
 from tinyseg.backend import devices, dispatch
-from tinyseg.commands.options import add_device_options, choose_device, make_step, settle
+from tinyseg.commands import train_isbi
+from tinyseg.commands.numbers import CHOSEN_SECTIONS, CLASS_WEIGHTS, SECTIONS, SHARES, make_parser, read_class_weights
+from tinyseg.commands.options import (
+    REST,
+    add_device_options,
+    add_training_options,
+    build_schedule,
+    choose_device,
+    make_step,
+)
+from tinyseg.commands.settings import settle
 from tinyseg.fast.gpu.mixed_precision import MixedPrecisionStep
 from tinyseg.models import checkpoint
 from tinyseg.training import Step
@@ -41,10 +52,11 @@ def test_a_limit_and_tf32(gpu):
     assert backend.kernels_in_use("gpu") == "CuPy + CUDA, TF32"
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "nan"])
-def test_a_limit_is_positive(limit, gpu):
-    with pytest.raises(ValueError, match="memory limit is in GiB and must be positive, but is "):
-        choose_device(options("--gpu-memory", limit))
+@pytest.mark.parametrize("limit", ["0", "-1", "nan", "inf", "1e308", "much"])
+def test_a_limit_is_positive(limit, capsys):
+    with pytest.raises(SystemExit):
+        options(f"--gpu-memory={limit}")
+    assert f"--gpu-memory: expected a number above 0 to 1048576, found '{limit}'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("given", [["--tf32"], ["--gpu-memory", "4"], ["--cuda-graph"]])
@@ -72,9 +84,22 @@ def test_the_step_is_the_one_that_is_asked_for():
     assert make_step(training_options(clip=0), model, optimizer, ops.soft_dice_loss).clip == float("inf")
 
 
-def test_a_graph_and_mixed_precision_are_not_had_together():
-    with pytest.raises(ValueError, match="A CUDA graph and mixed precision cannot be had together, since which steps"):
-        make_step(training_options(amp=True, cuda_graph=True), None, None, None)
+def settled(monkeypatch, *given):
+    """What a training script makes of these words at the shell."""
+    parser = make_parser("")
+    for name in ("data", "download", "size"):
+        parser.add_argument(f"--{name}", type=int if name == "size" else str)
+    add_training_options(parser, train_isbi.DEFAULTS, train_isbi.PAPER, "runs")
+    for name in ("foreground", "val-sections", "standardize"):
+        parser.add_argument(f"--{name}")
+    monkeypatch.setattr("sys.argv", ["script", *map(str, given)])
+    return settle(parser, train_isbi.DEFAULTS, train_isbi.PAPER, {"fingerprints": {}})
+
+
+def test_a_graph_and_mixed_precision_are_not_had_together(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        settled(monkeypatch, "--amp", "--cuda-graph")
+    assert "--amp and --cuda-graph cannot be had together" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["amp", "cuda_graph"])
@@ -101,18 +126,126 @@ def test_mixed_precision_works_on_the_cpu_and_is_said_to_be_slow(script, brains,
 
 
 # ----- resuming --------------------------------------------------------------------
-def test_a_run_with_other_options_is_not_taken_up(tmp_path, monkeypatch, capsys):
+def begun(folder, change=None, **meta):
+    """A checkpoint of a run that was begun; ``change`` gives other options."""
+    config = train_isbi.DEFAULTS | {"lr": 0.1, "fingerprints": {"training images": "12"}} | (change or {})
     model = models.build("sdunet", width=4, levels=2)
-    config = {"data": None, "epochs": 3, "schedule": "cosine", "model": "sdunet", "lr": 0.1}
-    checkpoint.save(tmp_path / "checkpoint.safetensors", model, training={}, config=config)
-    parser = argparse.ArgumentParser()
-    for name in ("data", "epochs", "resume", "out", "overwrite", "protocol", "download"):
-        parser.add_argument(f"--{name}")
-    monkeypatch.setattr("sys.argv", ["script", "--resume", str(tmp_path)])
-    assert settle(parser, config | {"lr": 0.3}, {}, {}).lr == 0.1  # the run's, not the default
+    checkpoint.save(folder / "checkpoint.safetensors", model, **{"training": {"state": 1}, "config": config} | meta)
+    return folder
+
+
+def test_a_run_is_taken_up_with_its_own_options(tmp_path, monkeypatch, capsys):
+    args = settled(monkeypatch, "--resume", begun(tmp_path, {"seed": 0, "clip": 0.5, "amp": True}))
+    assert (args.lr, args.seed, args.clip, args.amp, args.data) == (0.1, 0, 0.5, True, None)  # the run's
+    assert args.fingerprints == {"training images": "12"} and args.resume == args.out == str(tmp_path)
+    config = train_isbi.DEFAULTS | {"lr": 0.1}
+    config.pop("clip")
     with pytest.raises(SystemExit):
-        settle(parser, config | {"another": 1}, {}, {})
+        settled(monkeypatch, "--resume", begun(tmp_path, config=config))
     assert "was not written by this script" in capsys.readouterr().err
+
+
+def test_only_the_options_of_the_script_are_taken_from_a_strangers_checkpoint(tmp_path, monkeypatch):
+    args = settled(monkeypatch, "--resume", begun(tmp_path, {"workers": 99, "download": True, "cache": "/elsewhere"}))
+    assert args.workers == REST["workers"] and not args.download and not hasattr(args, "cache")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"width": 0}, "--width: expected a whole number from 1 to 4096, found '0'"),
+        ({"seed": []}, "--seed: expected"),
+        ({"augment": 1}, "--augment: augmentation '1' is not known"), ({"model": "net"}, "--model: invalid choice"),
+        ({"lr": float("nan")}, "--lr: expected"), ({"fingerprints": [1]}, "fingerprints in its metadata does not fit"),
+    ],
+)  # fmt: skip
+def test_a_run_whose_options_were_damaged_is_refused(change, words, tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match=f"checkpoint.safetensors is damaged.*{re.escape(words)}"):
+        settled(monkeypatch, "--resume", begun(tmp_path, change))
+
+
+def test_a_run_whose_latest_checkpoint_is_cut_short_gets_advice_that_helps(tmp_path, monkeypatch):
+    latest = begun(tmp_path) / "checkpoint.safetensors"
+    latest.write_bytes(latest.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"\(500 bytes\).*begin it again, with --out .* --overwrite\.$"):
+        settled(monkeypatch, "--resume", tmp_path)
+    best = tmp_path / "best.safetensors"
+    checkpoint.save(best, models.build("sdunet", width=4, levels=2))
+    with pytest.raises(ValueError, match="predict.py and evaluate.py take .*best.safetensors"):
+        settled(monkeypatch, "--resume", tmp_path)
+    with pytest.raises(ValueError, match="and not from best.safetensors: give the run's folder"):
+        settled(monkeypatch, "--resume", best)
+
+
+# ----- numbers ---------------------------------------------------------------------
+HUGE = ("nan", "inf", "1e308", "99999999999999999999", "many", "")
+
+
+@pytest.mark.parametrize(
+    ("option", "values"),
+    [
+        ("--width", ("0", "-3", "1.5", *HUGE)), ("--epochs", ("0", "-1", *HUGE)), ("--batch-size", ("0", *HUGE)),
+        ("--lr", ("0", "-1", *HUGE)), ("--warmup", ("-5", *HUGE)), ("--clip", ("-1", *HUGE)), ("--seed", ("-1", *HUGE)),
+        ("--dropout", ("1", "-0.1", *HUGE)), ("--workers", ("-1", *HUGE)),
+        ("--augment", ("hflop", "rotation=nan", "elastic=1e308", "brightness=inf", "zoom=-1", "shift=1")),
+        ("--out", ("",)), ("--resume", ("",)),
+    ],
+)  # fmt: skip
+def test_options_out_of_their_range_are_refused_with_the_options_name(option, values, monkeypatch, capsys):
+    for value in values:
+        with pytest.raises(SystemExit):
+            settled(monkeypatch, f"{option}={value}")
+        assert f"argument {option}: " in capsys.readouterr().err, value
+
+
+@pytest.mark.parametrize(
+    ("kind", "good", "bad"),
+    [
+        (SECTIONS, ("1", "4", "0:3", "2:24"), ("0", "-1", "3:3", "3:1", "a", "1:2:3", "1.5", "", "all", "9" * 20)),
+        (CHOSEN_SECTIONS, ("all", "2", "1:3"), ("none", "0")),
+        (SHARES, ("406:32:46", "1:0:0", "0.8:0.1:0.1"), ("1:1", "0:1:1", "-1:2:3", "a:b:c", "nan:1:1", "inf:1:1", "")),
+        (CLASS_WEIGHTS, ("1", "0.1,1,1,1", "0,1"), ("a,b", "1,,2", "-1,1", "nan,1", "1,inf", "0,0", "1;2", "")),
+    ],
+)  # fmt: skip
+def test_numbers_in_a_text_are_checked_before_anything_is_read(kind, good, bad):
+    for text in good:
+        assert kind(text) == text
+    for text in bad:
+        with pytest.raises(argparse.ArgumentTypeError, match="expected .*, found"):
+            kind(text)
+
+
+def test_there_is_a_class_weight_for_each_class():
+    assert read_class_weights("0.5,1", ["background", "cell"]) == [0.5, 1]
+    for text, classes in (("1,1,1", ["background", "cell"]), ("1", ["whole tumour"])):
+        with pytest.raises(ValueError, match=f"--class-weights {text} do not fit"):
+            read_class_weights(text, classes)
+
+
+def test_the_help_says_the_ranges(monkeypatch, capsys):
+    with pytest.raises(SystemExit):
+        settled(monkeypatch, "--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert "channels of the first level (default: 64) [from 1 to 4096]" in text and "[above 0 to 10]" in text
+
+
+def test_a_warm_up_longer_than_the_training(monkeypatch, capsys):
+    optimizer = optim.Adam(models.build("sdunet", width=4, levels=2).parameters())
+    with pytest.raises(ValueError, match="the warm-up of 9 steps is longer than the training, which has 8: give a sm"):
+        build_schedule(settled(monkeypatch, "--warmup", 9), optimizer, 8)
+    build_schedule(settled(monkeypatch), optimizer, 8)
+    assert "the warm-up of 20 steps is longer" in capsys.readouterr().out
+    build_schedule(settled(monkeypatch, "--warmup", 8), optimizer, 8)
+    assert capsys.readouterr().out == ""
+
+
+def test_options_that_do_not_go_together_are_refused_before_the_data_are_read(monkeypatch):
+    for given, words in (
+        (("--size", 33), "multiples of 16"),
+        (("--model", "unet", "--ws", "layer"), "ws standardizes"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            settled(monkeypatch, *given)
 
 
 @pytest.mark.parametrize("script", ["train_isbi.py", "train_brats.py", "reproduce_tables.py"])

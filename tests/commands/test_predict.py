@@ -123,9 +123,12 @@ def test_a_folder_goes_on_where_it_stopped(tmp_path, checkpoint):
     assert out.count("is there already") == 2 and out.count("wrote ") == 1
     assert (out_folder / "1_mask.png").stat().st_mtime_ns == before and (out_folder / "2_mask.png").exists()
     record = json.loads((out_folder / "predictions.json").read_text())
-    assert record["files"].keys() == {"1_mask.png", "2_mask.png", "10_mask.png"} and record["threshold"] == 0.5
+    assert record["files"].keys() == record["settings"].keys() == {"1_mask.png", "2_mask.png", "10_mask.png"}
+    assert record["settings"]["2_mask.png"]["threshold"] == 0.5 and record["files"]["1_mask.png"] == str(
+        folder / "1.png"
+    )
     _, err = predict(checkpoint, folder, "--out", out_folder, "--threshold", "0.3", code=1)
-    assert "made with another threshold" in err
+    assert err.count("was made with another threshold") == 3 and "3 of 3 files" in err
     out, _ = predict(checkpoint, folder, "--out", out_folder, "--threshold", "0.3", "--force")
     assert out.count("wrote ") == 3
 
@@ -135,16 +138,148 @@ def test_nothing_is_overwritten_without_force(tmp_path, checkpoint):
     Image.fromarray(pixels(24, 32)).save(image)
     target.parent.mkdir()
     target.write_bytes(b"precious")
-    _, err = predict(checkpoint, image, "--out", target.parent, code=1)
-    assert "already exists" in err and target.read_bytes() == b"precious"
+    out, err = predict(checkpoint, image, "--out", target.parent)
+    assert "is there already, and predictions.json does not say how it was made" in out and "could not" not in err
+    assert target.read_bytes() == b"precious"
     predict(checkpoint, image, "--out", target.parent, "--force")
     assert target.read_bytes() != b"precious"
     _, err = predict(checkpoint, image, "--out", tmp_path, "--suffix", "", "--force", code=1)
-    assert "overwritten by its own prediction" in err
+    assert "is an input and would be overwritten by a prediction" in err
     (tmp_path / "b").mkdir()
     Image.fromarray(pixels(24, 32)).save(tmp_path / "b" / "a.png")
     _, err = predict(checkpoint, image, tmp_path / "b" / "a.png", "--out", tmp_path / "c", code=1)
     assert "would both be written" in err
+
+
+# ----- the record ------------------------------------------------------------------
+def png(path, *shape, seed=0):
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(pixels(*(shape or (24, 32)), seed=seed)).save(path)
+    return path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_what_it_wrote_into_the_folder_of_the_images_is_never_an_input(tmp_path, checkpoint):
+    folder = png(tmp_path / "in" / "a.png").parent
+    predict(checkpoint, folder, "--out", folder)
+    out, _ = predict(checkpoint, folder, "--out", folder)
+    assert "left out 1 files that predict.py wrote" in out and "is there already (--force" in out
+    for more in (["--probabilities"], ["--suffix", "_b"], ["--suffix", "_c", "--threshold", "0.3"]):
+        predict(checkpoint, folder, "--out", folder, *more)
+    assert names(folder) == ["a.png", "a_b.png", "a_c.png", "a_mask.png", "a_probability.png", "predictions.json"]
+    _, err = predict(checkpoint, folder / "a_mask.png", "--out", tmp_path / "o", code=1)
+    assert "holds nothing but what predict.py wrote" in err
+
+
+def test_two_networks_share_a_folder_but_not_a_file(tmp_path, checkpoint):
+    image, other = png(tmp_path / "in" / "a.png"), save(tmp_path / "other.safetensors", scale=1)
+    predict(checkpoint, image, "--out", tmp_path / "o")
+    _, err = predict(other, image, "--out", tmp_path / "o", code=1)
+    assert "a_mask.png was made with another checkpoint (see predictions.json): give another --out or --suffix" in err
+    predict(other, image, "--out", tmp_path / "o", "--suffix", "_other")
+    assert names(tmp_path / "o") == ["a_mask.png", "a_other.png", "predictions.json"]
+    _, err = predict(save(tmp_path / "three.safetensors", num_classes=3), image, "--out", tmp_path / "o", code=1)
+    assert "predictions of a network for other classes (class 0, and now class 0, class 1, class 2)" in err
+
+
+def test_an_image_that_was_replaced_is_not_taken_for_the_one_that_was_predicted(tmp_path, checkpoint):
+    image = png(tmp_path / "in" / "a.png")
+    predict(checkpoint, image, "--out", tmp_path / "o")
+    png(image, seed=1)
+    _, err = predict(checkpoint, image, "--out", tmp_path / "o", code=1)
+    assert "a_mask.png was made with another input" in err
+
+
+def test_an_image_given_twice_is_predicted_once(tmp_path, checkpoint):
+    image = png(tmp_path / "in" / "a.png")
+    out, _ = predict(checkpoint, image, image.parent, image, "--out", tmp_path / "o")
+    assert out.count("wrote ") == 1
+
+
+@pytest.mark.parametrize(
+    "content", ['[{"image_id": 1}]', "null", "3", "{", '{"files": {}}', '{"files": [], "classes": 1}']
+)
+def test_a_record_of_another_program_is_left_alone(content, tmp_path, checkpoint):
+    image = png(tmp_path / "in" / "a.png")
+    (tmp_path / "predictions.json").write_text(content)
+    (image.parent / "predictions.json").write_text(content)
+    _, err = predict(checkpoint, image, "--out", tmp_path, code=1)
+    assert "predictions.json is not a record of predict.py, so give another --out" in err and "Traceback" not in err
+    predict(checkpoint, image.parent, "--out", tmp_path / "o")
+    assert (tmp_path / "predictions.json").read_text() == content
+
+
+def test_a_file_that_cannot_be_made_is_not_in_the_record(tmp_path, checkpoint):
+    bad = tmp_path / "in" / "b.png"
+    png(tmp_path / "in" / "a.png")
+    bad.write_bytes(b"no")
+    predict(checkpoint, bad.parent, "--out", tmp_path / "o", code=1)
+    assert json.loads((tmp_path / "o" / "predictions.json").read_text())["files"].keys() == {"a_mask.png"}
+
+
+def test_names_of_250_bytes(tmp_path, checkpoint):
+    image = png(tmp_path / "in" / ("x" * 241 + ".png"))
+    predict(checkpoint, image, "--out", tmp_path / "o")
+    assert names(tmp_path / "o") == ["predictions.json", "x" * 241 + "_mask.png"]
+
+
+# ----- stacks ----------------------------------------------------------------------
+def test_sections_have_the_same_probabilities_in_one_stack_and_in_files(tmp_path):
+    model = ts.models.build("sdunet", width=4, levels=3)
+    net = tmp_path / "net.safetensors"
+    ts.checkpoint.save(net, model, preprocessing={"scale": [0.5, 0.5], "standardize": "stack"})
+    stack = (pixels(4, 24, 32) // 2 + 30 * np.arange(4)[:, None, None]).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "all.tif", stack, photometric="minisblack")
+    for ending in ("png", "tif"):
+        (tmp_path / ending).mkdir()
+        for k, section in enumerate(stack):
+            path = tmp_path / ending / f"{k}.{ending}"
+            Image.fromarray(section).save(path) if ending == "png" else tifffile.imwrite(path, section)
+    (tmp_path / "png" / "9.png").write_bytes(b"broken")  # it is left out
+    predict(net, tmp_path / "all.tif", "--out", tmp_path / "o", "--probabilities")
+    whole = tifffile.imread(tmp_path / "o" / "all_probability.tif")
+    out, _ = predict(net, tmp_path / "png", "--out", tmp_path / "p", "--probabilities", code=1)
+    assert "png: standardized over the 4 sections of 5 files together" in out
+    files = sorted((tmp_path / "tif").iterdir())
+    predict(net, *files, "--out", tmp_path / "t", "--probabilities")
+    for k in range(4):
+        found = np.asarray(Image.open(tmp_path / "p" / f"{k}_probability.png")) / 65535
+        np.testing.assert_allclose(found, whole[k], atol=1e-5)
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / "t" / f"{k}_probability.tif"), whole[k])
+    out, _ = predict(net, files[0], "--out", tmp_path / "one")
+    assert "0.tif: standardized by itself" in out
+    _, err = predict(net, *files[:2], "--out", tmp_path / "t", "--probabilities", code=1)
+    assert "was made with another stack" in err
+
+
+# ----- what cannot be --------------------------------------------------------------
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_a_network_of_nan_is_refused(value, tmp_path, checkpoint):
+    model = ts.checkpoint.load(checkpoint)
+    for parameter in model.parameters():
+        parameter.data[...] = value
+    ts.checkpoint.save(checkpoint, model, preprocessing=model.meta["preprocessing"])
+    with np.errstate(all="ignore"):
+        _, err = predict(checkpoint, png(tmp_path / "in" / "a.png"), "--out", tmp_path / "o", code=1)
+    words = (
+        "the network's output is NaN or infinite" if value == 1e30 else "weight of the network holds NaN or infinity"
+    )
+    assert words in err and not list(tmp_path.glob("o/*mask*"))
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("memory", "inf"), ("memory", "0"), ("memory", "-1"), ("memory", "1e308"), ("scale", "nan"), ("scale", "1e308"),
+        ("scale", "0"), ("threshold", "nan"), ("threshold", "1.1"), ("suffix", "a/b"), ("out", ""),
+    ],
+)  # fmt: skip
+def test_options_out_of_their_range(option, value, tmp_path):
+    _, err = predict(tmp_path / "none", tmp_path / "a.png", f"--{option}={value}", code=2)
+    assert f"argument --{option}: expected" in err
 
 
 def bad_inputs(folder):
@@ -191,7 +326,7 @@ def test_an_output_folder_that_cannot_be(tmp_path, checkpoint):
     (tmp_path / "file").write_text("in the way")
     for out in (tmp_path / "file", "/proc/tinyseg"):
         _, err = predict(checkpoint, tmp_path / "a.png", "--out", out, code=1)
-        assert "cannot write to the folder" in err and "--out" in err
+        assert f"{out} could not be written" in err
 
 
 LIMITED = """

@@ -11,9 +11,13 @@ import time
 import numpy as np
 import pytest
 import tifffile
+from PIL import Image
 from scripts import REAL, ROOT, SMALL_ISBI, run_example
 
 import tinyseg as ts
+from tinyseg.commands.options import exit_if_interrupted
+from tinyseg.data import em_sections
+from tinyseg.training import RunDirectory
 
 SMALL = [*SMALL_ISBI, "--epochs", 8]
 pytestmark = pytest.mark.slow
@@ -53,7 +57,7 @@ def test_a_run_says_what_it_does_and_leaves_its_files(whole):
     assert summary["seconds_per_step"] > 0 and "cpu" in summary["device"] and summary["kernels"]
     assert len((path / "log.csv").read_text().splitlines()) == 1 + 8
     preprocessing = ts.checkpoint.load(path / "best.safetensors").meta["preprocessing"]
-    assert preprocessing == {"scale": [1, 1], "standardize": "section"}
+    assert preprocessing == {"scale": [1, 1], "standardize": "section", "foreground": "white"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
@@ -101,7 +105,7 @@ def test_resuming_asks_for_the_same_data_and_for_a_run(isbi_run, tmp_path):
     tifffile.imwrite(tmp_path / "train-volume.tif", rng.integers(0, 255, (24, 32, 32)).astype(np.uint8))
     tifffile.imwrite(tmp_path / "train-labels.tif", np.uint8(255) * (rng.random((24, 32, 32)) > 0.2))
     _, err = run("--resume", isbi_run, "--epochs", 2, "--data", tmp_path, code=1)
-    assert "is not the data that" in err
+    assert "this is not the data that" in err and "training images, training masks, held-out" in err
     _, err = run("--resume", tmp_path / "nowhere", code=1)
     assert "There is no checkpoint" in err
     ts.checkpoint.save(tmp_path / "checkpoint.safetensors", ts.models.build("sdunet", width=4))
@@ -109,10 +113,82 @@ def test_resuming_asks_for_the_same_data_and_for_a_run(isbi_run, tmp_path):
     assert "no run to go on with" in err
 
 
+def sections_in_folders(folder, names):
+    """Write sections and masks as PNG."""
+    images, labels = em_sections(num_sections=len(names), size=32)
+    for part, stack in (("images", images), ("labels", np.where(labels, 255, 0).astype(np.uint8))):
+        (folder / part).mkdir(parents=True)
+        for name, section in zip(names, stack, strict=True):
+            Image.fromarray(section).save(folder / part / name)
+    return folder
+
+
+def test_a_resumed_run_asks_for_all_that_it_read(tmp_path, no_pictures):
+    data = sections_in_folders(tmp_path / "data", [f"{k}.png" for k in range(4)])
+    path = tmp_path / "run"
+    run(*SMALL_ISBI, "--data", data, "--epochs", 1, "--val-sections", 1, "--out", path)
+    moved = shutil.copytree(data, tmp_path / "elsewhere")
+    run("--resume", path, "--epochs", 2, "--data", moved)
+    for part, number, words in (
+        ("labels", 3, "held-out masks differ"), ("images", 3, "held-out images"), ("labels", 0, "training masks d"),
+        ("images", 0, "training images differ"),
+    ):  # fmt: skip
+        file, content = moved / part / f"{number}.png", (moved / part / f"{number}.png").read_bytes()
+        shutil.copy(moved / part / f"{1}.png", file)
+        _, err = run("--resume", path, "--epochs", 3, "--data", moved, code=1)
+        assert words in err
+        file.write_bytes(content)
+
+
+def test_synthetic_sections_of_another_generator_are_refused(isbi_run, monkeypatch):
+    monkeypatch.setattr(
+        "tinyseg.commands.train_isbi.em_sections", lambda **options: em_sections(**options | {"seed": 9})
+    )
+    _, err = run("--resume", isbi_run, "--epochs", 2, code=1)
+    assert "this is not the data that" in err
+
+
+def test_names_that_look_like_tex_or_are_long_or_foreign(tmp_path):
+    names = ["a$_$x_{1.png", "b\n\n$.png", "c" * 240 + ".png", "d切片\\alpha^.png"]
+    data = sections_in_folders(tmp_path / "data", names)
+    run(*SMALL_ISBI, "--data", data, "--epochs", 1, "--val-sections", "0:3", "--out", tmp_path / "run")
+    assert {"summary.json", "predictions.png", "curves.png"} <= {p.name for p in (tmp_path / "run").iterdir()}
+
+
+def test_the_summary_is_there_though_nothing_can_be_drawn(tmp_path, monkeypatch):
+    def fails(*args, **options):
+        raise RuntimeError("no fonts")
+
+    monkeypatch.setattr("tinyseg.report.plots.predictions", fails)
+    monkeypatch.setattr("tinyseg.report.plots.curves", fails)
+    with pytest.warns(UserWarning, match="could not be drawn .RuntimeError: no fonts"):
+        run(*SMALL_ISBI, "--epochs", 1, "--out", tmp_path / "run")
+    assert (tmp_path / "run" / "summary.json").is_file()
+
+
+def test_a_place_where_nothing_can_be_written_is_refused_before_the_data_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr("tinyseg.commands.train_isbi.load_sections", None)  # it is not reached
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "run", "/proc/run"):
+        _, err = run(*SMALL_ISBI, "--out", out, code=1)
+        assert f"{out} could not be written" in err
+
+
+def test_the_folder_in_the_advice_may_have_blanks(tmp_path, capsys):
+    folder = tmp_path / "my run"
+    with pytest.raises(SystemExit):
+        exit_if_interrupted({"interrupted": 2, "steps": 5}, RunDirectory(folder))
+    assert f"--resume '{folder}'" in capsys.readouterr().out
+    folder.mkdir()
+    (folder / "checkpoint.safetensors").touch()
+    with pytest.raises(FileExistsError, match=f"--resume '{folder}'"):
+        RunDirectory(folder)
+
+
 def test_a_mistake_with_overwrite_costs_nothing(isbi_run, tmp_path):
     before = {p.name: p.stat().st_mtime_ns for p in isbi_run.iterdir()}
-    for mistake in (["--data", tmp_path / "nowhere"], ["--size", 33], ["--dropout", 1.5], ["--epochs", 0]):
-        run(*SMALL, "--out", isbi_run, "--overwrite", *mistake, code=1)
+    for mistake, code in ((["--data", tmp_path / "nowhere"], 1), (["--size", 33], 1), (["--epochs", 0], 2)):
+        run(*SMALL, "--out", isbi_run, "--overwrite", *mistake, code=code)
     assert {p.name: p.stat().st_mtime_ns for p in isbi_run.iterdir()} == before
 
 
@@ -131,7 +207,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path):
 
     fails("--data", tmp_path / "nowhere", says="nowhere")
     fails("--val-sections", "24", says="validation sections")
-    fails("--augment", "hflop", says="hflop")
+    fails("--augment", "hflop", says="hflop", code=2)
     fails("--ws", "layer", "--model", "unet", says="ws standardizes depthwise kernels")
     fails("--size", "33", says="multiples of 16")
     fails("--download", says="--download needs --data", code=2)

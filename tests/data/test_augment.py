@@ -288,7 +288,7 @@ def test_parse_errors_list_the_known_names(text, message):
         ({"zoom": 1.0}, "zoom=1: expected at least 0 and below 1"),
         ({"shift": 5}, "shift=5: .*below 1"),
         ({"elastic": float("nan")}, "elastic=nan"),
-        ({"elastic": float("inf")}, "at least 0 and finite"),
+        ({"elastic": float("inf")}, "at least 0 and at most 1000"),
         ({"elastic_sigma": 0}, "elastic_sigma=0: expected at least 1"),
         ({"brightness": -0.1}, "brightness"),
         ({"contrast": 1}, "contrast=1: .*below 1"),

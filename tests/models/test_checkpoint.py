@@ -67,6 +67,42 @@ def test_bad_files_get_a_sentence(tmp_path):
         checkpoint.load(tmp_path / "newer")
 
 
+GOOD = {"tinyseg": 1, "model": {"name": "sdunet_bn", "width": 4, "levels": 2}}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("[]", "expected object, found array"), ("null", "found null"), ("x", "JSON"), ("[" * 100_000, "JSON"),
+        ({}, "tinyseg"), ({"tinyseg": "1"}, "expected int, found str at tinyseg"), ({"tinyseg": 1}, "model"),
+        (GOOD | {"model": []}, "at model"), (GOOD | {"model": {}}, "name"), (GOOD | {"classes": 5}, "at classes"),
+        (GOOD | {"classes": [1]}, "at classes"), (GOOD | {"preprocessing": [1]}, "at preprocessing"),
+        (GOOD | {"config": 3}, "at config"), (GOOD | {"training": "x"}, "at training"),
+        (GOOD | {"model": {"name": "net"}}, "no model 'net'"), (GOOD | {"model": GOOD["model"] | {"x": 1}}, "option x"),
+        (GOOD | {"model": GOOD["model"] | {"width": "8"}}, "cannot be built"),
+        (GOOD | {"model": GOOD["model"] | {"width": 10**9}}, "width=1000000000, and has"),
+        (GOOD | {"model": GOOD["model"] | {"levels": 60}}, "levels=60"),
+        (GOOD | {"model": GOOD["model"] | {"levels": float("nan")}}, "levels=nan"),
+        (GOOD | {"model": GOOD["model"] | {"width": 8}}, "weights are for another model"),
+    ],
+)  # fmt: skip
+def test_metadata_of_another_shape_gets_a_sentence_with_the_files_name(text, words, tmp_path):
+    arrays = {f"model.{name}": array for name, array in model().state_dict().items()}
+    text = text if isinstance(text, str) else json.dumps(text)
+    save_file(arrays, tmp_path / "a.safetensors", metadata={"tinyseg": text})
+    with pytest.raises(ValueError, match=rf"a\.safetensors[\s\S]*{words}"):
+        checkpoint.load(tmp_path / "a.safetensors")
+
+
+def test_weights_of_another_type_are_refused(tmp_path):
+    arrays = {f"model.{name}": array for name, array in model().state_dict().items()}
+    name = next(name for name in arrays if name.endswith("weight"))
+    arrays[name] = arrays[name].view(np.int32)
+    save_file(arrays, tmp_path / "a.safetensors", metadata={"tinyseg": json.dumps(GOOD)})
+    with pytest.raises(ValueError, match=r"a\.safetensors is damaged: .*weight is int32, and should be float32"):
+        checkpoint.load(tmp_path / "a.safetensors")
+
+
 def test_a_model_without_config_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"models\.build"):
         checkpoint.save(tmp_path / "a", ts.nn.ReLU())

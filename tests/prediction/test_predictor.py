@@ -96,3 +96,33 @@ def test_images_with_other_channels_are_refused(tmp_path):
     other = pytest.raises(ValueError, match="has 1 channel, and the network takes 2")
     with open_image(tmp_path / "a.tif") as image, other:
         Predictor(build(in_channels=2)).look_at(image)
+
+
+@pytest.mark.parametrize(
+    ("preprocessing", "words"),
+    [
+        ({"scale": "x", "standardize": "section"}, "at scale"), ({"scale": [1], "standardize": "section"}, "at scale"),
+        ({"scale": 1, "standardize": "mean"}, "Invalid enum value 'mean' at standardize"),
+        ({"scale": float("nan"), "standardize": "unit"}, "scale must be positive and finite"),
+        ({"scale": [1, -1], "standardize": "unit"}, "scale must be positive and finite"),
+        ({"kind": "brain", "size": "big"}, "at size"), ({"kind": "brain", "how": "cut"}, "how 'crop' or 'resize'"),
+        ({"kind": "brain", "modalities": 4}, '"modalities" do not fit'),
+    ],
+)  # fmt: skip
+def test_preprocessing_of_another_shape_gets_a_sentence_with_the_files_name(preprocessing, words, tmp_path):
+    model = ts.models.build("sdunet", width=4, levels=3)
+    ts.checkpoint.save(tmp_path / "a.safetensors", model, preprocessing=preprocessing)
+    with pytest.raises(ValueError, match=rf"a\.safetensors: .*{words}"):
+        Predictor.load(tmp_path / "a.safetensors")
+
+
+def test_there_is_a_name_for_each_class():
+    with pytest.raises(ValueError, match="The network has 1 classes, and names for 2"):
+        Predictor(build(classes=["a", "b"]))
+
+
+def test_a_network_with_a_weight_that_is_not_finite_is_refused_with_its_name():
+    model = build(name="unet_dw_bn")
+    model.encoder[0].norm.running_var[1] = np.nan
+    with pytest.raises(ValueError, match="encoder.0.norm.running_var of the network holds NaN or infinity"):
+        Predictor(model)

@@ -103,7 +103,7 @@ def test_predictions_draws_rows_and_errors(tmp_path, stack):
 
 def test_predictions_takes_rows_from_first_to_last(tmp_path, stack, monkeypatch, figures):
     drawn = []
-    monkeypatch.setattr(plots, "_draw_row", lambda axes, image, label, p, name, t: drawn.append(name))
+    monkeypatch.setattr(plots, "_draw_row", lambda axes, image, label, p, name, *rest: drawn.append(name))
     predictions(*stack, tmp_path / "a.png", names=list("abcdef"), max_rows=3)
     predictions(*stack, tmp_path / "b.png", max_rows=99)
     assert [len(figure.axes) for figure in figures] == [3 * 4, 6 * 4]

@@ -33,6 +33,31 @@ def test_a_data_folder_with_a_typing_error_ends_in_a_sentence_before_any_trainin
     assert "nope is not a folder" in error and not list(out.glob("**/command.txt"))
 
 
+def test_what_cannot_work_is_refused_before_any_training(tmp_path):
+    def fails(*arguments, code=1):
+        _, error = run_example("reproduce_tables.py", *SMALL, "--out", tmp_path / "out", *arguments, code=code)
+        assert not list(tmp_path.glob("**/command.txt")) and "Traceback" not in error
+        return error
+
+    (tmp_path / "page.md").write_text("<!-- begin table 2 -->\n")
+    assert "has no place for table 2" in fails("--tables", 2, "--document", tmp_path / "page.md")
+    assert "--data has two folders of isbi" in fails("--tables", 2, "--data", "isbi", "isbi")
+    for option in ("--seeds=0", "--width=0", "--lr=nan", "--epochs=0", "--val-sections=0", "--out="):
+        assert f"argument {option.split('=')[0]}: expected" in fails(option, code=2)
+    (tmp_path / "file").touch()
+    assert "could not be written" in fails("--out", tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    "content", ["[]", "null", "{", '{"costs": {"networks": {}, "device": "cpu"}}', '{"isbi": {"rows": 1}}']
+)
+def test_results_of_another_program_are_left_alone(content, tmp_path):
+    (tmp_path / "results.json").write_text(content)
+    _, error = run_example("reproduce_tables.py", *SMALL, "--tables", 2, "--out", tmp_path, code=1)
+    assert "results.json is not the results of a study, so give another --out" in error
+    assert (tmp_path / "results.json").read_text() == content
+
+
 @pytest.mark.slow
 def test_quick_run_of_tables_2_and_3(tmp_path, monkeypatch):
     monkeypatch.setitem(command.QUICK, "isbi", {"--size": 64, "--epochs": 1})

@@ -8,7 +8,7 @@ import pytest
 from reproduction.study import Run, RunFailed, spread
 
 TRAIN = """
-import json, pathlib, sys
+import json, os, pathlib, signal, sys
 out = pathlib.Path(sys.argv[sys.argv.index("--resume" if "--resume" in sys.argv else "--out") + 1])
 with open(out / "calls.txt", "a") as file:
     print(" ".join(sys.argv[1:]), file=file)
@@ -16,6 +16,8 @@ with open(out / "calls.txt", "a") as file:
 how = pathlib.Path(__file__).with_name("how.txt").read_text()
 if how == "interrupted":
     sys.exit(143)
+if how == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
 if how == "bad":
     print("half a bar\\rLoss: nan")
     sys.exit("TrainingDiverged: the loss is nan.")
@@ -86,6 +88,26 @@ def test_only_the_scoring_is_missing(run):
 def test_a_failed_run_ends_with_the_scripts_own_sentence(run):
     with pytest.raises(RunFailed, match=r"^TrainingDiverged: the loss is nan\.$"):
         run(how="bad").carry_out()
+
+
+def test_a_training_that_was_killed_is_named_and_is_no_interruption(run):
+    with pytest.raises(RunFailed, match="ended by SIGKILL"):
+        run(how="killed").carry_out()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("scores.json", "[]", "not a file of scores"), ("scores.json", "{}", "metrics"), ("scores.json", "", "JSON"),
+        ("summary.json", "null", "not the summary"), ("log.csv", "epoch,val_dice\n", "no epochs"),
+        ("log.csv", "epoch,val_dice\n1,much\n", "not the log"),
+    ],
+)  # fmt: skip
+def test_a_file_of_a_run_that_was_damaged_is_named(name, content, words, run):
+    run().carry_out()
+    (run().folder / name).write_text(content)
+    with pytest.raises(ValueError, match=f"{name} .*{words}"):
+        run().carry_out()
 
 
 def test_other_options_are_refused_and_nothing_is_lost(run):

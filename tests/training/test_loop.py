@@ -1,8 +1,12 @@
 import csv
+import json
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import save_file
 
 import tinyseg as ts
 from tinyseg import models, ops, optim
@@ -59,6 +63,33 @@ def test_a_run_stopped_between_epochs_goes_on_to_the_same_bits(data, tmp_path):
     parts, other = run_fit(data, tmp_path / "parts", epochs=4, resume=True)
     assert_same_weights(run.latest, other.latest)
     assert [r["train_loss"] for r in whole["history"]] == [r["train_loss"] for r in parts["history"]]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"schedule": KeyError}, {"state": [[]]}, {"state": {}}, {"scaler": KeyError}, {"schedule": {"t": 1}},
+        {"state": {"history": "x"}}, {"state": {"epoch": -1}}, {"state": {"best": 7}}, {"state": {"history": []}},
+    ],
+)  # fmt: skip
+def test_a_state_that_was_damaged_gets_a_sentence_with_the_files_name(change, data, tmp_path):
+    _, run = run_fit(data, tmp_path / "run", epochs=1)
+    with safe_open(run.latest, "numpy") as file:
+        meta, arrays = json.loads(file.metadata()["tinyseg"]), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    for name, value in change.items():
+        before = meta["training"].pop(name)
+        if value is not KeyError:
+            meta["training"][name] = before | value if value and name == "state" and isinstance(value, dict) else value
+    save_file(arrays, run.latest, metadata={"tinyseg": json.dumps(meta)})
+    with pytest.raises(ValueError, match=r'checkpoint\.safetensors is damaged: "training" in its metadata'):
+        run_fit(data, tmp_path / "run", epochs=2, resume=True)
+
+
+def test_a_disk_without_room_for_the_checkpoints_is_found_before_the_first_step(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
+    with pytest.raises(OSError, match="run could not be written: No space left on device. .* MiB are needed"):
+        run_fit(data, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_batch_norm_and_plateau_resume_too(data, tmp_path):

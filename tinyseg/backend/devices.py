@@ -57,8 +57,8 @@ def _why_no_gpu():
         return f"CuPy is installed but cannot be loaded ({_cupy_error}). Mend that installation, or use --device cpu."
     if cp is None:
         return (
-            "CuPy is not installed. Install the build for your CUDA driver: pip install 'tinyseg[gpu]' "
-            "(cupy-cuda12x) or pip install 'tinyseg[gpu13]' (cupy-cuda13x). Or use --device cpu."
+            "CuPy is not installed. Install the build for your CUDA driver: pip install cupy-cuda12x (CUDA 12) or "
+            "pip install cupy-cuda13x (CUDA 13). Or use --device cpu."
         )
     try:
         count = cp.cuda.runtime.getDeviceCount()

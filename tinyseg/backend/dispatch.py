@@ -162,4 +162,4 @@ def kernels_in_use(device="cpu"):
         return f"{'CuPy' if device == 'gpu' else 'NumPy'} (tinyseg/fast is not there)"
     if device == "gpu":
         return "CuPy + CUDA" + (", TF32" if int(os.environ.get("CUPY_TF32", "0")) > 0 else "")
-    return "NumPy + numba" if importlib.util.find_spec("numba") else "NumPy (install tinyseg[fast] for numba kernels)"
+    return "NumPy + numba" if importlib.util.find_spec("numba") else "NumPy (pip install numba for faster kernels)"

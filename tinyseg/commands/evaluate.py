@@ -1,7 +1,7 @@
 r"""Score a network, or predictions, against labels: of cell membranes, or of brain tumours.
 
-    python examples/evaluate.py --checkpoint best.safetensors --images train-volume.tif --labels train-labels.tif \
-        --sections 4 --out scores.json                         # the last four sections
+    python examples/evaluate.py --checkpoint best.safetensors --images isbi2012 --out scores.json    # those held out
+    python examples/evaluate.py --checkpoint best.safetensors --images volume.tif --labels labels.tif --sections 4
     python examples/evaluate.py --predictions probability.tif --labels labels.tif --out scores.json
 
     python examples/evaluate.py --checkpoint runs/brats/best.safetensors --images Task01_BrainTumour --out scores.json
@@ -14,15 +14,14 @@ every patient as one volume. Writes a table, with --out a JSON file, and beside 
 Reads top to bottom: membranes, then tumours, each with what is compared, scores, table and files; options.
 """
 
-import argparse
 import math
-import pathlib
 
 import numpy as np
 from tqdm import tqdm
 
-import tinyseg as ts
-from tinyseg.commands.options import add_device_options, check_memory, load_predictor
+from tinyseg.commands.numbers import CHOSEN_SECTIONS, Number, make_parser
+from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
+from tinyseg.commands.scores import check_out, draw_worst, write_scores
 from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import interval_of, mean_rows, table
 from tinyseg.data import Sections, isbi, load_stack
@@ -30,7 +29,6 @@ from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import DECATHLON, regions_of, same_classes
 from tinyseg.data.files import list_names
-from tinyseg.data.json_files import write_json
 from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes
 from tinyseg.data.masks import as_probabilities, binarize_labels
 from tinyseg.data.split import patient_of
@@ -38,7 +36,9 @@ from tinyseg.data.stacks import load_pairs, pair_files, shape_in_words
 from tinyseg.metrics import BinaryScores, sensitivity, specificity
 from tinyseg.metrics.isbi import isbi_scores
 from tinyseg.metrics.patients import EMPTY, PatientScores
-from tinyseg.prediction import TRANSFORMS, volumes
+from tinyseg.prediction import volumes
+from tinyseg.prediction.held_out import leave_out_trained
+from tinyseg.report import plots
 
 
 def main():
@@ -47,6 +47,8 @@ def main():
 
 def evaluate():
     args = parse_arguments()
+    if args.out:
+        check_out(args.out)
     predictor = load_predictor(args) if args.checkpoint else None
     brains = isinstance(predictor.preparation, Preparation) if predictor else holds_volumes(args.labels)
     if brains:
@@ -62,6 +64,9 @@ def evaluate_membranes(args, predictor):
     args.empty = args.empty or "nan"
 
     # ----- what is compared ------------------------------------------------------
+    args.foreground, what = choose_foreground(args, predictor), plots.INSIDE
+    if predictor and predictor.model.meta.get("classes"):
+        what = predictor.classes[0]
     sections, probabilities = predict_sections(args, predictor) if predictor else read_sections(args)
     labels, names = sections.labels, sections.names
 
@@ -74,28 +79,42 @@ def evaluate_membranes(args, predictor):
     means = {key: average_sections([scores[key] for scores in per_section]) for key in pooled}
 
     # ----- table and files -------------------------------------------------------
-    print_table(names, per_section, pooled, means)
+    rows = [{"name": name} | scores for name, scores in zip(names, per_section, strict=True)]
+    report = {"metrics": pooled, "mean_over_sections": means, "sections": rows, "isbi": challenge.summary()}
+    write_scores(args, report | {"class": what})
+    print_table(names, per_section, pooled, means, what)
     print(
         f"Pixel scores at {args.threshold:g}. V^Rand at its best threshold, {challenge.v_rand_threshold:.1f}: split "
         f"{challenge.v_rand_split:.4f}, merge {challenge.v_rand_merge:.4f}. V^Info at {challenge.v_info_threshold:.1f}."
     )
-    rows = [{"name": name} | scores for name, scores in zip(names, per_section, strict=True)]
-    report = {"metrics": pooled, "mean_over_sections": means, "sections": rows, "isbi": challenge.summary()}
 
     def draw(worst, path):
         captions = [f"{names[k]}\nV^Rand {per_section[k]['v_rand']:.3f}" for k in worst]
         shown = sections.images[worst], labels[worst], probabilities[worst]
-        ts.plots.predictions(*shown, path, captions, args.threshold, max_rows=len(worst))
+        plots.predictions(*shown, path, captions, args.threshold, max_rows=len(worst), what=what)
 
-    write_report(args, report, [scores["v_rand"] for scores in per_section], draw)
+    draw_worst(args, [scores["v_rand"] for scores in per_section], draw)
+
+
+def choose_foreground(args, predictor):
+    """Return how the labels store the inside of a cell: as in the training, or as --foreground says."""
+    trained = predictor and (predictor.foreground or (predictor.model.meta.get("config") or {}).get("foreground"))
+    if trained and args.foreground not in (None, trained):
+        raise ValueError(
+            f"{args.checkpoint} was trained with --foreground {trained}, and now it is {args.foreground}: the labels "
+            "would be the other way round. Leave out --foreground."
+        )
+    return trained or args.foreground or "white"
 
 
 def predict_sections(args, predictor):
     """Return sections with labels, and the network's probabilities for them at their own resolution."""
-    everything = isbi.load(args.images, args.labels or "required", args.foreground)
-    sections = choose_sections(everything, args.sections)
     if len(predictor.classes) > 1:
         raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
+    everything = isbi.load(args.images, args.labels or "required", args.foreground)
+    chosen = choose_sections(everything, args.sections)
+    sections, said = leave_out_trained(chosen, predictor.model.meta.get("config"), bool(args.sections))
+    print(f"{args.images}: {said}")
     predictor.take_statistics(everything.images[:, None])  # the whole stack's, not those of the chosen sections
     rows = tqdm(sections.images, desc="predicting", unit="section")
     return sections, np.stack([predictor(section)[0] for section in rows])
@@ -122,7 +141,7 @@ def read_sections(args):
 
 def choose_sections(sections, which):
     """Return the sections to score: all, the last k, or a to b-1."""
-    if which is None or which in (str(len(sections)), f"0:{len(sections)}"):
+    if which is None or which in ("all", str(len(sections)), f"0:{len(sections)}"):
         return sections
     return sections.split(which)[1]
 
@@ -144,19 +163,22 @@ def average_sections(values):
     return result | {"undefined": len(values) - len(kept)} | interval_of(values)
 
 
+# What is not the inside of a cell is membrane.
 COLUMNS = {
     "accuracy": "accuracy", "dice": "Dice", "iou": "IoU", "mean_iou": "mean IoU", "membrane_iou": "membrane IoU",
     "v_rand": "V^Rand", "v_info": "V^Info",
 }  # fmt: skip
 
 
-def print_table(names, per_section, pooled, means):
+def print_table(names, per_section, pooled, means, what):
     """Print a line for each section; below, the mean with its 95% interval, and the score of all pixels together."""
-    longest = max(map(len, COLUMNS.values()))
+    titles = [title if what == plots.INSIDE else title.replace("membrane", "rest's") for title in COLUMNS.values()]
+    longest = max(map(len, titles))
     rows = [(name, [f"{scores[key]:.4f}" for key in COLUMNS]) for name, scores in zip(names, per_section, strict=True)]
     rows += mean_rows("mean over sections", [means[key] for key in COLUMNS])
     rows += [("all pixels", [f"{pooled[key]:.4f}" for key in COLUMNS])]
-    print(table([f"{title:>{longest}}" for title in COLUMNS.values()], rows))
+    print(f"Scores of: {what}")
+    print(table([f"{title:>{longest}}" for title in titles], rows))
     undefined = sum(means[key]["undefined"] for key in COLUMNS)
     if undefined:
         print(f"{undefined} scores are 0/0 (a class that neither has) and left out of the means: see --empty.")
@@ -219,16 +241,17 @@ def evaluate_tumours(args, predictor):
         mean |= interval_of([patient[name] for patient in report["patients"]])
 
     # ----- table and files -------------------------------------------------------
-    print_patients(report, means, regions)
     metrics = {name: report[name] for name in ("dice", "accuracy")} | {n: mean["mean"] for n, mean in means.items()}
     content = {"metrics": metrics, "mean_over_patients": means, "classes": classes, "regions": regions}
     content |= {name: report[name] for name in ("small", "large", "small_below_mm3", "empty", "patients")}
+    write_scores(args, content)
+    print_patients(report, means, regions)
     whole_tumour = [patient["whole tumour"] for patient in report["patients"]]
 
     def draw(worst, path):
         volumes.draw_slices([(scored[k], slices[k], whole_tumour[k]) for k in worst], path, cases.modalities, classes)
 
-    write_report(args, content, whole_tumour, draw)
+    draw_worst(args, whole_tumour, draw)
 
 
 def print_patients(report, means, regions):
@@ -251,44 +274,31 @@ def print_patients(report, means, regions):
     )
 
 
-# ===== both ======================================================================
-def write_report(args, report, scores, draw):
-    """Write the JSON file of --out; beside it ``draw(worst, path)`` draws the images with the lowest scores."""
-    if args.out is None:
-        return
-    settings = {name: str(value) if isinstance(value, pathlib.Path) else value for name, value in vars(args).items()}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    write_json(args.out, report | {"settings": settings})
-    worst = np.argsort(scores, kind="stable")[: args.worst]
-    if len(worst):
-        picture = args.out.with_suffix(".worst.png")
-        draw(worst, picture)
-        print(f"wrote {args.out} and {picture}")
-
-
+# ===== options ===================================================================
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
-    add("--checkpoint", type=pathlib.Path, help="network to score on --images")
-    add("--predictions", type=pathlib.Path, help="instead: stack of probabilities or masks; label volume, or a folder")
-    add("--images", type=pathlib.Path, help="stack, or folder with train-volume.tif; Decathlon or BraTS folder")
-    add("--labels", type=pathlib.Path, help="stack of masks (default: those in the folder of --images); for volumes a "
+    add("--checkpoint", type=a_path, help="network to score on --images")
+    add("--predictions", type=a_path, help="instead: stack of probabilities or masks; label volume, or a folder")
+    add("--images", type=a_path, help="stack, or folder with train-volume.tif; Decathlon or BraTS folder")
+    add("--labels", type=a_path, help="stack of masks (default: those in the folder of --images); for volumes a "
         "Decathlon or BraTS folder, a folder of label volumes, or one")  # fmt: skip
     add("--cases", nargs="+", help="patients to score, or all (default: those that the network was not trained on)")
     add("--whole", action="store_true", help="score tumour or not, as of label volumes that tell no more")
-    add("--small", type=float, help="tumours below so many mm³ are small (default: the patients' median)")
-    add("--sections", help="score only the last k, or a:b (a to b-1, from 0)")
-    add("--foreground", choices=["white", "black"], default="white", help="the inside of cells in the labels")
-    add("--threshold", type=float, default=0.5, help="of one class's probability (default: 0.5)")
+    add(
+        "--small", type=Number(float, 0, 10**9),
+        help="tumours below so many mm³ are small (default: the patients' median)",
+    )  # fmt: skip
+    add("--sections", type=CHOSEN_SECTIONS, help="score the last k, a:b (a to b-1, from 0), or all (default: those "
+        "that the network was not trained on)")  # fmt: skip
+    add("--foreground", choices=["white", "black"], help="the inside of cells in the labels (default: as in the "
+        "training, or white)")  # fmt: skip
     add("--empty", choices=["nan", "one", "zero"], help="what 0/0 is (default: nan; for tumours one, as in BraTS)")
     add("--degenerate", choices=["challenge", "one"], default="challenge", help="V^Info of a section of one segment")
-    add("--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns")
-    add("--memory", type=float, default=2, help="GiB for activations; larger images in tiles (default: 2)")
-    add_device_options(parser)
-    add("--worst", type=int, default=3, help="how many of the worst to picture (default: 3)")
-    add("--out", type=pathlib.Path, help="JSON file; the picture goes beside it")
+    add_prediction_options(parser)
+    add("--worst", type=Number(int, 0, 1000), default=3, help="how many of the worst to picture (default: 3)")
+    add("--out", type=a_path, help="JSON file; the picture goes beside it")
     args = parser.parse_args()
-    check_memory(parser, args)
     if (args.checkpoint is None) == (args.predictions is None):
         parser.error("give --checkpoint with --images, or --predictions")
     if args.checkpoint and args.images is None:

@@ -2,10 +2,12 @@
 
 import argparse
 import pathlib
+import shlex
 import sys
 
 from tinyseg import backend, models, optim
-from tinyseg.models import checkpoint
+from tinyseg.commands.numbers import AUGMENTATION, MEMORY, PROBABILITY, Number
+from tinyseg.prediction import TRANSFORMS
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.training import Step
 
@@ -14,51 +16,6 @@ REST = {
     "device": "auto", "gpu_memory": None, "tf32": False, "cuda_graph": False, "workers": 2, "overwrite": False,
     "resume": None, "download": False,
 }  # fmt: skip
-
-
-def settle(parser, defaults, paper, rest):
-    """Settle the options of a training script: first what is given, then what the resumed run has, then the defaults.
-
-    Parameters
-    ----------
-    parser : argparse.ArgumentParser
-        Its options default to None. Has ``data``, ``epochs``, ``resume``, ``out``, ``overwrite``, ``protocol`` and
-        ``download``.
-    defaults : dict
-        The options that decide what is learned: they are kept with the run.
-    paper : dict
-        What takes the place of the defaults with ``--protocol paper``.
-    rest : dict
-        Defaults of further options that are not kept, beside `REST`: ``out``, and the script's own.
-
-    Returns
-    -------
-    argparse.Namespace
-    """
-    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
-    if "data" in given:
-        given["data"] = str(pathlib.Path(given["data"]).resolve())  # a run is resumed from anywhere
-    settings = defaults | (paper if given.get("protocol") == "paper" else {})
-    if "resume" in given:
-        path = pathlib.Path(given["resume"])
-        path = path.parent if path.is_file() else path
-        meta = checkpoint.read(path / "checkpoint.safetensors")[1]
-        if "training" not in meta or not defaults.keys() <= meta.get("config", {}).keys():
-            parser.error(f"{path}/checkpoint.safetensors was not written by this script: there is no run to go on with")
-        settings |= meta["config"]
-        changed = {name for name in settings if given.get(name, settings[name]) != settings[name]} - {"data", "epochs"}
-        changed |= given.keys() & {"protocol", "out", "overwrite"}
-        if changed:
-            parser.error(f"--resume goes on with the options of {path}: leave out {', '.join(sorted(changed))}")
-        if given.get("epochs", settings["epochs"]) != settings["epochs"] and settings["schedule"] in ("cosine", "step"):
-            print("Another number of epochs stretches the schedule: the learning rate jumps to where it now would be.")
-        given["out"] = given["resume"] = str(path)
-    if given.get("download") and "data" not in given:
-        parser.error("--download needs --data DIR, the folder to put the files in")
-    args = argparse.Namespace(**(REST | rest | settings | given))
-    if args.lr is None:
-        args.lr = 2e-4 if args.model == "unet" else 2e-3  # 2e-3 needs norm layers, and plain U-Net has none
-    return args
 
 
 def option_adder(parser, defaults):
@@ -79,31 +36,49 @@ def add_training_options(parser, defaults, paper, out):
     ----------
     parser : argparse.ArgumentParser
     defaults, paper : dict
-        See `settle`.
+        See `tinyseg.commands.settings.settle`.
     out : str
         The default of --out.
     """
     add = option_adder(parser, defaults)
-    add("--augment", "none, paper or default, and/or hflip,vflip,turns,rotation=…,zoom=…,shift=…,elastic=…")
+    add(
+        "--augment", "none, paper or default, and/or hflip,vflip,turns,rotation=…,zoom=…,shift=…,elastic=…",
+        type=AUGMENTATION,
+    )  # fmt: skip
     add("--model", choices=list(models.MODELS))
-    add("--width", "channels of the first level", type=int)
+    add("--width", "channels of the first level", type=Number(int, 1, 4096))
     add("--head", "the last layers; the paper's can die", choices=["direct", "paper"])
     add("--ws", "weight standardization of the depthwise kernels", choices=["default", "layer", "filter", "none"])
-    add("--dropout", "probability at the end of the last two encoder levels", type=float)
+    add("--dropout", "probability at the end of the last two encoder levels", type=Number(float, 0, 1, below=True))
     add("--protocol", f"what the paper states: {paper}", choices=["paper"])
-    add("--epochs", type=int)
-    add("--batch-size", type=int)
-    add("--lr", "learning rate of Adam (default: 2e-4 for unet, 2e-3 for the others)", type=float)
+    add("--epochs", type=Number(int, 1, 10**6))
+    add("--batch-size", type=Number(int, 1, 4096))
+    add(
+        "--lr", "learning rate of Adam (default: 2e-4 for unet, 2e-3 for the others)",
+        type=Number(float, 0, 10, above=True),
+    )  # fmt: skip
     add("--schedule", "of the learning rate", choices=["cosine", "constant", "step", "plateau"])
-    add("--warmup", "steps of rising learning rate (cosine and constant)", type=int)
-    add("--clip", "largest norm of the gradient; 0 for no limit", type=float)
+    add("--warmup", "steps of rising learning rate (cosine and constant)", type=Number(int, 0, 10**9))
+    add("--clip", "largest norm of the gradient; 0 for no limit", type=Number(float, 0, 10**6))
     add("--amp", "mixed precision: activations in float16 (useful on a GPU)", action="store_true", default=None)
-    add("--seed", type=int)
+    add("--seed", type=Number(int, 0, 2**32 - 1))
     add_device_options(parser)
-    add("--workers", f"threads that prepare the data (default: {REST['workers']})", type=int)
-    add("--out", f"run directory (default: {out})")
+    add("--workers", f"threads that prepare the data; 0: none (default: {REST['workers']})", type=Number(int, 0, 256))
+    add("--out", f"run directory (default: {out})", type=folder_name)
     add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
-    add("--resume", "continue the run in this folder, with its own options", metavar="PATH")
+    add("--resume", "continue the run in this folder, with its own options", metavar="PATH", type=folder_name)
+
+
+def folder_name(text):
+    """Return the name of a file or folder as it is given; nothing at all is refused, which Python takes for "."."""
+    if not text or "\0" in text:
+        raise argparse.ArgumentTypeError("expected the name of a file or folder, found an empty text")
+    return text
+
+
+def a_path(text):
+    """Return a path; nothing at all is refused."""
+    return pathlib.Path(folder_name(text))
 
 
 def build_network(args, in_channels, num_classes, device):
@@ -120,7 +95,7 @@ def add_device_options(parser):
     """Add --device, --gpu-memory, --tf32 and --cuda-graph, for `choose_device`."""
     add = parser.add_argument
     add("--device", help="where to compute (default: auto)", choices=["auto", "cpu", "gpu"])
-    add("--gpu-memory", help="most GPU memory to take (default: all)", type=float, metavar="GiB")
+    add("--gpu-memory", help="most GPU memory to take (default: all)", type=MEMORY, metavar="GiB")
     add("--tf32", help="GPU: faster matrix products of inputs rounded to 10 bits", action="store_true", default=None)
     add("--cuda-graph", help="GPU: launch the network as one CUDA graph", action="store_true", default=None)
 
@@ -143,7 +118,7 @@ def choose_device(args):
     RuntimeError
         If a GPU is asked for and is not there.
     ValueError
-        If an option of the GPU is given for the CPU, or the limit is not positive.
+        If an option of the GPU is given for the CPU.
     """
     device = backend.parse_device(args.device or "auto")
     if device == "gpu":
@@ -158,10 +133,13 @@ def choose_device(args):
     return device
 
 
-def check_memory(parser, args):
-    """End with a sentence if --memory is not positive."""
-    if not args.memory > 0:
-        parser.error(f"--memory is in GiB and must be positive, but is {args.memory}")
+def add_prediction_options(parser):
+    """Add --threshold, --transforms, --memory and the options of the device, for `load_predictor`."""
+    add = parser.add_argument
+    add("--threshold", type=PROBABILITY, default=0.5, help="of the probability of one class (default: 0.5)")
+    add("--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns")
+    add("--memory", type=MEMORY, default=2, help="GiB for activations; larger images in tiles (default: 2)")
+    add_device_options(parser)
 
 
 def load_predictor(args, scale=None):
@@ -173,7 +151,15 @@ def load_predictor(args, scale=None):
 
 
 def build_schedule(args, optimizer, steps):
-    """Build the learning-rate schedule that --schedule and --warmup ask for, over a number of steps."""
+    """Build the learning-rate schedule that --schedule and --warmup ask for, over a number of steps.
+
+    A --warmup that is given and longer than the training is a ValueError. If it is the default, a line says so.
+    """
+    if args.schedule in ("cosine", "constant") and args.warmup > steps:
+        sentence = f"the warm-up of {args.warmup} steps is longer than the training, which has {steps}"
+        if "warmup" in args.given:
+            raise ValueError(f"{sentence}: give a smaller --warmup, or more epochs.")
+        print(f"Note: {sentence}, so the learning rate does not reach {args.lr:g}: see --warmup.")
     if args.schedule == "cosine":
         return optim.CosineAnnealingLR(optimizer, T_max=steps, warmup=args.warmup)
     if args.schedule == "step":
@@ -201,14 +187,8 @@ def make_step(args, model, optimizer, loss):
     Raises
     ------
     ValueError
-        If both mixed precision and a CUDA graph are asked for, the folder tinyseg/fast is not there, or the step cannot
-        be captured.
+        If the folder tinyseg/fast is not there, or the step cannot be captured.
     """
-    if args.amp and args.cuda_graph:
-        raise ValueError(
-            "A CUDA graph and mixed precision cannot be had together, since which steps are left out is decided on the "
-            "host: choose one of the two."
-        )
     if args.amp:
         step = backend.need_fast("gpu.mixed_precision", "--amp").MixedPrecisionStep
     elif args.cuda_graph:
@@ -234,5 +214,6 @@ def report_network(args, model, device):
 def exit_if_interrupted(result, run):
     """If `fit` was interrupted, print how to go on, and end the process with the status that its signal asks for."""
     if result["interrupted"]:
-        print(f"Stopped after step {result['steps']}. Go on with: python {sys.argv[0]} --resume {run.path}")
+        command = shlex.join(["python", sys.argv[0], "--resume", str(run.path)])
+        print(f"Stopped after step {result['steps']}. Go on with: {command}")
         sys.exit(128 + result["interrupted"])

@@ -7,7 +7,11 @@
 
 Writes what it was given, at its own resolution: a TIFF for a TIFF, with its resolution tags; a NIfTI volume with its
 affine and header; a PNG for any other picture. Sections are read, predicted and written one by one. Run again after
-an interruption, it goes on with the first file that is missing; nothing is overwritten without --force.
+an interruption, it goes on with the first file that is missing; nothing is overwritten without --force. It keeps a
+record, predictions.json, beside its files, and never predicts what it wrote itself.
+
+A network that was trained with --standardize stack takes the images of a folder for one stack, whether they are pages
+of a TIFF or files of their own.
 
 Of a Decathlon folder (with dataset.json) it predicts imagesTs, or imagesTr if that is empty. A BraTS case (a folder
 with <case>_flair.nii.gz, _t1, _t1ce, _t2), or a folder of them, gives one volume a case, from the modalities that the
@@ -17,26 +21,24 @@ Reads top to bottom: what to do, each file, options.
 """
 
 import argparse
-import json
+import functools
 import pathlib
 import sys
-import tempfile
-import zlib
 
 import numpy as np
 from tqdm import tqdm
 
 import tinyseg as ts
-from tinyseg.commands.options import add_device_options, check_memory, load_predictor
+from tinyseg.commands.numbers import Number, make_parser
+from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
 from tinyseg.commands.script import run_script
 from tinyseg.data.brain import Preparation
-from tinyseg.data.files import write_atomically
+from tinyseg.data.files import check_writable
 from tinyseg.data.images import output_name
 from tinyseg.data.scans import find_scans, open_scan, write_scan
-from tinyseg.prediction import TRANSFORMS, normalizes_over_space
+from tinyseg.prediction import normalizes_over_space, record
 from tinyseg.prediction.predictor import labels
-
-RECORD = "predictions.json"  # in the output folder: how its files were made, and from what
+from tinyseg.prediction.stacks import stacks_of, statistics_of
 
 
 def main():
@@ -54,36 +56,79 @@ def predict():
     )
 
     # ----- what to do ------------------------------------------------------------
-    scans = [scan for path in args.inputs for scan in find_scans(path, predictor.modalities)]
+    inputs = {path: find_inputs(path, predictor.modalities) for path in args.inputs}
+    scans = list({tuple(f.resolve() for f in s.files): s for of_path in inputs.values() for s in of_path}.values())
     plan = [(scan, args.out / output_name(scan.name, args.suffix)) for scan in scans]
     check_names(plan)
-    make_folder(args.out)
-    record = begin_record(args) | {"classes": predictor.classes}
+    check_writable(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
+    kept = record.Record(args.out, predictor.classes)
+    settings = settings_of(args)
+    stacks = stacks_of(inputs) if predictor.standardizes_stacks else {}
+    statistics, hash_of = functools.cache(functools.partial(statistics_of, predictor)), functools.cache(record.hash_of)
     failed = []
 
     # ----- each file -------------------------------------------------------------
     for scan, target in plan:
         try:
+            there = [file for file in scan.files if file.exists()]  # `open_scan` says what is missing
+            of_file = settings | {"input_sha1": hash_of(*there)}
+            if scan in stacks:
+                of_file["stack_sha1"] = hash_of(*(file for each in stacks[scan] for file in each.files))
             if target.exists() and not args.force:
-                if len(plan) == 1:
-                    raise FileExistsError(f"{target} already exists: give --force to replace it, or another --out.")
-                print(f"{target} is there already (--force makes it again)")
+                check_made(target, kept.differences(target, of_file))
                 continue
-            predict_file(predictor, scan, target, args)
+            before = kept.entry(target)
+            kept.enter(target, scan.files, of_file)
+            try:
+                predict_file(predictor, scan, target, args, statistics(stacks[scan]) if scan in stacks else None)
+            except BaseException:
+                kept.put_back(target, before)
+                raise
         except (ValueError, OSError) as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             failed.append(scan)
-            continue
-        record["files"][target.name] = ", ".join(map(str, scan.files))
-        write_atomically(args.out / RECORD, json.dumps(record, indent=1) + "\n")
     if failed:
         sys.exit(f"{len(failed)} of {len(plan)} files could not be predicted: {', '.join(s.name for s in failed)}")
 
 
-def predict_file(predictor, scan, target, args):
+def find_inputs(path, modalities):
+    """List the scans at a path, without those that predict.py wrote."""
+    written = functools.cache(record.written_in)
+    scans = find_scans(path, modalities)
+    found = [scan for scan in scans if not any(file.name in written(file.parent) for file in scan.files)]
+    if not found:
+        raise ValueError(f"{path} holds nothing but what predict.py wrote (see {record.NAME}): give the images.")
+    if len(found) < len(scans):
+        print(f"{path}: left out {len(scans) - len(found)} files that predict.py wrote (see {record.NAME})")
+    return found
+
+
+def settings_of(args):
+    """Return what decides over the content of a file, besides its input."""
+    names = ("transforms", "threshold", "probabilities", "scale", "memory")
+    settings = {name: getattr(args, name) for name in names}
+    if args.probabilities:
+        settings["threshold"] = None
+    return {"checkpoint": str(args.checkpoint), "checkpoint_sha1": record.hash_of(args.checkpoint)} | settings
+
+
+def check_made(target, differences):
+    """Say that a file is there already; refuse if it was made in another way than now."""
+    changed = [name.removesuffix("_sha1") for name in differences or () if name != "checkpoint"]
+    if changed:
+        raise ValueError(
+            f"{target} was made with another {', '.join(changed)} (see {record.NAME}): give another --out or --suffix, "
+            "or --force to make it again."
+        )
+    how = f", and {record.NAME} does not say how it was made" if differences is None else ""
+    print(f"{target} is there already{how} (--force makes it again)")
+
+
+def predict_file(predictor, scan, target, args, statistics):
     """Predict one scan, which is one file or a file for each modality, section by section."""
     with open_scan(scan, for_network=isinstance(predictor.preparation, Preparation)) as image:
-        predictor.look_at(image)
+        predictor.look_at(image, statistics)
         H, W = predictor.preparation.target(image.shape)
         if max(H, W) > predictor.tile:
             note = ""
@@ -109,65 +154,43 @@ def choose_output(p, args, kind):
     return mask
 
 
-def make_folder(path):
-    """Make the output folder and, before hours of work, check that it can be written to."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
-    except OSError as error:
-        raise OSError(f"cannot write to the folder {path} ({error.strerror}): give another --out.") from None
-
-
 def check_names(plan):
-    """Refuse two inputs that would be written to one file."""
-    first = {}
+    """Refuse two inputs that would be written to one file, and outputs that would replace an input."""
+    first, inputs = {}, {file.resolve() for scan, _ in plan for file in scan.files}
     for scan, target in plan:
         if target in first:
             both = f"{first[target].files[0]} and {scan.files[0]}"
             raise ValueError(f"{both} would both be written to {target}: predict them one by one.")
-        if target.resolve() in [file.resolve() for file in scan.files]:
-            raise ValueError(f"{target} would be overwritten by its own prediction: give another --out or --suffix.")
+        if target.resolve() in inputs:
+            raise ValueError(
+                f"{target} is an input and would be overwritten by a prediction: give another --out or --suffix."
+            )
         first[target] = scan
 
 
-def begin_record(args):
-    """Return what `RECORD` is to hold. Refuse a folder whose files were made with other settings, without --force."""
-    names = ("transforms", "threshold", "probabilities", "scale", "memory")
-    settings = {"checkpoint_crc32": zlib.crc32(args.checkpoint.read_bytes())} | {n: getattr(args, n) for n in names}
-    path = args.out / RECORD
-    if path.is_file():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        changed = [name for name in settings if before.get(name) != settings[name]]
-        if not changed:
-            return before
-        if not args.force:
-            raise ValueError(
-                f"{args.out} holds predictions made with another {', '.join(changed)} (see {path.name}): "
-                "give another --out, or --force to make them again."
-            )
-    return settings | {"checkpoint": str(args.checkpoint), "files": {}}
+def suffix(text):
+    """Return --suffix, which is a part of a name."""
+    if "/" in text or "\\" in text or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected a part of a file's name, without slashes, found {text!r}")
+    return text
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     add = parser.add_argument
-    add("inputs", metavar="INPUT", nargs="+", type=pathlib.Path, help="image, stack, volume or folder")
-    add("--checkpoint", required=True, type=pathlib.Path, help="of train_isbi.py or train_brats.py: best.safetensors")
-    add("--out", type=pathlib.Path, default=pathlib.Path("predictions"), help="folder (default: predictions)")
+    add("inputs", metavar="INPUT", nargs="+", type=a_path, help="image, stack, volume or folder")
+    add("--checkpoint", required=True, type=a_path, help="of train_isbi.py or train_brats.py: best.safetensors")
+    add("--out", type=a_path, default=pathlib.Path("predictions"), help="folder (default: predictions)")
     add("--probabilities", action="store_true", help="write probabilities (float32; 16 bits in PNG), not masks")
-    add("--threshold", type=float, default=0.5, help="of the masks of one class (default: 0.5)")
-    add("--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns")
-    add("--scale", type=float, help="size of the network's image over the input's (default: the training's)")
-    add("--memory", type=float, default=2, help="GiB for activations; larger images in tiles (default: 2)")
+    add(
+        "--scale", type=Number(float, 0.001, 1000),
+        help="size of the network's image over the input's (default: the training's)",
+    )  # fmt: skip
     add("--isbi-submission", action="store_true", help="32-bit TIFF of probabilities, as the challenge asks")
-    add("--suffix", help="of the output's name (default: _mask or _probability)")
-    add_device_options(parser)
+    add("--suffix", type=suffix, help="of the output's name (default: _mask or _probability)")
+    add_prediction_options(parser)
     add("--force", action="store_true", help="replace files that are there")
     args = parser.parse_args()
-    if not 0 <= args.threshold <= 1:
-        parser.error(f"--threshold is a probability, in [0, 1], but is {args.threshold}")
-    check_memory(parser, args)
     args.probabilities |= args.isbi_submission
     if args.suffix is None:
         kind = "_probability" if args.probabilities else "_mask"

@@ -1,32 +1,57 @@
 """Run a command: set up its process, and turn errors into a sentence."""
 
+import platform
 import sys
+import traceback
 import warnings
 
 from tinyseg import backend
+from tinyseg.commands.output import safe_output
 from tinyseg.training.loop import keep_freed_memory
 
 
 def run_script(main, out_of_memory):
     """Run a command; an error that its user can mend ends it with one sentence and a status that is not 0.
 
+    What the command prints can be lost, as when its reader has gone (``| head``), but does not end it.
+
     Parameters
     ----------
     main : callable
-        Without arguments. What it raises by a fault of the program, such as a TypeError, keeps its traceback.
+        Without arguments. What it raises by a fault of the program, such as a TypeError, keeps its traceback, with a
+        line below it that says where to report it. Whatever reads a file turns the errors of reading into a ValueError
+        whose message names the file.
     out_of_memory : str
         What to try if the memory of the computer or of the GPU does not suffice.
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     keep_freed_memory()
+    with safe_output():
+        status = _status_of(main, out_of_memory)
+    if status:
+        sys.exit(status)
+
+
+def _status_of(main, out_of_memory):
+    """Run `main`; return the status of the process, or the sentence with which it ends."""
     try:
         main()
     except (MemoryError, ValueError, OSError, RuntimeError) as error:
         if not backend.is_out_of_memory(error):
-            sys.exit(f"{type(error).__name__}: {error}")
+            return f"{type(error).__name__}: {error}"
         why = str(error).removeprefix("Out of memory ").rstrip(".")
         if "limit set to" in why:  # CuPy's words, where its pool has a limit
             out_of_memory += ", or a larger --gpu-memory"
-        sys.exit(f"Out of memory ({why}): {out_of_memory}.")
+        return f"Out of memory ({why}): {out_of_memory}."
     except KeyboardInterrupt:
-        sys.exit(130)
+        return 130
+    except SystemExit as stop:
+        return stop.code
+    except Exception:
+        traceback.print_exc()
+        versions = ", ".join(f"{name} {version}" for name, version in backend.versions().items())
+        return (
+            "This is a bug in tinyseg: please report it to its developers, with the lines above and this one "
+            f"({versions}; {platform.platform()})."
+        )
+    return 0

@@ -9,12 +9,13 @@
 Reads top to bottom: data, model, training, report, options.
 """
 
-import argparse
 import pathlib
 
 import tinyseg as ts
 from tinyseg.commands import options
+from tinyseg.commands.numbers import CLASS_WEIGHTS, PROBABILITY, SHARES, Number, make_parser
 from tinyseg.commands.script import run_script
+from tinyseg.commands.settings import settle
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases
@@ -65,11 +66,7 @@ def train_network():
     # ----- model -----------------------------------------------------------------
     classes = ["whole tumour"] if args.mode == "whole" else list(cases.classes)
     model = options.build_network(args, len(cases.modalities), len(classes), device)
-    weights = None if args.class_weights is None else [float(w) for w in args.class_weights.split(",")]
-    if weights is not None and len(weights) != len(classes):
-        raise ValueError(
-            f"--class-weights gives {len(weights)} weights for {len(classes)} classes: {', '.join(classes)}."
-        )
+    weights = read_class_weights(args.class_weights, classes) if args.class_weights else None
     loss = dice_and_cross_entropy(args.dice_weight, args.ce_weight, weights)
     network = options.report_network(args, model, device)
 
@@ -115,12 +112,13 @@ def train_network():
     best = ts.checkpoint.load(run.best, device)
     scored = test or val
     report = score_patients(best, cache, scored, regions, loss, args.batch_size)
-    ts.plots.tumours(*examples_of(best, cache, scored), run.path / "predictions.png", cache.modalities, classes)
     summary = network | {
         "steps": result["steps"], "seconds_per_step": result["seconds_per_step"],
         "best_epoch": result["best"]["epoch"], "val": result["best"], "test" if test else "val_patients": report,
     }  # fmt: skip
     run.write_json("summary.json", summary)
+    with ts.plots.drawing(run.path / "predictions.png") as picture:
+        ts.plots.tumours(*examples_of(best, cache, scored), picture, cache.modalities, classes)
     part = "test" if test else "validation"
     print(f"{len(scored)} patients of the {part} (best epoch: {result['best']['epoch']}), Dice:")
     for name, value in (report["regions"] | report["classes"]).items():
@@ -151,30 +149,36 @@ def split_cases(cases, args, folder):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
 
     add = options.option_adder(parser, DEFAULTS)
-    add("--data", "folder with dataset.json, imagesTr and labelsTr, or with one folder a BraTS case")
+    add(
+        "--data",
+        "folder with dataset.json, imagesTr and labelsTr, or with one folder a BraTS case",
+        type=options.folder_name,
+    )
     add("--download", "fetch the public archive, 7.6 GB, into --data first", action="store_true", default=None)
-    add("--cache", "folder for the prepared slices (default: tinyseg/slices in your cache folder)")
+    add(
+        "--cache",
+        "folder for the prepared slices (default: tinyseg/slices in your cache folder)",
+        type=options.folder_name,
+    )
     add("--skip-bad", "leave out cases that cannot be read, and list them", action="store_true", default=None)
-    add("--shares", "training:validation:test, by patient")
+    add("--shares", "training:validation:test, by patient", type=SHARES)
     add("--val-cases", "cases for validation, as in A,B; all others are trained on (instead of --shares)")
-    add("--size", "side of the square slices, in pixels", type=int)
+    add("--size", "side of the square slices, in pixels", type=Number(int, 16, 65536))
     add("--how", "cut out the middle, or resample the slice", choices=["crop", "resize"])
     add("--standardize", "mean 0 and variance 1 over the brain of", choices=["volume", "slice"])
     add("--mode", "all classes, or whole tumour or not", choices=["classes", "whole"])
-    add("--dice-weight", "of the negative Dice in the loss", type=float)
-    add("--ce-weight", "of the cross-entropy in the loss", type=float)
-    add("--class-weights", "one number a class, as in 0.1,1,1,1")
-    add("--empty-share", "share of the samples without tumour (default: as they come)", type=float)
+    add("--dice-weight", "of the negative Dice in the loss", type=Number(float, 0, 10**6))
+    add("--ce-weight", "of the cross-entropy in the loss", type=Number(float, 0, 10**6))
+    add("--class-weights", "one number a class, as in 0.1,1,1,1", type=CLASS_WEIGHTS)
+    add("--empty-share", "share of the samples without tumour (default: as they come)", type=PROBABILITY)
     add("--balanced", "draw a class, then a slice that has it", action="store_true", default=None)
-    add("--steps-per-epoch", type=int)
+    add("--steps-per-epoch", type=Number(int, 1, 10**6))
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
-    rest = {
-        "out": "runs/brats",
-        "cache": None,
-        "patients": None,
-        "fingerprints": None,
-    }  # the last two: of a resumed run
-    return options.settle(parser, DEFAULTS, PAPER, rest)
+    rest = {"out": "runs/brats", "cache": None, "patients": None, "fingerprints": None}  # the last two: a resumed run's
+    args = settle(parser, DEFAULTS, PAPER, rest)
+    if args.dice_weight == args.ce_weight == 0:
+        parser.error("--dice-weight and --ce-weight are both 0: there is no loss to learn from")
+    return args

@@ -8,13 +8,13 @@
 Reads top to bottom: data, model, training, report, options.
 """
 
-import argparse
-import zlib
-
 import tinyseg as ts
 from tinyseg.commands import options
+from tinyseg.commands.numbers import SECTIONS, Number, make_parser
 from tinyseg.commands.script import run_script
+from tinyseg.commands.settings import settle
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
+from tinyseg.data.fingerprint import fingerprint, refuse_changed
 from tinyseg.training import RunDirectory, evaluate, fit
 
 # What was measured to train sdunet and unet well (docs/results.md) ...
@@ -42,7 +42,8 @@ def train_network():
 
     # ----- data ------------------------------------------------------------------
     sections = load_sections(args)
-    train, val = (part.resized(args.size) for part in sections.split(args.val_sections))
+    parts = sections.split(args.val_sections)
+    train, val = (part.resized(args.size) for part in parts)
     train_x, val_x = standardize(train.images, args.standardize), standardize(val.images, args.standardize)
     dataset = SegmentationDataset(train_x, train.labels, Augment.parse(args.augment), seed=args.seed)
     loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers)
@@ -56,11 +57,17 @@ def train_network():
 
     # ----- training --------------------------------------------------------------
     config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
-    config["data_crc32"] = zlib.crc32(train_x.tobytes() + train.labels.tobytes())
-    if args.data_crc32 not in (None, config["data_crc32"]):
-        raise ValueError(f"{args.data or 'the synthetic stack'} is not the data that {args.resume} was begun with.")
+    config["fingerprints"] = {
+        "training images": fingerprint(train_x), "training masks": fingerprint(train.labels),
+        "held-out images": fingerprint(val_x), "held-out masks": fingerprint(val.labels),
+        "options of reading": fingerprint(args.foreground, str(args.size), args.val_sections, args.standardize),
+    }  # fmt: skip
+    if args.resume:
+        refuse_changed(args.fingerprints, config["fingerprints"], args.resume)
+    # So that evaluate.py knows the sections that the network was trained on, wherever and however they are stored.
+    config["sections"] = {name: parts[k].fingerprints() for k, name in enumerate(("train", "val"))}
     scale = [args.size / n for n in sections.images.shape[1:]]
-    preprocessing = {"scale": scale, "standardize": args.standardize}
+    preprocessing = {"scale": scale, "standardize": args.standardize, "foreground": args.foreground}
     meta = {"config": config, "preprocessing": preprocessing, "classes": ["inside of a cell"]}
 
     def validate(model):
@@ -73,13 +80,14 @@ def train_network():
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)
     scores, probabilities = evaluate(best, val_x, val.labels)
-    ts.plots.predictions(val.images, val.labels, probabilities, run.path / "predictions.png", names=val.names)
     last = {k.removeprefix("val_"): v for k, v in result["history"][-1].items() if k.startswith("val_")}
     summary = network | {
         "steps": result["steps"], "seconds_per_step": result["seconds_per_step"],
         "best_epoch": result["best"]["epoch"], "val": scores, "val_last_epoch": last,
     }  # fmt: skip
     run.write_json("summary.json", summary)
+    with ts.plots.drawing(run.path / "predictions.png") as picture:
+        ts.plots.predictions(val.images, val.labels, probabilities, picture, names=val.names)
     print("Held-out sections (the best epoch is the one with the highest mean IoU on these very sections):")
     for name, figures in ((f"best, epoch {result['best']['epoch']}", scores), ("last", last)):
         print(f"  {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()))
@@ -101,15 +109,17 @@ def load_sections(args):
 
 
 def parse_arguments():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
 
     add = options.option_adder(parser, DEFAULTS)
-    add("--data", "folder with train-volume.tif and train-labels.tif, or with images/ and labels/")
+    add(
+        "--data", "folder with train-volume.tif and train-labels.tif, or with images/ and labels/",
+        type=options.folder_name,
+    )  # fmt: skip
     add("--download", "fetch the public ISBI 2012 files into --data first", action="store_true", default=None)
     add("--foreground", "which mask value is the inside of a cell", choices=["white", "black"])
-    add("--size", "side of the square that sections are resized to, in pixels", type=int)
-    add("--val-sections", "sections held out: a number (the last ones) or a:b")
+    add("--size", "side of the square that sections are resized to, in pixels", type=Number(int, 16, 65536))
+    add("--val-sections", "sections held out: a number (the last ones) or a:b (a to b-1, from 0)", type=SECTIONS)
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
-    rest = {"out": "runs/isbi", "data_crc32": None}  # data_crc32: only a resumed run has it
-    return options.settle(parser, DEFAULTS, PAPER, rest)
+    return settle(parser, DEFAULTS, PAPER, {"out": "runs/isbi", "fingerprints": {}})

@@ -71,11 +71,11 @@ class Augment:
     def __post_init__(self):
         below_one = math.nextafter(1, 0)  # the largest number below 1
         ranges = {"rotation": (0, 180), "zoom": (0, below_one), "shift": (0, below_one), "contrast": (0, below_one)}
-        ranges |= {"elastic": (0, math.inf), "elastic_sigma": (1, math.inf), "brightness": (0, math.inf)}
+        ranges |= {"elastic": (0, 1000), "elastic_sigma": (1, 1000), "brightness": (0, 1000)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
-            if not (low <= value <= high and math.isfinite(value)):
-                bounds = {below_one: "and below 1", math.inf: "and finite"}.get(high, f"and at most {high}")
+            if not low <= value <= high:
+                bounds = "and below 1" if high == below_one else f"and at most {high}"
                 raise ValueError(f"augmentation {name}={value:g}: expected at least {low} {bounds}.")
 
     @classmethod

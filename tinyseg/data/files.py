@@ -1,8 +1,13 @@
 """Finding files in natural order, and writing them as a whole or not at all."""
 
+import contextlib
+import errno
 import os
 import pathlib
 import re
+import secrets
+import shutil
+import tempfile
 
 
 def find_files(path, suffixes, what):
@@ -95,6 +100,11 @@ def npy_hint(paths):
     )
 
 
+def temporary_name(path):
+    """Return a hidden name in the folder of `path` that nothing else has; it is short, however long the target's is."""
+    return path.with_name(f".{secrets.token_hex(8)}.tmp")
+
+
 def write_atomically(path, content):
     """Write bytes or text to `path`. A crash or a full disk leaves the old file or the new one, never a part.
 
@@ -105,15 +115,63 @@ def write_atomically(path, content):
     path : path-like
         Its folder must exist.
     content : bytes or str
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; the message names it and says what to do. Its class and ``errno`` are the system's.
+        What is there and is no regular file, such as a folder or a device, is not replaced.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
+    content = content.encode() if isinstance(content, str) else content
+    with explaining(path, len(content)):
+        if path.exists() and not path.is_file():
+            raise OSError(errno.EEXIST, "it is a folder, a device or a pipe and not a regular file")
+        try:
+            with open(temporary, "xb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def check_writable(folder, size=0):
+    """Raise an OSError if files of `size` bytes in all cannot be written to a folder. It need not exist yet.
+
+    Commands ask this before their work: a folder where nothing can be written is found at the start, not at the end.
+    """
+    folder = pathlib.Path(folder)
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    with explaining(folder, size):
+        if not there.is_dir():
+            raise OSError(errno.ENOTDIR, f"{there} is not a folder")
+        with tempfile.TemporaryFile(dir=there):
+            pass
+        if shutil.disk_usage(there).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@contextlib.contextmanager
+def explaining(path, size):
+    """Explain the system's errors about a file or folder in a sentence; their class and ``errno`` stay the same."""
     try:
-        with open(temporary, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        sentence = f"{path} could not be written: {error.strerror or error}."
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            sentence += f" The folder {path.parent} does not exist: make it first."
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sentence += f" {size / 2**20:.1f} MiB are needed: make room or choose another folder."
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            sentence += " Choose another folder, or ask for permission to write there."
+        elif error.errno == errno.EEXIST:
+            sentence += " Choose another name."
+        explained = type(error)(sentence)
+        explained.errno = error.errno
+        raise explained from error

@@ -20,6 +20,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from tinyseg.data.files import temporary_name
+
 CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that fit, with their tags, into a TIFF that is not a BigTIFF
 
 
@@ -81,7 +83,7 @@ class _Output:
         self.image, self.path, self.dtype, self.channels, self.overwrite = image, path, dtype, channels, overwrite
         self.shape = (channels, *image.shape)
         self.size = len(image) * math.prod(self.shape) * dtype.itemsize
-        self.temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        self.temporary = temporary_name(path)
         self.written = 0
         self._check_target()
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.resample import nearest, resample
 
 
@@ -37,6 +38,15 @@ class Sections:
 
     def __len__(self):
         return len(self.images)
+
+    def fingerprints(self):
+        """Return the fingerprint of each image: the same for the same grey values, in whatever file or integer type."""
+        return [fingerprint(image.astype(np.float64)) for image in self.images]
+
+    def take(self, index):
+        """Return the sections with these numbers."""
+        labels = None if self.labels is None else self.labels[index]
+        return Sections(self.images[index], labels, [self.names[i] for i in index])
 
     def split(self, val_sections):
         """Split into training and validation sections. The validation sections are neighbours.
@@ -72,11 +82,7 @@ class Sections:
                 f"one section. Give a number from 1 to {n - 1}, or a:b with 0 <= a < b <= {n}, but not all."
             )
         validation = np.arange(start, stop)
-        parts = []
-        for index in (np.delete(np.arange(n), validation), validation):
-            labels = None if self.labels is None else self.labels[index]
-            parts.append(Sections(self.images[index], labels, [self.names[i] for i in index]))
-        return tuple(parts)
+        return self.take(np.delete(np.arange(n), validation)), self.take(validation)
 
     def resized(self, size):
         """Resample all sections, so that images and labels stay aligned: see `tinyseg.data.resample`.

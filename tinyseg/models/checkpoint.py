@@ -7,15 +7,40 @@ unpickled. A file is written under another name, flushed to disk and then rename
 
 import json
 import pathlib
+from typing import Any
 
+import msgspec
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from tinyseg import models
 from tinyseg.data.files import write_atomically
+from tinyseg.data.json_files import check_shape
 
 FORMAT = 1
+
+
+class Format(msgspec.Struct):
+    """What the metadata of every version has: the number of its format."""
+
+    tinyseg: int
+
+
+class Model(msgspec.Struct):
+    """What the metadata says of the network: its name, beside the options of `models.build`."""
+
+    name: str
+
+
+class Metadata(Format):
+    """The shape of the metadata. Whoever uses a part checks what is in it."""
+
+    model: Model
+    classes: list[str] | None = None
+    preprocessing: dict[str, Any] | None = None
+    config: dict[str, Any] | None = None
+    training: dict[str, Any] | None = None
 
 
 def save(path, model, optimizer=None, **meta):
@@ -62,10 +87,39 @@ def load(path, device="cpu"):
         If the file is truncated, not a safetensors file, not tinyseg's, or made by a newer version.
     """
     arrays, meta = read(path)
-    model = models.build(**meta["model"])
-    model.load_state_dict(_part(arrays, "model."))
+    model = _build(path, meta["model"], arrays)
+    _fill(path, model, _part(arrays, "model."))
     model.meta = meta
     return model.to(device).eval()
+
+
+def _build(path, config, arrays):
+    """Build the network that a checkpoint describes, unless it would have more weights than the file holds."""
+    stored = sum(a.size for name, a in arrays.items() if name.startswith("model."))
+    limits = {"in_channels": stored, "num_classes": stored, "width": stored, "levels": stored.bit_length()}
+    for name, limit in limits.items():
+        size = config.get(name, 1)
+        if isinstance(size, int | float) and not 1 <= size <= limit:
+            raise ValueError(
+                f"{path} is damaged: it describes a network with {name}={size!r}, and has {stored} weights."
+            )
+    try:
+        return models.build(**config)
+    except Exception as error:  # options of any type are handed to a network of any class
+        raise ValueError(f"{path} describes a network that cannot be built: {error or type(error).__name__}") from error
+
+
+def _fill(path, owner, state):
+    """Load the state of a model or an optimizer; the error for one that does not fit names the file."""
+    for name, array in owner.state_dict().items():
+        found = state.get(name, array).dtype
+        if found.kind != array.dtype.kind:
+            raise ValueError(f"{path} is damaged: {name} is {found}, and should be {array.dtype}.")
+    try:
+        with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinity, which `Predictor` refuses
+            owner.load_state_dict(state)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def restore(path, model, optimizer=None):
@@ -73,9 +127,9 @@ def restore(path, model, optimizer=None):
     arrays, meta = read(path)
     if getattr(model, "config", None) != meta["model"]:
         raise ValueError(f"{path} holds the model {meta['model']}, but this run builds {model.config}.")
-    model.load_state_dict(_part(arrays, "model."))
+    _fill(path, model, _part(arrays, "model."))
     if optimizer is not None:
-        optimizer.load_state_dict(_part(arrays, "optimizer."))
+        _fill(path, optimizer, _part(arrays, "optimizer."))
     return meta
 
 
@@ -91,13 +145,19 @@ def read(path):
     except SafetensorError as error:
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) is not a readable checkpoint: it is truncated, damaged or not a "
-            f"safetensors file ({error}). Use another checkpoint of the run, such as best.safetensors."
+            f"safetensors file ({error}). Copy it again from where it came, or use another checkpoint."
         ) from None
     if text is None:
         raise ValueError(f"{path} is a safetensors file, but not one of tinyseg's: it does not name a model to build.")
-    meta = json.loads(text)
-    if meta["tinyseg"] > FORMAT:
-        raise ValueError(f"{path} was written by a newer tinyseg (format {meta['tinyseg']}). Update tinyseg.")
+    what = f"{path} is not a checkpoint of tinyseg: its metadata"
+    try:
+        meta = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise ValueError(f"{what} cannot be read as JSON ({error}).") from None
+    found = check_shape(meta, Format, f"{what} does not fit").tinyseg
+    if found > FORMAT:
+        raise ValueError(f"{path} was written by a newer tinyseg (format {found}). Update tinyseg.")
+    check_shape(meta, Metadata, f"{what} does not fit")
     return arrays, meta
 
 

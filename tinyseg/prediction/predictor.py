@@ -3,11 +3,16 @@
 The steps: resample to the pixels of the training, standardize, run the network, interpolate back to the image's pixels.
 """
 
+import math
+from typing import Annotated, Literal
+
+import msgspec
 import numpy as np
 
 from tinyseg.backend import need_fast
 from tinyseg.data.brain import Preparation
 from tinyseg.data.isbi import standardize
+from tinyseg.data.json_files import check_shape
 from tinyseg.data.resample import resample, restore
 from tinyseg.models import checkpoint
 from tinyseg.prediction.tiles import predict, tile_within
@@ -38,6 +43,8 @@ class Predictor:
         How a section is prepared for the network.
     classes : list of str
         One name for each channel of the probabilities.
+    foreground : {"white", "black"} or None
+        How the masks of the training stored the class of a network of one class, if the checkpoint says it.
     modalities : list of str or None
         Names of the channels that the network takes, if the checkpoint has them.
     tile : int
@@ -46,29 +53,46 @@ class Predictor:
     Raises
     ------
     ValueError
-        The checkpoint does not say how images were prepared, or a CUDA graph is asked for on the CPU.
+        The checkpoint does not say how images were prepared, or not in a way that this version knows; a weight is NaN
+        or infinite; or a CUDA graph is asked for on the CPU.
     """
 
     def __init__(self, model, memory=2 << 30, transforms="none", scale=None, cuda_graph=False):
         self.model, self.transforms = model, transforms
         self._forward = need_fast("gpu.graphs", "cuda_graph").Inference(model) if cuda_graph else None
-        options = dict(getattr(model, "meta", {}).get("preprocessing", {}))
+        meta = getattr(model, "meta", {})
+        _refuse_nonfinite(model)
+        options = dict(meta.get("preprocessing") or {})
         self.modalities = options.pop("modalities", None)
+        check_shape(self.modalities, list[str] | None, 'The checkpoint\'s "modalities" do not fit')
+        self.foreground = options.pop("foreground", None)
         self.preparation = _make_preparation(options, scale)
-        self.classes = model.meta.get("classes") or [f"class {k}" for k in range(model.num_classes)]
+        self.classes = meta.get("classes") or [f"class {k}" for k in range(model.num_classes)]
+        if len(self.classes) != model.num_classes:
+            raise ValueError(f"The network has {model.num_classes} classes, and names for {len(self.classes)}.")
         self.tile = tile_within(model, memory)
         self._statistics = None
 
     @classmethod
     def load(cls, path, device="cpu", **options):
-        """Read a checkpoint; raises as `checkpoint.load`."""
-        return cls(checkpoint.load(path, device), **options)
+        """Read a checkpoint; raises as `checkpoint.load`, and as the constructor with the name of the file."""
+        model = checkpoint.load(path, device)
+        try:
+            return cls(model, **options)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
 
-    def look_at(self, image):
+    @property
+    def standardizes_stacks(self):
+        """Whether mean and deviation are those of a whole stack of sections (not of a volume of a brain)."""
+        return getattr(self.preparation, "standardize", None) == "stack"
+
+    def look_at(self, image, statistics=None):
         """Take the statistics of a whole open image, see `take_statistics`.
 
-        Every section is read once, unless each is standardized by itself. An image with another number of channels than
-        the network takes is a ValueError.
+        Every section is read once, unless each is standardized by itself or the `statistics` are given, of the stack
+        that the image is a part of (`tinyseg.prediction.stacks`). An image with another number of channels than the
+        network takes is a ValueError.
         """
         if image.channels != self.model.in_channels:
             channels = "1 channel" if image.channels == 1 else f"{image.channels} channels"
@@ -76,7 +100,10 @@ class Predictor:
                 f"{image.path} has {channels}, and the network takes {self.model.in_channels}: give it the images it "
                 "was trained for, or another checkpoint."
             )
-        self.take_statistics(image.section(k) for k in range(len(image)))
+        if statistics is None:
+            self.take_statistics(image.section(k) for k in range(len(image)))
+        else:
+            self._statistics = statistics
 
     def take_statistics(self, sections):
         """Measure mean and deviation over all sections (C, H, W) of an image, if the preparation needs them."""
@@ -130,19 +157,38 @@ def labels(probabilities, threshold=0.5):
     return (probabilities[0] > threshold).astype(np.uint8)
 
 
+class _OfSections(msgspec.Struct):
+    """What a checkpoint says of the preparation of grey sections."""
+
+    scale: float | Annotated[list[float], msgspec.Meta(min_length=2, max_length=2)]
+    standardize: Literal["section", "stack", "unit"]
+
+
 def _make_preparation(options, scale):
     """Return the preparation that a checkpoint describes; `scale` replaces the checkpoint's unless it is None."""
+    sentence = 'The checkpoint\'s "preprocessing" does not fit'
     if options.pop("kind", None) == "brain":
         if scale is not None:
             raise ValueError("The network was trained on brain slices of one size: it takes no scale.")
-        return Preparation(**options)
+        return check_shape(options, Preparation, sentence)
     if not {"scale", "standardize"} <= options.keys():
         raise ValueError(
             'The checkpoint does not say how images were prepared for it ("preprocessing" with scale and '
             f"standardize, found {sorted(options)}). Train it with examples/train_isbi.py, or save it with "
             'checkpoint.save(path, model, preprocessing={"scale": [1, 1], "standardize": "section"}).'
         )
-    return _SectionPreparation(options["scale"] if scale is None else scale, options["standardize"])
+    about = check_shape(options, _OfSections, sentence)
+    return _SectionPreparation(about.scale if scale is None else scale, about.standardize)
+
+
+def _refuse_nonfinite(model):
+    """Raise a ValueError if a weight is NaN or infinite: what such a network gives looks like "nothing found"."""
+    for name, array in model.state_dict().items():
+        if not np.isfinite(array).all():
+            raise ValueError(
+                f"{name} of the network holds NaN or infinity: the file is damaged, or the training had diverged. Use "
+                "another checkpoint."
+            )
 
 
 class _SectionPreparation:
@@ -150,8 +196,8 @@ class _SectionPreparation:
 
     def __init__(self, scale, standardize):
         self.scale, self.standardize = np.broadcast_to(scale, 2), standardize
-        if not (self.scale > 0).all():
-            raise ValueError(f"scale must be positive, but is {scale}.")
+        if not ((self.scale > 0) & (self.scale < math.inf)).all():
+            raise ValueError(f"scale must be positive and finite, but is {scale}.")
 
     def statistics(self, sections):
         if self.standardize != "stack":
@@ -162,7 +208,7 @@ class _SectionPreparation:
             gap, n = x.mean() - mean, count + x.size
             squares += ((x - x.mean()) ** 2).sum() + gap**2 * count * x.size / n
             mean, count = mean + gap * x.size / n, n
-        return mean, (squares / count) ** 0.5
+        return mean, (squares / max(count, 1)) ** 0.5
 
     def prepare(self, section, statistics=None):
         x = self._resampled(section)

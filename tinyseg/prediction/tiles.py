@@ -84,12 +84,22 @@ def predict(model, images, batch_size=1, tile=None, transforms="none", forward=N
     Returns
     -------
     float NumPy array, shape (N, num_classes, H, W), in [0, 1]
+
+    Raises
+    ------
+    ValueError
+        The network's output is not finite: compared with a threshold, NaN would look like background.
     """
     if transforms not in TRANSFORMS:
         raise ValueError(f"transforms must be one of {', '.join(TRANSFORMS)}, but is {transforms!r}.")
     mean = 0
     for k in range(TRANSFORMS[transforms]):
         logits = predict_logits(model, _turn(images, k), batch_size, tile, forward)
+        if not np.isfinite(logits).all():
+            raise ValueError(
+                "the network's output is NaN or infinite: its weights are damaged or very large, or the images hold "
+                "values far outside of those of the training. Use another checkpoint, or check the images."
+            )
         p = (ops.sigmoid(logits) if logits.shape[1] == 1 else ops.softmax(logits)).data
         mean = mean + _turn_back(p, k)
     return mean / TRANSFORMS[transforms]

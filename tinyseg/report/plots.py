@@ -7,22 +7,23 @@ appears whole or not at all.
 
 from __future__ import annotations
 
-import io
 import itertools
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
 
-from tinyseg.data.files import write_atomically
 from tinyseg.metrics import BinaryScores
+from tinyseg.report.saving import drawing, save
+
+__all__ = ["curves", "drawing", "error_overlay", "outline", "predictions", "save", "tumours"]
 
 ORANGE, BLUE, GREEN, PURPLE, GREY = "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#767676"
 FALSE_MEMBRANE = (230, 159, 0)  # orange: predicted membrane, truly inside of a cell
 MISSED_MEMBRANE = (0, 114, 178)  # blue: predicted inside of a cell, truly membrane
 DPI = 120
+INSIDE = "inside of a cell"  # the class of the networks of train_isbi.py
 
 _LOSSES = [("train_loss", "training", ORANGE), ("val_loss", "validation", BLUE)]
 _SCORES = [
@@ -134,7 +135,7 @@ def error_overlay(image, label, prediction):
     return overlay
 
 
-def predictions(images, labels, probabilities, path, names=None, threshold=0.5, max_rows=4):
+def predictions(images, labels, probabilities, path, names=None, threshold=0.5, max_rows=4, what=INSIDE):
     """Draw sections, each in a row of its own: image, truth, prediction and errors.
 
     Parameters
@@ -153,6 +154,8 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
         In [0, 1]. A pixel with a larger probability counts as inside of a cell.
     max_rows : int
         Draw at most this many sections, evenly spaced from the first to the last.
+    what : str
+        Name of the class; what is not the inside of a cell is membrane.
 
     Raises
     ------
@@ -168,12 +171,12 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
     _check_stacks(images, labels, probabilities, names, max_rows)
 
     rows = np.unique(np.linspace(0, len(images) - 1, min(max_rows, len(images))).round().astype(int))
-    probability_title = "probability of inside\n(black 0, white 1)"
+    probability_title = f"probability of\n{what}"
     if labels is None:
         titles = ["image", probability_title, f"outlines at {threshold:g}"]
         room, legend_room = 0.08, 0.5  # inches, beside the pictures of a row and below all rows
     else:
-        titles = ["image", "truth\n(white is inside of a cell)", probability_title, f"errors at {threshold:g}"]
+        titles = ["image", f"truth: white is\n{what}", probability_title, f"errors at {threshold:g}"]
         room, legend_room = 0.25, 0.8
     height = 3.1 * np.clip(images.shape[1] / images.shape[2], 0.3, 3) + room
     size = 3.1 * len(titles) + 0.4, height * len(rows) + legend_room
@@ -182,11 +185,13 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title, fontsize=10)
+    other = "membrane IoU" if what == INSIDE else "IoU of the rest"
     for axes, s in zip(grid, rows, strict=True):
         label = None if labels is None else labels[s]
-        _draw_row(axes, images[s], label, probabilities[s], names[s], threshold)
+        _draw_row(axes, images[s], label, probabilities[s], names[s], threshold, other)
     if labels is not None:
-        kinds = [(FALSE_MEMBRANE, "false membrane"), (MISSED_MEMBRANE, "missed membrane")]
+        words = ("false membrane", "missed membrane") if what == INSIDE else (f"missed: {what}", f"false: {what}")
+        kinds = zip((FALSE_MEMBRANE, MISSED_MEMBRANE), words, strict=True)
         patches = [Patch(facecolor=np.array(color) / 255, label=text) for color, text in kinds]
         figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=10, frameon=False)
     save(figure, path)
@@ -245,7 +250,7 @@ def legend_of_classes(figure, classes):
     figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=9, frameon=False)
 
 
-def _draw_row(axes, image, label, probability, name, threshold):
+def _draw_row(axes, image, label, probability, name, threshold, other):
     """Draw one section in a row of axes."""
     grey, predicted, scores = _to_grey(image), probability > threshold, BinaryScores()
     scores.update(probability, predicted if label is None else label, threshold)  # this checks their values, too
@@ -257,7 +262,7 @@ def _draw_row(axes, image, label, probability, name, threshold):
         label, score = label == 1, scores.compute()
         pictures = [grey, label, probability, error_overlay(image, label, predicted)]
         axes[-1].set_xlabel(
-            f"accuracy {score['accuracy']:.3f}, Dice {score['dice']:.3f}, membrane IoU {score['membrane_iou']:.3f}",
+            f"accuracy {score['accuracy']:.3f}, Dice {score['dice']:.3f}, {other} {score['membrane_iou']:.3f}",
             fontsize=8,
         )
     for ax, picture in zip(axes, pictures, strict=True):
@@ -308,13 +313,3 @@ def _to_grey(image):
         return image
     image, low, high = image.astype(float), image.min(), image.max()
     return np.rint(255 * (image - low) / (high - low if high > low else 1)).astype(np.uint8)
-
-
-def save(figure, path):
-    """Write a figure, whole or not at all, in the format that the path's ending says (PNG without one)."""
-    path = Path(path)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"Cannot write {path}: there is no folder {path.parent}. Make it first.")
-    picture = io.BytesIO()
-    figure.savefig(picture, format=path.suffix.lstrip(".") or "png")
-    write_atomically(path, picture.getvalue())

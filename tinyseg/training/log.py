@@ -2,6 +2,33 @@
 
 import math
 import statistics
+from typing import Annotated
+
+import msgspec
+
+from tinyseg.data.json_files import check_shape
+
+Count = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class State(msgspec.Struct):
+    """The shape of the state of a `Log` in a checkpoint."""
+
+    epoch: Count
+    batch: Count
+    step: Count
+    skipped: Count
+    losses: Count
+    overlap: Count
+    area: Count
+    lr: float
+    loss_sum: float
+    history: list[dict[str, int | float | None]]
+    best: Count | None
+
+    def __post_init__(self):
+        if len(self.history) != self.epoch or (self.best is not None and self.best >= self.epoch):
+            raise ValueError(f"the history has {len(self.history)} epochs and the state {self.epoch}")
 
 
 class Log:
@@ -96,8 +123,9 @@ class Log:
         return dict(vars(self))
 
     def load_state_dict(self, state):
-        """Continue where `state_dict` was taken."""
-        vars(self).update(state)
+        """Continue where `state_dict` was taken; another state is a ValueError."""
+        check_shape(state, State, "the log")
+        vars(self).update({name: state[name] for name in vars(self)})
 
     def summary(self):
         """Return what `tinyseg.training.fit` returns, except for the signal."""

@@ -5,6 +5,7 @@ holds all that the next step depends on (weights, optimizer, schedule, dropout c
 order and augmentation of the samples depend only on the seed and the epoch (`tinyseg.data.Loader`).
 """
 
+import contextlib
 import time
 
 from tinyseg import optim
@@ -61,10 +62,12 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
     device, by_epoch = device_of(model.parameters()[0].data), isinstance(schedule, optim.ReduceLROnPlateau)
     if run.resume:
         saved = checkpoint.restore(run.latest, model, optimizer)["training"]
-        log.load_state_dict(saved["state"])
-        schedule.load_state_dict(saved["schedule"])
-        step.load_state_dict(saved["scaler"])
-    run.begin()
+        with reading_state(run.latest):
+            log.load_state_dict(saved["state"])
+            schedule.load_state_dict(saved["schedule"])
+            step.load_state_dict(saved["scaler"])
+    weights = 4 * model.num_parameters()
+    run.begin(size=8 * weights)  # two checkpoints, one of them with Adam's arrays; the new one beside the old
     run.write_json("config.json", meta.get("config", {}))
     keep_freed_memory()
 
@@ -73,7 +76,8 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
         checkpoint.save(path, model, optimizer, training=states, **meta)
 
     def draw():
-        plots.curves(log.history, run.path / "curves.png", best=f"val_{best}")
+        with plots.drawing(run.path / "curves.png") as picture:
+            plots.curves(log.history, picture, best=f"val_{best}")
 
     seconds, drawn, x = [], 0.0, None
     first = "first step (compiling kernels)" if "numba" in kernels_in_use(device) else "first step"
@@ -110,6 +114,18 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
     if log.history:
         draw()
     return log.summary() | {"interrupted": interruption.signal}
+
+
+@contextlib.contextmanager
+def reading_state(path):
+    """Turn what comes of a state that has other parts or other types into a ValueError that names the file."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(
+            f'{path} is damaged: "training" in its metadata, the position in the run, does not fit '
+            f"({type(error).__name__}: {error}). Begin the run again with --overwrite."
+        ) from error
 
 
 def on_device(batches, device):

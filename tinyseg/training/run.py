@@ -4,11 +4,12 @@ import contextlib
 import csv
 import io
 import pathlib
+import shlex
 import sys
 
 from tqdm import tqdm
 
-from tinyseg.data.files import write_atomically
+from tinyseg.data.files import check_writable, write_atomically
 from tinyseg.data.json_files import write_json
 
 
@@ -29,6 +30,8 @@ class RunDirectory:
     ------
     FileExistsError
         If the folder holds a run, and neither `overwrite` nor `resume` is given.
+    OSError
+        If nothing can be written there.
     """
 
     def __init__(self, path, overwrite=False, resume=False):
@@ -37,12 +40,17 @@ class RunDirectory:
         self.resume = resume
         if not (overwrite or resume) and any(file.exists() for file in (self.latest, self.best)):
             raise FileExistsError(
-                f"{self.path} already holds a training run. Continue it with --resume {self.path}, "
+                f"{self.path} already holds a training run. Continue it with --resume {shlex.quote(str(self.path))}, "
                 "choose another --out, or replace it with --overwrite."
             )
+        check_writable(self.path)
 
-    def begin(self):
-        """Make the folder. For a new run, delete the files of an old one, which could be taken for the new run's."""
+    def begin(self, size=0):
+        """Make the folder. For a new run, delete the files of an old one, which could be taken for the new run's.
+
+        If the disk does not have room for `size` bytes, it is an OSError.
+        """
+        check_writable(self.path, size)
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.resume:
             others = ("config.json", "log.csv", "summary.json", "curves.png", "predictions.png")

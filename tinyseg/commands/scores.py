@@ -1,0 +1,36 @@
+"""The files of evaluate.py: a JSON file with the scores, and beside it a picture of the worst."""
+
+import pathlib
+
+import numpy as np
+
+from tinyseg.data.files import check_writable
+from tinyseg.data.json_files import write_json
+from tinyseg.report import plots
+
+
+def check_out(path):
+    """Raise an error at once, before hours of work, if the JSON file of --out cannot be written."""
+    if path.exists() and not path.is_file():
+        raise ValueError(f"--out {path} is a folder or a device: give the name of a JSON file.")
+    check_writable(path.parent)
+
+
+def write_scores(args, report):
+    """Write the JSON file of --out, before anything is printed or drawn."""
+    if args.out:
+        settings = {n: str(value) if isinstance(value, pathlib.Path) else value for n, value in vars(args).items()}
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        write_json(args.out, report | {"settings": settings})
+
+
+def draw_worst(args, scores, draw):
+    """Beside the JSON file, ``draw(worst, path)`` draws the images with the lowest scores; say what was written."""
+    if args.out is None:
+        return
+    written, worst = [args.out], np.argsort(scores, kind="stable")[: args.worst]
+    if len(worst):
+        with plots.drawing(args.out.with_suffix(".worst.png")) as picture:
+            draw(worst, picture)
+            written.append(picture)
+    print(f"wrote {' and '.join(map(str, written))}")

@@ -1,0 +1,118 @@
+"""The options of a training script: those that are given, those of the run that is resumed, and the defaults."""
+
+import argparse
+import pathlib
+
+from tinyseg.commands.options import REST, build_network
+from tinyseg.data.json_files import check_shape
+from tinyseg.models import checkpoint
+
+LATEST = "checkpoint.safetensors"
+# What a run keeps beside its options, and a resumed run compares or goes on with.
+KEPT = {"fingerprints": dict[str, str], "patients": dict[str, list[str]]}
+
+
+def settle(parser, defaults, paper, rest):
+    """Settle the options of a training script: first what is given, then what the resumed run has, then the defaults.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Its options default to None. Has ``data``, ``epochs``, ``resume``, ``out``, ``overwrite``, ``protocol`` and
+        ``download``.
+    defaults : dict
+        The options that decide what is learned: they are kept with the run.
+    paper : dict
+        What takes the place of the defaults with ``--protocol paper``.
+    rest : dict
+        Defaults of further options that are not kept, beside `REST`: ``out``, and the script's own.
+
+    Returns
+    -------
+    argparse.Namespace
+    """
+    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    if "data" in given:
+        given["data"] = str(pathlib.Path(given["data"]).resolve())  # a run is resumed from anywhere
+    settings = defaults | (paper if given.get("protocol") == "paper" else {})
+    if "resume" in given:
+        path = pathlib.Path(given["resume"])
+        settings |= read_settings(parser, path, defaults)
+        path = path.parent if path.is_file() else path
+        changed = {name for name in defaults if given.get(name, settings[name]) != settings[name]} - {"data", "epochs"}
+        changed |= given.keys() & {"protocol", "out", "overwrite"}
+        if changed:
+            parser.error(f"--resume goes on with the options of {path}: leave out {', '.join(sorted(changed))}")
+        if given.get("epochs", settings["epochs"]) != settings["epochs"] and settings["schedule"] in ("cosine", "step"):
+            print("Another number of epochs stretches the schedule: the learning rate jumps to where it now would be.")
+        given["out"] = given["resume"] = str(path)
+    if given.get("download") and "data" not in given:
+        parser.error("--download needs --data DIR, the folder to put the files in")
+    args = argparse.Namespace(**(REST | rest | settings | given))
+    if args.lr is None:
+        args.lr = 2e-4 if args.model == "unet" else 2e-3  # 2e-3 needs norm layers, and plain U-Net has none
+    args.given = set(given)
+    if args.amp and args.cuda_graph:
+        parser.error("--amp and --cuda-graph cannot be had together: choose one of the two")
+    # Hours of reading data can come before the network is built: a small one shows now whether the options go together.
+    build_network(argparse.Namespace(**vars(args) | {"width": 2}), 1, 1, "cpu")
+    return args
+
+
+def read_settings(parser, path, defaults):
+    """Read the options with which a run was begun from its latest checkpoint.
+
+    Parameters
+    ----------
+    parser : argparse.ArgumentParser
+        Its options are checked as if they were given at the shell. Nothing else is taken from the file but `KEPT`.
+    path : Path
+        The folder of the run, or its checkpoint.safetensors.
+    defaults : dict
+        The options that a run of this script keeps.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    ValueError
+        The checkpoint is damaged, or the file is another one.
+    """
+    file = path if path.is_file() else path / LATEST
+    if file.name != LATEST:
+        raise ValueError(
+            f"--resume goes on from the {LATEST} of a run, which holds the state of the optimizer, and not from "
+            f"{file.name}: give the run's folder, {file.parent}."
+        )
+    try:
+        meta = checkpoint.read(file)[1]
+    except ValueError as error:
+        best = file.with_name("best.safetensors")
+        more = f" predict.py and evaluate.py take {best}." if best.is_file() else ""
+        raise ValueError(
+            f"{error} Without it the run cannot go on: begin it again, with --out {file.parent} --overwrite.{more}"
+        ) from None
+    config = meta.get("config") or {}
+    if not meta.get("training") or not defaults.keys() <= config.keys():
+        parser.error(f"{file} was not written by this script: there is no run to go on with")
+    kept = {name: config[name] for name in KEPT if name in config}
+    for name, value in kept.items():
+        check_shape(value, KEPT[name], f"{file} is damaged: {name} in its metadata does not fit")
+    words = []
+    for name in defaults:
+        flag = "--" + name.replace("_", "-")
+        if config[name] is True:
+            words.append(flag)
+        elif config[name] is not None and config[name] is not False:  # 0 is a number
+            words.append(f"{flag}={config[name]}")
+    try:
+        parser.exit_on_error = False
+        before = vars(parser.parse_args(words))
+    except argparse.ArgumentError as error:
+        raise ValueError(f"{file} is damaged: the options in its metadata do not fit ({error}).") from None
+    finally:
+        parser.exit_on_error = True
+    options = {name: False if config[name] is False else before[name] for name in defaults}
+    return options | kept
