@@ -12,7 +12,8 @@ PACKAGE = pathlib.Path(tinyseg.__file__).parent
 ROOT = PACKAGE.parent
 # A room may import from the rooms that it names, and from those that these may import from.
 ROOMS = {
-    "autograd": [],
+    "settings": [],
+    "autograd": ["settings"],
     "backend": ["autograd"],
     "ops": ["backend"],
     "nn": ["ops"],
@@ -139,7 +140,7 @@ def test_a_file_fits_into_a_head(path):
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= 320 or short(path) in LONG, f"{lines} lines: is it two ideas? If not, say why in LONG."
     if short(path) == "autograd.py":
-        assert lines <= 250
+        assert lines <= 300
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "ops").glob("*.py")), ids=short)
@@ -152,7 +153,8 @@ def test_the_maths_knows_no_graphs_and_no_kernels(path):
 def test_the_engine_knows_no_float16_and_no_ops():
     text = (PACKAGE / "autograd.py").read_text(encoding="utf-8")
     assert "float16" not in text and "half" not in text
-    assert [module for module, _ in imports(PACKAGE / "autograd.py") if module.startswith("tinyseg")] == []
+    mine = {room(module) for module, _ in imports(PACKAGE / "autograd.py")} - {None}
+    assert mine == {"settings"}
 
 
 def test_the_check_can_see(monkeypatch):

@@ -11,31 +11,30 @@ array that no backward pass needs. There are no second derivatives.
         gxs = node.backward(gy)            # gy: the summed cotangents of the node's output
         add each gx to its parent's sum    # a leaf keeps it in .grad
         free what the node saved
+
+A node saves the tensors' own arrays, not copies. Tensors count the changes of their arrays: if one that a node has
+saved was changed since, `backward()` raises an error.
 """
 
-import contextlib
+import contextvars
 import sys
-import threading
 
 import numpy as np
 
-_mode = threading.local()  # per thread: a worker thread's no_grad must not switch the trainer's graph off
+from tinyseg.settings import Setting
+
+_recording = contextvars.ContextVar("recording", default=True)  # whether operations record a graph
 _sum = np.add  # adds two gradients; `define_operators` replaces it
 
 
-@contextlib.contextmanager
 def no_grad():
     """Context manager or decorator under which no graph is recorded (inference, updates of weights)."""
-    outer, _mode.enabled = is_grad_enabled(), False
-    try:
-        yield
-    finally:
-        _mode.enabled = outer
+    return Setting(_recording, lambda _: False)
 
 
 def is_grad_enabled():
-    """Whether operations record a graph in this thread (True unless inside `no_grad`)."""
-    return getattr(_mode, "enabled", True)
+    """Whether operations record a graph in this thread or asyncio task (True unless inside `no_grad`)."""
+    return _recording.get()
 
 
 def define_operators(methods, sum_of_gradients):
@@ -52,11 +51,15 @@ class Tensor:
     Parameters
     ----------
     data : array_like
-        NumPy or CuPy array, any shape, not copied; numbers and lists become NumPy arrays (of floats: float64).
+        NumPy or CuPy array, any shape, not copied; numbers and lists become NumPy arrays (of floats: float64). Of
+        np.memmap and other subclasses of NumPy's array the plain array is taken; masked arrays are refused.
     requires_grad : bool
         Whether `backward` leaves d(output)/d(this) in `.grad`. Needs floating-point data.
 
     `grad` is the sum of the gradients so far, an array like `data`; None until a backward pass reaches this tensor.
+
+    After ``tensor.data = …`` and ``tensor.data -= …`` a backward pass through a graph that has saved the old numbers
+    raises an error. A change of the array alone, such as ``tensor.data[0] = 1``, is not noticed: call `mark_changed`.
     """
 
     __array_ufunc__ = None  # np.float64(2) * tensor asks Tensor.__rmul__ instead of looping over the tensor
@@ -64,12 +67,21 @@ class Tensor:
     def __init__(self, data, requires_grad=False, *, creator=None):
         if isinstance(data, Tensor):
             raise TypeError("Tensor(data) takes an array, not a Tensor; use tensor.detach() for one without graph.")
-        # Where a result has no axes, NumPy returns a scalar (np.generic), not an array.
-        self.data = data if hasattr(data, "dtype") and not isinstance(data, np.generic) else np.asarray(data)
+        self.changes = [0]  # the number of changes of the array; nodes and tensors that share the array share the list
+        self._data = plain_array(data)
         if requires_grad and self.data.dtype.kind != "f":
             raise TypeError(f"Only floating-point tensors can require gradients, not {self.data.dtype}; use .astype.")
         self.requires_grad, self.creator, self.grad = requires_grad, creator, None
 
+    def mark_changed(self):
+        """Say that the numbers in `data` have been changed: graphs that saved the old ones cannot be used any more."""
+        self.changes[0] += 1
+
+    def _set_data(self, array):
+        self._data = plain_array(array)
+        self.mark_changed()
+
+    data = property(lambda self: self._data, _set_data, doc="The array.")
     shape = property(lambda self: self.data.shape, doc="Shape of the array.")
     ndim = property(lambda self: self.data.ndim, doc="Number of axes.")
     size = property(lambda self: self.data.size, doc="Number of elements.")
@@ -98,7 +110,9 @@ class Tensor:
 
     def detach(self):
         """Return a tensor with the same array and no graph."""
-        return Tensor(self.data)
+        tensor = Tensor(self.data)
+        tensor.changes = self.changes
+        return tensor
 
     def retain_grad(self):
         """Ask `backward` to leave this intermediate tensor's gradient in `.grad` too."""
@@ -124,7 +138,7 @@ class Tensor:
             found = f"this one has shape {self.shape}; reduce it (.mean(), .sum()) or pass gy of that shape."
             raise RuntimeError(f"backward() without a cotangent needs a one-element tensor such as a loss, but {found}")
         gy = np.ones_like(self.data) if gy is None else as_array(gy)  # for a CuPy array NumPy calls CuPy's ones_like
-        gy = np.asarray(gy) if isinstance(gy, np.generic) else gy
+        gy = plain_array(gy) if hasattr(gy, "dtype") else gy
         if getattr(gy, "shape", None) != self.shape or gy.dtype != self.dtype or type(gy) is not type(self.data):
             found = f"like the tensor itself, but gy is {describe(gy)}"
             raise ValueError(f"backward(gy) needs a {describe(self.data)}, {found}.")
@@ -141,6 +155,7 @@ class Function:
 
     saved, retained, needs = None, None, ()
     parents = None  # None again after the backward pass
+    _versions = ()  # (changes, their number then) of the tensors whose arrays are saved
 
     def __call__(self, *inputs):
         if any(self.needs):
@@ -149,12 +164,18 @@ class Function:
         self.needs = tuple(t.requires_grad and is_grad_enabled() for t in inputs)
         self.input_shapes, self.input_dtypes = [t.shape for t in inputs], [t.dtype for t in inputs]
         y = self.apply(*(t.data for t in inputs))
+        result = Tensor(y)
+        memory = _memory(result.data)
+        result.changes = next((t.changes for t in inputs if _memory(t.data) == memory), result.changes)  # y is a view
         if not any(self.needs):
             self.saved = None
-            return Tensor(y)
+            return result
         # A parent is the node that made the input, or the input itself where it is a leaf.
         self.parents = tuple((t.creator or t) if need else None for t, need in zip(inputs, self.needs, strict=True))
-        return Tensor(y, requires_grad=True, creator=self)
+        saved = _memory(self.saved)
+        self._versions = [(t.changes, t.changes[0]) for t in (*inputs, result) if _memory(t.data) <= saved]
+        result.requires_grad, result.creator = True, self
+        return result
 
     def apply(self, *xs):
         """Run `forward` on arrays of one type."""
@@ -193,6 +214,16 @@ def as_array(x):
     return x.data if isinstance(x, Tensor) else x
 
 
+def plain_array(a):
+    """Return a CuPy array as it is, and anything else as a NumPy array that is of no subclass; copy no array."""
+    if isinstance(a, np.ma.MaskedArray):
+        mend = "fill it first (a.filled(value)), and leave pixels out of a loss by ignore_index or weights"
+        raise TypeError(f"A masked array cannot be computed with, because its mask would be lost: {mend}.")
+    # Where a result has no axes, NumPy returns a scalar (np.generic), not an array. CuPy's types are NumPy's too.
+    is_numpy = isinstance(a, (np.ndarray, np.generic)) or not isinstance(getattr(a, "dtype", None), np.dtype)
+    return np.asarray(a) if is_numpy else a
+
+
 def _backward(root, gy):
     if root.creator is None:
         _accumulate(root, gy, shared=True)
@@ -202,10 +233,15 @@ def _backward(root, gy):
         gy, name = grads.pop(node), type(node).__name__
         if node.retained is not None:
             _accumulate(node.retained, gy, shared=True)
+        if any(changes[0] != then for changes, then in node._versions):
+            why = "has saved a tensor or parameter whose numbers were changed since, so that gradients would be wrong"
+            raise RuntimeError(f"{name} {why}. Call backward() before the change, or run the forward pass again.")
         gxs = node.gradients(gy)
         if len(gxs) != len(node.parents):
             raise RuntimeError(f"{name}.backward: expected {len(node.parents)} gradients, found {len(gxs)}.")
-        for parent, gx, shape, dtype in zip(node.parents, gxs, node.input_shapes, node.input_dtypes, strict=True):
+        held = [sys.getrefcount(gxs[i]) > 2 for i in range(len(gxs))]  # by others than `gxs` and this call
+        inputs = zip(node.parents, gxs, held, node.input_shapes, node.input_dtypes, strict=True)
+        for parent, gx, is_held, shape, dtype in inputs:
             if parent is None:
                 continue
             if gx is None or gx.shape != shape or gx.dtype != dtype:
@@ -214,15 +250,26 @@ def _backward(root, gy):
             if isinstance(parent, Function):
                 grads[parent] = _sum(grads[parent], gx) if parent in grads else gx
             else:
-                viewed = gx.base is not None and sys.getrefcount(gx.base) > 2  # by others than gx and this call
-                _accumulate(parent, gx, shared=viewed or sum(g is gx for g in (gy, *gxs)) > 1)
+                _accumulate(parent, gx, shared=is_held or _is_shared(gx))
         node.saved = node.parents = node.retained = None
+
+
+def _is_shared(gx):
+    """Whether others hold the memory that this gradient is a view of, or it cannot be changed element by element."""
+    viewed = gx.base is not None and sys.getrefcount(gx.base) > 2  # by others than gx and this call
+    return viewed or (0 in gx.strides and gx.size > 1) or not getattr(gx.flags, "writeable", True)
 
 
 def _accumulate(leaf, gx, shared):
     """Add gx to a leaf's .grad. The leaf must own that array: a `shared` one, which others hold too, is copied."""
     gx = _sum(leaf.grad, gx) if leaf.grad is not None else gx.copy() if shared else gx
-    leaf.grad = np.asarray(gx) if isinstance(gx, np.generic) else gx
+    leaf.grad = plain_array(gx)
+
+
+def _memory(*saved):
+    """Return the ids of what owns the memory of these arrays, a set; an array and its views have the same owner."""
+    nested = set().union(*(_memory(*a) for a in saved if isinstance(a, (tuple, list))))
+    return nested | {id(a if a.base is None else a.base) for a in saved if hasattr(a, "base")}
 
 
 def _topological(root):

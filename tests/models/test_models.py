@@ -229,8 +229,8 @@ def test_sizes_that_do_not_fit_get_a_sentence():
         ({"name": "unet", "head": "both"}, "head must be one of .*'direct', 'paper'.* but is 'both'"),
         ({"name": "unet", "norm": "layer"}, "norm must be one of"),
         ({"name": "unet", "ws": "layer"}, "standardizes depthwise kernels"),
-        ({"name": "unet", "levels": 1}, "levels >= 2"),
-        ({"name": "unet_gn", "groups": 0}, "cannot be split into 0 equal groups"),
+        ({"name": "unet", "levels": 1}, r"levels must be an integer in the interval \[2, inf\)"),
+        ({"name": "unet_gn", "groups": 0}, r"groups must be an integer in the interval \[1, inf\)"),
     ],
 )
 def test_wrong_arguments_get_a_sentence(arguments, message):

@@ -49,7 +49,7 @@ def test_load_state_dict_lists_what_does_not_fit_and_changes_nothing():
     wrong = {k: v + 1 for k, v in state.items() if k != "first.bias"} | {"extra": np.zeros(1)}
     wrong["scale"] = np.zeros(3)
     with pytest.raises(
-        ValueError, match=r"missing: first\.bias; unexpected: extra; scale: the model has \(1, 4, 1, 1\)"
+        ValueError, match=r"missing: first\.bias; unexpected: extra; scale: expected the shape \(1, 4, 1, 1\)"
     ):
         net.load_state_dict(wrong)
     for k, v in net.state_dict().items():
@@ -196,6 +196,6 @@ def test_layers_have_pytorchs_defaults():
     assert nn.Conv2d(2, 3, 3)(x).shape == (1, 3, 5, 7)
     assert nn.DepthwiseConv2d(2, 3)(x).shape == nn.SeparableConv2d(2, 2, 3)(x).shape == (1, 2, 5, 7)
     assert nn.BatchNorm2d(2, 1e-3).eps == 1e-3
-    with pytest.raises(ValueError, match=r"p must be in \[0, 1\), but is 1.5"):
+    with pytest.raises(ValueError, match=r"p must be a number in the interval \[0, 1\), but is 1.5"):
         nn.Dropout(1.5)
     assert len(nn.Sequential(nn.ReLU(), nn.MaxPool2d(2))) == 2

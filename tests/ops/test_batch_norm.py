@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from arrays import EPS32, equal, equals_torch, rand
 
-from tinyseg import Tensor, check_grads
+from tinyseg import Tensor, check_grads, nn
 from tinyseg.ops import batch_norm
 
 shapes = pytest.mark.parametrize("shape", [(2, 3, 4, 5), (1, 4, 3, 2), (3, 1, 5, 1), (4, 2, 1, 1)])
@@ -131,3 +131,25 @@ def test_refuses(x, mean, var, options, sentence):
     mean, var = (None if s is None else np.ones(s) for s in (mean, var))
     with pytest.raises(ValueError, match=sentence):
         batch_norm(rand(*x), mean, var, **options)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_an_empty_batch_leaves_the_running_statistics(training, kernels):
+    layer = nn.BatchNorm2d(3).train(training)
+    x = Tensor(np.zeros((0, 3, 8, 8), np.float32), requires_grad=True)
+    y = layer(x)
+    y.backward(np.zeros(y.shape, np.float32))
+    assert y.shape == x.grad.shape == (0, 3, 8, 8)
+    np.testing.assert_array_equal(layer.weight.grad, 0)
+    np.testing.assert_array_equal(layer.running_mean, 0)
+    np.testing.assert_array_equal(layer.running_var, 1)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_batch_that_is_not_finite_leaves_the_running_statistics_of_that_channel(bad, kernels):
+    x, layer = rand(2, 3, 4, 5).astype(np.float32), nn.BatchNorm2d(3)
+    x[1, 1, 2, 3] = bad
+    with np.errstate(invalid="ignore"):
+        layer(x)
+    assert layer.running_mean[1] == 0 and layer.running_var[1] == 1
+    assert (layer.running_mean[[0, 2]] != 0).all() and np.isfinite(layer.running_var).all()

@@ -15,8 +15,11 @@ from tinyseg.backend.devices import (
     versions,
     xp_of,
 )
+from tinyseg.backend.ranges import check_number
+from tinyseg.backend.states import compare_states
 
 __all__ = [
-    "config", "device_name", "device_of", "fast", "is_out_of_memory", "kernels", "kernels_in_use", "need_fast",
-    "parse_device", "set_up_gpu", "synchronize", "to_device", "to_numpy", "using", "versions", "xp_of",
+    "check_number", "compare_states", "config", "device_name", "device_of", "fast", "is_out_of_memory", "kernels",
+    "kernels_in_use", "need_fast", "parse_device", "set_up_gpu", "synchronize", "to_device", "to_numpy", "using",
+    "versions", "xp_of",
 ]  # fmt: skip

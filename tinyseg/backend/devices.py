@@ -9,6 +9,8 @@ import sys
 
 import numpy as np
 
+from tinyseg.autograd import plain_array
+
 _cupy_error = None  # why CuPy is installed but cannot be loaded, e.g. because its CUDA libraries are missing
 try:
     import cupy as cp
@@ -87,7 +89,7 @@ def to_device(array, device):
 
 def to_numpy(array):
     """Return `array` as a NumPy array; copy it from the GPU if it is there."""
-    return array if xp_of(array) is np else cp.asnumpy(array)
+    return plain_array(array) if xp_of(array) is np else cp.asnumpy(array)
 
 
 def device_name(device):

@@ -9,12 +9,13 @@ returns NotImplemented, because of its other arguments. An exception in a kernel
 without the folder `tinyseg/fast`.
 """
 
-import contextlib
+import contextvars
 import functools
 import importlib
 import importlib.util
 import os
 import sys
+import types
 
 
 @functools.cache
@@ -46,18 +47,26 @@ import numpy as np  # noqa: E402
 
 from tinyseg.backend.devices import xp_of  # noqa: E402
 from tinyseg.backend.half import ROUNDED_ONCE, in_float32, is_half, like_float32  # noqa: E402
+from tinyseg.settings import Setting  # noqa: E402
 
 
-class config:
-    """Options that `using` sets."""
+class Config:
+    """The options that `using` has set here."""
 
-    kernels = "fast"  # "fast": the namesake where there is one; "reference": always the maths file
-    winograd = True  # whether fast 3x3 convolutions may use Winograd's method (1e-5 relative error, not 3e-7)
+    kernels = property(lambda self: _options.get()["kernels"])
+    winograd = property(lambda self: _options.get()["winograd"])
 
 
-@contextlib.contextmanager
+config = Config()
+_options = contextvars.ContextVar("options", default=types.MappingProxyType({"kernels": "fast", "winograd": True}))
+
+
 def using(**options):
-    """Set options for a block, in all threads, then restore the old ones: ``with using(kernels="reference"): ...``.
+    """Set options for a block, ``with using(kernels="reference"): ...``, or for a decorated function.
+
+    They are set in this thread (and asyncio task) alone. tinyseg's own threads compute with the options of those who
+    called them. A thread that you start begins with the defaults; ``contextvars.copy_context().run(function)`` in it
+    hands yours on, if you call `copy_context` before you start it.
 
     Parameters
     ----------
@@ -71,14 +80,7 @@ def using(**options):
     for name, value in options.items():
         if value not in allowed.get(name, ()):
             raise ValueError(f"using({name}={value!r}): known options are {allowed}.")
-    old = {name: getattr(config, name) for name in options}
-    try:
-        for name, value in options.items():
-            setattr(config, name, value)
-        yield
-    finally:
-        for name, value in old.items():
-            setattr(config, name, value)
+    return Setting(_options, lambda old: {**old, **options})
 
 
 def need_fast(name, option):
@@ -133,7 +135,11 @@ def _namesake(op, arrays):
         return None
     device, tool = ("cpu", "numba") if xp_of(*arrays) is np else ("gpu", "cupy")
     module = _module_of(op, device, tool)
-    return _or_maths(module, op) if module is not None and module.supports(*arrays) else None
+    if module is None or not module.supports(*arrays):
+        return None
+    if device == "cpu" and threads is not None:
+        threads.check_fork()
+    return _or_maths(module, op)
 
 
 @functools.cache

@@ -13,7 +13,7 @@ import pathlib
 
 import tinyseg as ts
 from tinyseg.commands import options
-from tinyseg.commands.numbers import CLASS_WEIGHTS, PROBABILITY, SHARES, Number, make_parser
+from tinyseg.commands.numbers import CLASS_WEIGHTS, PROBABILITY, SHARES, Number, make_parser, read_class_weights
 from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import settle
 from tinyseg.data import Augment, Loader

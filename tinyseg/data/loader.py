@@ -5,6 +5,7 @@ with which the epoch began: a run that stopped inside an epoch goes on with the 
 because NumPy and SciPy release Python's lock in the loops that take most of the time.
 """
 
+import contextvars
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
@@ -153,13 +154,17 @@ class Loader:
 
     def _prepared_ahead(self, batches, epoch):
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="tinyseg-loader")
+
+        def submit(batch):  # the thread sees what the caller has set by `using` and np.errstate
+            return pool.submit(contextvars.copy_context().run, self._batch, batch, epoch)
+
         try:
-            waiting = deque(pool.submit(self._batch, b, epoch) for b in batches[: self.prefetch])
+            waiting = deque(submit(b) for b in batches[: self.prefetch])
             remaining = deque(batches[self.prefetch :])
             while waiting:
                 batch = waiting.popleft().result()  # raises what the worker raised
                 if remaining:
-                    waiting.append(pool.submit(self._batch, remaining.popleft(), epoch))
+                    waiting.append(submit(remaining.popleft()))
                 yield batch
         finally:  # also when the caller leaves the loop early, which closes this generator
             pool.shutdown(wait=True, cancel_futures=True)

@@ -19,6 +19,7 @@ import numpy as np
 
 from tinyseg import nn, ops
 from tinyseg.autograd import as_array
+from tinyseg.backend import check_number
 
 
 class UNet(nn.Module):
@@ -62,8 +63,12 @@ class UNet(nn.Module):
         _check_choice("head", head, ("direct", "paper"))
         if ws and not separable:
             raise ValueError("ws standardizes depthwise kernels; this U-Net has none: use separable=True or ws=None.")
-        if levels < 2 or min(stem_layers, bottleneck_layers) < 1:
-            raise ValueError("A U-Net needs levels >= 2, stem_layers >= 1 and bottleneck_layers >= 1.")
+        check_number("levels", levels, "[2, inf)", integer=True)
+        counts = {"in_channels": in_channels, "num_classes": num_classes, "width": width, "groups": groups}
+        for name, value in (counts | {"stem_layers": stem_layers, "bottleneck_layers": bottleneck_layers}).items():
+            check_number(name, value, "[1, inf)", integer=True)
+        check_number("dropout", dropout, "[0, 1)")
+        check_number("seed", seed, "[0, inf)", integer=True)
         self.in_channels, self.num_classes = in_channels, num_classes
         rng = np.random.default_rng(seed)
 

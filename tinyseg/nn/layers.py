@@ -7,9 +7,10 @@ each draws different numbers.
 import numpy as np
 
 from tinyseg import ops
+from tinyseg.backend import check_number
 from tinyseg.nn.init import he_normal
 from tinyseg.nn.module import Module, Parameter
-from tinyseg.ops.window import pair
+from tinyseg.ops.window import pair, sides
 
 
 def as_rng(rng):
@@ -19,6 +20,27 @@ def as_rng(rng):
 
 def _zeros(n):
     return Parameter(np.zeros(n, np.float32))
+
+
+def _check_counts(**counts):
+    """Raise a ValueError unless all are integers of at least 1."""
+    for name, value in counts.items():
+        check_number(name, value, "[1, inf)", integer=True)
+
+
+def _check_choice(name, value, choices):
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {choices}, but is {value!r}.")
+
+
+def _window(kernel_size, stride, padding, dilation=1):
+    """Check the arguments of a window operation; return the kernel size as a pair."""
+    for name, value in (("kernel_size", kernel_size), ("stride", stride), ("dilation", dilation)):
+        for n in pair(value, name):
+            check_number(name, n, "[1, inf)", integer=True)
+    if padding not in ("same", "valid"):
+        sides(padding)
+    return pair(kernel_size, "kernel_size")
 
 
 def _around(layer):
@@ -52,7 +74,9 @@ class Conv2d(Module):
         self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, gain=2.0,
         upsample=1, activation=None,
     ):  # fmt: skip
-        KH, KW = pair(kernel_size, "kernel_size")
+        KH, KW = _window(kernel_size, stride, padding)
+        _check_counts(in_channels=in_channels, out_channels=out_channels, upsample=upsample)
+        _check_choice("activation", activation, (None, "relu"))
         shape = (out_channels, in_channels, KH, KW)
         self.stride, self.padding, self.upsample, self.activation = stride, padding, upsample, activation
         self.weight = Parameter(he_normal(as_rng(rng), shape, in_channels * KH * KW, gain))
@@ -89,7 +113,9 @@ class DepthwiseConv2d(Module):
     def __init__(
         self, channels, kernel_size, stride=1, padding=0, bias=False, ws=None, ws_gain=True, rng=None, dilation=1
     ):  # fmt: skip
-        KH, KW = pair(kernel_size, "kernel_size")
+        KH, KW = _window(kernel_size, stride, padding, dilation)
+        _check_counts(channels=channels)
+        _check_choice("ws", ws, (None, "layer", "filter"))
         self.stride, self.padding, self.ws, self.ws_gain = stride, padding, ws, ws_gain
         self.dilation = pair(dilation, "dilation")
         self.weight = Parameter(he_normal(as_rng(rng), (channels, KH, KW), KH * KW, gain=1.0))
@@ -113,6 +139,7 @@ class PointwiseConv2d(Module):
     """1 x 1 convolution, weight (K, C); see `tinyseg.ops.pointwise_conv2d`. Parameters as in `Conv2d`."""
 
     def __init__(self, in_channels, out_channels, bias=True, rng=None, gain=2.0):
+        _check_counts(in_channels=in_channels, out_channels=out_channels)
         self.weight = Parameter(he_normal(as_rng(rng), (out_channels, in_channels), in_channels, gain))
         self.bias = _zeros(out_channels) if bias else None
 
@@ -135,6 +162,8 @@ class SeparableConv2d(Module):
         self, in_channels, out_channels, kernel_size, stride=1, padding=0, ws=None, ws_gain=True, rng=None,
         upsample=1, activation=None,
     ):  # fmt: skip
+        _check_counts(in_channels=in_channels, out_channels=out_channels, upsample=upsample)
+        _check_choice("activation", activation, (None, "relu"))
         rng = as_rng(rng)
         self.upsample, self.activation = upsample, activation
         self.depthwise = DepthwiseConv2d(in_channels, kernel_size, stride, padding, ws=ws, ws_gain=ws_gain, rng=rng)
@@ -155,7 +184,8 @@ class ConvTranspose2d(Module):
     """Transposed convolution, weight (C, K, KH, KW); see `tinyseg.ops.conv_transpose2d`. Parameters as in `Conv2d`."""
 
     def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, gain=2.0):
-        KH, KW = pair(kernel_size, "kernel_size")
+        KH, KW = _window(kernel_size, stride, padding)
+        _check_counts(in_channels=in_channels, out_channels=out_channels)
         sh, sw = pair(stride, "stride")
         self.stride, self.padding = stride, padding
         fan_in = max(1, in_channels * KH * KW // (sh * sw))  # products that are added to one output value, on average
@@ -174,7 +204,9 @@ class GroupNorm(Module):
     """Group normalization with weight γ = 1 and bias β = 0 to start; see `tinyseg.ops.group_norm`."""
 
     def __init__(self, num_groups, channels, eps=1e-5):
-        if num_groups < 1 or channels % num_groups:
+        _check_counts(num_groups=num_groups, channels=channels)
+        check_number("eps", eps, "[0, inf)")
+        if channels % num_groups:
             raise ValueError(f"GroupNorm: {channels} channels cannot be split into {num_groups} equal groups.")
         self.num_groups, self.eps = num_groups, eps
         self.weight, self.bias = Parameter(np.ones(channels, np.float32)), _zeros(channels)
@@ -192,7 +224,8 @@ class BatchNorm2d(Module):
     buffers = ("running_mean", "running_var")
 
     def __init__(self, channels, eps=1e-5, momentum=0.1):
-        self.momentum, self.eps = momentum, eps
+        _check_counts(channels=channels)
+        self.momentum, self.eps = check_number("momentum", momentum, "[0, 1]"), check_number("eps", eps, "[0, inf)")
         self.weight, self.bias = Parameter(np.ones(channels, np.float32)), _zeros(channels)
         self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
 
@@ -223,9 +256,7 @@ class Dropout(Module):
     buffers = ("counter",)
 
     def __init__(self, p=0.5, channelwise=False, rng=None):
-        if not 0 <= p < 1:
-            raise ValueError(f"Dropout: p must be in [0, 1), but is {p}.")
-        self.p, self.channelwise = p, channelwise
+        self.p, self.channelwise = check_number("Dropout: p", p, "[0, 1)"), channelwise
         self.counter = np.array([as_rng(rng).integers(2**32), 0])
 
     def forward(self, x):
@@ -251,6 +282,7 @@ class MaxPool2d(Module):
     """Max pooling as a layer, for `Sequential`; see `tinyseg.ops.max_pool2d`."""
 
     def __init__(self, kernel_size, stride=None, padding=0):
+        _window(kernel_size, kernel_size if stride is None else stride, padding)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
     def forward(self, x):
@@ -264,6 +296,9 @@ class Upsample(Module):
     """Upsampling as a layer, for `Sequential`; see `tinyseg.ops.upsample`."""
 
     def __init__(self, scale_factor=2, mode="nearest"):
+        for n in pair(scale_factor, "scale_factor"):
+            _check_counts(scale_factor=n)
+        _check_choice("mode", mode, ("nearest", "bilinear"))
         self.scale_factor, self.mode = scale_factor, mode
 
     def forward(self, x):

@@ -5,8 +5,8 @@ import textwrap
 
 import numpy as np
 
-from tinyseg.autograd import Tensor
-from tinyseg.backend import device_of, to_device, to_numpy
+from tinyseg.autograd import Tensor, as_array
+from tinyseg.backend import compare_states, device_of, to_device, to_numpy
 
 
 class Parameter(Tensor):
@@ -86,21 +86,18 @@ class Module:
         Raises
         ------
         ValueError
-            If names or shapes differ; the message lists them, and nothing is changed.
+            If names, shapes or kinds of numbers differ; the message lists them, and nothing is changed. The precision
+            may differ: numbers are rounded to that of this module.
         """
         slots = self.slots()
-        problems = [f"missing: {n}" for n in slots if n not in state]
-        problems += [f"unexpected: {n}" for n in state if n not in slots]
-        for name, where in slots.items():
-            if name in state and getattr(*where).shape != state[name].shape:
-                problems.append(f"{name}: the model has {getattr(*where).shape}, the state {state[name].shape}")
+        problems = compare_states({name: getattr(*where) for name, where in slots.items()}, state)
         if problems:
-            more = f" (and {len(problems) - 6} more)" if len(problems) > 6 else ""
             mend = "These weights are for another model; build it with the same name and options"
-            raise ValueError(f"{mend}. {'; '.join(problems[:6])}{more}")
+            raise ValueError(f"{mend}. {problems}")
         for name, where in slots.items():
             array = getattr(*where)
-            array[...] = to_device(np.asarray(state[name], array.dtype), device_of(array))
+            array[...] = to_device(np.asarray(to_numpy(as_array(state[name])), array.dtype), device_of(array))
+            setattr(*where, array)  # graphs that saved the old numbers hear of it
 
     def slots(self):
         """Return {dotted name: (holder, attribute)} of the arrays that belong to the state."""
@@ -135,7 +132,9 @@ class Module:
         for holder, name in self.slots().values():
             array = getattr(holder, name)
             if isinstance(holder, Parameter) or array.dtype.kind == "f":
-                setattr(holder, name, function(array))
+                converted = function(array)
+                if converted is not array:
+                    setattr(holder, name, converted)
         return self
 
     def zero_grad(self):

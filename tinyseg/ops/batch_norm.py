@@ -10,6 +10,8 @@ Training, over the m = N·H·W values of one channel:
 and the running statistics move towards μ and the unbiased variance m/(m-1) var(x), by the fraction `momentum` of the
 distance. Evaluation uses the running statistics for μ and var(x); they are constants, and gx = γ r gy.
 
+A batch without values (N = 0), and a channel whose statistics are not finite, leave the running statistics as they are.
+
 Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 1).
 """
 
@@ -64,19 +66,27 @@ class BatchNorm(HalfFunction):
         for name, array in zip(names, (gamma, beta, *self.running), strict=True):
             if array is not None:
                 check_shape("batch_norm", name, array, (C,))
-        k = kernels(__name__, x)
-        if self.training:
-            if m == 1:
-                raise ValueError(f"batch_norm in training needs more than one value per channel, but x is {x.shape}.")
+        k, xp = kernels(__name__, x), xp_of(x)
+        if self.training and m == 1:
+            raise ValueError(f"batch_norm in training needs more than one value per channel, but x is {x.shape}.")
+        if self.training and m:
             mean, var = k.statistics(x)
-            for running, batch in zip(self.running, (mean.reshape(C), var.reshape(C) * (m / (m - 1))), strict=True):
-                if running is not None:
-                    running += self.momentum * (batch - running)
+            self.update_running(mean.reshape(C), var.reshape(C) * (m / (m - 1)))
         else:
-            mean, var = (stat.astype(gamma.dtype, copy=False)[:, None, None] for stat in self.running)
-        rstd = 1 / xp_of(x).sqrt(var + self.eps)
+            self.training = False  # the statistics are constants
+            running = (xp.zeros(C), xp.ones(C)) if m == 0 else self.running
+            mean, var = (stat.astype(gamma.dtype, copy=False)[:, None, None] for stat in running)
+        rstd = 1 / xp.sqrt(var + self.eps)
         self.saved = x, gamma, mean, rstd, self.training
         return k.forward(x, gamma, beta, mean, rstd)
+
+    def update_running(self, mean, var):
+        """Move the running statistics towards those of the batch, where these are finite."""
+        xp = xp_of(mean)
+        finite = xp.isfinite(mean) & xp.isfinite(var)
+        for running, batch in zip(self.running, (mean, var), strict=True):
+            if running is not None:
+                running += self.momentum * (xp.where(finite, batch, running) - running)
 
     def backward(self, gy):
         return kernels(__name__, gy).backward(gy, *self.saved)

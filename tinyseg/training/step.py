@@ -7,7 +7,7 @@ Two classes can replace `Step`: one computes in float16 (`tinyseg.fast.gpu.mixed
 import dataclasses
 import math
 
-from tinyseg import ops, optim
+from tinyseg import backend, ops, optim
 
 
 @dataclasses.dataclass
@@ -51,7 +51,8 @@ class Step:
     """
 
     def __init__(self, model, optimizer, loss=ops.binary_cross_entropy_with_logits, clip=None):
-        self.model, self.optimizer, self.loss, self.clip = model, optimizer, loss, clip or math.inf
+        self.model, self.optimizer, self.loss = model, optimizer, loss
+        self.clip = backend.check_number("clip", clip or math.inf, "(0, inf]")
 
     def __call__(self, x, y):
         """Train on one batch.

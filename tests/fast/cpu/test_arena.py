@@ -239,6 +239,44 @@ def test_a_collection_of_garbage_while_memory_is_taken_does_not_lock_up(arena):
     assert (arena.in_use, arena.idle) == (0, SIZE)
 
 
+def test_collections_of_garbage_inside_leave_the_arena_in_order(arena):
+    """Arrays of ever new sizes die in cycles, whenever the collector runs: also while memory is looked for."""
+    before = gc.get_threshold()
+    gc.set_threshold(1)
+    try:
+        for k in range(300):
+            cycle = [empty((20000 + (k * 997) % 200000,))]
+            cycle.append(cycle)
+            del cycle
+            empty((20000 + (k * 331) % 200000,))
+    finally:
+        gc.set_threshold(*before)
+    gc.collect()
+    arena.clear()
+    assert (arena.in_use, arena.idle, arena._free) == (0, 0, {})
+
+
+def test_when_memory_runs_short_the_idle_is_handed_back_and_the_next_try_succeeds(arena, monkeypatch):
+    module = importlib.import_module("tinyseg.fast.cpu.arena")
+    new, refused = module.aligned, []
+
+    def scarce(size):
+        if arena.idle or size > 1 << 40:
+            refused.append(size)
+            raise MemoryError
+        return new(size)
+
+    empty(SHAPE)
+    monkeypatch.setattr(module, "aligned", scarce)
+    a = empty((4, *SHAPE))
+    assert len(refused) == 1 and arena.idle == 0
+    in_use, peak = arena.in_use, arena.peak
+    with pytest.raises(MemoryError):
+        empty(1 << 42)
+    assert (arena.in_use, arena.idle) == (in_use, 0) and arena.peak <= peak and empty(SHAPE).shape == SHAPE
+    del a
+
+
 def test_memory_may_be_given_back_by_another_thread(arena):
     box = [empty(SHAPE)]
     old = address(box[0])

@@ -204,3 +204,14 @@ def test_shape_and_zeros_count():
 def test_strides_do_not_count():
     w = weights(6, 4)
     assert fingerprint(w) == fingerprint(np.asfortranarray(w)) == fingerprint(np.repeat(w, 2, axis=1)[:, ::2])
+
+
+def test_words_that_change_places_are_noticed():
+    """Also where each is moved by as much as its place: a sum over words and places would be the same."""
+    w = weights(32, 32, 3, 3)
+    seen, bits = {fingerprint(w)}, w.reshape(-1).view(np.uint32)
+    for i, j in [(0, 1), (5, 4000), (17, 9215)]:
+        for shift in (0, j - i):
+            bits[i], bits[j] = bits[j] + np.uint32(shift), bits[i] - np.uint32(shift)
+            seen.add(fingerprint(w))
+    assert len(seen) == 7

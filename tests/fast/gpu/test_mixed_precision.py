@@ -277,7 +277,10 @@ def test_an_overflow_is_a_skipped_step(data, tmp_path):
     assert [row["loss_scale"] for row in result["history"]] == [2.0**15, 2.0**13, 2.0**13, 2.0**13]
     assert result["steps"] == 12 and schedule.t == 9  # batches, and steps that were made
     arrays, meta = ts.checkpoint.read(run.latest)
-    assert int(arrays["optimizer.steps"]) == 9 and meta["training"]["scaler"] == {"factor": 2.0**13, "good": 6}
+    assert set(arrays["optimizer.steps"].tolist()) == {9} and meta["training"]["scaler"] == {
+        "factor": 2.0**13,
+        "good": 6,
+    }
     with open(run.path / "log.csv") as file:
         assert [row["skipped"] for row in csv.DictReader(file)] == ["1", "2", "0", "0"]
 

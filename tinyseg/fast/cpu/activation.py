@@ -5,10 +5,11 @@ Equations and signatures as in `tinyseg.ops.activation`, which computes softmax 
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import njit
 
 CHUNK = 1 << 14  # numbers that one thread works on at a time
 RELU, RELU_GRAD, SIGMOID, SIGMOID_GRAD = range(4)

@@ -6,12 +6,15 @@ that is already there. `empty` keeps the memory of arrays that nobody refers to 
 of that size. A network asks for the same sizes in every step: from the second step on, no new memory is needed.
 """
 
+import collections
 import contextlib
 import ctypes
 import functools
 import math
 import mmap
+import os
 import threading
+import weakref
 
 import numpy as np
 
@@ -26,44 +29,104 @@ class Arena:
 
     The memory in use and the free memory together come to at most `floor` plus 1.5 times the recent peak of the memory
     in use.
+
+    A garbage collection can run at any line here, and end the life of arrays: it calls `give`, and perhaps `take`, in
+    the middle of a `take` of the same thread. `give` therefore puts memory into a queue, and only one call at a time
+    changes the rest.
     """
 
     def __init__(self, floor=1 << 26):
         self.floor, self.in_use, self.idle, self.peak = floor, 0, 0, 0
         self._free = {}  # size in bytes: list of memories; the size that was given back longest ago comes first
-        self._lock = threading.RLock()  # re-entrant: a garbage collection inside `take` may call `give`
+        self._given = collections.deque()  # memories that have come back and are not in `_free` yet
+        self._busy = False  # whether a call is changing what is above
+        self._lock = threading.RLock()
+        _reset_lock_in_children(self)
 
     def take(self, size):
-        """Return at least `size` bytes, as an array: idle memory, up to half as large again, or new memory."""
+        """Return at least `size` bytes, as an array: idle memory, up to half as large again, or new memory.
+
+        If there is no new memory, the idle memory is handed back to the operating system first. Raises MemoryError if
+        that is not enough.
+        """
         with self._lock:
-            fitting = [s for s, memories in self._free.items() if memories and size <= s <= 1.5 * size]
-            if fitting:
-                memory = self._free[min(fitting)].pop()
-                self.idle -= memory.size
-            self.in_use += memory.size if fitting else size
+            memory = self._alone(self._take_idle, size)
+        if memory is None:
+            try:
+                memory = aligned(size)
+            except MemoryError:
+                self.clear()
+                memory = aligned(size)
+        with self._lock:
+            self.in_use += memory.size
             self.peak = max(self.peak, self.in_use)
-            if not fitting:
-                self._trim()
-        return memory if fitting else aligned(size)
+        return memory
 
     def give(self, memory):
         """Take memory back."""
-        with self._lock:
-            self._free[memory.size] = [*self._free.pop(memory.size, []), memory]
-            self.in_use -= memory.size
-            self.idle += memory.size
+        self._given.append(memory)
+        # Whoever has the lock looks into the queue; if that was a moment too early, the next `take` will.
+        if self._lock.acquire(blocking=False):
+            try:
+                self._alone(self._sort_in)
+            finally:
+                self._lock.release()
 
     def clear(self):
         """Hand all idle memory back to the operating system."""
         with self._lock:
-            self._free, self.idle = {}, 0
+            self._alone(self._drop_all)
 
-    def _trim(self):
-        """Free what is too much. `take` calls this when it needs new memory: a smaller job forgets a larger one."""
-        while self._free and self.idle + self.in_use > 1.5 * self.peak + self.floor:
-            size = next(iter(self._free))
-            self.idle -= size * len(self._free.pop(size))
+    def _alone(self, function, *args):
+        """Call a function that changes the free memory; return None inside of another such call of this thread."""
+        if self._busy:
+            return None
+        self._busy = True
+        try:
+            return function(*args)
+        finally:
+            self._busy = False
+
+    def _take_idle(self, size):
+        self._sort_in()
+        fitting = [s for s, memories in self._free.items() if memories and size <= s <= 1.5 * size]
+        if not fitting:
+            self._trim(size)
+            return None
+        memory = self._free[min(fitting)].pop()
+        self.idle -= memory.size
+        return memory
+
+    def _sort_in(self):
+        while self._given:
+            memory = self._given.popleft()
+            self._free[memory.size] = [*self._free.pop(memory.size, []), memory]
+            self.in_use -= memory.size
+            self.idle += memory.size
+
+    def _drop_all(self):
+        self._sort_in()
+        self._free, self.idle = {}, 0
+
+    def _trim(self, size):
+        """Free what is too much when `size` bytes of new memory are needed: a smaller job forgets a larger one."""
+        wanted = self.in_use + size
+        while self._free and self.idle + wanted > 1.5 * max(self.peak, wanted) + self.floor:
+            old = next(iter(self._free))
+            self.idle -= old * len(self._free.pop(old))
         self.peak = max(self.in_use, int(0.99 * self.peak))
+
+
+def _reset_lock_in_children(owner):
+    """Give `owner` a new lock in a forked process: another thread, which is not there, may have held the old one."""
+    owner = weakref.ref(owner)
+
+    def reset():
+        if owner() is not None:
+            owner()._lock, owner()._busy = threading.RLock(), False
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=reset)
 
 
 def aligned(size):
@@ -82,11 +145,16 @@ class Slab:
 
     def __init__(self):
         self._rest, self._lock = np.empty(0, np.uint8), threading.RLock()
+        _reset_lock_in_children(self)
 
     def take(self, size):
+        """Return `size` bytes; raises MemoryError if the operating system has none."""
         with self._lock:
             if self._rest.size < size:
-                memory = mmap.mmap(-1, SLAB + HUGE_PAGE)
+                try:
+                    memory = mmap.mmap(-1, SLAB + HUGE_PAGE)
+                except OSError as error:
+                    raise MemoryError(f"There is no memory for {SLAB + HUGE_PAGE:,} bytes more ({error}).") from error
                 with contextlib.suppress(AttributeError, OSError):  # only Linux has them, and not always
                     memory.madvise(mmap.MADV_HUGEPAGE)
                 self._rest = _from(np.frombuffer(memory, np.uint8), HUGE_PAGE)[:SLAB]
@@ -105,9 +173,8 @@ slab = Slab()
 class _Loan:
     """The owner of one array's memory, which gives it back when the last view of the array is gone."""
 
-    def __init__(self, arena, size):
-        self.arena, self.memory = arena, arena.take(size)
-        self.__array_interface__ = self.memory.__array_interface__
+    def __init__(self, arena, memory):
+        self.arena, self.memory, self.__array_interface__ = arena, memory, memory.__array_interface__
 
     def __del__(self):
         self.arena.give(self.memory)
@@ -127,7 +194,7 @@ def empty(shape, dtype=np.float32):
     shape, dtype = (shape,) if isinstance(shape, int) else shape, np.dtype(dtype)
     size = math.prod(shape) * dtype.itemsize
     size = -(-size // ALIGNMENT) * ALIGNMENT
-    memory = aligned(size) if size < SMALL else np.asarray(_Loan(arena, size))
+    memory = aligned(size) if size < SMALL else np.asarray(_Loan(arena, arena.take(size)))
     return np.ndarray(shape, dtype, memory)
 
 

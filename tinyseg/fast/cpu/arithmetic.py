@@ -4,10 +4,11 @@ Both arrays must have their axes in the same order in memory, whichever order it
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, float32
+from tinyseg.fast.cpu.kernel_cache import njit
 
 LARGE = 1 << 16  # elements from which on a second thread is worth its start
 BLOCK = 1 << 13  # elements to a task

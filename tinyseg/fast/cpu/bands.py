@@ -9,9 +9,9 @@ is never a multiple of 4096 bytes, because addresses that far apart share one se
 """
 
 import numpy as np
-from numba import njit
 
 from tinyseg.fast.cpu.channels_last import OPTIONS, whole_vectors
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import LANES, clear, copy
 
 NOTHING = np.zeros((1, 1, 1, 0), np.float32)  # stands for the second input where there is only one

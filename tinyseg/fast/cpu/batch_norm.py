@@ -14,10 +14,11 @@ order: the result does not depend on the number of threads.
 from math import gcd
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import LANES, clear, copy, fma, load, store
 
 WIDE = 256  # a row has at least so many floats

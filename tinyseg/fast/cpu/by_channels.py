@@ -6,6 +6,7 @@ maths file declares which of its functions may be run in this way: ``BY_CHANNEL 
 written for whole arrays: a slice of the channels is an array like any other.
 """
 
+import contextvars
 import functools
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -55,14 +56,18 @@ def by_channels(function):
         first = compute(0)  # shows how many results there are, and their shapes and types
         wholes = tuple(_with_channels(piece, C) for piece in first)
         write(0, first)
-        list(_pool().map(lambda start: write(start, compute(start)), range(width, C, width)))
+        starts = range(width, C, width)
+        contexts = [contextvars.copy_context() for _ in starts]  # the threads see what the caller has set by `using`
+        pool = _pool(os.getpid())
+        list(pool.map(lambda start, context: context.run(lambda: write(start, compute(start))), starts, contexts))
         return wholes if len(wholes) > 1 else wholes[0]
 
     return in_parts
 
 
 @functools.cache
-def _pool():
+def _pool(process):
+    """Return the threads of this process; a forked child has none of its parent's."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return ThreadPoolExecutor(cores, thread_name_prefix="tinyseg-channels")
 

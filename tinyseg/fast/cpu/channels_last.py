@@ -6,33 +6,14 @@ is copied once. Every kernel can work on a vector of channels, and no border of 
 the image is.
 """
 
-import contextlib
-import pathlib
-
 import numba
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import LANES
 
-HERE = pathlib.Path(__file__).parent
-
-
-def drop_stale_kernels():
-    """Delete numba's compiled kernels if a source in this folder is newer than they are.
-
-    numba compares a compiled kernel only with its own source file, but it also contains functions from other files.
-    """
-    compiled = list((HERE / "__pycache__").glob("*.nbi"))
-    with contextlib.suppress(OSError):  # another process may be doing the same, or we may not write here
-        times = [path.stat().st_mtime for path in compiled]
-        if times and min(times) < max(path.stat().st_mtime for path in HERE.glob("*.py")):
-            for path in compiled:
-                path.unlink(missing_ok=True)
-
-
-drop_stale_kernels()
 OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
 PARALLEL = {
     **OPTIONS,

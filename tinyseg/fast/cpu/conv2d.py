@@ -7,13 +7,14 @@ overlap, are the rows of the matrix that im2col would write out. 3x3 convolution
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu import winograd
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed_pads
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.gemm import outer_panel, pad, rows_of_panel
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
 

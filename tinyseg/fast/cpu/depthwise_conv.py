@@ -12,11 +12,12 @@ are dw · pitch apart. With dilation 1 there is one phase: everything.
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of, transposed_pads
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import LANES, clear, copy
 from tinyseg.fast.cpu.windows import band_rows, window_gradient, windows
 

@@ -4,10 +4,11 @@ Equations and signature as in `tinyseg.ops.dropout`: t counts the elements in th
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32
+from tinyseg.fast.cpu.kernel_cache import njit
 
 CHUNK = 1 << 12  # numbers that one thread draws at a time
 

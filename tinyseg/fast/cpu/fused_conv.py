@@ -4,13 +4,14 @@ Equations and signatures as in `tinyseg.ops.fused_conv`; the convolutions themse
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu import upsampled_conv
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING
 from tinyseg.fast.cpu.channels_last import FAST, channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient, convolve_transposed
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.upsample import sum_blocks
 
 MIN_PIXELS = 2048  # pixels from which on `upsampled_conv` saves more than its arithmetic on the weights costs

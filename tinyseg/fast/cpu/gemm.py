@@ -5,10 +5,11 @@ cache. Their arguments are flat float32 arrays and indices, as in `tinyseg.fast.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import NO_FLOOR, ROWS, WIDTH, clear, copy, tile
 
 FEW = 4  # rows of the smaller tile, for what is left where the large one no longer fits

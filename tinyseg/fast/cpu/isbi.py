@@ -1,7 +1,8 @@
 """The flood of the ISBI-2012 score, compiled: the same pixels as `tinyseg.metrics.isbi.flood`, which explains it."""
 
 import numpy as np
-from numba import njit
+
+from tinyseg.fast.cpu.kernel_cache import njit
 
 UNSEEN, QUEUED = -1, -2  # as in tinyseg.metrics.isbi
 

@@ -6,12 +6,13 @@ threads. The cross-entropy works on BLOCK pixels at a time, laid out class by cl
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.activation import exp, log1p, sigmoid
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.batch_norm import plan_rows, repeat_over_row, sum_columns
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import njit
 
 BLOCK = 256  # pixels that the cross-entropy works on together
 BLOCKS = 16  # blocks that one thread works on at a time

@@ -1,9 +1,10 @@
 """Adam with numba: one pass over the four arrays of a parameter, to the same bits as `tinyseg.optim.adam`."""
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, float32
+from tinyseg.fast.cpu.kernel_cache import njit
 
 LARGE = 1 << 15  # elements from which on a second thread is worth its start
 BLOCK = 1 << 12  # elements to a task

@@ -4,11 +4,12 @@ Equations and signatures as in `tinyseg.ops.pointwise_conv`.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.gemm import outer, pack, pad, product, sum_parts
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import NO_FLOOR, WIDTH, clear
 

@@ -8,10 +8,11 @@ once for each of the two and leaves out what belongs to the other.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import njit
 
 supports = float32
 

@@ -8,10 +8,11 @@ is used again if a fingerprint of the weights shows that nobody has changed them
 import weakref
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.autograd import is_grad_enabled
 from tinyseg.fast.cpu.channels_last import PARALLEL
+from tinyseg.fast.cpu.kernel_cache import njit
 
 _cache = {}  # id of the weights: {form: (weak reference to the weights, fingerprint, what was made)}
 
@@ -32,20 +33,26 @@ def prepared(w, form, make):
 
 
 def fingerprint(w):
-    """Return a 64-bit number, equal for arrays of different bits only by a chance of 2⁻⁶⁴, and the shape."""
+    """Return a 64-bit number that depends on every bit and on its place, and the shape.
+
+    Arrays of different bits have different numbers but for a chance of about 2⁻⁶⁴: the number is the sum of a hash of
+    each word together with its place, so that words that change places are noticed too. Nobody may rely on it against
+    weights that were made to deceive.
+    """
     bits = np.ascontiguousarray(w).reshape(-1).view(np.uint32)
     return int(_fingerprints(bits, np.empty(64, np.uint64)).sum(dtype=np.uint64)), w.shape
 
 
 @njit(**PARALLEL)
 def _fingerprints(bits, parts):
-    """Sums over the words of 64 pieces, each word mixed with its place."""
+    """Return sums of hashes of (place, word), one for each of 64 pieces; the hash is the end of MurmurHash3."""
     n = bits.size
     for part in prange(64):
         start = n * part // 64
         piece, h = bits[start : n * (part + 1) // 64], np.uint64(part)
         for i in range(piece.size):
-            x = (np.uint64(piece[i]) + np.uint64(start + i)) * np.uint64(0x9E3779B97F4A7C15)
-            h += (x ^ (x >> np.uint64(29))) * np.uint64(0xBF58476D1CE4E5B9)
+            x = (np.uint64(piece[i]) | np.uint64(start + i) << np.uint64(32)) * np.uint64(0xFF51AFD7ED558CCD)
+            x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+            h += x ^ (x >> np.uint64(33))
         parts[part] = h
     return parts

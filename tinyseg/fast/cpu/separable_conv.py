@@ -8,7 +8,7 @@ Equations and signatures as in `tinyseg.ops.separable_conv`.
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import load_band
@@ -16,6 +16,7 @@ from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, fl
 from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, lay_out_taps
 from tinyseg.fast.cpu.fused_conv import two_inputs
 from tinyseg.fast.cpu.gemm import outer, pack, pad, product, sum_parts
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, keep_where_positive, load, store
 from tinyseg.fast.cpu.upsample import sum_blocks

@@ -5,10 +5,11 @@ Equations and signatures as in `tinyseg.ops.shape`. The maths file joins along o
 
 from itertools import pairwise, zip_longest
 
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import copy
 
 

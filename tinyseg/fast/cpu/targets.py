@@ -4,9 +4,9 @@ Signature as in `tinyseg.ops.targets`; `supports` is asked about the logits.
 """
 
 import numpy as np
-from numba import njit
 
 from tinyseg.fast.cpu.channels_last import OPTIONS, float32
+from tinyseg.fast.cpu.kernel_cache import njit
 
 supports = float32
 

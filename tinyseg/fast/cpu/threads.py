@@ -6,6 +6,9 @@ it. The numba kernels do not use NumPy's matrix products.
 
 import contextlib
 import os
+import sys
+
+_lost = False  # whether this process was forked from one whose kernels had run, see `check_fork`
 
 
 def set_environment():
@@ -34,3 +37,27 @@ def _is_amd_with_avx512(cpuinfo):
         and int(fields.get("cpu family", 0)) >= 26
         and needed <= set(fields.get("flags", "").split())
     )
+
+
+def check_fork():
+    """Raise a RuntimeError if the kernels cannot run in this process, because it was forked after they had run.
+
+    Their threads are not in the child. GNU's OpenMP kills a child that uses them.
+    """
+    if _lost:
+        raise RuntimeError(
+            "tinyseg's numba kernels have run in the process that this one was forked from, and cannot run here: their "
+            "threads are not there. Start processes by multiprocessing.get_context('spawn'), or compute inside "
+            "tinyseg.using(kernels='reference')."
+        )
+
+
+def _note_fork():
+    global _lost
+    numba = sys.modules.get("numba")
+    with contextlib.suppress(ValueError, AttributeError):  # ValueError: the threads have not been started
+        _lost = numba.threading_layer() == "omp"
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_note_fork)

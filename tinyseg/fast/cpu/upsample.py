@@ -9,10 +9,11 @@ channels than a vector has lanes the maths file computes, since its matrix produ
 import functools
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import FAST, PARALLEL, channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import LANES, fma, load, splat, store
 
 supports = float32

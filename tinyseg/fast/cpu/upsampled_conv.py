@@ -15,11 +15,12 @@ For the 2x2 kernels of U-Net, upsampled by 2, W has 3x3 taps on a quarter of the
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import PARALLEL
 from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.prepared import prepared
 
 

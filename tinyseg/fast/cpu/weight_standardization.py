@@ -6,10 +6,10 @@ Equations and signatures as in `tinyseg.ops.weight_standardization`; `axes` are 
 import math
 
 import numpy as np
-from numba import njit
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import FAST, OPTIONS, float32
+from tinyseg.fast.cpu.kernel_cache import njit
 
 supports = float32
 

@@ -5,9 +5,9 @@ half of `tinyseg.fast.cpu.separable_conv`.
 """
 
 import numpy as np
-from numba import njit
 
 from tinyseg.fast.cpu.channels_last import OPTIONS, threads
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import LANES, align_stack, load, splat, store
 
 

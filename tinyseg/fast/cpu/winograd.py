@@ -14,13 +14,14 @@ Float32 rounding grows from about 1e-6 of the largest output to about 1e-5, whic
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from tinyseg.backend import config
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import load_band, pitch_of
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, threads
 from tinyseg.fast.cpu.gemm import outer_panel, rows_of_panel
+from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
 from tinyseg.fast.cpu.winograd_tiles import gradient_tile, input_tile, output_tile, weights_gradient_tile, weights_tile

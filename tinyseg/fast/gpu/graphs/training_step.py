@@ -52,13 +52,14 @@ class CapturedStep(Step):
         self._forget()
 
     def _forget(self):
-        self.key, self.seen, self.arrays = None, collections.Counter(), self.slots.arrays()
+        self.key, self.seen, self.arrays, self.groups = None, collections.Counter(), self.slots.arrays(), []
         self.graph, self.figures = Graph(), devices.cp.zeros(6)  # loss, norm, wrong class numbers, and the counts
 
     def __call__(self, x, y):
         """Train on one batch of CuPy arrays, as `Step` does."""
-        if not self.slots.unchanged(self.arrays):
-            self._forget()  # weights lie elsewhere
+        counts = self.optimizer.counts
+        if not self.slots.unchanged(self.arrays) or any(len({counts[k] for k in group}) > 1 for group in self.groups):
+            self._forget()  # weights lie elsewhere, or parameters of one launch have made different numbers of steps
         key = signature((x, y))
         if key == self.key and self.model.training:
             return self._replay(x, y)
@@ -87,30 +88,35 @@ class CapturedStep(Step):
             self.figures[3 + k] = count
 
     def _capture(self, x, y):
-        self.inputs, steps = [a.copy() for a in (x, y)], self.optimizer.steps
+        self.inputs, counts = [a.copy() for a in (x, y)], list(self.optimizer.counts)
         before = [(a, a.copy()) for a in self.arrays if isinstance(a, np.ndarray)]
         try:
             self.graph.capture(lambda: self._launch(*self.inputs))
         finally:
-            self.optimizer.steps = steps  # nothing was computed
+            self.optimizer.counts = counts  # nothing was computed
         if any((a != old).any() for a, old in before):
             raise ValueError(
                 "The model counts something on the host that a CUDA graph cannot follow: go without graphs."
             )
         self.key, self.gradients = signature((x, y)), [p.grad for p in self.optimizer.parameters]
+        self.groups = self.optimizer.groups(self._stepping())
+
+    def _stepping(self):
+        """Return the numbers of the parameters that have a gradient."""
+        return [k for k, p in enumerate(self.optimizer.parameters) if p.grad is not None]
 
     def _replay(self, x, y):
         copy_in((x, y), self.inputs)
-        self.optimizer.steps += 1
-        self.graph.launch()
         for p, g in zip(self.optimizer.parameters, self.gradients, strict=True):
             p.grad = g
+        self.optimizer.count_step(self._stepping())
+        self.graph.launch()
         return self._result(x, y)
 
     def _result(self, x, y):
         loss, norm, wrong, overlap, predicted, true = backend.to_numpy(self.figures).tolist()
         if math.isfinite(loss) and math.isfinite(norm) and not wrong:
             return Figures(loss, norm, int(overlap), int(predicted) + int(true), updated=True)
-        self.optimizer.steps -= 1  # nothing was changed
+        self.optimizer.count_step(self._stepping(), by=-1)  # nothing was changed
         self.graph.recording.rewind_counters()
         return super().__call__(x, y)

@@ -1,4 +1,4 @@
-"""Optimizers, learning-rate schedules and gradient clipping, with PyTorch's names.
+"""Optimizers and gradient clipping, with PyTorch's names; learning-rate schedules are in `schedules.py`.
 
 With weights w, their gradient g and the learning rate η:
 
@@ -7,14 +7,22 @@ With weights w, their gradient g and the learning rate η:
             w ← w - η m̂ / (√v̂ + ε),   m̂ = m / (1-β₁ᵗ),  v̂ = v / (1-β₂ᵗ)     (Kingma & Ba 2015)
     AdamW   w ← w - η λ w before the step of Adam                         (Loshchilov & Hutter 2019)
 
-λ is `weight_decay`. SGD and Adam add λ w to the gradient instead.
+λ is `weight_decay`. SGD and Adam add λ w to the gradient instead. t counts the steps of each parameter by itself: one
+that gets its first gradient late begins with t = 1.
 """
 
+import functools
 import math
 
 import numpy as np
 
-from tinyseg.backend import device_of, kernels, to_device, to_numpy, xp_of
+from tinyseg.backend import check_number, compare_states, device_of, kernels, to_device, to_numpy, xp_of
+from tinyseg.optim.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmupLR
+
+__all__ = [
+    "SGD", "Adam", "AdamW", "CosineAnnealingLR", "Optimizer", "ReduceLROnPlateau", "Schedule", "StepLR", "WarmupLR",
+    "clip_grad_norm", "grad_norm",
+]  # fmt: skip
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------------
@@ -48,7 +56,13 @@ def adam_all(parameters, numbers):
 
 # ----- optimizers ----------------------------------------------------------------
 class Optimizer:
-    """Keep, for each name in `slots`, one array per parameter, and count the steps. A subclass writes `update`."""
+    """Keep, for each name in `slots`, one array per parameter, and count its steps. A subclass writes `update`.
+
+    Attributes
+    ----------
+    counts : list of int
+        For each parameter, the number of steps in which it had a gradient.
+    """
 
     slots = ()
 
@@ -56,10 +70,15 @@ class Optimizer:
         self.parameters = list(parameters)
         if not self.parameters:
             raise ValueError("The optimizer got no parameters.")
-        if lr < 0 or weight_decay < 0:
-            raise ValueError(f"Learning rate and weight decay must not be negative, but are {lr} and {weight_decay}.")
-        self.lr, self.weight_decay, self.steps = lr, weight_decay, 0
+        self.lr = check_number("lr", lr, "[0, inf)")
+        self.weight_decay = check_number("weight_decay", weight_decay, "[0, inf)")
+        self.counts = [0] * len(self.parameters)
         self.state = {slot: [xp_of(p.data).zeros_like(p.data) for p in self.parameters] for slot in self.slots}
+
+    @property
+    def steps(self):
+        """Number of steps of the parameter that has made the most."""
+        return max(self.counts)
 
     def zero_grad(self):
         """Forget the gradients of all parameters."""
@@ -68,42 +87,52 @@ class Optimizer:
 
     def step(self):
         """Change every parameter that has a gradient, in place."""
-        self.steps += 1
-        self.update_all(
-            (p.data, self.gradient(p), *(self.state[slot][k] for slot in self.slots))
-            for k, p in enumerate(self.parameters)
-            if p.grad is not None
-        )
+        chosen = [k for k, p in enumerate(self.parameters) if p.grad is not None]
+        self.count_step(chosen)
+        self.update_all(chosen)
+
+    def count_step(self, chosen, by=1):
+        """Count a step of the parameters with the numbers `chosen` (`by` -1: take it back), whose arrays change."""
+        for k in chosen:
+            self.counts[k] += by
+            self.parameters[k].mark_changed()
+
+    def arrays(self, k):
+        """Return (w, g, *state) of parameter k."""
+        p = self.parameters[k]
+        return p.data, self.gradient(p), *(self.state[slot][k] for slot in self.slots)
 
     def gradient(self, p):
         """Return the gradient of a parameter, with the weight decay added. It must not be changed in place."""
         return p.grad + self.weight_decay * p.data if self.weight_decay else p.grad
 
-    def update_all(self, parameters):
-        """Change w in place, in each ``(w, g, *state)``."""
-        for arrays in parameters:
-            self.update(*arrays)
+    def update_all(self, chosen):
+        """Change the parameters with the numbers `chosen`."""
+        for k in chosen:
+            self.update(*self.arrays(k))
 
     def update(self, w, g, *state):
         raise NotImplementedError(f"{type(self).__name__} has no update(w, g, *state).")
 
     def state_dict(self):
-        """Return {name: NumPy array}: the step count, the learning rate and ``slot.k`` for parameter k."""
-        state = {"steps": np.array(self.steps), "lr": np.array(self.lr, np.float64)}
+        """Return {name: NumPy array}: the steps of each parameter, the learning rate, ``slot.k`` for parameter k."""
+        state = {"steps": np.array(self.counts), "lr": np.array(self.lr, np.float64)}
         return state | {f"{slot}.{k}": to_numpy(a) for slot in self.slots for k, a in enumerate(self.state[slot])}
 
     def load_state_dict(self, state):
         """Copy a `state_dict` in; raises ValueError if it belongs to other parameters or another optimizer."""
-        mine = self.state_dict()
-        if mine.keys() != state.keys() or any(mine[k].shape != state[k].shape for k in mine):
+        problems = compare_states(self.state_dict(), state)
+        if problems:
             raise ValueError(
                 f"The saved optimizer state does not fit {type(self).__name__} with {len(self.parameters)} parameters: "
-                "it was saved by another optimizer or for another model."
+                f"it was saved by another optimizer or for another model. {problems}"
             )
-        self.steps, self.lr = int(state["steps"]), float(state["lr"])
+        counts, lr = np.asarray(state["steps"]).tolist(), np.asarray(state["lr"]).item()
+        counts = [check_number("A number of steps in the saved optimizer state", n, "[0, inf)", True) for n in counts]
+        self.counts, self.lr = counts, check_number("lr in the saved optimizer state", lr, "[0, inf)")
         for slot in self.slots:
             for k, a in enumerate(self.state[slot]):
-                a[...] = to_device(state[f"{slot}.{k}"], device_of(a))
+                a[...] = to_device(np.asarray(state[f"{slot}.{k}"], a.dtype), device_of(a))
 
 
 class SGD(Optimizer):
@@ -113,9 +142,9 @@ class SGD(Optimizer):
 
     def __init__(self, parameters, lr=1e-3, momentum=0.0, weight_decay=0.0, nesterov=False):
         super().__init__(parameters, lr, weight_decay)
-        if nesterov and momentum <= 0:
+        self.momentum, self.nesterov = check_number("momentum", momentum, "[0, 1)"), nesterov
+        if nesterov and momentum == 0:
             raise ValueError("Nesterov's step needs a momentum above 0.")
-        self.momentum, self.nesterov = momentum, nesterov
 
     def update(self, w, g, v):
         v *= self.momentum
@@ -130,17 +159,27 @@ class Adam(Optimizer):
 
     def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
         super().__init__(parameters, lr, weight_decay)
-        self.betas, self.eps = tuple(betas), eps
+        if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+            raise ValueError(f"betas must be two numbers, (β₁, β₂), but is {betas!r}.")
+        self.betas = tuple(check_number(f"betas[{k}]", beta, "[0, 1)") for k, beta in enumerate(betas))
+        self.eps = check_number("eps", eps, "[0, inf)")
 
-    def update_all(self, parameters):
-        parameters = list(parameters)
-        if parameters:
+    def update_all(self, chosen):
+        for group in self.groups(chosen):
+            parameters = [self.arrays(k) for k in group]
             k = kernels(__name__, *(a for arrays in parameters for a in arrays))
-            k.adam_all(parameters, self.numbers)
+            k.adam_all(parameters, functools.partial(self.numbers, group[0]))
 
-    def numbers(self):
-        """Return b1, b2, eps, rate and shrink of this step, see `adam`."""
-        (b1, b2), t = self.betas, self.steps
+    def groups(self, chosen):
+        """Return the numbers `chosen` in lists, one for all parameters that have made equally many steps."""
+        groups = {}
+        for k in chosen:
+            groups.setdefault(self.counts[k], []).append(k)
+        return list(groups.values())
+
+    def numbers(self, k):
+        """Return b1, b2, eps, rate and shrink of the step that parameter k makes, see `adam`."""
+        (b1, b2), t = self.betas, self.counts[k]
         root = math.sqrt(1 - b2**t)
         return b1, b2, self.eps * root, self.lr * root / (1 - b1**t), self.shrink()
 
@@ -186,118 +225,17 @@ def clip_grad_norm(parameters, max_norm):
     ----------
     parameters : iterable of Parameter
     max_norm : float
+        Above 0; infinity clips nothing.
 
     Returns
     -------
     float
         If it is not finite, the gradients are left as they are.
     """
-    parameters = list(parameters)
+    parameters, max_norm = list(parameters), check_number("max_norm", max_norm, "(0, inf]")
     norm = grad_norm(parameters)
     if max_norm < norm < math.inf:
         for p in parameters:
             if p.grad is not None:
                 p.grad *= max_norm / norm
     return norm
-
-
-# ----- schedules -----------------------------------------------------------------
-class Schedule:
-    """Set ``optimizer.lr`` at every `step()`. A subclass writes `rate(t)`, its factor after t steps."""
-
-    def __init__(self, optimizer):
-        self.optimizer, self.base_lr, self.t = optimizer, optimizer.lr, 0
-        self._apply()
-
-    def step(self):
-        """Advance by one."""
-        self.t += 1
-        self._apply()
-
-    def _apply(self):
-        self.optimizer.lr = self.base_lr * self.rate(self.t)
-
-    def rate(self, t):
-        return 1.0
-
-    def state_dict(self):
-        """Return what `load_state_dict` needs, a dict of numbers."""
-        return {"t": self.t, "base_lr": self.base_lr}
-
-    def load_state_dict(self, state):
-        """Continue where `state_dict` was taken."""
-        for name in self.state_dict():
-            setattr(self, name, state[name])
-        self._apply()
-
-
-class WarmupLR(Schedule):
-    """Raise the learning rate linearly during `warmup` steps, then keep it."""
-
-    def __init__(self, optimizer, warmup=0):
-        self.warmup = warmup
-        super().__init__(optimizer)
-
-    def rate(self, t):
-        return min(1.0, (t + 1) / (self.warmup + 1))
-
-
-class StepLR(Schedule):
-    """Multiply the learning rate by `gamma` every `step_size` steps."""
-
-    def __init__(self, optimizer, step_size, gamma=0.1):
-        self.step_size, self.gamma = step_size, gamma
-        super().__init__(optimizer)
-
-    def rate(self, t):
-        return self.gamma ** (t // self.step_size)
-
-
-class CosineAnnealingLR(Schedule):
-    """Raise the learning rate linearly during `warmup` steps, then lower it to `eta_min` along half a cosine.
-
-    Loshchilov & Hutter (2017), without restarts: after `T_max` steps, warmup included, it stays at `eta_min`.
-    """
-
-    def __init__(self, optimizer, T_max, eta_min=0.0, warmup=0):
-        self.T_max, self.warmup = T_max, warmup
-        self.floor = eta_min / optimizer.lr if optimizer.lr else 0.0
-        super().__init__(optimizer)
-
-    def rate(self, t):
-        if t < self.warmup:
-            return (t + 1) / (self.warmup + 1)
-        progress = min(1.0, (t - self.warmup) / max(1, self.T_max - self.warmup))
-        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
-
-
-class ReduceLROnPlateau(Schedule):
-    """Multiply the learning rate by `factor` when a figure has not improved for more than `patience` steps.
-
-    Call ``step(figure)`` after each epoch. With `mode` "min" (a loss) a lower figure is better, with "max" (a Dice) a
-    higher one. A difference of `threshold` or less is no improvement.
-    """
-
-    def __init__(self, optimizer, mode="min", factor=0.1, patience=10, threshold=1e-4, min_lr=0.0):
-        if mode not in ("min", "max"):
-            raise ValueError(f"mode must be 'min' or 'max', but is {mode!r}.")
-        self.mode, self.factor, self.patience, self.threshold, self.min_lr = mode, factor, patience, threshold, min_lr
-        self.best, self.bad, self.scale = None, 0, 1.0
-        super().__init__(optimizer)
-
-    def step(self, figure):
-        """Advance by one, with the figure of this epoch. NaN is no improvement."""
-        sign = 1 if self.mode == "min" else -1
-        if not math.isnan(figure) and (self.best is None or sign * (self.best - figure) > self.threshold):
-            self.best, self.bad = figure, 0
-        else:
-            self.bad += 1
-            if self.bad > self.patience:
-                self.scale, self.bad = self.scale * self.factor, 0
-        super().step()
-
-    def rate(self, t):
-        return max(self.scale, self.min_lr / self.base_lr if self.base_lr else 0.0)
-
-    def state_dict(self):
-        return super().state_dict() | {"best": self.best, "bad": self.bad, "scale": self.scale}
