@@ -81,5 +81,5 @@ def test_nan_is_seen(op, kernels):
 
 @along
 def test_an_axis_that_is_not_there_is_refused(op):
-    with pytest.raises(np.exceptions.AxisError, match="axis 1 is out of bounds"):
+    with pytest.raises(ValueError, match=r"axis must name axes of an array of shape \(3,\)"):
         op(rand(3))

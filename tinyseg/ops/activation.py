@@ -11,6 +11,8 @@ largest x along `axis`, which does not change y, and the sigmoid computes exp(-|
 
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
+from tinyseg.ops.sums import sum_over
+from tinyseg.ops.window import check_axes
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -21,7 +23,7 @@ def relu_forward(x):
 
 def relu_grad(gy, y):
     """Gradient of the input: gy where y > 0, else 0."""
-    return gy * (y > 0)
+    return xp_of(gy).where(y > 0, gy, gy.dtype.type(0))  # not gy · 0, which is NaN for an infinite gy
 
 
 def sigmoid_forward(x):
@@ -38,27 +40,31 @@ def sigmoid_grad(gy, y):
 
 def softmax_forward(x, axis):
     """Return probabilities: positive, with sum 1 along `axis`."""
+    if x.size == 0:
+        return x.copy()  # there is no largest x
     e = xp_of(x).exp(x - x.max(axis=axis, keepdims=True))
-    e /= e.sum(axis=axis, keepdims=True)
+    e /= sum_over(e, axis, keepdims=True)
     return e
 
 
 def softmax_grad(gy, y, axis):
     """Gradient of the input, from the output y."""
-    return y * (gy - (gy * y).sum(axis=axis, keepdims=True))
+    return y * (gy - sum_over(gy * y, axis, keepdims=True))
 
 
 def log_softmax_forward(x, axis):
     """Return the logarithms of these probabilities."""
+    if x.size == 0:
+        return x.copy()
     xp = xp_of(x)
     y = x - x.max(axis=axis, keepdims=True)
-    y -= xp.log(xp.exp(y).sum(axis=axis, keepdims=True))
+    y -= xp.log(sum_over(xp.exp(y), axis, keepdims=True))
     return y
 
 
 def log_softmax_grad(gy, y, axis):
     """Gradient of the input, from the output y."""
-    return gy - xp_of(gy).exp(y) * gy.sum(axis=axis, keepdims=True)
+    return gy - xp_of(gy).exp(y) * sum_over(gy, axis, keepdims=True)
 
 
 # ----- the nodes of the graph ------------------------------------------------
@@ -87,6 +93,7 @@ class AlongAxis(HalfFunction):
 
 class Softmax(AlongAxis):
     def forward(self, x):
+        check_axes("softmax", x, self.axis)
         self.saved = kernels(__name__, x).softmax_forward(x, self.axis)
         return self.saved
 
@@ -96,6 +103,7 @@ class Softmax(AlongAxis):
 
 class LogSoftmax(AlongAxis):
     def forward(self, x):
+        check_axes("log_softmax", x, self.axis)
         self.saved = kernels(__name__, x).log_softmax_forward(x, self.axis)
         return self.saved
 

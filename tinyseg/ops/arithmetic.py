@@ -19,8 +19,10 @@ import numpy as np
 
 from tinyseg.autograd import Tensor, as_array, define_operators
 from tinyseg.backend import kernels, xp_of
-from tinyseg.backend.half import HalfFunction, wide
+from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.shape import reshape, transpose
+from tinyseg.ops.sums import count_over, sum_over
+from tinyseg.ops.window import check_axes
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -40,7 +42,7 @@ def unbroadcast(g, shape):
         return g
     extra = tuple(range(g.ndim - len(shape)))  # axes that broadcasting put in front
     kept = tuple(len(extra) + k for k, n in enumerate(shape) if n == 1)
-    return g.sum(axis=extra + kept, keepdims=True, dtype=wide(g.dtype)).reshape(shape)
+    return sum_over(g, extra + kept, keepdims=True).reshape(shape)
 
 
 def numbers_as_arrays(*inputs):
@@ -160,7 +162,8 @@ class Sum(HalfFunction):
         self.axis, self.keepdims = axis, keepdims
 
     def forward(self, x):
-        y = x.sum(axis=self.axis, keepdims=True)
+        check_axes(type(self).__name__.lower(), x, self.axis)
+        y = sum_over(x, self.axis, keepdims=True)
         self.kept = y.shape
         return y if self.keepdims else y.squeeze(self.axis)
 
@@ -171,11 +174,13 @@ class Sum(HalfFunction):
 class Mean(Sum):
     def forward(self, x):
         y = super().forward(x)
-        self.count = x.size // max(y.size, 1)
-        return y / y.dtype.type(self.count)
+        self.count = count_over(x, self.axis)
+        if self.count == 0 and y.size:
+            raise ValueError(f"mean: there is nothing to average over axis {self.axis} of an array of shape {x.shape}.")
+        return y / y.dtype.type(max(self.count, 1))
 
     def backward(self, gy):
-        return super().backward(gy / gy.dtype.type(self.count))
+        return super().backward(gy / gy.dtype.type(max(self.count, 1)))
 
 
 def add(a, b):

@@ -17,6 +17,7 @@ Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 
 
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
+from tinyseg.ops.sums import mean_over, sum_over
 from tinyseg.ops.window import check_shape, default_affine
 
 AXES = (0, 2, 3)
@@ -25,9 +26,9 @@ AXES = (0, 2, 3)
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def statistics(x):
     """Return the mean and the biased variance of each channel, (C, 1, 1)."""
-    mean = x.mean(axis=AXES)[:, None, None]
+    mean = mean_over(x, AXES)[:, None, None]
     centred = x - mean
-    return mean, (centred * centred).mean(axis=AXES)[:, None, None]
+    return mean, mean_over(centred * centred, AXES)[:, None, None]
 
 
 def forward(x, gamma, beta, mean, rstd):
@@ -41,7 +42,7 @@ def backward(gy, x, gamma, mean, rstd, training):
     """Gradients of x, γ and β."""
     xhat = (x - mean) * rstd
     m = x.size // x.shape[1]
-    ggamma, gbeta = (gy * xhat).sum(axis=AXES), gy.sum(axis=AXES)
+    ggamma, gbeta = sum_over(gy * xhat, AXES), sum_over(gy, AXES)
     if training:
         xhat *= ggamma[:, None, None] / m  # x̂ mean(gy x̂)
         gx = gy - gbeta[:, None, None] / m

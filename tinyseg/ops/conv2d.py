@@ -16,6 +16,8 @@ The columns take KH·KW times the memory of X, so they are made for a few rows o
 Shapes: x (N, C, H, W), w (K, C, KH, KW), b (K,), y (N, K, OH, OW), OH = (H + top + bottom - KH) // sh + 1.
 """
 
+import math
+
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, resolve, taps
@@ -26,7 +28,7 @@ STRIP = 1 << 22  # numbers in the columns of one strip: 16 MiB in float32, about
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def forward(x, w, stride, pads, out):
     """Convolve: (N, C, H, W) -> (N, K, OH, OW)."""
-    xp, X, Wm = xp_of(x), pad2d(x, pads), w.reshape(len(w), -1)  # Wm (K, C·KH·KW)
+    xp, X, Wm = xp_of(x), pad2d(x, pads), rows_of(w)  # Wm (K, C·KH·KW)
     y = xp.empty((len(x), len(w), *out), x.dtype)
     for Xs, ys in strips(X, y, w.shape[2:], stride):
         ys[...] = (Wm @ im2col(Xs, w.shape[2:], ys.shape[1:], stride)).reshape(ys.shape)
@@ -38,17 +40,17 @@ def grad_w(x, gy, w_shape, stride, pads):
     K, C, KH, KW = w_shape
     gW = xp_of(x).zeros((K, C * KH * KW), x.dtype)
     for Xs, gys in strips(pad2d(x, pads), gy, (KH, KW), stride):
-        gW += gys.reshape(K, -1) @ im2col(Xs, (KH, KW), gys.shape[1:], stride).T
+        gW += rows_of(gys) @ im2col(Xs, (KH, KW), gys.shape[1:], stride).T
     return gW.reshape(w_shape)
 
 
 def grad_x(gy, w, x_shape, stride, pads):
     """Gradient of the input, (N, C, H, W)."""
     (N, C, H, W), ((top, bottom), (left, right)) = x_shape, pads
-    K, _, KH, KW = w.shape
+    KH, KW = w.shape[2:]
     gX = xp_of(gy).zeros((N, C, top + H + bottom, left + W + right), gy.dtype)
     for gXs, gys in strips(gX, gy, (KH, KW), stride):
-        gcols = (w.reshape(K, -1).T @ gys.reshape(K, -1)).reshape(C, KH, KW, *gys.shape[1:])
+        gcols = (rows_of(w).T @ rows_of(gys)).reshape(C, KH, KW, *gys.shape[1:])
         for u, v, window in taps(gXs, (KH, KW), gys.shape[1:], stride):
             window += gcols[:, u, v]  # a view: writes into gX
     return crop2d(gX, pads)
@@ -70,7 +72,12 @@ def im2col(X, kernel, out, stride):
     cols = xp_of(X).empty((C, *kernel, *out), X.dtype)
     for u, v, window in taps(X, kernel, out, stride):
         cols[:, u, v] = window[0]
-    return cols.reshape(C * kernel[0] * kernel[1], -1)
+    return cols.reshape(C * kernel[0] * kernel[1], out[0] * out[1])
+
+
+def rows_of(a):
+    """Return an array as a matrix with one row for each entry of the first axis."""
+    return a.reshape(len(a), math.prod(a.shape[1:]))  # -1 would not do for an empty array
 
 
 # ----- the node of the graph -------------------------------------------------
@@ -94,7 +101,7 @@ class Conv2d(HalfFunction):
         k = kernels(__name__, x, w)
         gx = k.grad_x(gy, w, x.shape, self.stride, self.pads) if self.needs[0] else None
         gw = k.grad_w(x, gy, w.shape, self.stride, self.pads) if self.needs[1] else None
-        return gx, gw, *grad_bias(gy, *self.needs[2:], dtype="float64")  # float32 loses digits in so long a sum
+        return gx, gw, *grad_bias(gy, *self.needs[2:])
 
 
 def conv2d(x, w, b=None, stride=1, padding=0):

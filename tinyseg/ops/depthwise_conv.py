@@ -18,6 +18,7 @@ Fast versions of the same three functions: fast/cpu/depthwise_conv.py, fast/gpu/
 
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
+from tinyseg.ops.sums import sum_over
 from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, pair, resolve, taps
 
 # In these functions channel c of the result depends only on channel c of the arguments.
@@ -39,7 +40,7 @@ def grad_w(x, gy, w_shape, stride, pads, dilation=(1, 1)):
     X = pad2d(x, pads)
     gw = xp_of(x).zeros(w_shape, x.dtype)
     for u, v, window in taps(X, w_shape[1:], gy.shape[2:], stride, dilation):
-        gw[:, u, v] = (window * gy).sum(axis=(0, 2, 3))  # (N,C,OH,OW) -> (C,)
+        gw[:, u, v] = sum_over(window * gy, (0, 2, 3))  # (N,C,OH,OW) -> (C,)
     return gw
 
 

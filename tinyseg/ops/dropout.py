@@ -43,6 +43,11 @@ def _scramble(h):
     return h ^ (h >> np.uint32(16))
 
 
+def grad_x(gy, m):
+    """Return gy m, and 0 where m is 0, also where gy is NaN or infinite: a dropped value has no gradient."""
+    return xp_of(gy).where(m != 0, gy, gy.dtype.type(0)) * m
+
+
 # ----- the node of the graph -------------------------------------------------
 class Dropout(HalfFunction):
     def __init__(self, p, seed, channelwise=False):
@@ -54,7 +59,7 @@ class Dropout(HalfFunction):
         return x * self.saved
 
     def backward(self, gy):
-        return gy * self.saved
+        return kernels(__name__, gy, self.saved).grad_x(gy, self.saved)
 
 
 def dropout(x, p=0.5, training=True, *, seed=None):

@@ -18,6 +18,7 @@ from tinyseg.ops.activation import relu_grad
 from tinyseg.ops.conv2d import forward as convolve
 from tinyseg.ops.conv2d import grad_w, grad_x
 from tinyseg.ops.joined import as_list, check_joined, join, split
+from tinyseg.ops.sums import sum_over
 from tinyseg.ops.window import bias_or_zeros, check_shape, resolve
 
 
@@ -37,7 +38,7 @@ def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
         gy = relu_grad(gy, y)
     X = join(xs, factor)
     gxs = split(grad_x(gy, w, X.shape, stride, pads), xs, factor) if needs_x else (None,) * len(xs)
-    return grad_w(X, gy, w.shape, stride, pads), gy.sum(axis=(0, 2, 3)), gxs
+    return grad_w(X, gy, w.shape, stride, pads), sum_over(gy, (0, 2, 3)), gxs
 
 
 # ----- the node of the graph -------------------------------------------------

@@ -15,16 +15,17 @@ Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
 
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
+from tinyseg.ops.sums import mean_over, sum_over
 from tinyseg.ops.window import check_shape, default_affine
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def forward(x, gamma, beta, G, eps):
     """Return y (N, C, H, W), μ and r (N, G, 1)."""
-    xg = x.reshape(len(x), G, -1)  # (N,G,m)
-    mean = xg.mean(axis=2, keepdims=True)
+    xg = x.reshape(len(x), G, x.shape[1] // G * x.shape[2] * x.shape[3])  # (N,G,m)
+    mean = mean_over(xg, 2, keepdims=True)
     xhat = xg - mean
-    rstd = 1 / xp_of(x).sqrt((xhat * xhat).mean(axis=2, keepdims=True) + eps)
+    rstd = 1 / xp_of(x).sqrt(mean_over(xhat * xhat, 2, keepdims=True) + eps)
     xhat *= rstd
     y = xhat.reshape(x.shape) * gamma[:, None, None]
     y += beta[:, None, None]
@@ -33,14 +34,14 @@ def forward(x, gamma, beta, G, eps):
 
 def backward(gy, x, gamma, mean, rstd):
     """Gradients of x, γ and β."""
-    G = mean.shape[1]
-    xhat = (x.reshape(len(x), G, -1) - mean) * rstd  # (N,G,m)
+    (N, C, H, W), G = x.shape, mean.shape[1]
+    xhat = (x.reshape(N, G, C // G * H * W) - mean) * rstd  # (N,G,m)
     gy_xhat = gy * xhat.reshape(x.shape)
-    ggamma, gbeta = gy_xhat.sum(axis=(0, 2, 3)), gy.sum(axis=(0, 2, 3))
+    ggamma, gbeta = sum_over(gy_xhat, (0, 2, 3)), sum_over(gy, (0, 2, 3))
     gxhat = (gy * gamma[:, None, None]).reshape(xhat.shape)
     gy_xhat *= gamma[:, None, None]  # now gx̂ x̂
-    xhat *= gy_xhat.reshape(xhat.shape).mean(axis=2, keepdims=True)
-    gx = gxhat - gxhat.mean(axis=2, keepdims=True)
+    xhat *= mean_over(gy_xhat.reshape(xhat.shape), 2, keepdims=True)
+    gx = gxhat - mean_over(gxhat, 2, keepdims=True)
     gx -= xhat
     gx *= rstd
     return gx.reshape(x.shape), ggamma, gbeta

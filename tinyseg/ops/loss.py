@@ -10,14 +10,22 @@
 The cross-entropies are averaged over all pixels, binary cross-entropy over the classes too. For D, Σ runs over the
 pixels of one class, of one image or of the whole batch; the mean of D is taken over images and classes.
 
+What is ignored or has weight 0 takes no part, in the loss or in the gradient, even if its logits are NaN or infinite.
+If nothing is left, or the batch is empty, the loss is 0 and so is its gradient: a mean over nothing must not become NaN
+in the weights of a network.
+
 Shapes: z (N, C, H, W); t like z, or class numbers (N, H, W) if the classes exclude each other. float16 logits are
 converted to float32, so the loss is float32.
 """
+
+import math
+import numbers
 
 from tinyseg.autograd import as_array
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
+from tinyseg.ops.sums import sum_over
 from tinyseg.ops.targets import at_least_float32, class_targets, one_hot, per_class, target_like
 from tinyseg.ops.window import check_nchw
 
@@ -26,40 +34,49 @@ from tinyseg.ops.window import check_nchw
 def bce_forward(z, t, weight, pos_weight):
     """Return the sum of the weighted binary cross-entropy over all elements."""
     xp = xp_of(z)
+    z = xp.where(weight != 0, z, z.dtype.type(0))  # 0 · NaN would be NaN
     softplus = xp.log1p(xp.exp(-abs(z)))  # log(1 + exp(-|z|)), which cannot overflow
     softplus += xp.maximum(-z, 0)  # now log(1 + exp(-z))
     loss = (1 - t) * z + (1 + (pos_weight - 1) * t) * softplus
-    return (loss * weight).sum()
+    return sum_over(loss * weight)
 
 
 def bce_grad(z, t, weight, pos_weight):
     """Gradient of this sum with respect to z."""
+    z = xp_of(z).where(weight != 0, z, z.dtype.type(0))
     return weight * ((1 - t) - (1 + (pos_weight - 1) * t) * sigmoid_forward(-z))
 
 
 def ce_forward(z, t, weight):
     """Return two sums over the pixels: weight[t] · (-log softmax(z)[t]), and weight[t]. t (N, H, W), -1 if ignored."""
-    xp = xp_of(z)
+    xp, (z, of_pixel) = xp_of(z), counted(z, t, weight)
     z = z - z.max(axis=1, keepdims=True)
-    log_sum = xp.log(xp.exp(z).sum(axis=1))  # (N,H,W)
-    of_pixel = weight[t] * (t >= 0)
+    log_sum = xp.log(sum_over(xp.exp(z), 1))  # (N,H,W)
     picked = xp.take_along_axis(z, xp.maximum(t, 0)[:, None], axis=1)[:, 0]
-    return (of_pixel * (log_sum - picked)).sum(), of_pixel.sum()
+    return sum_over(of_pixel * (log_sum - picked)), sum_over(of_pixel)
 
 
 def ce_grad(z, t, weight):
     """Gradient of the first of these sums with respect to z."""
     classes = xp_of(z).arange(z.shape[1]).reshape(-1, 1, 1)
     onehot = t[:, None] == classes  # (N,C,H,W); all False at ignored pixels
-    return (softmax_forward(z, 1) - onehot) * (weight[t] * (t >= 0))[:, None]
+    z, of_pixel = counted(z, t, weight)
+    return (softmax_forward(z, 1) - onehot) * of_pixel[:, None]
+
+
+def counted(z, t, weight):
+    """Return z with zeros at the pixels that do not count, and the weight of each pixel, (N, H, W)."""
+    xp, zero = xp_of(z), z.dtype.type(0)
+    of_pixel = xp.where(t >= 0, weight[t], zero)
+    return xp.where((of_pixel != 0)[:, None], z, zero), of_pixel
 
 
 def dice_forward(p, t, smooth, axes):
     """Return the soft Dice over `axes`, D, and its denominator."""
     xp = xp_of(p)
-    denominator = p.sum(axis=axes) + t.sum(axis=axes) + smooth
+    denominator = sum_over(p, axes) + sum_over(t, axes) + smooth
     denominator = xp.maximum(denominator, xp.finfo(p.dtype).tiny)  # if all is 0: D = 0, not 0/0
-    return (2 * (p * t).sum(axis=axes) + smooth) / denominator, denominator
+    return (2 * sum_over(p * t, axes) + smooth) / denominator, denominator
 
 
 def dice_grad(gD, p, t, D, denominator):
@@ -78,7 +95,7 @@ class BinaryCrossEntropy(HalfFunction):
         return kernels(__name__, z).bce_forward(z, *self.args) * z.dtype.type(self.scale)
 
     def backward(self, gy):
-        return kernels(__name__, gy).bce_grad(self.saved, *self.args) * (gy * gy.dtype.type(self.scale))
+        return kernels(__name__, self.saved).bce_grad(self.saved, *self.args) * (gy * gy.dtype.type(self.scale))
 
 
 class CrossEntropy(HalfFunction):
@@ -87,13 +104,13 @@ class CrossEntropy(HalfFunction):
 
     def forward(self, z):
         total, count = kernels(__name__, z).ce_forward(z, self.t, self.weight)
-        count = xp_of(z).maximum(count, z.dtype.type(1e-12))  # if every pixel is ignored: loss 0, not 0/0
+        count = xp_of(z).where(count > 0, count, z.dtype.type(1))  # if no pixel counts: loss 0, not 0/0
         self.saved = z, count
         return total / count
 
     def backward(self, gy):
         z, count = self.saved
-        return kernels(__name__, gy).ce_grad(z, self.t, self.weight * (gy / count))
+        return kernels(__name__, z).ce_grad(z, self.t, self.weight * (gy / count))
 
 
 class SoftDice(HalfFunction):
@@ -105,7 +122,9 @@ class SoftDice(HalfFunction):
 
     def forward(self, p):
         D, denominator = kernels(__name__, p).dice_forward(p, self.t, self.smooth, self.axes)
-        D, denominator = (a.reshape(-1, p.shape[1]) for a in (D, denominator))
+        xp, counts, one = xp_of(p), self.share != 0, p.dtype.type(1)
+        # Where an image and class do not count, 1 takes the place of what may be NaN.
+        D, denominator = (xp.where(counts, a.reshape(self.share.shape), one) for a in (D, denominator))
         self.saved = p, D, denominator
         return self.constant + (D * self.share).sum()
 
@@ -122,11 +141,14 @@ def binary_cross_entropy_with_logits(logits, target, weight=None, reduction="mea
     ----------
     logits : Tensor or ndarray, any shape, usually (N, C, H, W)
     target : ndarray, shape of logits
-        Probabilities of the positive class in [0, 1]; bool and integer masks are converted.
+        Probabilities of the positive class in [0, 1]; bool and integer masks are converted. NaN and what lies outside,
+        such as a mask of 0 and 255, is refused.
     weight : ndarray or sequence, optional
         Factor of each element: an array that broadcasts against logits (pixel weights), or one number for each class.
+        Finite, and not negative; where it is 0, logits take no part.
     reduction : {"mean", "sum"}
-        "mean" divides by the number of elements (not by the sum of the weights), as PyTorch does.
+        "mean" divides by the number of elements (not by the sum of the weights), as PyTorch does. Without any element
+        the loss is 0, not PyTorch's NaN.
     pos_weight : float or sequence of C floats, optional
         Factor of the loss where the target is positive, one number or one for each class. Above 1, it raises recall
         and lowers precision.
@@ -140,7 +162,7 @@ def binary_cross_entropy_with_logits(logits, target, weight=None, reduction="mea
     t = target_like(z, target, "binary_cross_entropy_with_logits")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', but is {reduction!r}.")
-    scale = 1 / z.size if reduction == "mean" else 1.0
+    scale = 1 / max(z.size, 1) if reduction == "mean" else 1.0
     weight, pos_weight = per_class(z, weight, "weight"), per_class(z, pos_weight, "pos_weight")
     return BinaryCrossEntropy(t, weight, pos_weight, scale)(logits)
 
@@ -154,9 +176,10 @@ def cross_entropy(logits, target, weight=None, ignore_index=None):
     target : integer ndarray, shape (N, H, W)
         Class of each pixel, 0 … C-1.
     weight : sequence of C floats, optional
-        Factor of each class; the mean is weighted: Σ weight[t] l / Σ weight[t], as in PyTorch.
+        Factor of each class, finite and not negative; the mean is weighted: Σ weight[t] l / Σ weight[t], as in PyTorch.
+        Only the ratios of the weights matter. Pixels of a class with weight 0 are left out.
     ignore_index : int, optional
-        Pixels of this class are left out of the mean. If no other pixels are there, the loss is 0.
+        Pixels of this class are left out of the mean. If no other pixels are there, the loss is 0, not PyTorch's NaN.
 
     Returns
     -------
@@ -165,8 +188,10 @@ def cross_entropy(logits, target, weight=None, ignore_index=None):
     logits = at_least_float32(logits)
     z = as_array(logits)
     t = class_targets(z, target, "cross_entropy", ignore_index)
-    w = per_class(z, [1.0] * z.shape[1] if weight is None else weight, "weight").reshape(-1)
-    return CrossEntropy(t, w)(logits)
+    w = per_class(z, [1.0] * z.shape[1] if weight is None else weight, "weight", ratios=True)
+    if w.shape != (z.shape[1], 1, 1):
+        raise ValueError(f"cross_entropy: weight must be one number for each of {z.shape[1]} classes, not {w.shape}.")
+    return CrossEntropy(t, w.reshape(-1))(logits)
 
 
 def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=False, smooth=1.0, empty="smooth"):
@@ -180,11 +205,12 @@ def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=Fal
     activation : {"sigmoid", "softmax"}
         How logits become probabilities: "sigmoid" for independent classes, "softmax" if classes exclude each other.
     weight : sequence of C floats, optional
-        Relative weight of each class in the mean.
+        Relative weight of each class in the mean, finite and not negative. A class of weight 0 takes no part.
     pooled : bool
         Compute D over the pixels of the whole batch, not of each image by itself.
     smooth : float
-        s in the equation; keeps the gradient finite where both masks are small.
+        s in the equation, finite; keeps the gradient finite where both masks are small. Positive, or 0 with
+        empty="ignore".
     empty : {"smooth", "ignore"}
         What to do if an image has no pixel of a class. "smooth": use the equation, D = s / (Σ p + s), which punishes
         false positives. "ignore": leave this image and class out of the mean; if nothing is left, the loss is 0.
@@ -250,7 +276,9 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
     check_nchw("soft Dice", z)
     if empty not in ("smooth", "ignore"):
         raise ValueError(f"empty must be 'smooth' or 'ignore', but is {empty!r}.")
-    if smooth <= 0 and empty == "smooth":
+    if not isinstance(smooth, numbers.Real) or not 0 <= smooth < math.inf:
+        raise ValueError(f"soft Dice: smooth must be a finite number of at least 0, but is {smooth!r}.")
+    if smooth == 0 and empty == "smooth":
         raise ValueError("soft Dice of an empty mask is 0/0 without smoothing: use smooth > 0 or empty='ignore'.")
     if activation == "sigmoid":
         p, t = sigmoid(logits), target_like(z, target, "soft Dice")
@@ -258,12 +286,12 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
         p, t = softmax(logits, axis=1), one_hot(z, target)
     else:
         raise ValueError(f"activation must be 'sigmoid' or 'softmax', but is {activation!r}.")
-    w = per_class(z, weight, "weight")
+    w = per_class(z, weight, "weight", ratios=True)
     if w.shape not in ((), (z.shape[1], 1, 1)):
         raise ValueError(f"soft Dice: weight must be one number for each of {z.shape[1]} classes, not {w.shape}.")
     share = xp_of(z).broadcast_to(w.reshape(1, -1), (1 if pooled else z.shape[0], z.shape[1]))
     if empty == "ignore":
-        share = share * (t.sum(axis=(0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
+        share = share * (sum_over(t, (0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
     total, xp = share.sum(), xp_of(z)
     # If nothing is left to average, every share is 0, and the mean of D counts as 1, a constant. `where`, not `if`:
     # `if` would have to wait for the GPU.

@@ -3,12 +3,14 @@
 Over the taps (u, v) of the window of output (i, j), with X the input, padded with -∞ (max) or 0 (average):
 
     max       y[n,c,i,j] = max_{u,v} X[n,c,i·sh+u,j·sw+v]
-              gX[n,c,i·sh+u,j·sw+v] += gy[n,c,i,j]              for the first tap with that value
+              gX[n,c,i·sh+u,j·sw+v] += gy[n,c,i,j]              for the first tap inside of x with that value
     average   y[n,c,i,j] = sum_{u,v} X[n,c,i·sh+u,j·sw+v] / (KH·KW)
               gX[n,c,i·sh+u,j·sw+v] += gy[n,c,i,j] / (KH·KW)    for every tap
 
 For backward, max pooling keeps the number u·KW + v of the tap with the largest value, one byte for each output; average
 pooling keeps nothing. Padded zeros count in the average, as they do in PyTorch by default.
+
+A NaN counts as the largest value, as in PyTorch: y is NaN, and the gradient goes to the last NaN of the window.
 
 Shapes: x (N, C, H, W), y (N, C, OH, OW).
 """
@@ -27,15 +29,16 @@ BY_CHANNEL = ("max_forward", "max_grad_x", "avg_forward", "avg_grad_x")
 def max_forward(x, kernel, stride, pads, out):
     """Return the largest value of each window and the number of its tap (uint8): two arrays (N, C, OH, OW)."""
     xp, X = xp_of(x), pad2d(x, pads, value=-np.inf)
-    y, winner = None, xp.zeros((*x.shape[:2], *out), np.uint8)
-    for tap, (_, _, window) in enumerate(taps(X, kernel, out, stride)):
-        if y is None:
-            y = window.copy()
-        else:
-            larger = window > y
-            larger |= window != window  # NaN counts as largest, as it does for maximum: it must not disappear
-            xp.maximum(y, window, out=y)
-            xp.maximum(winner, np.uint8(tap) * larger, out=winner)  # the tap where `larger`; taps grow, so max keeps it
+    image = pad2d(xp.ones((1, 1, *x.shape[2:]), bool), pads)  # False in the padding, which never wins
+    y, winner = xp.full((*x.shape[:2], *out), -np.inf, x.dtype), xp.zeros((*x.shape[:2], *out), np.uint8)
+    empty = xp.ones((1, 1, *out), bool)  # where no tap has been inside of the image so far
+    for tap, ((_, _, window), (_, _, inside)) in enumerate(
+        zip(taps(X, kernel, out, stride), taps(image, kernel, out, stride), strict=True)
+    ):
+        wins = (window > y) | (window != window) | (inside & empty)  # NaN counts as largest: it must not disappear
+        y = xp.where(wins, window, y)
+        winner = xp.where(wins, np.uint8(tap), winner)
+        empty &= ~inside
     return y, winner
 
 
@@ -43,17 +46,16 @@ def max_grad_x(gy, winner, x_shape, kernel, stride, pads):
     """Gradient of the input: gy is added at the tap that won."""
     gX = pad2d(xp_of(gy).zeros(x_shape, gy.dtype), pads)
     for tap, (_, _, window) in enumerate(taps(gX, kernel, gy.shape[2:], stride)):
-        window += gy * (winner == tap)  # a view: writes into gX
+        window += xp_of(gy).where(winner == tap, gy, gy.dtype.type(0))  # a view: writes into gX
     return crop2d(gX, pads)
 
 
 def avg_forward(x, kernel, stride, pads, out):
     """Return the mean of each window, (N, C, OH, OW)."""
-    y = xp_of(x).zeros((*x.shape[:2], *out), x.dtype)
+    total = xp_of(x).zeros((*x.shape[:2], *out), "float64")  # a window may be as large as the image
     for _, _, window in taps(pad2d(x, pads), kernel, out, stride):
-        y += window
-    y /= kernel[0] * kernel[1]
-    return y
+        total += window
+    return (total / (kernel[0] * kernel[1])).astype(x.dtype)
 
 
 def avg_grad_x(gy, x_shape, kernel, stride, pads):

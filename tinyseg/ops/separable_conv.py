@@ -20,6 +20,7 @@ from tinyseg.ops.activation import relu_grad
 from tinyseg.ops.depthwise_conv import DepthwiseConv2d
 from tinyseg.ops.joined import as_list, check_joined, join, split
 from tinyseg.ops.pointwise_conv import PointwiseConv2d
+from tinyseg.ops.sums import sum_over
 from tinyseg.ops.window import bias_or_zeros, check_shape, resolve
 
 
@@ -27,7 +28,7 @@ from tinyseg.ops.window import bias_or_zeros, check_shape, resolve
 def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
     """Return y (N, K, OH, OW)."""
     X = join(xs, factor)
-    depthwise, pointwise = halves(X, wd)
+    depthwise, pointwise = halves(X, wd, wp)
     d = depthwise.forward(X, wd, stride, pads, out)
     y = pointwise.forward(d, wp)
     y += b[:, None, None]
@@ -41,17 +42,17 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     if relu:
         gy = relu_grad(gy, y)
     X = join(xs, factor)
-    depthwise, pointwise = halves(X, wd)
+    depthwise, pointwise = halves(X, wd, wp)
     d = depthwise.forward(X, wd, stride, pads, gy.shape[2:])
     gd = pointwise.grad_x(gy, wp)
     gX = depthwise.grad_x(gd, wd, X.shape, stride, pads)
     gwd = depthwise.grad_w(X, gd, wd.shape, stride, pads)
-    return gwd, pointwise.grad_w(d, gy), gy.sum(axis=(0, 2, 3)), split(gX, xs, factor)
+    return gwd, pointwise.grad_w(d, gy), sum_over(gy, (0, 2, 3)), split(gX, xs, factor)
 
 
-def halves(X, wd):
+def halves(X, wd, wp):
     """Return the modules that compute the depthwise and the pointwise convolution of arrays like X."""
-    return kernels(DepthwiseConv2d.__module__, X, wd), kernels(PointwiseConv2d.__module__, X, wd)
+    return kernels(DepthwiseConv2d.__module__, X, wd), kernels(PointwiseConv2d.__module__, X, wp)
 
 
 # ----- the node of the graph -------------------------------------------------

@@ -75,7 +75,11 @@ class Reshape(HalfFunction):
 
     def forward(self, x):
         self.saved = x.shape
-        return x.reshape(self.shape)
+        try:
+            return x.reshape(self.shape)
+        except ValueError:
+            found = f"{x.size} numbers of shape {x.shape}"
+            raise ValueError(f"reshape: {found} cannot take the shape {self.shape}; give every size.") from None
 
     def backward(self, gy):
         return gy.reshape(self.saved)

@@ -24,21 +24,22 @@ import math
 
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
+from tinyseg.ops.sums import mean_over
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
 def forward(v, axes, eps, a):
     """Standardize over `axes`: return w, and σ with these axes kept as 1."""
-    centred = v - v.mean(axis=axes, keepdims=True)
-    std = xp_of(v).sqrt((centred * centred).mean(axis=axes, keepdims=True))
+    centred = v - mean_over(v, axes, keepdims=True)
+    std = xp_of(v).sqrt(mean_over(centred * centred, axes, keepdims=True))
     return a * centred / (std + eps), std
 
 
 def grad_v(gw, w, std, axes, eps, a):
     """Gradient of the trained weights v, from the standardized ones w and σ."""
-    scaling = w * (gw * w).mean(axis=axes, keepdims=True)
+    scaling = w * mean_over(gw * w, axes, keepdims=True)
     scaling /= a * xp_of(gw).where(std > 0, std, 1)  # w = 0 where std = 0
-    return a * (gw - gw.mean(axis=axes, keepdims=True)) / (std + eps) - scaling
+    return a * (gw - mean_over(gw, axes, keepdims=True)) / (std + eps) - scaling
 
 
 # ----- the node of the graph -------------------------------------------------
@@ -51,7 +52,7 @@ class WeightStandardization(HalfFunction):
     def forward(self, v):
         if v.ndim < 2:
             raise ValueError(f"weight_standardization takes weights with filters along axis 0, but got {v.shape}.")
-        a = 1 / math.sqrt(v[0].size) if self.gain else 1.0
+        a = 1 / math.sqrt(max(1, math.prod(v.shape[1:]))) if self.gain else 1.0
         self.args = tuple(range(0 if self.per == "layer" else 1, v.ndim)), self.eps, a
         w, std = kernels(__name__, v).forward(v, *self.args)
         self.saved = w, std

@@ -10,6 +10,7 @@ import numbers
 from tinyseg.autograd import as_array
 from tinyseg.backend import xp_of
 from tinyseg.backend.half import wide
+from tinyseg.ops.sums import sum_over
 
 
 def pair(value, name):
@@ -128,16 +129,20 @@ def add_bias(op, y, b=None):
     return y
 
 
-def grad_bias(gy, *needed, dtype=None):
+def grad_bias(gy, *needed):
     """Return the gradient of the bias, gb[k] = sum_{n,i,j} gy[n,k,i,j], as a tuple; without a bias an empty one.
 
-    `needed` is empty without a bias, and otherwise says whether its gradient is needed. The sum is computed in `dtype`,
-    by default in gy's, or in float32 if that is float16.
+    `needed` is empty without a bias, and otherwise says whether its gradient is needed.
     """
-    if not any(needed):
-        return tuple(None for _ in needed)
-    gb = gy.sum(axis=(0, 2, 3), dtype=dtype or wide(gy.dtype))
-    return (gb.astype(wide(gy.dtype), copy=False),)
+    return tuple(sum_over(gy, (0, 2, 3)) if need else None for need in needed)
+
+
+def check_axes(op, x, axes):
+    """Raise unless `axes`, an int, a tuple of them or None for all, are different axes of `x`."""
+    given = () if axes is None else axes if isinstance(axes, tuple) else (axes,)
+    whole = all(isinstance(k, numbers.Integral) for k in given)
+    if not whole or not all(-x.ndim <= k < x.ndim for k in given) or len({k % x.ndim for k in given}) < len(given):
+        raise ValueError(f"{op}: axis must name axes of an array of shape {x.shape}, each once, but is {axes!r}.")
 
 
 def check_shape(op, name, array, shape):

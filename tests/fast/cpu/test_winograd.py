@@ -270,3 +270,41 @@ def test_without_it_other_bits_and_smaller_errors():
         tolerance = 4e-6 if name == "grad_w" else 1e-6  # grad_w adds 840 pixels one after the other
         assert abs(without - exact).max() < tolerance * abs(exact).max(), name
         close(with_it, exact)
+
+
+# ----- images whose values are too uneven for it -----------------------------------------------------
+def far_from(spikes):
+    """Pixels whose windows see none of the pixels `spikes` (H, W)."""
+    seen = np.pad(spikes, 1)
+    H, W = spikes.shape
+    return ~np.any([seen[u : u + H, v : v + W] for u in range(3) for v in range(3)], axis=0)
+
+
+@pytest.mark.parametrize("value", [1e2, 1e6, np.inf, np.nan], ids=str)
+def test_a_large_value_changes_only_the_outputs_that_see_it(value):
+    x, w = 1e-4 * single(2, 32, 32, 40), single(32, 32, 3, 3, seed=1)
+    spikes = np.zeros((32, 40), bool)
+    spikes[5, 6] = spikes[20, 33] = True
+    x[1, 3, spikes] = value
+    y, far = ops.conv2d(x, w, padding=1).data, far_from(spikes)
+    x[1, 3, spikes] = 0
+    true = ops.conv2d(x.astype(np.float64), w.astype(np.float64), padding=1).data
+    assert abs(y - true)[:, :, far].max() < 1e-2 * abs(true[:, :, far]).max()
+    assert abs(y - true)[0].max() < 5e-5 * abs(true[0]).max()  # the other image has none
+
+
+def test_images_of_ordinary_values_are_even(monkeypatch):
+    monkeypatch.setattr(fast, "_directly", lambda *args: pytest.fail("computed directly"))
+    x, w = single(2, 32, 32, 40), single(32, 32, 3, 3, seed=1)
+    background = np.where(np.arange(40) < 30, 0, np.maximum(x, 0))  # as after a ReLU, most of it 0
+    for image in (x, np.maximum(x, 0), background.astype(np.float32), 0 * x, 30 * x**3):
+        ops.conv2d(image, w, padding=1)
+
+
+def test_uneven_images_are_named():
+    peaks = np.array([[1, 2], [1, 5000], [1, np.nan], [0, 0], [1, np.inf]], np.float32).view(np.int32)
+    x = np.ones((5, 4, 4, 2), np.float32)
+    x[3] = 0
+    assert winograd.uneven_images(peaks, x, NOTHING).tolist() == [1, 2, 4]
+    x2 = np.full((5, 4, 4, 1), 1e-4, np.float32)
+    assert winograd.uneven_images(peaks, x, x2).tolist() == [1, 2, 4]  # a pixel is as large as its largest channel

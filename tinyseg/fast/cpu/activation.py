@@ -107,7 +107,7 @@ def _compute(op, a, gy, out):
             out[i] = np.float32(0) if a[i] < 0 else a[i]
     elif op == RELU_GRAD:
         for i in range(len(a)):
-            out[i] = gy[i] * np.float32(a[i] > 0)
+            out[i] = gy[i] if a[i] > 0 else np.float32(0)
     elif op == SIGMOID:
         for i in range(len(a)):
             out[i] = sigmoid(a[i])

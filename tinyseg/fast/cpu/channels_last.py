@@ -40,8 +40,8 @@ def channels_first(y):
 
 
 def float32(*arrays):
-    """Whether all arrays are float32: the type that the kernels are written for."""
-    return all(a.dtype == np.float32 for a in arrays)
+    """Whether all arrays are float32, the type that the kernels are written for, and not empty."""
+    return all(a.dtype == np.float32 and a.size for a in arrays)
 
 
 def threads():

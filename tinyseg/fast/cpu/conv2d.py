@@ -13,7 +13,7 @@ from tinyseg.fast.cpu import winograd
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed_pads
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.gemm import outer_panel, pad, rows_of_panel
+from tinyseg.fast.cpu.gemm import LONG, flush, outer_panel, pad, rows_of_panel
 from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
@@ -46,15 +46,27 @@ def grad_w(x, gy, w_shape, stride, pads):
 
 
 # ----- on (N, H, W, C) ---------------------------------------------------------------
-def convolve(x, w, stride, pads, y, x2=NOTHING, b=None, relu=False, repeat=1, spread=(1, 1), every=1, at=(0, 0)):
+def convolve(
+    x, w, stride, pads, y, x2=NOTHING, b=None, relu=False, repeat=1, spread=(1, 1), every=1, at=(0, 0),
+    may_be_uneven=True,
+):  # fmt: skip
     """Write the correlation of (x, x2), as `load_band` reads them, with w (K, C, KH, KW), plus b, to y; then the ReLU.
 
-    With `every` > 1 only the pixels (every·i + at[0], every·j + at[1]) of y are written: those are the output.
+    With `every` > 1 only the pixels (every·i + at[0], every·j + at[1]) of y are written: those are the output. Unless
+    `may_be_uneven` is False, images whose values are too uneven for Winograd's method are computed without it.
     """
     b, floor = pad(np.zeros(len(w)) if b is None else b), np.float32(0) if relu else NO_FLOOR
-    if every == 1 and winograd.is_faster(w.shape, stride, y, spread):
-        winograd.convolve(x, x2, w, b, floor, pads, y, repeat)
+    if every > 1 or not winograd.is_faster(w.shape, stride, y, spread):
+        _directly(x, x2, w, b, floor, stride, pads, y, repeat, spread, every, at)
         return
+    peaks = winograd.convolve(x, x2, w, b, floor, pads, y, repeat)
+    for n in winograd.uneven_images(peaks, x, x2) if may_be_uneven else ():
+        x2_n = x2[n : n + 1] if x2.shape[3] else x2
+        _directly(x[n : n + 1], x2_n, w, b, floor, stride, pads, y[n : n + 1], repeat, spread, every, at)
+
+
+def _directly(x, x2, w, b, floor, stride, pads, y, repeat, spread, every, at):
+    """Compute `convolve` without Winograd's method."""
     (N, OH, OW, K), (_, C, KH, KW), (sh, sw) = y.shape, w.shape, stride
     OH, OW = (-(-(size - a) // every) for size, a in zip((OH, OW), at, strict=True))
     pitch = dense_pitch(C)
@@ -71,7 +83,8 @@ def convolve(x, w, stride, pads, y, x2=NOTHING, b=None, relu=False, repeat=1, sp
 def convolve_transposed(gy, w, stride, pads, gx):
     """Write the gradient of the input of a convolution with weights w (K, C, KH, KW) to gx."""
     turned = w[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
-    convolve(gy, turned, (1, 1), transposed_pads(pads, w.shape[2:]), gx, spread=stride)
+    pads = transposed_pads(pads, w.shape[2:])
+    convolve(gy, turned, (1, 1), pads, gx, spread=stride, may_be_uneven=False)  # gradients often are, and it is no harm
 
 
 def convolve_gradient(x, gy, w_shape, stride, pads, x2=NOTHING, repeat=1):
@@ -84,9 +97,13 @@ def convolve_gradient(x, gy, w_shape, stride, pads, x2=NOTHING, repeat=1):
     width = (OW - 1) * sw + KW
     scratch = empty((threads(), ((rows - 1) * sh + KH) * width * pitch + LONGEST * WIDTH))
     gw = empty((1 if groups > 1 else threads(), K, KH, KW * pitch))
-    _gradient(x, x2, gy, sh, sw, pads[0][0], pads[1][0], repeat, rows, groups, width, pitch, scratch, gw, KW)
+    long = LONG * len(gw) < N * OH * OW
+    total = empty(gw.shape) if long else gw
+    _gradient(
+        x, x2, gy, sh, sw, pads[0][0], pads[1][0], repeat, rows, groups, width, pitch, scratch, long, gw, total, KW
+    )
     out = empty(w_shape)
-    _unpack_gradient(gw.reshape(-1, K, KH, KW, pitch), out)
+    _unpack_gradient(total.reshape(-1, K, KH, KW, pitch), out)
     return out
 
 
@@ -187,7 +204,7 @@ def _convolve(
 
 
 @njit(**PARALLEL)
-def _gradient(x, x2, gy, sh, sw, top, left, repeat, rows, groups, width, pitch, scratch, gw, KW):
+def _gradient(x, x2, gy, sh, sw, top, left, repeat, rows, groups, width, pitch, scratch, long, gw, total, KW):
     N, OH, OW, K = gy.shape
     KH, length = gw.shape[2], gw.shape[3]
     bands, T = -(-OH // rows), scratch.shape[0]
@@ -197,7 +214,10 @@ def _gradient(x, x2, gy, sh, sw, top, left, repeat, rows, groups, width, pitch, 
         panel = band.size - LONGEST * WIDTH
         first, last = (0, N * bands) if groups > 1 else (N * bands * t // T, N * bands * (t + 1) // T)
         k0, k1 = (K * t // T, K * (t + 1) // T) if groups > 1 else (0, K)
-        clear(sums, k0 * KH * length, (k1 - k0) * KH * length)
+        totals, since = total[0 if groups > 1 else np.int64(t)].reshape(-1), 0
+        start, size = k0 * KH * length, (k1 - k0) * KH * length
+        clear(sums, start, size)
+        clear(totals, start, size)
         for task in range(first, last):
             n, i0 = task // bands, task % bands * rows
             m = min(rows, OH - i0) * OW
@@ -214,3 +234,9 @@ def _gradient(x, x2, gy, sh, sw, top, left, repeat, rows, groups, width, pitch, 
                         source = ((n * OH + i0) * OW + pixel) * K + k0
                         target = (k0 * KH + u) * length + j
                         outer_panel(k1 - k0, n_j, count, gys, source, K, band, panel, sums, target, KH * length)
+            since += m
+            if long and since >= LONG:
+                flush(sums, start, size, totals)
+                since = 0
+        if long:
+            flush(sums, start, size, totals)

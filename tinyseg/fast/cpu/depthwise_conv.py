@@ -21,6 +21,8 @@ from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import LANES, clear, copy
 from tinyseg.fast.cpu.windows import band_rows, window_gradient, windows
 
+LONGEST = 128  # pixels in one float32 sum of the gradient of the kernels
+
 supports = float32
 
 
@@ -68,9 +70,9 @@ def correlate_gradient(x, gy, w_shape, stride, pads, dilation, x2=NOTHING, repea
     """Return the gradient (C, KH, KW) of the kernels, with (x, x2) as `load_band` reads them and gy (N, OH, OW, C)."""
     C, KH, KW = w_shape
     plan, scratch = _plan(w_shape, stride, pads, dilation, gy.shape)
-    gw = empty((threads(), KH, KW, dilation[1] * _pitch(C, dilation[1])))
-    _correlate_gradient(x, x2, gy, repeat, plan, scratch, gw)
-    return np.ascontiguousarray(gw.sum(axis=0)[:, :, :C].transpose(2, 0, 1))
+    gw = np.zeros((threads(), KH, KW, dilation[1] * _pitch(C, dilation[1])))  # float64
+    _correlate_gradient(x, x2, gy, repeat, plan, scratch, empty(gw.shape), gw)
+    return np.ascontiguousarray(gw.sum(axis=0)[:, :, :C].transpose(2, 0, 1), np.float32)
 
 
 def lay_out_taps(w, dw=1):
@@ -140,15 +142,14 @@ def _correlate(x, w, uh, uw, plan, scratch, y, y2):
 
 
 @njit(**PARALLEL)
-def _correlate_gradient(x, x2, gy, repeat, plan, scratch, gw):
+def _correlate_gradient(x, x2, gy, repeat, plan, scratch, of_band, gw):
     sh, sw, dh, dw, mh, mw, sh1, sw1, top, left, phases, rows, bands, width, pitch = plan
     N, OH, OW, C = gy.shape
     T, KH, KW, wide = gw.shape
     tasks, gys = N * phases * bands, gy.reshape(-1)
     whole = C % LANES == 0
     for t in prange(T):
-        band, sums = scratch[t], gw[t].reshape(-1)
-        clear(sums, 0, sums.size)
+        band, sums, total = scratch[t], of_band[t].reshape(-1), gw[t].reshape(-1)
         line = band.size - OW * pitch
         source, start_of_row, source_pitch = (gys, 0, C) if whole else (band, line, pitch)
         for task in range(tasks * t // T, tasks * (t + 1) // T):
@@ -156,6 +157,7 @@ def _correlate_gradient(x, x2, gy, repeat, plan, scratch, gw):
             m = min(rows, -(-(OH - a) // mh) - i0)
             first = a * sh + i0 * sh1 * dh - top
             load_band(x, x2, n, first, (m - 1) * sh1 + KH, left, width, repeat, 1, 1, band, 0, pitch, dh)
+            clear(sums, 0, sums.size)
             for i in range(m):
                 start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
                 if whole:
@@ -165,7 +167,12 @@ def _correlate_gradient(x, x2, gy, repeat, plan, scratch, gw):
                         copy(band, line + j * pitch, gys, (pixel + j) * C, C)
                         clear(band, line + j * pitch + C, pitch - C)
                 for b in range(min(mw, OW)):
-                    window_gradient(
-                        band, start + b * sw * pitch, width // dw, wide, source, start_of_row + b * source_pitch,
-                        mw * source_pitch, KH, KW, sw1, -(-(OW - b) // mw), C, sums,
-                    )  # fmt: skip
+                    count = -(-(OW - b) // mw)
+                    for j in range(0, count, LONGEST):
+                        window_gradient(
+                            band, start + b * sw * pitch + j * sw1 * wide, width // dw, wide,
+                            source, start_of_row + (b + j * mw) * source_pitch, mw * source_pitch,
+                            KH, KW, sw1, min(LONGEST, count - j), C, sums,
+                        )  # fmt: skip
+            for k in range(total.size):
+                total[k] += sums[k]

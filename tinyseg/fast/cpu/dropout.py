@@ -7,12 +7,25 @@ import numpy as np
 from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32
+from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
 from tinyseg.fast.cpu.kernel_cache import njit
 
 CHUNK = 1 << 12  # numbers that one thread draws at a time
 
 supports = float32
+
+
+def grad_x(gy, m):
+    """Return gy m, and 0 where m is 0; the maths computes it where m is one number for a channel."""
+    if gy.shape != m.shape:
+        return NotImplemented
+    if gy.ndim == 4 and not m.flags.c_contiguous:
+        gx = empty((gy.shape[0], *gy.shape[2:], gy.shape[1]))
+        _keep(pixels(gy).reshape(-1), pixels(m).reshape(-1), gx.reshape(-1))
+        return channels_first(gx)
+    gx = empty(gy.shape)
+    _keep(np.ascontiguousarray(gy).reshape(-1), np.ascontiguousarray(m).reshape(-1), gx.reshape(-1))
+    return gx
 
 
 def mask(x, shape, p, seed):
@@ -27,6 +40,15 @@ def mask(x, shape, p, seed):
     m = empty(shape)
     _mask(*args, m.reshape(-1))
     return m
+
+
+@njit(**PARALLEL)
+def _keep(gy, m, gx):
+    for chunk in prange(-(-len(gx) // CHUNK)):
+        first = chunk * CHUNK
+        gys, ms, gxs = gy[first : first + CHUNK], m[first : first + CHUNK], gx[first : first + CHUNK]
+        for i in range(len(gxs)):
+            gxs[i] = gys[i] * ms[i] if ms[i] != 0 else np.float32(0)
 
 
 @njit(**PARALLEL)

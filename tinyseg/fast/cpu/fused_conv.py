@@ -77,9 +77,9 @@ def _mask_and_sum(gy, y, relu, masked, parts):
     for t in prange(T):
         total = np.zeros(K, np.float64)
         first, last = P * t // T, P * (t + 1) // T
-        for start in range(first, last, 256):
+        for start in range(first, last, 64):
             piece = np.zeros(K, np.float32)
-            for i in range(start, min(start + 256, last)):
+            for i in range(start, min(start + 64, last)):
                 if relu:
                     for k in range(K):
                         v = g[i, k] if on[i, k] > 0 else np.float32(0)

@@ -12,6 +12,7 @@ from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL
 from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.simd import NO_FLOOR, ROWS, WIDTH, clear, copy, tile
 
+LONG = 1 << 13  # pixels after which the sums of a gradient of weights are flushed
 FEW = 4  # rows of the smaller tile, for what is left where the large one no longer fits
 _tile_rows, _tile_few, _tile_one = tile(ROWS), tile(FEW), tile(1)
 
@@ -124,6 +125,14 @@ def outer(M, N, K, a, ai, a_k, b, bi, b_k, panel, c, ci, c_i):
 def outer_panel(M, n, K, a, ai, a_k, panel, start, c, ci, c_i):
     """Compute `outer` for one packed panel of n <= WIDTH columns."""
     _panel(M, n, 1, K, a, ai, 0, 1, a_k, panel, start, c, ci, c_i, NO_FLOOR, c, ci, c_i)
+
+
+@njit(**OPTIONS)
+def flush(sums, i, n, total):
+    """Add sums[i : i + n] to `total` and clear them: a float32 sum that is cut in this way rounds less."""
+    for k in range(i, i + n):
+        total[k] += sums[k]
+        sums[k] = 0
 
 
 @njit(**PARALLEL)

@@ -80,14 +80,16 @@ def _add_bce_row(z, t, weight, pos_weight, s):
     one = np.float32(1)
     for c in range(len(z)):
         softplus = log1p(exp(-abs(z[c]))) + max(-z[c], np.float32(0))
-        s[c] += weight[c] * ((one - t[c]) * z[c] + (one + (pos_weight[c] - one) * t[c]) * softplus)
+        loss = weight[c] * ((one - t[c]) * z[c] + (one + (pos_weight[c] - one) * t[c]) * softplus)
+        s[c] += loss if weight[c] != 0 else np.float32(0)  # 0 · NaN would be NaN
 
 
 @njit(**OPTIONS)
 def _bce_grad_row(z, t, weight, pos_weight, gz):
     one = np.float32(1)
     for c in range(len(z)):
-        gz[c] = weight[c] * ((one - t[c]) - (one + (pos_weight[c] - one) * t[c]) * sigmoid(-z[c]))
+        g = weight[c] * ((one - t[c]) - (one + (pos_weight[c] - one) * t[c]) * sigmoid(-z[c]))
+        gz[c] = g if weight[c] != 0 else np.float32(0)
 
 
 # ----- cross-entropy -------------------------------------------------------------------
@@ -132,7 +134,7 @@ def _ce(z, of_class, of_pixel, t, weight, sums, gz):
             _pick(e, k, weight, top, picked, weights)
             _exponentials(e, top, total)
             if sums is not None:
-                _add_losses(k, top, total, picked, weights, losses, counts)
+                _add_losses(top, total, picked, weights, losses, counts)
             if gz is not None:
                 _scatter_grad(e, k, total, weights, of_class, of_pixel, p, min(BLOCK, P - p), gz[n])
         if sums is not None:
@@ -191,10 +193,10 @@ def _exponentials(e, top, total):
 
 
 @njit(**OPTIONS)
-def _add_losses(k, top, total, picked, weights, losses, counts):
+def _add_losses(top, total, picked, weights, losses, counts):
     for j in range(BLOCK):
         loss = weights[j] * (_log(total[j]) - (picked[j] - top[j]))
-        picked[j] = loss if k[j] >= 0 else np.float32(0)
+        picked[j] = loss if weights[j] != 0 else np.float32(0)
     for j in range(BLOCK):
         losses[j] += picked[j]
         counts[j] += weights[j]
@@ -215,7 +217,8 @@ def _scatter_grad(e, k, total, weights, of_class, of_pixel, p, m, gz):
     for c in range(len(e)):
         es, first, label = e[c], c * of_class + p * of_pixel, np.int32(c)
         for j in range(BLOCK):
-            es[j] = weights[j] * (es[j] * total[j] - (np.float32(1) if k[j] == label else np.float32(0)))
+            g = weights[j] * (es[j] * total[j] - (np.float32(1) if k[j] == label else np.float32(0)))
+            es[j] = g if weights[j] != 0 else np.float32(0)
         if of_pixel == 1:
             _copy(es[:m], gz[first:])
         else:

@@ -8,7 +8,7 @@ from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.gemm import outer, pack, pad, product, sum_parts
+from tinyseg.fast.cpu.gemm import LONG, flush, outer, pack, pad, product, sum_parts
 from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import NO_FLOOR, WIDTH, clear
@@ -37,8 +37,10 @@ def grad_w(x, gy):
     x, gy = pixels(x), pixels(gy)
     K, C = gy.shape[3], x.shape[3]
     gw, panels = empty((threads(), K, C)), empty((threads(), ROWS * WIDTH))
-    _gradient(x, gy, panels, gw)
-    return sum_parts(gw)
+    long = gy.size // K > LONG * threads()
+    total = empty(gw.shape) if long else gw
+    _gradient(x, gy, panels, long, gw, total)
+    return sum_parts(total)
 
 
 @njit(**PARALLEL)
@@ -54,14 +56,23 @@ def _map(x, B, b, T, y):
 
 
 @njit(**PARALLEL)
-def _gradient(x, gy, panels, gw):
+def _gradient(x, gy, panels, long, gw, total):
     C, K, T = x.shape[3], gy.shape[3], gw.shape[0]
     xs, gys = x.reshape(-1), gy.reshape(-1)
     P = xs.size // C
     pieces = -(-P // ROWS)
     for t in prange(T):
         sums = gw[t].reshape(-1)
+        totals = total[t].reshape(-1)
         clear(sums, 0, sums.size)
+        clear(totals, 0, sums.size)
+        since = 0
         for piece in range(pieces * t // T, pieces * (t + 1) // T):
             i = piece * ROWS
             outer(K, C, min(ROWS, P - i), gys, i * K, K, xs, i * C, C, panels[t], sums, 0, C)
+            since += ROWS
+            if long and since >= LONG:
+                flush(sums, 0, sums.size, totals)
+                since = 0
+        if long:
+            flush(sums, 0, sums.size, totals)

@@ -112,26 +112,27 @@ def _write_where_won(gy, winner, tap, gx):
 def _pool(x, KH, KW, sh, sw, top, left, y, winner):
     N, OH, OW, C = y.shape
     H, W = x.shape[1:3]
-    share = np.float32(1 / (KH * KW))
     for row in prange(N * OH):
         n, i = row // OH, row % OH
+        total = np.zeros(C)  # float64: a window may be as large as the image
+        u0 = max(0, top - i * sh)
         for j in range(OW):
-            result = y[n, i, j]
+            result, v0 = y[n, i, j], max(0, left - j * sw)
             for k in range(C):
                 if winner is None:
-                    result[k] = 0
+                    total[k] = 0
                 else:
-                    result[k], winner[n, i, j, k] = -np.inf, 0
-            for u in range(max(0, top - i * sh), min(KH, H + top - i * sh)):
-                for v in range(max(0, left - j * sw), min(KW, W + left - j * sw)):
+                    result[k], winner[n, i, j, k] = -np.inf, u0 * KW + v0  # the first tap inside, if all are -inf
+            for u in range(u0, min(KH, H + top - i * sh)):
+                for v in range(v0, min(KW, W + left - j * sw)):
                     pixel = x[n, i * sh + u - top, j * sw + v - left]
                     if winner is None:
-                        _add(pixel, result)
+                        _add(pixel, total)
                     else:
                         _compare(pixel, np.uint8(u * KW + v), result, winner[n, i, j])
             if winner is None:
                 for k in range(C):
-                    result[k] *= share
+                    result[k] = total[k] / (KH * KW)
 
 
 @njit(**OPTIONS)

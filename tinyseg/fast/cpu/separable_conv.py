@@ -15,7 +15,7 @@ from tinyseg.fast.cpu.bands import load_band
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels, threads, whole_vectors
 from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, lay_out_taps
 from tinyseg.fast.cpu.fused_conv import two_inputs
-from tinyseg.fast.cpu.gemm import outer, pack, pad, product, sum_parts
+from tinyseg.fast.cpu.gemm import LONG, flush, outer, pack, pad, product, sum_parts
 from tinyseg.fast.cpu.kernel_cache import njit
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, keep_where_positive, load, store
@@ -48,18 +48,25 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     K, C = wp.shape
     gD = empty((*gy.shape[:3], C))
     rows, width, scratch = _scratch(gy, w, stride, w.shape[2] + whole_vectors(K))
-    gw, gb = empty((threads(), K, C)), empty((threads(), whole_vectors(K)))
+    gw, gb = empty((threads(), K, C)), np.zeros((threads(), whole_vectors(K)))
+    long = gy.size // K > LONG * threads()
+    total = empty(gw.shape) if long else gw
     y = pixels(y) if relu else gy
     _backward(
         gy, x, x2, y, w, pack(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
-        pad(np.zeros(C)), scratch, gw, gb, gD,
+        pad(np.zeros(C)), scratch, long, gw, total, gb, gD,
     )  # fmt: skip
     gxs = [empty((len(x), factor * x.shape[1], factor * x.shape[2], part.shape[3])) for part in (x, x2)]
     correlate_transposed(gD, wd, stride, pads, (1, 1), *gxs)
     gwd = correlate_gradient(x, gD, wd.shape, stride, pads, (1, 1), x2, factor)
     if factor > 1:
         gxs = [sum_blocks(gx, factor, factor) for gx in gxs]
-    return gwd, sum_parts(gw), gb.sum(axis=0)[:K], tuple(channels_first(gx) for gx in gxs[: len(xs)])
+    return (
+        gwd,
+        sum_parts(total),
+        gb.sum(axis=0)[:K].astype(np.float32),
+        tuple(channels_first(gx) for gx in gxs[: len(xs)]),
+    )
 
 
 def _scratch(y, w, stride, pixel):
@@ -91,7 +98,9 @@ def _forward(x, x2, w, B, b, stride, top, left, factor, rows, width, floor, scra
 
 
 @njit(**PARALLEL)
-def _backward(gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, gw, gb, gD):
+def _backward(
+    gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, long, gw, total, gb, gD
+):  # fmt: skip
     N, OH, OW, K = gy.shape
     KH, _, pitch = w.shape
     sh, sw = stride
@@ -103,20 +112,25 @@ def _backward(gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, 
     gys, ys, gDs = gy.reshape(-1), y.reshape(-1), gD.reshape(-1)
     for t in prange(T):
         band, gwt, gbt, piece = scratch[t], gw[t].reshape(-1), gb[t], np.empty(g_pitch, np.float32)
+        totals, since = total[t].reshape(-1), 0
         clear(gwt, 0, gwt.size)
-        clear(gbt, 0, gbt.size)
+        clear(totals, 0, gwt.size)
         for task in range(N * bands * t // T, N * bands * (t + 1) // T):
             n, i0 = task // bands, task % bands * rows
             m = min(rows, OH - i0)
             pixel = (n * OH + i0) * OW
-            _mask_and_sum(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece)
-            for k in range(g_pitch):
-                gbt[k] += piece[k]
+            _mask_and_sum(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece, gbt)
             _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
             for j in range(0, m * OW, LONGEST):
                 k = min(LONGEST, m * OW - j)
                 outer(K, C, k, band, G + j * g_pitch, g_pitch, band, D + j * pitch, pitch, band[panel:], gwt, 0, C)
             product(m * OW, C, 1, K, band, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
+            since += m * OW
+            if long and since >= LONG:
+                flush(gwt, 0, gwt.size, totals)
+                since = 0
+        if long:
+            flush(gwt, 0, gwt.size, totals)
 
 
 @njit(**OPTIONS)
@@ -131,21 +145,27 @@ def _depthwise(x, x2, n, first, left, factor, w, sh, sw, m, OW, width, band, D):
 
 
 @njit(**OPTIONS)
-def _mask_and_sum(m, K, gy, y, start, relu, out, oi, pitch, gb):
-    """Copy m pixels of gy to out[oi:], with 0 where y is not positive if `relu`; write their sum to gb."""
+def _mask_and_sum(m, K, gy, y, start, relu, out, oi, pitch, piece, gb):
+    """Copy m pixels of gy to out[oi:], with 0 where y is not positive if `relu`; add them to gb (float64).
+
+    `piece` is scratch: the sum of 64 pixels in float32.
+    """
     whole = K - K % LANES
-    clear(gb, 0, pitch)
-    for i in range(m):
-        p, q = start + i * K, oi + i * pitch
-        for c in range(0, whole, LANES):
-            g = load(gy, p + c)
-            if relu:
-                g = keep_where_positive(g, load(y, p + c))
-            store(out, q + c, g)
-            store(gb, c, load(gb, c) + g)
-        for c in range(whole, K):
-            g = gy[p + c] if not relu or y[p + c] > 0 else np.float32(0)
-            out[q + c] = g
-            gb[c] += g
-        for c in range(K, pitch):
-            out[q + c] = 0
+    for first in range(0, m, 64):
+        clear(piece, 0, pitch)
+        for i in range(first, min(m, first + 64)):
+            p, q = start + i * K, oi + i * pitch
+            for c in range(0, whole, LANES):
+                g = load(gy, p + c)
+                if relu:
+                    g = keep_where_positive(g, load(y, p + c))
+                store(out, q + c, g)
+                store(piece, c, load(piece, c) + g)
+            for c in range(whole, K):
+                g = gy[p + c] if not relu or y[p + c] > 0 else np.float32(0)
+                out[q + c] = g
+                piece[c] += g
+            for c in range(K, pitch):
+                out[q + c] = 0
+        for c in range(K):
+            gb[c] += piece[c]

@@ -32,6 +32,8 @@ BLOCK = 64  # tiles whose M, for one panel of output channels, exists at a time
 CHANNELS = 48  # input channels whose weights are transformed at a time
 MIN_TILES = 48  # tiles below which the transformed weights, four times as many, cost more than they save
 LARGE = 1 << 24  # floats of transformed weights, 64 MiB, that no cache holds: then 2 · MIN_TILES tiles are needed
+UNEVEN = 2000.0  # largest value over quiet pixels up to which rounding is at most a hundredth of what pixels see
+SAMPLES = 64  # pixels of an image that are looked at to find the quiet ones
 ZEROS = np.zeros(WIDTH, np.float32)
 
 
@@ -47,12 +49,36 @@ def is_faster(w_shape, stride, y, spread):
 
 
 def convolve(x, x2, w, b, floor, pads, y, repeat=1):
-    """Write max(floor, b + the correlation of (x, x2), as `load_band` reads them, with w (K, C, 3, 3)) to y."""
+    """Write max(floor, b + the correlation of (x, x2), as `load_band` reads them, with w (K, C, 3, 3)) to y.
+
+    Returns the bits of the largest magnitude in each strip of input, int32 (N, strips of an image).
+    """
     (N, OH, OW, _), C = y.shape, w.shape[1]
     chunk, across = _plan_chunks(N, OH, OW)
     V, U = empty((_count_panels(C), 36, chunk + 1, WIDTH)), prepared(w, "winograd", lambda: transform_weights(w))
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), (36 * (BLOCK + 1) + 16) * WIDTH)))
-    _convolve(x, x2, U, b, floor, pads[0][0], pads[1][0], repeat, across, scratch, V, y)
+    peaks = np.empty((N, -(-OH // 4) * across), np.int32)
+    _convolve(x, x2, U, b, floor, pads[0][0], pads[1][0], repeat, across, scratch, V, peaks.reshape(-1), y)
+    return peaks
+
+
+def uneven_images(peaks, x, x2):
+    """Return the numbers of the images in which some value is more than UNEVEN times the magnitude of quiet pixels.
+
+    Rounding spreads such a value's error over its tiles, where it may be larger than what other pixels see; NaN and
+    infinity spread too. `peaks` come from `convolve`. The magnitude of a pixel is that of its largest channel; a tenth
+    of the pixels that are not all 0, in a sample of SAMPLES, are quiet.
+    """
+    N = len(x)
+    at = np.linspace(0, x.shape[1] * x.shape[2] - 1, SAMPLES).astype(np.int64)
+    channels = [a.reshape(N, -1, a.shape[3])[:, at] for a in (x, x2) if a.shape[3]]
+    size = abs(np.concatenate(channels, axis=2)).max(axis=2)
+    size[size == 0] = np.inf
+    size.sort(axis=1)
+    seen = np.isfinite(size).sum(axis=1)
+    quiet = np.where(seen > 0, size[np.arange(N), seen // 10], 0)
+    even = peaks.max(axis=1).view(np.float32) <= UNEVEN * quiet  # NaN is not
+    return np.flatnonzero(~even)
 
 
 def transform_weights(w):
@@ -113,18 +139,29 @@ def _load_strip(x, x2, strip, across, down, top, left, repeat, size, band, V, sl
                 gradient_tile(band, 4 * i * pitch + c, width * pitch, pitch, Vs, v + i * WIDTH, step)
 
 
+@njit(**OPTIONS)
+def _largest_bits(band, n):
+    """Return the bits of the largest of n magnitudes. As whole numbers they are in order, NaN above infinity."""
+    bits, largest = band[:n].view(np.int32), np.int32(0)
+    for i in range(n):
+        magnitude = np.int32(bits[i] & np.int32(0x7FFFFFFF))
+        largest = magnitude if magnitude > largest else largest
+    return largest
+
+
 @njit(**PARALLEL)
-def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, y):
+def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, peaks, y):
     N, OH, OW, K = y.shape
     C_panels, slots, K_panels, length = V.shape[0], V.shape[2], U.shape[0], U.shape[2]
     down, T, per_chunk, per_block = -(-OH // 4), scratch.shape[0], (slots - 1) // STRIP, BLOCK // STRIP
-    strips = N * down * across
+    strips, pitch = N * down * across, (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
     ys, Vs, Us = y.reshape(-1), V.reshape(-1), U.reshape(-1)
     for first in range(0, strips, per_chunk):
         count = min(per_chunk, strips - first)
         for t in prange(T):
             for s in range(count * t // T, count * (t + 1) // T):
                 _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
+                peaks[first + s] = _largest_bits(scratch[t], 6 * (4 * STRIP + 2) * pitch)
         blocks = -(-count // per_block)
         for t in prange(T):
             M = scratch[t]

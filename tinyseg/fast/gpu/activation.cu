@@ -10,7 +10,7 @@ extern "C" __global__ void relu_forward(const real* x, real* y, int size) {
 
 extern "C" __global__ void relu_grad(const real* gy, const real* y, real* gx, int size) {
   int t = thread_index();
-  if (t < size) gx[t] = gy[t] * (y[t] > 0);
+  if (t < size) gx[t] = y[t] > 0 ? (float)gy[t] : 0.0f;  // not gy * 0, which is NaN for an infinite gy
 }
 
 extern "C" __global__ void sigmoid_forward(const real* x, real* y, int size) {

@@ -9,7 +9,8 @@ extern "C" __global__ void bce(const float* z, const float* t, const float* weig
   for (unsigned k = s.from + threadIdx.x; k < s.to; k += blockDim.x) {
     float softplus = log1pf(expf(-fabsf(z[k]))) + (z[k] > 0 ? 0 : -z[k]);  // log(1 + exp(-z))
     float positive = 1 + (pos_weight[k / pos_inner % pos_length] - 1) * t[k];
-    sum += weight[k / inner % length] * ((1 - t[k]) * z[k] + positive * softplus);
+    float w = weight[k / inner % length];
+    sum += w != 0 ? w * ((1 - t[k]) * z[k] + positive * softplus) : 0;  // 0 * NaN would be NaN
   }
   write_sum(sum, sums + blockIdx.x);
 }
@@ -20,11 +21,12 @@ extern "C" __global__ void bce_grad(const float* z, const float* t, const float*
   if (k >= P) return;
   float e = expf(-fabsf(z[k])), sigmoid = (z[k] <= 0 ? 1 : e) / (1 + e);  // of -z
   float positive = 1 + (pos_weight[k / pos_inner % pos_length] - 1) * t[k];
-  gz[k] = weight[k / inner % length] * ((1 - t[k]) - positive * sigmoid);
+  float w = weight[k / inner % length];
+  gz[k] = w != 0 ? w * ((1 - t[k]) - positive * sigmoid) : 0;
 }
 
 // ----- cross-entropy: the pixels (n,i,j) of all images are one plane of M; HW of them make an image. Pixels of class
-// -1 are ignored.
+// -1 are ignored, and so are pixels of a class with weight 0.
 extern "C" __global__ void ce(const float* z, const long long* t, const float* weight, float* losses, float* weights,
                               int C, int HW, int M) {
   Slice s = my_slice(M);
@@ -33,7 +35,8 @@ extern "C" __global__ void ce(const float* z, const long long* t, const float* w
     const float* of_pixel = z + q / HW * C * HW + q % HW;
     int k = (int)t[q];
     float top = largest(of_pixel, C, HW), w = k < 0 ? 0 : weight[k];
-    sum += w * (logf(sum_exp(of_pixel, top, C, HW)) - (of_pixel[(k < 0 ? 0 : k) * HW] - top));
+    if (w == 0) continue;  // whatever its logits are
+    sum += w * (logf(sum_exp(of_pixel, top, C, HW)) - (of_pixel[k * HW] - top));
     count += w;
   }
   write_sum(sum, losses + blockIdx.x);
@@ -47,7 +50,7 @@ extern "C" __global__ void ce_grad(const float* z, const long long* t, const flo
   int first = q / HW * C * HW + q % HW, k = (int)t[q];
   z += first, gz += first;
   float top = largest(z, C, HW), sum = sum_exp(z, top, C, HW), w = k < 0 ? 0 : weight[k];
-  for (int c = 0; c < C; ++c) gz[c * HW] = w * (expf(z[c * HW] - top) / sum - (c == k));
+  for (int c = 0; c < C; ++c) gz[c * HW] = w != 0 ? w * (expf(z[c * HW] - top) / sum - (c == k)) : 0;
 }
 
 // ----- soft Dice: planes (n,c) of P pixels. First the sums of p + t and of p * t over each slice.

@@ -8,7 +8,7 @@ template <int K>
 __device__ inline float largest(const real* x, int r0, int q0, int H, int W, int KH, int KW, int& winner) {
   const int kh = K ? K : KH, kw = K ? K : KW;
   float best = -__int_as_float(0x7f800000);  // minus infinity
-  winner = 0;
+  winner = (r0 < 0 ? -r0 : 0) * kw + (q0 < 0 ? -q0 : 0);  // the first pixel inside, if all are minus infinity
 #pragma unroll
   for (int u = 0; u < kh; ++u)
 #pragma unroll
@@ -78,8 +78,11 @@ extern "C" __global__ void avg_forward(const real* x, real* y, int size, int H, 
   int r0 = t / OW % OH * sh - top, q0 = t % OW * sw - left;
   const real* plane = x + (size_t)(t / OW / OH) * H * W;
   float sum = 0;
-  for (int r = r0 < 0 ? 0 : r0; r < r0 + KH && r < H; ++r)
-    for (int q = q0 < 0 ? 0 : q0; q < q0 + KW && q < W; ++q) sum += plane[r * W + q];
+  for (int r = r0 < 0 ? 0 : r0; r < r0 + KH && r < H; ++r) {
+    float of_row = 0;  // shorter sums round less: a window may be as large as the image
+    for (int q = q0 < 0 ? 0 : q0; q < q0 + KW && q < W; ++q) of_row += plane[r * W + q];
+    sum += of_row;
+  }
   y[t] = sum / (KH * KW);
 }
 
