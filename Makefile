@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 GPU ?= gpu
 
-.PHONY: demo test test-slow test-without-fast gpu lint format docs docs-serve notebooks clean
+.PHONY: demo test test-slow test-without-fast gpu lint format docs docs-serve numbers measurements notebooks clean
 
 demo: .venv/.installed
 	$(BIN)/python examples/train_isbi.py --width 16 --epochs 24 --out $(OUT) --overwrite
@@ -50,6 +50,18 @@ format: .venv/.installed-dev
 docs: .venv/.installed-docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "Open docs/_build/html/index.html"
+
+# the numbers of README and docs, from the JSON files that hold them
+numbers: .venv/.installed-docs
+	$(BIN)/python docs/fill.py
+
+# All timings and memory anew, on a machine that does nothing else: more than half an hour on two cores. ISBI=DIR adds what
+# needs the sections of ISBI 2012, and trains for it.
+measurements: .venv/.installed-docs
+	$(BIN)/python -m pip install --quiet --editable ".[fast,test,bench]"
+	$(BIN)/python -m benchmarks --reference
+	$(BIN)/python -m benchmarks.claims $(if $(ISBI),--data $(ISBI),--parts arithmetic winograd winograd_time start memory)
+	$(BIN)/python docs/fill.py
 
 docs-serve: docs
 	$(BIN)/python -m http.server --directory docs/_build/html --bind 127.0.0.1 8000

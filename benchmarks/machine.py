@@ -4,6 +4,7 @@ python -m benchmarks.machine
 """
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
@@ -91,10 +92,10 @@ def tinyseg_rates():
     for n in PRODUCTS:
         a, b = (np.random.default_rng(k).standard_normal((n, n), np.float32) for k in range(2))
         out = np.empty_like(a)
-        rates["BLAS"][n] = 2 * n**3 / _best(lambda a=a, b=b, out=out: np.matmul(a, b, out=out))
+        rates["BLAS"][n] = 2 * n**3 / shortest(lambda a=a, b=b, out=out: np.matmul(a, b, out=out))
         x = b.reshape(1, n // 32, 32, n).transpose(0, 3, 1, 2)  # n pixels, the n channels of each side by side
         with ts.no_grad():
-            rates["tinyseg"][n] = 2 * n**3 / _best(lambda a=a, x=x: ts.ops.pointwise_conv2d(x, a))
+            rates["tinyseg"][n] = 2 * n**3 / shortest(lambda a=a, x=x: ts.ops.pointwise_conv2d(x, a))
     return rates
 
 
@@ -105,7 +106,7 @@ def torch_rates():
     rates = {}
     for n in PRODUCTS:
         a, b, out = torch.randn(n, n), torch.randn(n, n), torch.empty(n, n)
-        rates[n] = 2 * n**3 / _best(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
+        rates[n] = 2 * n**3 / shortest(lambda a=a, b=b, out=out: torch.mm(a, b, out=out))
     return rates
 
 
@@ -120,13 +121,13 @@ def bandwidths():
     for size in SIZES:
         a, b, c = (torch.ones(size * 2**18) for _ in range(3))
         found[size] = {
-            "copy": 2 * size * 2**20 / _best(lambda a=a, b=b: a.copy_(b)),
-            "triad": 3 * size * 2**20 / _best(lambda a=a, b=b, c=c: torch.add(b, c, alpha=3, out=a)),
+            "copy": 2 * size * 2**20 / shortest(lambda a=a, b=b: a.copy_(b)),
+            "triad": 3 * size * 2**20 / shortest(lambda a=a, b=b, c=c: torch.add(b, c, alpha=3, out=a)),
         }
     return found
 
 
-def _best(function, seconds=0.5):
+def shortest(function, seconds=0.5):
     """Shortest time of a call, of those that fit into `seconds`, after two that do not count; at least three."""
     function(), function()
     times, begin = [], time.perf_counter()
@@ -145,6 +146,14 @@ def cpu_name():
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
+
+
+def how_measured(command):
+    """Return the commit, the machine, the date and the command, to be kept beside numbers."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    about = f"{worker.cores()} cores of {cpu_name()}, {memory:.1f} GiB"
+    today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
+    return {"commit": worker.git_commit(), "machine": about, "date": today, "command": command}
 
 
 def run():

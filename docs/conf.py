@@ -15,7 +15,8 @@ import tinyseg
 
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
-sys.path[:0] = [str(DOCS), str(ROOT)]  # convert.py; reproduction/
+sys.path[:0] = [str(DOCS), str(ROOT)]  # convert.py, fill.py; benchmarks/, reproduction/
+import fill  # noqa: E402
 from convert import convert, turned  # noqa: E402
 
 project = "tinyseg"
@@ -31,7 +32,7 @@ extensions = [
 ]
 if importlib.util.find_spec("sphinx-mathjax-offline"):  # equations show without internet; else MathJax's own server
     extensions.append("sphinx-mathjax-offline")
-exclude_patterns = ["_build", "conf.py", "convert.py"]
+exclude_patterns = ["_build", "conf.py", "convert.py", "fill.py"]
 templates_path = ["_templates"]
 
 # ----- Markdown ------------------------------------------------------------------
@@ -194,6 +195,7 @@ def _escaped(line):
 
 def setup(app):
     """Tell Sphinx of the functions above."""
+    app.connect("builder-inited", lambda app: fill.check())
     app.connect("builder-inited", write_source_pages, priority=100)
     app.connect("autodoc-process-docstring", plain_text, priority=100)
     app.connect("autodoc-skip-member", skip_fields)

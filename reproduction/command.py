@@ -17,6 +17,7 @@ import numpy as np
 import tifffile
 from tqdm import tqdm
 
+from benchmarks.machine import how_measured
 from reproduction import paper, tables
 from reproduction.costs import draw_costs, measure_costs
 from reproduction.drawing import draw
@@ -54,16 +55,13 @@ def reproduce():
     args = parse_arguments()
     args.device = choose_device(args)
     check_writable(args.out)
-    if args.document:
-        page = args.document.read_text(encoding="utf-8")
-        for number in set(args.tables):
-            tables.find_place(args.document, page, f"table {number}")
     args.out.mkdir(parents=True, exist_ok=True)
     file = args.out / "results.json"
     results = read(file, Results, "the results of a study, so give another --out") if file.is_file() else {}
 
-    def keep(**parts):
-        results.update(parts)
+    def keep(name, part, command):
+        if {**results.get(name, {}), "measured": None} != {**part, "measured": None}:  # not only read again
+            results[name] = part | {"measured": how_measured(command)}
         write_json(file, results)
 
     data = [find_data(what, args) for what in args.data] if set(args.tables) != {1} else []
@@ -71,11 +69,11 @@ def reproduce():
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"--data has two folders of {max(kinds, key=kinds.count)}: give one folder for each table.")
     if 1 in args.tables:
-        keep(costs=measure_costs(args.device, args.quick))
+        keep("costs", measure_costs(args.device, args.quick), "python examples/reproduce_tables.py --tables 1")
     for kind, folder in data:
         if TABLE_OF[kind] in args.tables:
             study, histories = train_all(kind, folder, args)
-            keep(**{kind: study})
+            keep(kind, study, study["command"])
             with plots.drawing(args.out / f"{kind}_*.png"):
                 draw(kind, folder, histories, args)
     if "costs" in results:
@@ -84,8 +82,6 @@ def reproduce():
     parts = tables.all_tables(results)
     text = "\n".join(f"## {name.capitalize()}\n\n{part}" for name, part in parts.items())
     write_atomically(args.out / "tables.md", text)
-    if args.document:
-        tables.insert(args.document, parts)
     print(text)
     print(f"Tables, figures and runs are in {args.out}")
 
@@ -214,7 +210,6 @@ def parse_arguments():
     add("--val-sections", type=Number(int, 1, 10**6), default=4, help="sections held out, the last ones (default: 4)")
     add("--quick", action="store_true", help="minutes on two cores: narrow networks, few steps, one seed")
     add_device_options(parser)
-    add("--document", type=a_path, help="page whose places for the tables to fill")
     add("--out", type=a_path, default=pathlib.Path("runs/reproduction"), help="default: runs/reproduction")
     args = parser.parse_args()
     args.width = args.width or (QUICK["width"] if args.quick else 64)

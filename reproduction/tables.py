@@ -1,9 +1,6 @@
-"""Make Tables 1 to 3 in Markdown, the paper's figures beside ours, and put them into a page."""
-
-from pathlib import Path
+"""Make Tables 1 to 3 in Markdown, the paper's figures beside ours."""
 
 from reproduction import paper
-from tinyseg.data.files import write_atomically
 
 ISBI = {
     "loss": "loss", "accuracy": "accuracy", "mean_iou": "mean IoU", "dice": "Dice", "membrane_iou": "membrane IoU",
@@ -26,7 +23,7 @@ def all_tables(results):
     Returns
     -------
     dict of str to str
-        Markdown by the name of its place in a page, see `insert`.
+        Markdown by the name of the table: "table 1" and so on.
     """
     parts = {}
     if "costs" in results:
@@ -40,6 +37,12 @@ def all_tables(results):
             head = f"`{study['command']}` and so on: {study['seeds']} seeds each, the last epoch of every run.\n\n"
             parts[name] = head + scores(study["rows"], columns, published) + notes(remarks)
     return parts
+
+
+def figures(results):
+    """Return the results with their tables, and with the quotients of U-Net's costs and SD-UNet's as ``ratios``."""
+    unet, sdunet = (results["costs"]["networks"][name] for name in ("unet", "sdunet"))
+    return results | all_tables(results) | {"ratios": {key: unet[key] / sdunet[key] for key in unet if key in sdunet}}
 
 
 def table_1(costs):
@@ -115,38 +118,6 @@ def table(head, rows, text_columns=1):
 def notes(texts):
     """Make the list of remarks below a table."""
     return "\n" + "".join(f"- {text}\n" for text in texts)
-
-
-def insert(path, parts):
-    """Put texts between their marks in a page: ``<!-- begin name -->`` and ``<!-- end name -->``.
-
-    Parameters
-    ----------
-    path : path-like
-    parts : dict of str to str
-        Text by the name of its marks. What stands between them is replaced; other parts of the page stay.
-
-    Raises
-    ------
-    ValueError
-        If the page has no such marks.
-    """
-    path = Path(path)
-    page = path.read_text(encoding="utf-8")
-    for name, text in parts.items():
-        before, begin, _, end, after = find_place(path, page, name)
-        page = f"{before}{begin}\n{text.strip()}\n{end}{after}"
-    write_atomically(path, page)
-
-
-def find_place(path, page, name):
-    """Cut a page at the marks of a name: what is before, the mark, what is between, the mark, and what is after."""
-    begin, end = (f"<!-- {word} {name} -->" for word in ("begin", "end"))
-    before, found, rest = page.partition(begin)
-    between, closed, after = rest.partition(end)
-    if not (found and closed):
-        raise ValueError(f"{path} has no place for {name}: put the lines {begin} and {end} where it belongs.")
-    return before, begin, between, end, after
 
 
 def _text(value, digits):

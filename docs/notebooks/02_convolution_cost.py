@@ -336,8 +336,8 @@ plt.show()
 # Is SD-UNet, with $R=1$, blind to directions, then? No: a layer with 64 input channels has 64 depthwise kernels, and
 # training can spread the pictures that it needs over the channels. The *first* layer, with its one input channel, is a
 # standard one in SD-UNet: there $R=1$ would leave one picture. And nobody cuts a trained kernel down; the network is
-# trained with the constraint from the start. What that costs only training can tell. In [our runs](../reproduction.md),
-# at the same norm, it was 2 points of accuracy.
+# trained with the constraint from the start. What that costs only training can tell:
+# [our runs](../reproduction.md) did, at the same norm.
 #
 # ## Exercises
 #

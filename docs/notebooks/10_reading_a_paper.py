@@ -137,7 +137,8 @@ plt.show()
 
 # %% [markdown]
 # **What to see.** At the input size that the paper states, the work is more than a thousand times what is printed. But
-# *both* figures are too small in nearly the same proportion, so that the claim survives its numbers: 7.4 times fewer
+# *both* figures are too small in nearly the same proportion, so that the claim survives its numbers:
+# some <!-- n: reproduction/ratios/multiply_adds:.1f -->7.4<!-- /n --> times fewer
 # operations, where 8 were claimed. An error common to both sides of a ratio cancels. The next one is not common to
 # both.
 #
@@ -187,8 +188,8 @@ plt.show()
 
 # %% [markdown]
 # **What to see.** The table compares opposite corners: U-Net with Adam's state and SD-UNet without. The factor 23.6 is
-# a product of two steps, 7.95 for the network and 3 for the kind of file. (The last percent may be what a file format
-# adds to the numbers.) Like with like, in whichever column, SD-UNet's file is 7.95 times smaller. That is a good
+# a product of two steps, <!-- n: reproduction/ratios/parameters:.2f -->7.95<!-- /n --> for the network and 3 for the kind of file. (The last percent may be what a file format
+# adds to the numbers.) Like with like, in whichever column, SD-UNet's file is <!-- n: reproduction/ratios/parameters:.2f -->7.95<!-- /n --> times smaller. That is a good
 # result, and the same as that for parameters.
 #
 # ## Smaller in what?
@@ -355,7 +356,7 @@ print(f"the deviation estimated from 3 runs may be off: 95 % interval from {low:
 # 6. **Do the metrics agree with each other?** Dice and IoU of one mask determine each other.
 # 7. **On which data was it scored,** and could the network have seen them?
 # 8. **How many runs, and what spread?** Without a spread a difference has no size.
-# 9. **What is true in it?** Write that down first. Here: 8 times fewer parameters, 7.4 times fewer operations, faster.
+# 9. **What is true in it?** Write that down first. Here: 8 times fewer parameters, <!-- n: reproduction/ratios/multiply_adds:.1f -->7.4<!-- /n --> times fewer operations, faster.
 #
 # ## Exercises
 #

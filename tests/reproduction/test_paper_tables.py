@@ -1,8 +1,5 @@
 """Tables of the reproduction, and the paper's figures in them."""
 
-import json
-import pathlib
-
 import pytest
 
 from reproduction import paper, tables
@@ -65,29 +62,3 @@ def test_all_tables_are_those_that_there_are_results_for():
     assert all(note in parts["table 1"] for note in paper.TABLE_1_NOTES)
     assert parts["table 2"].startswith("`python examples/train_isbi.py --data DIR` and so on: 3 seeds each")
     assert all(note in parts["table 2"] for note in paper.TABLE_2_NOTES)
-
-
-def test_the_pages_tables_are_those_of_its_results():
-    docs = pathlib.Path(__file__).resolve().parents[2] / "docs"
-    results = json.loads((docs / "reproduction.json").read_text(encoding="utf-8"))
-    page = (docs / "reproduction.md").read_text(encoding="utf-8")
-    parts = tables.all_tables(results)
-    assert list(parts) == ["table 1", "table 2", "table 3"]
-    for part in parts.values():
-        assert part.strip() in page
-
-
-def test_insert_replaces_between_the_marks_and_nothing_else(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("above\n<!-- begin table 1 -->\nold\n<!-- end table 1 -->\nbelow\n")
-    tables.insert(page, {"table 1": "new\n"})
-    tables.insert(page, {"table 1": "newer\n"})
-    assert page.read_text() == "above\n<!-- begin table 1 -->\nnewer\n<!-- end table 1 -->\nbelow\n"
-
-
-def test_insert_says_what_a_page_lacks(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text("<!-- begin table 1 -->\n<!-- end table 1 -->\n")
-    with pytest.raises(ValueError, match="no place for table 2.*<!-- begin table 2 -->"):
-        tables.insert(page, {"table 1": "new", "table 2": "new"})
-    assert "new" not in page.read_text()

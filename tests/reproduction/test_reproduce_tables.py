@@ -62,10 +62,7 @@ def test_results_of_another_program_are_left_alone(content, tmp_path):
 def test_quick_run_of_tables_2_and_3(tmp_path, monkeypatch):
     monkeypatch.setitem(command.QUICK, "isbi", {"--size": 64, "--epochs": 1})
     monkeypatch.setitem(command.QUICK, "brats", {"--size": 48, "--epochs": 1, "--steps-per-epoch": 5})
-    page = tmp_path / "page.md"
-    marks = "".join(f"<!-- begin table {k} -->\n<!-- end table {k} -->\n" for k in (2, 3))
-    page.write_text("# Reproduction\n" + marks)
-    arguments = [*SMALL, "--tables", "2", "3", "--out", tmp_path / "out", "--document", page]
+    arguments = [*SMALL, "--tables", "2", "3", "--out", tmp_path / "out"]
     out, _ = run_example("reproduce_tables.py", *arguments)
     assert "SYNTHETIC" in out
     results = json.loads((tmp_path / "out" / "results.json").read_text())
@@ -75,10 +72,11 @@ def test_quick_run_of_tables_2_and_3(tmp_path, monkeypatch):
         for row in rows.values():
             assert not row["failed"] and 0 <= row["figures"][figure]["mean"] <= 1
         assert str(tmp_path) not in results[kind]["command"]
+        assert results[kind]["measured"].keys() == {"commit", "machine", "date", "command"}
     for name in ("isbi_curves", "isbi_best", "isbi_worst", "brats_curves", "brats_small", "brats_worst"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000, name
-    dice = results["isbi"]["rows"]["sdunet"]["figures"]["dice"]["mean"]
-    assert f"{dice:.3f}" in page.read_text() and "*SD-UNet, paper*" in page.read_text()
+    dice, text = results["isbi"]["rows"]["sdunet"]["figures"]["dice"]["mean"], (tmp_path / "out/tables.md").read_text()
+    assert f"{dice:.3f}" in text and "*SD-UNet, paper*" in text
 
     before = (tmp_path / "out" / "results.json").read_bytes()
     runs = {p: p.stat().st_mtime_ns for p in (tmp_path / "out" / "runs").rglob("*.safetensors")}
