@@ -5,10 +5,12 @@ import pytest
 from arrays import pixels
 
 from tinyseg import Tensor, ops
+from tinyseg.backend import config
 from tinyseg.ops.sums import mean_over, sum_over
 
 N, C, S = 2, 3, 600  # 720,000 pixels: float32 additions one by one would be off by 1e-4 to 1e-2
 ERROR = 4e-6  # of the sum of magnitudes: the kernels add some thousand products in float32 before float64
+BLAS = 2e-5  # of matrix products in the maths, where BLAS adds up 720,000 products in float32
 
 w3, wp, b = np.full((C, 3, 3), 0.3), np.full((C, C), 0.3), np.zeros(C)
 OPS = {
@@ -44,7 +46,8 @@ def test_sums_over_many_pixels_are_near_float64(op, kernels):
         results(f, x, parameters, np.float32), results(f, x.astype(np.float32), parameters, float), strict=True
     ):
         assert found.dtype == np.float32
-        np.testing.assert_allclose(found, expected, rtol=ERROR, atol=1e-7)
+        product = config.kernels == "reference" and found.ndim > 1  # a gradient of weights
+        np.testing.assert_allclose(found, expected, rtol=BLAS if product else ERROR, atol=1e-7)
 
 
 @pytest.mark.parametrize("norm", [lambda x, w, b: ops.group_norm(x, 1, w, b),

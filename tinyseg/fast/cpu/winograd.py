@@ -32,7 +32,7 @@ BLOCK = 64  # tiles whose M, for one panel of output channels, exists at a time
 CHANNELS = 48  # input channels whose weights are transformed at a time
 MIN_TILES = 48  # tiles below which the transformed weights, four times as many, cost more than they save
 LARGE = 1 << 24  # floats of transformed weights, 64 MiB, that no cache holds: then 2 · MIN_TILES tiles are needed
-UNEVEN = 2000.0  # largest value over quiet pixels up to which rounding is at most a hundredth of what pixels see
+UNEVEN = 1000.0  # largest value over quiet pixels up to which rounding is at most a hundredth of what pixels see
 SAMPLES = 64  # pixels of an image that are looked at to find the quiet ones
 ZEROS = np.zeros(WIDTH, np.float32)
 
@@ -67,12 +67,13 @@ def uneven_images(peaks, x, x2):
 
     Rounding spreads such a value's error over its tiles, where it may be larger than what other pixels see; NaN and
     infinity spread too. `peaks` come from `convolve`. The magnitude of a pixel is that of its largest channel; a tenth
-    of the pixels that are not all 0, in a sample of SAMPLES, are quiet.
+    of the pixels that are not all 0, in a sample of about SAMPLES, are quiet.
     """
     N = len(x)
-    at = np.linspace(0, x.shape[1] * x.shape[2] - 1, SAMPLES).astype(np.int64)
-    channels = [a.reshape(N, -1, a.shape[3])[:, at] for a in (x, x2) if a.shape[3]]
-    size = abs(np.concatenate(channels, axis=2)).max(axis=2)
+    step = x.shape[1] * x.shape[2] // SAMPLES | 1  # odd: not always in the same column
+    size = abs(x.reshape(N, -1, x.shape[3])[:, ::step]).max(axis=2)
+    if x2.shape[3]:
+        size = np.maximum(size, abs(x2.reshape(N, -1, x2.shape[3])[:, ::step]).max(axis=2))
     size[size == 0] = np.inf
     size.sort(axis=1)
     seen = np.isfinite(size).sum(axis=1)
@@ -161,7 +162,9 @@ def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, peaks, 
         for t in prange(T):
             for s in range(count * t // T, count * (t + 1) // T):
                 _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
-                peaks[first + s] = _largest_bits(scratch[t], 6 * (4 * STRIP + 2) * pitch)
+                # The two last rows of a strip are the first of the strip below.
+                rows = 4 if (first + s) // across % down < down - 1 else 6
+                peaks[first + s] = _largest_bits(scratch[t], rows * (4 * STRIP + 2) * pitch)
         blocks = -(-count // per_block)
         for t in prange(T):
             M = scratch[t]
