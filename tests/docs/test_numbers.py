@@ -41,7 +41,7 @@ GIVEN = {
     "conv2d.md": ("Winograd's four times fewer",),  # 36 products for 144
     "winograd.md": (
         "at six points", "at the six points", "four times as large",
-        "smaller than that of nine tenths of the pixels", "more than 2000 times as large",  # what counts as uneven
+        "smaller than that of nine tenths of the pixels", "more than 1000 times as large",  # what counts as uneven
     ),
     "performance.md": ("four times as large",),
     "reproduction.md": (  # what the paper says
