@@ -8,7 +8,8 @@ ending do not count. These rules are tried one after the other. The first that g
 1. The names without their endings are the same.
 2. Words and numbers are the same without words that say what a file is (`KINDS`): ``mask``, ``img``, ``probability`` …
 3. The same, and leading zeros of numbers do not count: ``img_1`` and ``mask_01``.
-4. Rules 2 and 3, also without the words that say which part of a data set it is (`PARTS`): ``train``, ``slice`` …
+4. Rules 2 and 3, also without the words that say which part of a data set it is (`SETS`, `PLACES`): ``train``,
+   ``slice`` … These words stay if both lists have some: ``train_1`` is no partner of ``test_1_mask``.
 5. Each name of one list is only a number, and the names of the other list differ in a single number.
 
 If no rule does, a ValueError says which names have no partner, or several.
@@ -23,15 +24,18 @@ from tinyseg.data.files import list_names
 # fmt: off
 LABELS = {
     "mask", "masks", "label", "labels", "seg", "segs", "segmentation", "segmentations", "gt", "groundtruth", "truth",
-    "annotation", "annotations", "annot", "manual", "target", "targets", "membrane", "membranes",
+    "annotation", "annotations", "annot", "manual",
 }
+SUBJECTS = {"target", "targets", "membrane", "membranes"}  # kinds too, unless something else is shown in the other list
 PREDICTIONS = {
     "pred", "preds", "prediction", "predictions", "probability", "probabilities", "prob", "probs", "submission", "cp",
 }
-KINDS = LABELS | PREDICTIONS | {"image", "images", "img", "imgs", "im", "raw"}
-PARTS = KINDS | {
-    "train", "training", "test", "val", "validation", "volume", "volumes", "section", "sections", "slice", "slices",
-    "frame", "frames", "page", "pages",
+KINDS = LABELS | SUBJECTS | PREDICTIONS | {"image", "images", "img", "imgs", "im", "raw"}
+SETS, PLACES = {"train", "test", "validation"}, {"volume", "slice", "frame"}
+PARTS = KINDS | SETS | PLACES
+SYNONYMS = {
+    "training": "train", "testing": "test", "val": "validation", "valid": "validation", "volumes": "volume",
+    "slices": "slice", "section": "slice", "sections": "slice", "page": "slice", "pages": "slice", "frames": "frame",
 }
 # fmt: on
 
@@ -74,9 +78,12 @@ def split_masks(names):
     The second list is empty if no mask goes with an image by its name.
     """
     words = {name: set(_parts(_stem(name))) for name in names}
-    masks, images = [n for n in names if words[n] & LABELS], [n for n in names if not words[n] & LABELS]
-    keys = {_key(_stem(name), PARTS, int) for name in images}
-    return (images, masks) if any(_key(_stem(name), PARTS, int) in keys for name in masks) else (list(names), [])
+    for labels in (LABELS | SUBJECTS, LABELS):
+        masks, images = [n for n in names if words[n] & labels], [n for n in names if not words[n] & labels]
+        keys = {_key(_stem(name), PARTS, int) for name in images}
+        if any(_key(_stem(name), PARTS, int) in keys for name in masks):
+            return images, masks
+    return list(names), []
 
 
 def page_order(names):
@@ -84,7 +91,7 @@ def page_order(names):
 
     They say it if they differ in one number, which counts from 0 or from 1 without a gap.
     """
-    numbers = _only_numbers([_stem(name) for name in names])
+    numbers = _only_numbers([_stem(name) for name in names], PARTS)
     if numbers is None or sorted(numbers) not in (list(range(len(names))), list(range(1, len(names) + 1))):
         return None
     return sorted(range(len(names)), key=lambda i: numbers[i])
@@ -122,13 +129,16 @@ class _Attempt:
 
 def _rules(stems, other_stems):
     """Yield, for each rule, the keys of the names of both lists."""
-    yield stems, other_stems
-    for words in (KINDS, PARTS):
+    lists = stems, other_stems
+    yield lists
+    used = [{part for stem in list_ for part in _parts(stem)} for list_ in lists]
+    parts = PARTS.difference(*(group for group in (SETS, PLACES) if all(group & words for words in used)))
+    for words in (KINDS, parts):
         for number in (str, int):
-            yield tuple([_key(stem, words, number) for stem in list_] for list_ in (stems, other_stems))
-    numbers, other_numbers = _only_numbers(stems), _only_numbers(other_stems)
-    if numbers and other_numbers and (_are_numbers(stems) or _are_numbers(other_stems)):
-        yield numbers, other_numbers
+            yield tuple([_key(stem, words, number) for stem in list_] for list_ in lists)
+    numbers = [_only_numbers(list_, parts) for list_ in lists]
+    if all(numbers) and any(_are_numbers(list_, parts - SUBJECTS) for list_ in lists):
+        yield numbers
 
 
 def _stem(name):
@@ -152,7 +162,7 @@ def _without_channel(names, others):
 def _parts(stem):
     """Return the words, in small letters, and the numbers of a stem."""
     stem = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", stem)  # cellMask: cell, mask
-    return re.findall(r"[^\W\d_]+|\d+", stem.casefold())
+    return [SYNONYMS.get(part, part) for part in re.findall(r"^-\d+|[^\W\d_]+|\d+", stem.casefold())]  # -2: below 0
 
 
 def _key(stem, words, number):
@@ -160,13 +170,13 @@ def _key(stem, words, number):
     return tuple(number(part) if part.isdecimal() else part for part in _parts(stem) if part not in words)
 
 
-def _are_numbers(stems):
-    return all([type(part) for part in _key(stem, PARTS, int)] == [int] for stem in stems)
+def _are_numbers(stems, words):
+    return all([type(part) for part in _key(stem, words, int)] == [int] for stem in stems)
 
 
-def _only_numbers(stems):
-    """Return the number in which stems differ, if they differ in nothing else, or None."""
-    keys = [_key(stem, PARTS, int) for stem in stems]
+def _only_numbers(stems, words):
+    """Return the number in which stems differ, if they differ in nothing else but these words, or None."""
+    keys = [_key(stem, words, int) for stem in stems]
     if len({tuple(map(type, key)) for key in keys}) != 1:
         return None
     columns = list(zip(*keys, strict=True))
