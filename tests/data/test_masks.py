@@ -109,7 +109,16 @@ def test_a_mask_smeared_by_jpeg_is_no_objects(tmp_path):
         check_load(tmp_path, [mask], "jpg")
 
 
-@pytest.mark.parametrize("how", ["blurred", "enlarged", "classes", "three", "negative", "noise"])
+def boxes(values):
+    """A picture of three values, one within the other."""
+    picture = np.full((40, 52), values[0])
+    picture[5:35, 5:45], picture[10:30, 10:40] = values[1], values[2]
+    return picture
+
+
+@pytest.mark.parametrize(
+    "how", ["blurred", "enlarged", "classes", "three", "negative", "noise", "nucleus", "trimap", "from 1"]
+)
 def test_what_is_neither_a_mask_nor_objects(how):
     inside = cells()[1]
     picture = Image.fromarray(np.where(inside, 255, 0).astype(np.uint8))
@@ -119,6 +128,9 @@ def test_what_is_neither_a_mask_nor_objects(how):
         "classes": lambda: inside * (1 + (np.arange(52) > 25)),
         "three": lambda: np.where(inside, 255, 0) // (1 + (np.arange(52) > 25)),
         "negative": lambda: cells()[0] - 1,
+        "nucleus": lambda: boxes((0, 1, 2)),
+        "trimap": lambda: boxes((1, 2, 3)),
+        "from 1": lambda: label(inside, connectivity=2) + 1,  # the background is 1
         "noise": lambda: np.random.default_rng(0).integers(0, 200, (40, 52)),
     }[how]()
     assert count_objects(stack[None]) is None
@@ -134,6 +146,8 @@ def test_predictions_as_people_save_them():
     for masks in (mask, mask.astype(np.uint8), mask * np.uint8(255), mask * np.uint16(65535), mask * np.float32(255)):
         np.testing.assert_array_equal(as_probabilities(masks, "a"), mask)
         np.testing.assert_array_equal(as_probabilities(np.ones_like(masks), "a"), np.ones(mask.shape))
+    for white in (2, 100, 127, 128):
+        np.testing.assert_array_equal(as_probabilities(mask * np.uint8(white), "a"), mask)
     p = np.random.default_rng(0).random((3, 18, 23)).astype(np.float32)
     np.testing.assert_array_equal(as_probabilities(p, "a"), p)
     of_16_bits = as_probabilities(np.rint(p * 65535).astype(np.uint16), "a")
@@ -143,6 +157,13 @@ def test_predictions_as_people_save_them():
         np.testing.assert_allclose(as_probabilities(np.rint(p * 255).astype(np.uint8), "a"), p, atol=2e-3)
     with pytest.warns(UserWarning, match="labels of objects"):
         np.testing.assert_array_equal(as_probabilities(cells()[0][None].astype(np.uint16), "a"), cells()[1][None])
+
+
+def test_predictions_in_percent_and_of_one_low_value_are_no_objects_and_no_probabilities():
+    percent = np.random.default_rng(0).integers(0, 101, (2, 18, 23)).astype(np.uint8)
+    for stack in (percent, np.full((2, 18, 23), 2000, np.uint16)):
+        with pytest.raises(ValueError, match="a must hold probabilities .* Divide by the largest value"):
+            as_probabilities(stack, "a")
 
 
 @pytest.mark.parametrize("values", [(-5.0, 5.0), (0, 4095), (0, 70000), (0.0, 1.5)])

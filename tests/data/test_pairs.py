@@ -32,6 +32,10 @@ from tinyseg.data.pairs import match_names, page_order, split_masks
         (["a_mask.png", "mask.png"], ["a_mask.png", "mask.png"]),
         (["nu\u00e9e.png", "\u00e9.png"], ["nue\u0301e_mask.png", "e\u0301_mask.png"]),
         (["A.png", "a.png"], ["A.tif", "a.tif"]),
+        (["training_1.png", "test_1.png"], ["train_1_mask.png", "testing_1_mask.png"]),
+        (["21_training.tif", "22_training.tif"], ["21_manual1.tif", "22_manual1.tif"]),
+        (["section_1.png", "section_2.png"], ["membrane_slice_1.png", "membrane_slice_2.png"]),
+        (["-1.png", "1.png"], ["-1_mask.png", "1_mask.png"]),
         (["細胞1.png", "細胞2.png"], ["細胞1_mask.png", "細胞2_mask.png"]),
     ],
 )
@@ -54,6 +58,14 @@ def test_partners_in_any_order(images, masks):
         (["mouse1_01.png", "mouse1_02.png"], ["mouse2_01.png", "mouse2_02.png"], "no labels for mouse1_01.png"),
         (["day 1 cell 1.png", "day 2 cell 2.png"], ["1.png", "2.png"], "no labels for day 1 cell 1.png"),
         (["a_0000.png", "a_0001.png"], ["a.png"], "no labels for"),
+        (["train_1.png"], ["test_1_mask.png"], "no labels for train_1.png; no images for test_1_mask.png"),
+        (
+            ["train_1.png", "val_1.png"],
+            ["train_1.png", "test_1.png"],
+            "no labels for val_1.png; no images for test_1.png",
+        ),
+        (["slice_1_volume_2.png"], ["volume_1_slice_2.png"], "no labels for slice_1_volume_2.png"),
+        (["membrane_1.png", "membrane_2.png"], ["nucleus_1.png", "nucleus_2.png"], "no labels for membrane_1.png"),
     ],
 )
 def test_what_has_no_partner_or_two_is_named(images, masks, found):
@@ -85,6 +97,7 @@ def test_masks_beside_images():
     names = ["a.png", "a_cp_masks.png", "b.png", "b_cp_masks.png"]
     assert split_masks(names) == (["a.png", "b.png"], ["a_cp_masks.png", "b_cp_masks.png"])
     assert split_masks(["a_mask.png", "b_mask.png"]) == (["a_mask.png", "b_mask.png"], [])
+    assert split_masks(["membrane_1.png", "membrane_1_mask.png"]) == (["membrane_1.png"], ["membrane_1_mask.png"])
     assert split_masks(["a.png", "b_mask.png"]) == (["a.png", "b_mask.png"], [])
 
 

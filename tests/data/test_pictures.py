@@ -100,8 +100,37 @@ def test_white_is_the_smallest_value(tmp_path, dtype):
 
 
 def test_white_is_the_smallest_of_one_bit(tmp_path):
-    tifffile.imwrite(tmp_path / "a.tif", grey() > 100, photometric="miniswhite")
+    tifffile.imwrite(tmp_path / "a.tif", grey() > 100, photometric="miniswhite", metadata=None)
     np.testing.assert_array_equal(read(tmp_path / "a.tif"), grey() <= 100)
+
+
+def test_a_boolean_array_saved_by_tifffile_is_refused_since_the_file_says_that_true_is_black(tmp_path):
+    for array in (grey() > 100, (grey() > 100)[None]):
+        tifffile.imwrite(tmp_path / "a.tif", array)
+        with pytest.raises(ValueError, match=r"a\.tif is a boolean array of tifffile.*True is black.*255 \* mask"):
+            read(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", grey() > 100, photometric="minisblack")
+    np.testing.assert_array_equal(read(tmp_path / "a.tif"), grey() > 100)
+
+
+# ---- what tifffile takes for something else
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 4), (1, 1, 3), (3, 1)])
+def test_a_bare_stack_with_an_axis_of_one_before_it(tmp_path, shape):
+    x = grey((np.prod(shape), 18, 23))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tifffile.imwrite(tmp_path / "a.tif", x.reshape(*shape, 18, 23))
+        np.testing.assert_array_equal(load_stack(tmp_path / "a.tif")[0], x)
+
+
+def test_a_section_of_half_the_size_is_not_left_out(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for step in (1, 2):
+            tif.write(grey((40, 56))[::step, ::step], metadata=None)
+    with pytest.raises(ValueError, match=r"one shape and type: .*a\.tif\[0\] is 40×56 uint8 and a\.tif\[1\] is 20×28"):
+        load_stack(tmp_path / "a.tif")
 
 
 # ---- orientation

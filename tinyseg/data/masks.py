@@ -91,7 +91,7 @@ def as_probabilities(stack, name):
     stack : ndarray, (S, H, W)
         One of
 
-        - masks: 0, and 1, 255 or 65535 where the foreground is
+        - masks: 0, and 1, 255 or 65535 where the foreground is; or 0 and one other number above 1
         - floats in [0, 1]
         - integers of 16 bits, as predict.py writes pictures of probabilities, or of 8 bits: the largest number that the
           type holds, 65535 or 255, is 1. A warning says that 8 bits were understood so.
@@ -112,11 +112,15 @@ def as_probabilities(stack, name):
         return (stack > 0).astype(np.float32)
     if stack.dtype.kind == "f" and 0 <= stack.min() <= stack.max() <= 1:
         return stack.astype(np.float32)
-    if count_objects(stack) is not None:
+    values = np.unique(stack)
+    if len(values) == 2 and values[0] == 0:
+        return (stack > 0).astype(np.float32)
+    if len(values) > 1 and count_objects(stack) is not None:
         warnings.warn(f"{name} holds labels of objects: compared is what belongs to one.", stacklevel=2)
         return inside_of_objects(stack).astype(np.float32)
     limit = np.iinfo(stack.dtype).max if stack.dtype in (np.uint8, np.uint16) else np.inf
-    if stack.max() < limit / 10:  # grey values of another range: no network is so unsure everywhere
+    # Grey values of another range, as no network is so unsure everywhere; or percent.
+    if stack.max() < limit / 10 or (limit == 255 and stack.max() <= 100):
         raise ValueError(
             f"{name} must hold probabilities of the foreground or masks of 0 and 255: floats in [0, 1], or integers of "
             f"8 or 16 bits whose largest number stands for 1. Its values run from {stack.min()} to {stack.max()} "
@@ -145,11 +149,12 @@ def count_objects(stack):
     """Count the objects of labels (S, H, W), or return None if the values number no objects.
 
     Labels are whole numbers from 0. Nearly each of them is one region in its section, and most of these are more than
-    thin lines: unlike grey values, classes, and the values that JPEG or interpolation leave along edges.
+    thin lines: unlike grey values, classes, and the values that JPEG or interpolation leave along edges. Few lie within
+    another one, unlike a nucleus in its cell, or all objects in a background that is not 0.
     """
     if stack.min() < 0 or (stack != np.rint(stack)).any():
         return None
-    objects = regions = thick = 0
+    objects = regions = thick = nested = 0
     for section in stack:
         section = section.astype(np.int64)
         objects += np.count_nonzero(np.unique(section))
@@ -158,8 +163,22 @@ def count_objects(stack):
             return None
         core = (maximum_filter(section, 3) == minimum_filter(section, 3)) & (section > 0)
         thick += len(np.unique(section[core]))
+        nested += _count_nested(section)
     looks_like_mask = stack.max() == 255 and objects < 128 * len(stack)  # 0, 128 and 255 are no objects
-    return objects if thick > objects / 2 and not looks_like_mask else None
+    return objects if thick > objects / 2 and nested <= objects / 10 and not looks_like_mask else None
+
+
+def _count_nested(section):
+    """Count the labels of a section (H, W) that one other label, which is not 0, surrounds."""
+    framed = np.pad(section, 1)  # with 0, so that nothing surrounds what lies at the border
+    sides = [(framed[1:], framed[:-1]), (framed[:, 1:], framed[:, :-1])]
+    pairs = np.concatenate(
+        [np.stack([a[a != b], b[a != b]]) for one, other in sides for a, b in ((one, other), (other, one))], 1
+    )
+    pairs = np.unique(pairs, axis=1)
+    labels, neighbours = np.unique(pairs[0], return_counts=True)
+    alone = np.isin(pairs[0], labels[neighbours == 1])
+    return np.count_nonzero(alone & (pairs[0] > 0) & (pairs[1] > 0))
 
 
 def inside_of_objects(stack):

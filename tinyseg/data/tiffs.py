@@ -43,11 +43,17 @@ class TiffImage(ImageFile):
             x, y = self.tags.get("XResolution"), self.tags.get("YResolution")
             self.tags |= {"XResolution": y, "YResolution": x}
         self._bare, self._colour = any(part.bare for part in parts), first.photometric
+        self._boolean = parts[0].white_is_zero and first.bitspersample == 1 and bool(first.is_shaped)
 
     def _check(self):
         if self._colour not in GREY_OR_RGB:
             name = getattr(self._colour, "name", self._colour)
             raise ValueError(f"{self.path} is in colour ({name}): expected grey. Convert it to grey (Fiji: 8-bit).")
+        if self._boolean:
+            raise ValueError(
+                f"{self.path} is a boolean array of tifffile, and the file says that True is black: it is not known what "
+                'is meant. Save integers, 255 for white: tifffile.imwrite(path, 255 * mask.astype("uint8")).'
+            )
         if self._bare:
             warnings.warn(
                 f"{self.path} is read as a stack of {len(self)} sections, and not as one picture in colour: tifffile "
@@ -70,7 +76,9 @@ def _sources(tif):
     first, plain = tif.pages[0], tif.series[0].kind in ("shaped", "uniform", "generic")
     if plain and len(tif.pages) > 1 and (first.photometric == KINDS.PALETTE or "Orientation" in first.tags):
         return [page.aspage() for page in tif.pages]  # each may have its own colours, and be turned in its own way
-    if len(tif.series) == 1 or not plain:
+    # tifffile takes a page of half the size for a copy of the page before it, even if the file does not say so.
+    sizes = {page.keyframe.shape for page in tif.pages if not page.keyframe.subfiletype & (1 | 4)}
+    if not plain or len(tif.series) == 1 and len(sizes) < 2:
         return tif.series
     # 1 and 4: a smaller copy of another page, and its transparency.
     return [page for page in tif.pages if not page.keyframe.subfiletype & (1 | 4)] or tif.pages
@@ -85,7 +93,7 @@ class _TiffPart:
             axes = axes.replace("C", "I")  # what tifffile's ImageJ format makes of a bare (S, H, W) array
         self.bare = _is_bare_stack(source)
         if self.bare:
-            axes = "IYX"
+            axes = axes.replace("S", "I")
         # The place of each axis in a section (H, W, channels); -1 for an axis that counts sections (I, Z, T, ...).
         places = ["YXSC".find(axis) for axis in axes]
         self.counts = [size for size, place in zip(shape, places, strict=True) if place == -1]
@@ -159,12 +167,14 @@ def _colour_map(page):
 
 
 def _is_bare_stack(source):
-    """Return whether a series is an array (3 or 4, H, W) that tifffile took for the planes of a colour picture.
+    """Return whether a series is an array (3 or 4, H, W), or (1, 3, H, W) and the like, taken for planes of colours.
 
     tifffile does so, with a warning, unless it is told that the array is grey.
     """
     page = source.keyframe
-    if getattr(source, "kind", "") != "shaped" or source.axes != "SYX" or page.planarconfig != 2:
+    if getattr(source, "kind", "") != "shaped" or source.axes[-3:] != "SYX" or page.planarconfig != 2:
+        return False
+    if math.prod(source.shape[:-3]) > 1:
         return False
     return f'"shape": {list(source.shape)}' in page.description and '"axes"' not in page.description
 
