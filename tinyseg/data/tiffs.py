@@ -51,8 +51,8 @@ class TiffImage(ImageFile):
             raise ValueError(f"{self.path} is in colour ({name}): expected grey. Convert it to grey (Fiji: 8-bit).")
         if self._boolean:
             raise ValueError(
-                f"{self.path} is a boolean array of tifffile, and the file says that True is black: it is not known what "
-                'is meant. Save integers, 255 for white: tifffile.imwrite(path, 255 * mask.astype("uint8")).'
+                f"{self.path} is a boolean array of tifffile, and the file says that True is black: what is meant is "
+                'not known. Save integers, 255 for white: tifffile.imwrite(path, 255 * mask.astype("uint8")).'
             )
         if self._bare:
             warnings.warn(
