@@ -7,7 +7,7 @@ import types
 import pytest
 
 from tinyseg.data import files
-from tinyseg.data.files import check_writable, write_atomically
+from tinyseg.data.files import check_writable, find_files, write_atomically
 
 
 @pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, ".hidden", "a b"])
@@ -49,3 +49,11 @@ def test_a_place_where_nothing_can_be_written(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left on device. 2.0 MiB are needed: make room or") as caught:
         check_writable(tmp_path, 2**21)
     assert caught.value.errno == errno.ENOSPC
+
+
+def test_pictures_of_kinds_that_are_not_read_are_named_and_not_left_out_in_silence(tmp_path):
+    for name in ("a.png", "b.gif", "c.WEBP", ".d.gif", "notes.txt"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r"not read and are left out: b\.gif, c\.WEBP\. Save them as PNG"):
+        found = find_files(tmp_path, (".png",), "sections")
+    assert [file.name for file in found] == ["a.png"]

@@ -8,12 +8,20 @@ import re
 import secrets
 import shutil
 import tempfile
+import warnings
+
+# Endings of pictures and microscopes' files that are not read, and that nobody expects to be left out.
+UNREAD = (
+    ".gif", ".webp", ".jp2", ".j2k", ".jpe", ".jfif", ".tga", ".pgm", ".ppm", ".pnm", ".heic", ".avif", ".psd", ".czi",
+    ".nd2", ".lif", ".lsm", ".oib", ".oif", ".dm3", ".dm4", ".mrc", ".nrrd", ".mha",
+)  # fmt: skip
 
 
 def find_files(path, suffixes, what):
     """List the files of a folder whose names end in one of `suffixes`, in natural order; or `path` if it is a file.
 
-    Hidden files are left out. If there is none, a FileNotFoundError says so; if such a name is a folder, or a link to
+    Hidden files are left out; a warning names pictures of kinds that are not read. If there is no file, a
+    FileNotFoundError says so; if such a name is a folder, or a link to
     what is not there, a ValueError. `what` is the name of the files in it.
     """
     path = pathlib.Path(path)
@@ -25,6 +33,13 @@ def find_files(path, suffixes, what):
         raise FileNotFoundError(
             f"no {what} in {path}: looked for files ending in {', '.join(suffixes)}. There is: {list_contents(path)}."
             f"{npy_hint(path.iterdir())}"
+        )
+    unread = sorted(p.name for p in path.iterdir() if p.name.lower().endswith(UNREAD) and p.name[0] != ".")
+    if unread:
+        warnings.warn(
+            f"{path} holds pictures of kinds that are not read and are left out: {list_names(unread)}. Save them as "
+            "PNG or TIFF if they belong to it.",
+            stacklevel=3,
         )
     files.sort(key=lambda file: natural_order(file.name))
     odd = [f"{p.name} ({_what_it_is(p)})" for p in files if not p.is_file()]
