@@ -125,6 +125,23 @@ def test_a_bare_stack_with_an_axis_of_one_before_it(tmp_path, shape):
         np.testing.assert_array_equal(load_stack(tmp_path / "a.tif")[0], x)
 
 
+def test_only_the_second_page_is_turned(tmp_path):
+    x, turn = grey((18, 23)), (274, 3, 1, 3, True)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for tags in ([], [turn], []):
+            tif.write(x, metadata=None, photometric="minisblack", extratags=tags)
+    np.testing.assert_array_equal(load_stack(tmp_path / "a.tif")[0], [x, x[::-1, ::-1], x])
+
+
+def test_a_small_copy_of_a_turned_picture_is_no_section(tmp_path):
+    x, turn = grey((40, 56)), (274, 3, 1, 3, True)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        for step in (1, 2):
+            options = {"photometric": "minisblack", "subfiletype": step - 1, "extratags": [turn]}
+            tif.write(x[::step, ::step], metadata=None, **options)
+    np.testing.assert_array_equal(load_stack(tmp_path / "a.tif")[0], x[None, ::-1, ::-1])
+
+
 def test_a_section_of_half_the_size_is_not_left_out(tmp_path):
     with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
         for step in (1, 2):

@@ -24,14 +24,15 @@ class TiffImage(ImageFile):
         tif = self._closing.enter_context(tifffile.TiffFile(self.path))
         if _is_cut_short(tif):
             raise EOFError("the file ends before its last page")
-        first = tif.pages[0]
+        pages = list(tif.pages)  # once, since tifffile reads the tags of all pages again each time
+        first = pages[0]
         names = ("XResolution", "YResolution", "ResolutionUnit")
         self.tags = {name: first.tags[name].value for name in names if name in first.tags}
         self.description = first.description
-        parts = [_TiffPart(source) for source in _sources(tif)]
-        ends = [part.end for part in parts] + [_end(page) for page in tif.pages]
+        parts = [_TiffPart(source) for source in _sources(tif, pages)]
+        ends = [part.end for part in parts] + [_end(page) for page in pages]
         images = re.match(r"(?s)ImageJ=.*?\nimages=(\d+)", first.description)
-        if images and len(tif.pages) == 1 and first.is_contiguous:
+        if images and len(pages) == 1 and first.is_contiguous:
             # One page for all sections. If the file is cut short, tifffile finds one section only.
             ends.append(first.dataoffsets[0] + int(images[1]) * first.nbytes)
         if max(ends) > tif.filehandle.size:
@@ -69,19 +70,24 @@ class TiffImage(ImageFile):
         return part.section(k)
 
 
-def _sources(tif):
+def _sources(tif, pages):
     """Return the series or the pages of a TIFF that hold its sections."""
     # Pages that belong together are one series. If there are several series, the pages were written one by one, unless
     # a microscope's software says which of them are channels (OME, LSM, ...).
-    first, plain = tif.pages[0], tif.series[0].kind in ("shaped", "uniform", "generic")
-    if plain and len(tif.pages) > 1 and (first.photometric == KINDS.PALETTE or "Orientation" in first.tags):
-        return [page.aspage() for page in tif.pages]  # each may have its own colours, and be turned in its own way
-    # tifffile takes a page of half the size for a copy of the page before it, even if the file does not say so.
-    sizes = {page.keyframe.shape for page in tif.pages if not page.keyframe.subfiletype & (1 | 4)}
-    if not plain or len(tif.series) == 1 and len(sizes) < 2:
-        return tif.series
+    plain = tif.series[0].kind in ("shaped", "uniform", "generic")
     # 1 and 4: a smaller copy of another page, and its transparency.
-    return [page for page in tif.pages if not page.keyframe.subfiletype & (1 | 4)] or tif.pages
+    full = [page for page in pages if not page.keyframe.subfiletype & (1 | 4)] or pages
+    if plain and len(pages) > 1 and any(map(_has_own_look, pages)):
+        return [page.aspage() for page in full]  # each may have its own colours, and be turned in its own way
+    # tifffile takes a page of half the size for a copy of the page before it, even if the file does not say so.
+    if not plain or len(tif.series) == 1 and len({page.keyframe.shape for page in full}) == 1:
+        return tif.series
+    return full
+
+
+def _has_own_look(page):
+    """Return whether a page has a colour map or an orientation; a TiffFrame has what the first page has."""
+    return isinstance(page, tifffile.TiffPage) and (page.photometric == KINDS.PALETTE or "Orientation" in page.tags)
 
 
 class _TiffPart:
