@@ -35,6 +35,10 @@ from tinyseg.data.pairs import match_names, page_order, split_masks
         (["training_1.png", "test_1.png"], ["train_1_mask.png", "testing_1_mask.png"]),
         (["21_training.tif", "22_training.tif"], ["21_manual1.tif", "22_manual1.tif"]),
         (["section_1.png", "section_2.png"], ["membrane_slice_1.png", "membrane_slice_2.png"]),
+        (
+            ["train-volume-slice-1.png", "train-volume-slice-2.png"],
+            ["train-labels-slice-1.png", "train-labels-slice-2.png"],
+        ),
         (["-1.png", "1.png"], ["-1_mask.png", "1_mask.png"]),
         (["細胞1.png", "細胞2.png"], ["細胞1_mask.png", "細胞2_mask.png"]),
     ],

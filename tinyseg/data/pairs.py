@@ -9,7 +9,8 @@ ending do not count. These rules are tried one after the other. The first that g
 2. Words and numbers are the same without words that say what a file is (`KINDS`): ``mask``, ``img``, ``probability`` …
 3. The same, and leading zeros of numbers do not count: ``img_1`` and ``mask_01``.
 4. Rules 2 and 3, also without the words that say which part of a data set it is (`SETS`, `PLACES`): ``train``,
-   ``slice`` … These words stay if both lists have some: ``train_1`` is no partner of ``test_1_mask``.
+   ``slice`` … Such words stay if both lists have them, or if each has others: ``train_1`` is no partner of
+   ``test_1_mask``.
 5. Each name of one list is only a number, and the names of the other list differ in a single number.
 
 If no rule does, a ValueError says which names have no partner, or several.
@@ -131,14 +132,22 @@ def _rules(stems, other_stems):
     """Yield, for each rule, the keys of the names of both lists."""
     lists = stems, other_stems
     yield lists
-    used = [{part for stem in list_ for part in _parts(stem)} for list_ in lists]
-    parts = PARTS.difference(*(group for group in (SETS, PLACES) if all(group & words for words in used)))
+    parts = PARTS - _telling_words(lists)
     for words in (KINDS, parts):
         for number in (str, int):
             yield tuple([_key(stem, words, number) for stem in list_] for list_ in lists)
     numbers = [_only_numbers(list_, parts) for list_ in lists]
     if all(numbers) and any(_are_numbers(list_, parts - SUBJECTS) for list_ in lists):
         yield numbers
+
+
+def _telling_words(lists):
+    """Return the words of `SETS` and `PLACES` that tell files apart: both lists have them, or each has others."""
+    telling = set()
+    for group in (SETS, PLACES):
+        one, other = ({part for stem in stems for part in _parts(stem)} & group for stems in lists)
+        telling |= one | other if one - other and other - one else one & other
+    return telling
 
 
 def _stem(name):
