@@ -260,7 +260,7 @@ def test_big_endian_nifti(tmp_path):
 @pytest.mark.parametrize(
     ("array", "match"),
     [
-        (np.zeros((3, 4, 2, 1, 2), np.uint8), r"a\.nii has shape \(3, 4, 2, 1, 2\): expected \(X, Y\)"),
+        (np.zeros((3, 4, 2, 3, 2), np.uint8), r"a\.nii has shape \(3, 4, 2, 3, 2\): expected \(X, Y\)"),
         (np.zeros((3, 4, 2), np.complex64), r"a\.nii has values of type complex64"),
     ],
 )

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tinyseg.data.brats import Case, read_case, read_label
+from tinyseg.data.images import open_image
 from tinyseg.data.nifti import common_grid, open_volume
 
 SHAPE = (9, 7, 5)
@@ -78,6 +79,17 @@ def test_files_that_do_not_say_how_the_patient_lies_are_taken_as_stored(tmp_path
         found = read_case(case_of([image], save(tmp_path / "l.nii.gz", truth, affine)))
         np.testing.assert_array_equal(found[0][0], voxels)
         np.testing.assert_array_equal(found[1], truth)
+
+
+@pytest.mark.parametrize("orientation", ["RAS", "PIR"])
+def test_a_label_without_codes_lies_as_its_image_does(tmp_path, orientation):
+    """Saved by a program that loses the affine: the image is still brought into the network's order, and both alike."""
+    voxels, truth = scan(), labels()
+    image = save(tmp_path / "a.nii.gz", voxels, orientation=orientation)
+    label = save(tmp_path / "l.nii.gz", truth, orientation=orientation, codes=0)
+    found = read_case(case_of([image], label))
+    np.testing.assert_array_equal(found[0][0], voxels)
+    np.testing.assert_array_equal(found[1], truth)
 
 
 def changed(index, value):
@@ -176,6 +188,15 @@ def test_modalities_on_the_fifth_axis_and_volumes_of_one_slice(tmp_path):
     volume, label = read_case(case_of([save(tmp_path / "a.nii", voxels)], save(tmp_path / "l.nii", labels()[:, :, :1])))
     np.testing.assert_array_equal(volume, np.moveaxis(voxels[:, :, :, 0], 3, 0))
     assert label.shape == (9, 7, 1)
+
+
+@pytest.mark.parametrize("shape", [(9, 7, 5, 3, 1), (9, 7, 5, 1, 3), (9, 7, 5, 1, 1, 3)])
+def test_axes_of_one_do_not_count_for_training_nor_for_predicting(tmp_path, shape):
+    voxels = scan(9, 7, 5, 3)
+    path = save(tmp_path / "a.nii.gz", voxels.reshape(shape))
+    np.testing.assert_array_equal(read_case(case_of([path], None))[0], np.moveaxis(voxels, 3, 0))
+    with open_image(path) as image:
+        np.testing.assert_array_equal(np.stack(list(image), axis=-1), np.moveaxis(voxels, 2, 3).transpose(2, 0, 1, 3))
 
 
 @pytest.mark.parametrize("value", [0.9999, 1.0004])

@@ -7,7 +7,7 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
-from brains import change_dataset
+from brains import as_brats, change_dataset
 
 from tinyseg.data import slices as module
 from tinyseg.data.brain import Preparation
@@ -249,6 +249,23 @@ def test_cases_that_lack_a_file_are_an_error_or_listed(data, tmp_path):
         SliceCache.build(found, tmp_path / "cache", CROP, progress=False)
     cache = SliceCache.build(found, tmp_path / "cache", CROP, progress=False, skip_bad=True)
     assert list(cache.entries) == ["SYNTHETIC_000", "SYNTHETIC_002"] and list(cache.skipped) == ["SYNTHETIC_001"]
+
+
+@pytest.mark.parametrize("fault", ["a folder", "a link to nothing", "two files of one name"])
+def test_odd_files_of_a_brats_case_are_left_out_by_name(data, tmp_path, fault):
+    folder = as_brats(data, tmp_path / "brats")
+    file = folder / "SYNTHETIC_001" / "SYNTHETIC_001_t1.nii.gz"
+    if fault == "two files of one name":
+        file.with_suffix("").touch()
+    else:
+        file.unlink()
+        file.mkdir() if fault == "a folder" else file.symlink_to(tmp_path / "nowhere")
+    cases = find_cases(folder, skip_bad=True)
+    cache = SliceCache.build(cases, tmp_path / "cache", CROP, skip_bad=True, progress=False)
+    assert list(cache.entries) == ["SYNTHETIC_000", "SYNTHETIC_002"]
+    assert "SYNTHETIC_001_t1.nii" in cache.skipped["SYNTHETIC_001"]
+    with pytest.raises((ValueError, FileNotFoundError), match=r"SYNTHETIC_001_t1\.nii"):
+        build(folder, tmp_path / "cache")
 
 
 def test_a_folder_that_cannot_be(data, tmp_path):

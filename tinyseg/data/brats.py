@@ -22,7 +22,7 @@ import numpy as np
 from tinyseg.data.classes import DECATHLON, check_classes
 from tinyseg.data.dataset_json import describe
 from tinyseg.data.files import find_volumes, folders_in, list_contents, list_names, natural_order, volume_name
-from tinyseg.data.nifti import common_grid, open_volume
+from tinyseg.data.nifti import Volume, common_grid, open_volume
 from tinyseg.data.split import patient_of
 
 # How BraTS names the files of a case: endings of the modalities in the Decathlon's order, ending of the labels, and
@@ -158,7 +158,11 @@ def _brats_cases(folder):
     """Return the cases of a folder of BraTS folders, and a dict of those that lack a file."""
     cases, missing = [], {}
     for inner in folders_in(folder):
-        files = find_volumes(inner)
+        try:
+            files = find_volumes(inner)
+        except ValueError as error:  # two files of one name
+            missing[inner.name] = str(error)
+            continue
         for endings, label_ending, recode in NAMINGS:
             for name in case_names(files, (*endings, label_ending)):
                 absent = [name + e for e in (*endings, label_ending) if name + e not in files]
@@ -237,12 +241,13 @@ def read_case(case):
     else:  # a view: the volume is read from the file only where it is used
         volume = np.moveaxis(images[0], 3, 0) if images[0].ndim == 4 else images[0][None]
     for m, v in enumerate(volume):
+        file = case.images[m if len(case.images) > 1 else 0]
         low, high = v.min(), v.max()
         if not np.isfinite([low, high]).all():
-            raise ValueError(f"{case.name}: modality {m} holds NaN or infinity; replace them or leave the case out.")
+            raise ValueError(f"{file}: modality {m} holds NaN or infinity; replace them or leave the case out.")
         if low == high:
-            raise ValueError(f"{case.name}: modality {m} is {low} everywhere; replace it or leave the case out.")
-    return volume, None if case.label is None else read_label(case.label, case.recode, orientation)
+            raise ValueError(f"{file}: modality {m} is {low} everywhere; replace it or leave the case out.")
+    return volume, None if case.label is None else read_label(volumes[-1], case.recode, orientation)
 
 
 def _open(case):
@@ -254,12 +259,13 @@ def _open(case):
     return volumes
 
 
-def read_label(path, recode, orientation=None):
+def read_label(file, recode, orientation=None):
     """Read a label volume, uint8 (X, Y, Z).
 
     Parameters
     ----------
-    path : Path
+    file : Path or Volume
+        A volume of `tinyseg.data.nifti.open_volume` may have got the affine of another, see `common_grid`.
     recode : sequence of (int, int)
         Pairs of a label in the file and the number that it gets.
     orientation : str, optional
@@ -271,7 +277,8 @@ def read_label(path, recode, orientation=None):
         The file is damaged, or holds another label. Floats are labels if they are within 0.001 of one, as a file that
         scales its values has them.
     """
-    label, known = open_volume(path).read(orientation), dict(recode)
+    volume = file if isinstance(file, Volume) else open_volume(file)
+    label, known, path = volume.read(orientation), dict(recode), volume.path
     if label.ndim != 3:
         raise ValueError(f"{path} has {label.shape[3]} channels: expected one volume of labels (X, Y, Z).")
     with np.errstate(invalid="ignore"):

@@ -7,6 +7,7 @@
 Opening reads headers only, and reading forwards keeps a few sections in memory: a stack may be larger than memory.
 """
 
+import functools
 import gzip
 import math
 from pathlib import Path
@@ -99,10 +100,13 @@ class NiftiImage(ImageFile):
     def _read_header(self):
         import nibabel  # not at the top: importing it takes as long as the rest of this package
 
+        from tinyseg.data.nifti import without_empty_axes
+
         volume = nibabel.load(self.path)
         stored, self._array_shape = volume.dataobj, volume.shape
-        self.header, self.affine, self.ndim = volume.header, volume.affine, len(volume.shape)
-        self.shape, (self._count, self.channels) = volume.shape[:2], (*volume.shape[2:], 1, 1)[:2]
+        shape = without_empty_axes(volume.shape)
+        self.header, self.affine, self.ndim = volume.header, volume.affine, len(shape)
+        self.shape, (self._count, self.channels) = shape[:2], (*shape[2:], 1, 1)[:2]
         self._scaling = None if (stored.slope, stored.inter) == (1, 0) else (stored.slope, stored.inter)
         self.dtype = np.dtype(np.float32) if self._scaling else returned_type(stored.dtype)
         self._offset, self._stored, self._whole = stored.offset, stored.dtype, None
@@ -112,7 +116,7 @@ class NiftiImage(ImageFile):
         if not self.gzipped and size > (found := self.path.stat().st_size):
             raise EOFError(f"it has {found} bytes where its header asks for {size}")
 
-    @property
+    @functools.cached_property
     def grid(self):
         from tinyseg.data.nifti import grid_of
 

@@ -136,7 +136,8 @@ def read_pair(prediction, case, classes):
     ValueError
         A file is damaged or holds a label that is no class, or the two do not lie on one grid.
     """
-    grid = common_grid([open_volume(path) for path in (*case.files, prediction)])
-    truth = read_label(case.label, case.recode, grid.orientation)
-    predicted = read_label(prediction, unchanged_labels(len(classes)), grid.orientation)
+    opened = [open_volume(path) for path in (*case.files, prediction)]
+    grid = common_grid(opened)
+    truth = read_label(opened[-2], case.recode, grid.orientation)
+    predicted = read_label(opened[-1], unchanged_labels(len(classes)), grid.orientation)
     return predicted, truth, grid.voxel

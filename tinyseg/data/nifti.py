@@ -19,12 +19,13 @@ they are stored.
 import gzip
 import itertools
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 
+from tinyseg.data.files import refuse_missing
 from tinyseg.data.image_file import decoding
 
 ORIENTATION = "LPS"
@@ -82,6 +83,11 @@ def _change(orientation, target):
     return nib.orientations.ornt_transform(*map(nib.orientations.axcodes2ornt, (orientation, target)))
 
 
+def without_empty_axes(shape):
+    """Return the shape of a file without the axes of size 1 after the third, such as the time of a single volume."""
+    return (*shape[:3], *(n for n in shape[3:] if n != 1))
+
+
 def grid_of(path, header, affine):
     """Return the `Grid` of a NIfTI header and its affine. A ValueError is raised if its voxels have no size."""
     unit = MILLIMETRES.get(int(header["xyzt_units"]) % 8, 1.0)
@@ -118,19 +124,20 @@ def common_grid(volumes):
     Returns
     -------
     Grid
-        Of the first volume. Its `orientation` is that in which all are to be read. If any file has no affine, only
-        shapes are compared and all are taken as they are stored: then it is None.
+        Of the first volume. Its `orientation` is that in which all are to be read. If the first file has no affine,
+        only shapes are compared and all are taken as they are stored: then it is None. Another file without an affine
+        is taken to be stored as the first is, and the `grid` of its volume is set so.
 
     Raises
     ------
     ValueError
         Their voxels lie in different places; the message names two files and what differs.
     """
-    grids = [volume.grid for volume in volumes]
-    first = grids[0]
-    if any(grid.affine is None for grid in grids):
-        grids = [Grid(grid.path, grid.shape, None, grid.voxel) for grid in grids]
-    grids = [grid.turned(first.for_network) for grid in grids]
+    first = volumes[0].grid
+    for volume in volumes:
+        if volume.grid.affine is None or first.affine is None:
+            volume.grid = replace(volume.grid, affine=first.affine)
+    grids = [volume.grid.turned(first.for_network) for volume in volumes]
     for grid in grids[1:]:
         found = _difference(grid, grids[0])
         if found:
@@ -173,11 +180,11 @@ class Volume:
 
     def __init__(self, path, image):
         self.path, self._image = Path(path), image
-        shape = image.shape
-        self._shape = shape[:3] + shape[4:] if len(shape) == 5 and shape[3] == 1 else shape  # the fourth may be time
+        self._shape = without_empty_axes(image.shape)
         if len(self._shape) not in (3, 4) or 0 in self._shape:
             raise ValueError(
-                f"{path} has shape {shape}: expected (X, Y, Z) or (X, Y, Z, modalities). Save slices as one volume."
+                f"{path} has shape {image.shape}: expected (X, Y, Z) or (X, Y, Z, modalities). "
+                "Save slices as one volume."
             )
         self.channels = (*self._shape, 1)[3]
         self.grid = grid_of(self.path, image.header, image.affine)
@@ -220,9 +227,15 @@ def open_volume(path):
 
     Raises
     ------
+    FileNotFoundError
+        There is no such file, or it is a link to none.
     ValueError
         The file is damaged, is not NIfTI, has another number of axes, complex numbers or colours, or voxels of size 0.
     """
+    path = Path(path)
+    refuse_missing(path, "a NIfTI file")
+    if not path.is_file():
+        raise ValueError(f"{path} is a folder, or no regular file: expected a NIfTI file.")
     with decoding(path, "NIfTI"):
         image = nib.load(path)
     if not isinstance(image, nib.Nifti1Image):  # two files, .hdr and .img, are another class

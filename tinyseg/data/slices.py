@@ -190,7 +190,7 @@ def _read_headers(cases, leave_out):
     for case in cases:
         try:
             grids[case.name] = grid_of_case(case, len(cases.modalities))
-        except (ValueError, FileNotFoundError) as error:
+        except (ValueError, OSError) as error:
             leave_out(case.name, str(error))
     return grids
 
