@@ -105,7 +105,7 @@ def test_an_interrupted_build_goes_on(data, tmp_path, monkeypatch, made):
     assert len(made) == 2
 
 
-@pytest.mark.parametrize("damage", ["no description", "half a description", "no images"])
+@pytest.mark.parametrize("damage", ["no description", "half a description", "no images", "overwritten", "counts"])
 def test_what_is_half_there_is_not_used(data, tmp_path, made, damage):
     build(data, tmp_path)
     path = next(tmp_path.glob("SYNTHETIC_001*.json"))
@@ -113,6 +113,13 @@ def test_what_is_half_there_is_not_used(data, tmp_path, made, damage):
         path.unlink()
     elif damage == "half a description":
         path.write_text(path.read_text()[:50])
+    elif damage == "overwritten":  # the size and the time stay
+        labels = path.with_suffix(".labels.npy")
+        status = labels.stat()
+        labels.write_bytes(bytes(status.st_size))
+        os.utime(labels, ns=(status.st_atime_ns, status.st_mtime_ns))
+    elif damage == "counts":
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"counts": [[1, 2], ["x", None]]}))
     else:
         path.with_suffix(".images.npy").unlink()
     made.clear()

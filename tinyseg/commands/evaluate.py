@@ -23,12 +23,14 @@ from tinyseg.commands.numbers import CHOSEN_SECTIONS, Number, make_parser
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
 from tinyseg.commands.scores import check_out, draw_worst, write_scores
 from tinyseg.commands.script import run_script
+from tinyseg.commands.settings import KEPT
 from tinyseg.commands.tables import interval_of, mean_rows, table
 from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import DECATHLON, regions_of, same_classes
 from tinyseg.data.files import list_names
+from tinyseg.data.json_files import check_shape
 from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes
 from tinyseg.data.masks import as_probabilities, binarize_labels
 from tinyseg.data.split import patient_of
@@ -198,7 +200,8 @@ def evaluate_tumours(args, predictor):
     names = None if names in ([], ["all"]) else names
     if predictor:
         cases, classes = find_cases(args.images), predictor.classes
-        patients = predictor.model.meta.get("config", {}).get("patients", {})
+        patients = (predictor.model.meta.get("config") or {}).get("patients") or {}
+        check_shape(patients, KEPT["patients"], f"{args.checkpoint} is damaged: patients in its metadata does not fit")
         if args.cases is None:
             names, what = volumes.held_out(cases, patients)
             print(f"{len(names)} of {len(cases)} patients in {args.images}: {what} (--cases all takes all)")

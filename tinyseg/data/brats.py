@@ -14,6 +14,7 @@ The data: Antonelli et al. 2022, Nat. Commun. 13:4128; Menze et al. 2015, IEEE T
 2020, Section 3.4.2.
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -139,10 +140,8 @@ def unchanged_labels(num_classes):
 def _decathlon_cases(folder, listed, num_classes):
     """Return the cases that ``dataset.json`` lists, and a dict of those that lack a file."""
     description, cases, missing = folder / "dataset.json", [], {}
-    for images, label in listed:
-        if images[0].name.startswith("."):
-            continue
-        name = volume_name(images[0]) if len(images) == 1 else volume_name(label)
+    listed = [(images, label) for images, label in listed if not images[0].name.startswith(".")]
+    for name, (images, label) in zip(listed_names(listed), listed, strict=True):
         absent = next((file for file in (*images, label) if not file.is_file()), None)
         if absent is None:
             cases.append(Case(name, images, label, unchanged_labels(num_classes)))
@@ -152,6 +151,20 @@ def _decathlon_cases(folder, listed, num_classes):
     if not cases and not missing:
         raise FileNotFoundError(f"{description} lists no training cases.")
     return cases, missing
+
+
+def listed_names(listed):
+    """Return the name of each case that ``dataset.json`` lists.
+
+    It is the name of the image, or, if each modality has a file, that of the labels without ``_seg`` or ``-seg``. If
+    each case has a folder in which the files have the same names, it is the name of the folder.
+    """
+    names = [
+        volume_name(images[0]) if len(images) == 1 else re.sub("[_-]seg$", "", volume_name(label))
+        for images, label in listed
+    ]
+    folders = [images[0].parent.name for images, _ in listed]
+    return folders if len(set(names)) < len(names) == len(set(folders)) else names
 
 
 def _brats_cases(folder):

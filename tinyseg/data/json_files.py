@@ -39,13 +39,28 @@ def read_json(path, shape, what):
     FileNotFoundError
         There is no such file.
     ValueError
-        It is not JSON, or has another shape; the message names the file and the field.
+        It is not JSON, has a key twice, or has another shape; the message names the file and the field.
     """
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"))
+        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
+    except _RepeatedError as error:
+        raise ValueError(f"{path} has {error} twice in one place: keep one of them.") from None
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{path} is not {what}: it cannot be read as JSON ({error}).") from None
     return check_shape(content, shape, f"{path} is not {what}")
+
+
+class _RepeatedError(Exception):
+    """A JSON object has one key twice; the text is the key."""
+
+
+def _without_repeats(pairs):
+    """Return the key and value pairs of a JSON object as a dict; Python would take the last of several."""
+    keys = [key for key, _ in pairs]
+    repeated = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
+    if repeated is not None:
+        raise _RepeatedError(json.dumps(repeated))
+    return dict(pairs)
 
 
 def check_shape(content, shape, sentence):

@@ -115,6 +115,18 @@ def predicted_classes(path):
     return about.classes if path.is_dir() or path.name in about.files else None
 
 
+def _recode_of(prediction, case, classes):
+    """Return which label in a prediction is which class.
+
+    A prediction that is named as BraTS names the true labels (``-seg``) has BraTS's numbers as they do, unless
+    predict.py wrote it.
+    """
+    endings = [ending for _, ending, recode in NAMINGS if tuple(recode.items()) == tuple(case.recode)]
+    if any(volume_name(prediction).endswith(ending) for ending in endings) and predicted_classes(prediction) is None:
+        return case.recode
+    return unchanged_labels(len(classes))
+
+
 def read_pair(prediction, case, classes):
     """Read a predicted and a true label volume.
 
@@ -139,5 +151,5 @@ def read_pair(prediction, case, classes):
     opened = [open_volume(path) for path in (*case.files, prediction)]
     grid = common_grid(opened)
     truth = read_label(opened[-2], case.recode, grid.orientation)
-    predicted = read_label(opened[-1], unchanged_labels(len(classes)), grid.orientation)
+    predicted = read_label(opened[-1], _recode_of(prediction, case, classes), grid.orientation)
     return predicted, truth, grid.voxel

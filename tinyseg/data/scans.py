@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.brats import MODALITIES, NAMINGS, case_names
+from tinyseg.data.brats import MODALITIES, NAMINGS, case_names, listed_names
 from tinyseg.data.dataset_json import describe
 from tinyseg.data.files import find_files, find_volumes, folders_in
 from tinyseg.data.image_file import ImageFile
@@ -53,7 +53,8 @@ def find_scans(path, modalities=None):
     Parameters
     ----------
     path : str or Path
-        A folder with ``dataset.json`` (its ``imagesTs`` if that has files, else ``imagesTr``); a BraTS case, which is a
+        A folder with ``dataset.json`` (its ``imagesTs`` if that has files, else ``imagesTr``, or the training
+        cases that it lists if each modality has a file); a BraTS case, which is a
         folder with files such as ``<case>_flair.nii.gz``, or a folder of such folders; else what
         `tinyseg.data.images.find_images` takes.
     modalities : sequence of str, optional
@@ -74,8 +75,13 @@ def find_scans(path, modalities=None):
     """
     path = Path(path)
     if (path / "dataset.json").is_file():
-        channels = None if modalities is None else channels_of(modalities, describe(path)[0], path)
+        available, _, listed = describe(path)
+        channels = None if modalities is None else channels_of(modalities, available, path)
         part = "imagesTs" if find_volumes(path / "imagesTs") else "imagesTr"
+        if part == "imagesTr" and any(len(images) > 1 for images, _ in listed):  # a file for each modality
+            order = range(len(available)) if channels is None else channels
+            cases = zip(listed_names(listed), listed, strict=True)
+            return [Scan(f"{name}.nii.gz", tuple(images[m] for m in order)) for name, (images, _) in cases]
         return [Scan(file.name, (file,), channels) for file in find_files(path / part, NIFTI_SUFFIXES, "volumes")]
     scans = _brats_scans(path, modalities) if modalities and path.is_dir() else []
     return scans or [Scan(file.name, (file,)) for file in find_images(path)]

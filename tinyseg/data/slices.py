@@ -1,9 +1,10 @@
 """Prepared slices of many volumes, kept on disk: made once and read through memory maps.
 
 A case has three files: its images (float16), its labels (uint8) and a description, which is written last. In this way
-an interrupted build continues. Their names hold a digest of all that the slices were made from: the contents of the
-sources, the options, and the version of this format. Slices that were made from something else have another name, so
-two trainings with different options or data never read or replace each other's.
+an interrupted build continues. It holds hashes of the two arrays: slices that were damaged afterwards are made again.
+The names hold a digest of all that the slices were made from: the contents of the sources, the options, and the version
+of this format. Slices that were made from something else have another name, so two trainings with different options or
+data never read or replace each other's.
 
     slices = SliceCache.build(find_cases("Task01_BrainTumour"), default_folder(), Preparation())
     x, y = slices.images("BRATS_001")[77], slices.labels("BRATS_001")[77]       # (M, h, w) and (h, w)
@@ -17,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
 import numpy as np
 import platformdirs
 from tqdm import tqdm
@@ -24,6 +26,7 @@ from tqdm import tqdm
 from tinyseg.data.brats import grid_of_case, read_case
 from tinyseg.data.files import write_atomically
 from tinyseg.data.fingerprint import fingerprint
+from tinyseg.data.json_files import read_json
 from tinyseg.data.sources import Sources
 
 FORMAT = "2"  # another number if the slices of a case change
@@ -127,36 +130,37 @@ class SliceCache:
             leave_out(name, sentence)
         grids = _read_headers(cases, leave_out)
         _check_shapes([(case, grids[case.name]) for case in cases if case.name in grids], preparation, check_shape)
-        entries, stems = {}, {}
+        stems = {}
         with Sources(folder) as sources:
             for case in tqdm(cases, desc="looking for changes", unit="case", disable=not progress, delay=2):
                 if case.name in grids:
                     sha1 = tuple(sources.sha1(path) for path in case.files)
                     stems[case.name] = _stem(case, sha1, preparation, len(cases.classes)), sha1
-        for name, sentence in _find_duplicates([case for case in cases if case.name in stems], stems).items():
-            leave_out(name, sentence)
-            del stems[name]
-        entries = {name: _read_entry(folder, *stem) for name, stem in stems.items()}
-        missing = [case for case in cases if case.name in stems and entries[case.name] is None]
-        _check_room(folder, [(case, grids[case.name]) for case in missing], preparation, len(cases.modalities))
-        pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="tinyseg-cases")
-        bar = tqdm(total=len(missing), desc="preparing", unit="case", disable=not progress or not missing)
-        try:
-            work = {}
-            for case in missing:
-                done = pool.submit(_make, folder, case, *stems[case.name], preparation, len(cases.classes))
-                work[done] = case
-            for future in as_completed(work):
-                case = work[future]
-                try:
-                    entries[case.name] = future.result()
-                except (ValueError, FileNotFoundError) as error:
-                    entries.pop(case.name, None)
-                    leave_out(case.name, str(error))
-                bar.update()
-        finally:  # after an error, the cases that are waiting are not prepared
-            pool.shutdown(cancel_futures=True)
-            bar.close()
+            for name, sentence in _find_duplicates([case for case in cases if case.name in stems], stems).items():
+                leave_out(name, sentence)
+                del stems[name]
+            entries = {name: _read_entry(folder, *stem, len(cases.classes), sources) for name, stem in stems.items()}
+            missing = [case for case in cases if case.name in stems and entries[case.name] is None]
+            _check_room(folder, [(case, grids[case.name]) for case in missing], preparation, len(cases.modalities))
+            pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="tinyseg-cases")
+            bar = tqdm(total=len(missing), desc="preparing", unit="case", disable=not progress or not missing)
+            try:
+                work = {}
+                for case in missing:
+                    stem = stems[case.name]
+                    done = pool.submit(_make, folder, case, *stem, preparation, len(cases.classes), sources)
+                    work[done] = case
+                for future in as_completed(work):
+                    case = work[future]
+                    try:
+                        entries[case.name] = future.result()
+                    except (ValueError, FileNotFoundError) as error:
+                        entries.pop(case.name, None)
+                        leave_out(case.name, str(error))
+                    bar.update()
+            finally:  # after an error, the cases that are waiting are not prepared
+                pool.shutdown(cancel_futures=True)
+                bar.close()
         if not entries:
             raise ValueError(f"none of {len(cases)} cases can be used: {'; '.join(list(skipped.values())[:3])}")
         return cls(folder, cases.modalities, cases.classes, entries, skipped)
@@ -225,7 +229,7 @@ def _stem(case, sha1, preparation, num_classes):
     return f"{case.name[:40]}-{fingerprint(json.dumps(options), *sha1)[:20]}"
 
 
-def _make(folder, case, stem, sha1, preparation, num_classes):
+def _make(folder, case, stem, sha1, preparation, num_classes, sources):
     """Prepare one case, write its three files, and return its entry."""
     volume, label = read_case(case)
     planes = np.moveaxis(volume, 3, 0)  # (Z, M, X, Y)
@@ -245,24 +249,29 @@ def _make(folder, case, stem, sha1, preparation, num_classes):
     for part, array in (("images", images), ("labels", labels)):
         buffer = io.BytesIO()
         np.save(buffer, array)
-        about[part] = buffer.getbuffer().nbytes
         write_atomically(folder / f"{stem}.{part}.npy", buffer.getbuffer())
+        about[part] = sources.sha1(folder / f"{stem}.{part}.npy")
     write_atomically(folder / f"{stem}.json", json.dumps(about))
-    return _entry(about, stem, sha1)
+    return Entry(counts, outside, about["voxel"], stem, sha1)
 
 
-def _entry(about, stem, sha1):
-    """Return the entry of a description."""
-    return Entry(np.array(about["counts"]), np.array(about["outside"]), about["voxel"], stem, sha1)
+class _Description(msgspec.Struct):
+    counts: list[list[int]]
+    outside: list[int]
+    voxel: float
+    images: str
+    labels: str
 
 
-def _read_entry(folder, stem, sha1):
-    """Return the entry of slices that are there, whole; otherwise None."""
+def _read_entry(folder, stem, sha1, num_classes, sources):
+    """Return the entry of slices that are there as they were written; otherwise None."""
     try:
-        about = json.loads((folder / f"{stem}.json").read_text(encoding="utf-8"))
-        if all((folder / f"{stem}.{part}.npy").stat().st_size == about[part] for part in ("images", "labels")):
-            return _entry(about, stem, sha1)
-    except (OSError, ValueError, KeyError, TypeError):
+        about = read_json(folder / f"{stem}.json", _Description, "a description of slices")
+        counts, outside = np.array(about.counts), np.array(about.outside)
+        same = all(sources.sha1(folder / f"{stem}.{part}.npy") == getattr(about, part) for part in ("images", "labels"))
+        if same and counts.shape[1:] == outside.shape == (num_classes,):
+            return Entry(counts, outside, about.voxel, stem, sha1)
+    except (OSError, ValueError):
         pass
     return None
 

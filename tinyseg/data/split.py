@@ -6,8 +6,12 @@ import numpy as np
 
 
 def patient_of(name):
-    """Return the patient of a case. BraTS 2023 puts the number of the scan at the end (BraTS-GLI-00001-000)."""
-    return re.sub(r"^(BraTS-\w+-\d+)-\d{3}$", r"\1", name)
+    """Return the patient of a case, whose name may say which scan of him it is.
+
+    BraTS 2023 puts the number of the scan at the end (BraTS-GLI-00001-000), BIDS puts all but the subject there
+    (sub-01_ses-2_T1w). Any other name is that of the patient.
+    """
+    return re.sub(r"^(BraTS-\w+-\d+)-\d{3}$|^(sub-[^\W_]+)_.*$", lambda match: match[1] or match[2], name)
 
 
 def split(cases, shares=(406, 32, 46), seed=0):

@@ -47,7 +47,7 @@ def held_out(cases, patients):
             return names, f"those {what}, not trained on{more}"
     if not patients:
         return present, "the checkpoint does not say which it was trained on"
-    trained = set(map(patient_of, patients["train"]))
+    trained = set(map(patient_of, patients.get("train", ())))
     others = [name for name in present if patient_of(name) not in trained]
     if not others:
         return present, "there are no others than those trained on"
