@@ -161,6 +161,16 @@ def test_brats_folders_and_bare_labels_get_the_same_scores(decathlon, checkpoint
     assert one["patients"] == other["patients"]
 
 
+def test_predictions_named_and_numbered_as_brats_does(decathlon, tmp_path, no_pictures):
+    """The true labels handed in as predictions are without fault: 1 and 2 are not the other way round."""
+    brats = as_brats(decathlon, tmp_path / "brats", 1)
+    (tmp_path / "seg").mkdir()
+    for path in brats.glob("*/*-seg.nii.gz"):
+        shutil.copy(path, tmp_path / "seg")
+    _, report = evaluate(tmp_path, "--predictions", tmp_path / "seg", "--labels", brats)
+    assert report["metrics"]["dice"] == report["metrics"]["edema"] == 1
+
+
 def test_masks_of_the_whole_tumour(decathlon, masks, tmp_path, no_pictures):
     wholes = [voxels(masks / f"{name}_mask.nii.gz") > 0 for name in NAMES]
     truths = [t > 0 for t in truths_of(decathlon, NAMES)]

@@ -99,6 +99,17 @@ def test_two_scans_of_one_patient_are_both_taken_and_stay_together(tmp_path):
         assert not any(a & b for a, b in itertools.combinations([set(map(patient_of, part)) for part in parts], 2))
 
 
+@pytest.mark.parametrize(
+    ("name", "patient"),
+    [
+        ("sub-01_ses-2_T1w", "sub-01"), ("sub-01", "sub-01"), ("BraTS-MET-00012-001", "BraTS-MET-00012"),
+        ("BRATS_001", "BRATS_001"), ("BraTS2021_00000", "BraTS2021_00000"),
+    ],
+)  # fmt: skip
+def test_names_say_which_patient_it_is(name, patient):
+    assert patient_of(name) == patient
+
+
 def test_what_is_missing_is_named(tmp_path, decathlon):
     with pytest.raises(FileNotFoundError, match="is not a folder"):
         find_cases(tmp_path / "nowhere")

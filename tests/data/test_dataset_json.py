@@ -8,6 +8,7 @@ import pytest
 
 from tinyseg.data.brats import find_cases, read_case
 from tinyseg.data.dataset_json import describe, describe_test
+from tinyseg.data.scans import find_scans
 
 SHAPE = (9, 7, 5)
 GOOD = {
@@ -46,6 +47,36 @@ def test_monais_lists_with_a_file_a_modality(folder):
     cases = find_cases(write(folder, training=listed))
     assert [case.name for case in cases] == ["C_0", "C_1"]
     assert read_case(cases.cases[1])[0].shape == (2, *SHAPE)
+
+
+def test_lists_of_brats_files_in_a_folder_a_case(folder):
+    """The scans of a patient stay together, and predict.py takes each case as one volume."""
+    names, listed = ["BraTS-GLI-00001-000", "BraTS-GLI-00001-001"], []
+    for name in names:
+        files = [f"{name}/{name}-{ending}.nii.gz" for ending in ("t2f", "t1n", "seg")]
+        for file in files:
+            nifti(folder / file, *SHAPE, high=3)
+        listed.append({"image": files[:2], "label": files[2]})
+    cases = find_cases(write(folder, training=listed))
+    assert [(case.name, case.patient) for case in cases] == [(name, "BraTS-GLI-00001") for name in names]
+    scans = find_scans(folder, cases.modalities[::-1])
+    assert [(scan.name, scan.files[0].name) for scan in scans] == [(f"{n}.nii.gz", f"{n}-t1n.nii.gz") for n in names]
+
+
+def test_files_of_one_name_in_a_folder_a_case_are_named_by_the_folder(folder):
+    listed = []
+    for name in ("A", "B"):
+        nifti(folder / name / "image.nii.gz", *SHAPE, 2)
+        nifti(folder / name / "label.nii.gz", *SHAPE, high=3)
+        listed.append({"image": f"{name}/image.nii.gz", "label": f"{name}/label.nii.gz"})
+    assert [case.name for case in find_cases(write(folder, training=listed))] == ["A", "B"]
+
+
+def test_a_label_described_twice_is_refused(folder):
+    text = json.dumps(GOOD).replace('"labels": {', '"labels": {"1": "other", ')
+    (folder / "dataset.json").write_text(text)
+    with pytest.raises(ValueError, match='dataset.json has "1" twice in one place'):
+        describe(folder)
 
 
 @pytest.mark.parametrize(

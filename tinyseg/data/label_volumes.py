@@ -70,7 +70,8 @@ def find_labels(path, classes=DECATHLON):
 def find_prediction(path, name):
     """Find the prediction of a case: the file `path`; or in this folder the one whose name is the case's.
 
-    The name may end in ``_mask`` (predict.py's), ``_pred``, ``_seg`` or ``-seg``, before ``.nii.gz`` or ``.nii``.
+    The name may end in ``_mask`` (predict.py's), ``_pred``, ``_seg`` or ``-seg``, before ``.nii.gz`` or ``.nii``. In a
+    file that is named as BraTS names the true labels, and compared with such labels, the labels have BraTS's numbers.
 
     Raises
     ------

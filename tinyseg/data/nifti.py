@@ -13,7 +13,7 @@ third.
 Two kinds of files do not say how the patient lies in them. Without codes (qform_code and sform_code 0) a file has no
 affine at all. And an affine that is exactly the identity is what programs write when they know none: all volumes of the
 Decathlon's brain tumours have it, and are stored in LPS though it would mean RAS. Both are taken in the order in which
-they are stored.
+they are stored, and a label without codes in that of its image.
 """
 
 import gzip
