@@ -39,8 +39,6 @@ def test_what_cannot_work_is_refused_before_any_training(tmp_path):
         assert not list(tmp_path.glob("**/command.txt")) and "Traceback" not in error
         return error
 
-    (tmp_path / "page.md").write_text("<!-- begin table 2 -->\n")
-    assert "has no place for table 2" in fails("--tables", 2, "--document", tmp_path / "page.md")
     assert "--data has two folders of isbi" in fails("--tables", 2, "--data", "isbi", "isbi")
     for option in ("--seeds=0", "--width=0", "--lr=nan", "--epochs=0", "--val-sections=0", "--out="):
         assert f"argument {option.split('=')[0]}: expected" in fails(option, code=2)
