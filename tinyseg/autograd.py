@@ -69,8 +69,8 @@ class Tensor:
             raise TypeError("Tensor(data) takes an array, not a Tensor; use tensor.detach() for one without graph.")
         self.changes = [0]  # the number of changes of the array; nodes and tensors that share the array share the list
         self._data = plain_array(data)
-        if requires_grad and self.data.dtype.kind != "f":
-            raise TypeError(f"Only floating-point tensors can require gradients, not {self.data.dtype}; use .astype.")
+        if requires_grad and self.dtype.kind != "f":
+            raise TypeError(f"Only floating-point tensors can require gradients, not {self.dtype}; use .astype.")
         self.requires_grad, self.creator, self.grad = requires_grad, creator, None
 
     def mark_changed(self):
@@ -82,10 +82,10 @@ class Tensor:
         self.mark_changed()
 
     data = property(lambda self: self._data, _set_data, doc="The array.")
-    shape = property(lambda self: self.data.shape, doc="Shape of the array.")
-    ndim = property(lambda self: self.data.ndim, doc="Number of axes.")
-    size = property(lambda self: self.data.size, doc="Number of elements.")
-    dtype = property(lambda self: self.data.dtype, doc="Element type of the array.")
+    shape = property(lambda self: self._data.shape, doc="Shape of the array.")
+    ndim = property(lambda self: self._data.ndim, doc="Number of axes.")
+    size = property(lambda self: self._data.size, doc="Number of elements.")
+    dtype = property(lambda self: self._data.dtype, doc="Element type of the array.")
 
     def __len__(self):
         return len(self.data)
@@ -155,31 +155,37 @@ class Function:
 
     saved, retained, needs = None, None, ()
     parents = None  # None again after the backward pass
-    _versions = ()  # (changes, their number then) of the tensors whose arrays are saved
+    _versions = ()  # (changes, their number then, id of the memory's owner) of the inputs and the output
 
     def __call__(self, *inputs):
         if any(self.needs):
             raise RuntimeError(f"{type(self).__name__}: a node of the graph stands for one call; make a new one.")
-        inputs = as_tensors(type(self).__name__, inputs)
-        self.needs = tuple(t.requires_grad and is_grad_enabled() for t in inputs)
-        self.input_shapes, self.input_dtypes = [t.shape for t in inputs], [t.dtype for t in inputs]
-        y = self.apply(*(t.data for t in inputs))
-        result = Tensor(y)
-        memory = _memory(result.data)
-        result.changes = next((t.changes for t in inputs if _memory(t.data) == memory), result.changes)  # y is a view
+        inputs, recording = as_tensors(type(self).__name__, inputs), is_grad_enabled()
+        arrays = [t.data for t in inputs]
+        self.needs = tuple([t.requires_grad and recording for t in inputs])
+        self.input_shapes, self.input_dtypes = [a.shape for a in arrays], [a.dtype for a in arrays]
+        result = Tensor(self.apply(*arrays))
+        owner, owners = _owner(result.data), [_owner(a) for a in arrays]
+        if owner in owners:  # the output is a view of an input
+            result.changes = inputs[owners.index(owner)].changes
         if not any(self.needs):
             self.saved = None
             return result
         # A parent is the node that made the input, or the input itself where it is a leaf.
-        self.parents = tuple((t.creator or t) if need else None for t, need in zip(inputs, self.needs, strict=True))
-        saved = _memory(self.saved)
-        self._versions = [(t.changes, t.changes[0]) for t in (*inputs, result) if _memory(t.data) <= saved]
+        self.parents = tuple([(t.creator or t) if need else None for t, need in zip(inputs, self.needs, strict=True)])
+        tensors = zip((*inputs, result), (*owners, owner), strict=True)
+        self._versions = [(t.changes, t.changes[0], memory) for t, memory in tensors]
         result.requires_grad, result.creator = True, self
         return result
 
+    def saved_is_changed(self):
+        """Whether the array of a tensor has been changed since the call, and is among those that are saved."""
+        changed = {memory for changes, then, memory in self._versions if changes[0] != then}
+        return bool(changed) and not changed.isdisjoint(map(_owner, _arrays_in(self.saved)))
+
     def apply(self, *xs):
         """Run `forward` on arrays of one type."""
-        if len({x.dtype for x in xs}) > 1:
+        if any(x.dtype != xs[0].dtype for x in xs):
             raise TypeError(f"{type(self).__name__} got mixed precision: {', '.join(map(describe, xs))}; use .astype.")
         return self.forward(*xs)
 
@@ -197,6 +203,8 @@ class Function:
 
 def as_tensors(name, inputs):
     """Wrap the inputs of the operation `name` as Tensors of floating-point numbers."""
+    if all([isinstance(t, Tensor) and t.data.dtype.kind == "f" for t in inputs]):
+        return inputs
     dtype = next((t.dtype for t in inputs if hasattr(t, "dtype")), float)  # Python numbers take the first array's
     arrays = [np.asarray(t, dtype) if type(t) in (int, float) else t for t in inputs]
     tensors = [t if isinstance(t, Tensor) else Tensor(t) for t in arrays]
@@ -216,6 +224,8 @@ def as_array(x):
 
 def plain_array(a):
     """Return a CuPy array as it is, and anything else as a NumPy array that is of no subclass; copy no array."""
+    if type(a) is np.ndarray:
+        return a
     if isinstance(a, np.ma.MaskedArray):
         mend = "fill it first (a.filled(value)), and leave pixels out of a loss by ignore_index or weights"
         raise TypeError(f"A masked array cannot be computed with, because its mask would be lost: {mend}.")
@@ -233,17 +243,19 @@ def _backward(root, gy):
         gy, name = grads.pop(node), type(node).__name__
         if node.retained is not None:
             _accumulate(node.retained, gy, shared=True)
-        if any(changes[0] != then for changes, then in node._versions):
+        if node.saved_is_changed():
             why = "has saved a tensor or parameter whose numbers were changed since, so that gradients would be wrong"
             raise RuntimeError(f"{name} {why}. Call backward() before the change, or run the forward pass again.")
         gxs = node.gradients(gy)
         if len(gxs) != len(node.parents):
             raise RuntimeError(f"{name}.backward: expected {len(node.parents)} gradients, found {len(gxs)}.")
-        held = [sys.getrefcount(gxs[i]) > 2 for i in range(len(gxs))]  # by others than `gxs` and this call
-        inputs = zip(node.parents, gxs, held, node.input_shapes, node.input_dtypes, strict=True)
-        for parent, gx, is_held, shape, dtype in inputs:
+        for i, (parent, shape, dtype) in enumerate(
+            zip(node.parents, node.input_shapes, node.input_dtypes, strict=True)
+        ):
             if parent is None:
                 continue
+            is_held = sys.getrefcount(gxs[i]) > 2  # by others than `gxs` and this call
+            gx = gxs[i]
             if gx is None or gx.shape != shape or gx.dtype != dtype:
                 found = "none" if gx is None else describe(gx)
                 raise RuntimeError(f"{name}.backward: expected a {dtype} gradient of shape {shape}, found {found}.")
@@ -266,10 +278,18 @@ def _accumulate(leaf, gx, shared):
     leaf.grad = plain_array(gx)
 
 
-def _memory(*saved):
-    """Return the ids of what owns the memory of these arrays, a set; an array and its views have the same owner."""
-    nested = set().union(*(_memory(*a) for a in saved if isinstance(a, (tuple, list))))
-    return nested | {id(a if a.base is None else a.base) for a in saved if hasattr(a, "base")}
+def _owner(a):
+    """Return the id of the object that owns the memory of an array; it is one for an array and all views of it."""
+    while (base := getattr(a, "base", None)) is not None:
+        a = base
+    return id(a)
+
+
+def _arrays_in(saved):
+    """Return the arrays in what a node has saved: one array, or tuples and lists of arrays and other things."""
+    if isinstance(saved, (tuple, list)):
+        return [a for item in saved for a in _arrays_in(item)]
+    return [saved] if hasattr(saved, "base") else []
 
 
 def _topological(root):

@@ -1,41 +1,61 @@
 """Settings that hold inside a block or a decorated function, such as `no_grad` and `using`."""
 
 import contextlib
+import contextvars
 import functools
 import inspect
+
+
+_blocks = contextvars.ContextVar("blocks", default=())  # the settings whose blocks this thread or task is in
 
 
 class Setting(contextlib.ContextDecorator):
     """Context manager and decorator under which a context variable has the value ``change(old value)``.
 
-    Each thread and asyncio task has its own value. A decorated generator has it only while its own code runs.
+    Each thread and asyncio task has its own value. A decorated generator has it only while its own code runs. Blocks may
+    end in any order, as those of two generators do: at its end, each takes back its own change and no other.
     """
 
     def __init__(self, variable, change):
-        self.variable, self.change, self.before = variable, change, []
+        self.variable, self.change = variable, change
 
     def __enter__(self):
-        self.before.append(self.variable.get())
-        self.variable.set(self.change(self.before[-1]))
+        _blocks.set((*_blocks.get(), self))
+        self.variable.set(self.change(self.variable.get()))
 
     def __exit__(self, *error):
-        self.variable.set(self.before.pop())
+        blocks = list(_blocks.get())
+        if self not in blocks:  # the garbage collector ends a generator in another thread or task
+            return
+        del blocks[-1 - blocks[::-1].index(self)]
+        _blocks.set(tuple(blocks))
+        value = contextvars.Context().run(self.variable.get)  # the default
+        for block in blocks:
+            value = block.change(value) if block.variable is self.variable else value
+        self.variable.set(value)
 
     def _recreate_cm(self):  # ContextDecorator asks for a new one at each call
         return Setting(self.variable, self.change)
 
     def __call__(self, function):
         if inspect.isgeneratorfunction(function):
-            return functools.wraps(function)(lambda *args, **options: self._run(function(*args, **options)))
+            # Generator functions and coroutine functions remain what they are, so that they can be decorated again.
+            @functools.wraps(function)
+            def generator(*args, **options):
+                return (yield from self._run(function(*args, **options)))
+
+            return generator
         if inspect.iscoroutinefunction(function):
-            return functools.wraps(function)(lambda *args, **options: self._wait(function(*args, **options)))
+
+            @functools.wraps(function)
+            async def coroutine(*args, **options):
+                with self._recreate_cm():
+                    return await function(*args, **options)
+
+            return coroutine
         if inspect.isasyncgenfunction(function):
             raise TypeError("An asynchronous generator cannot be decorated: use the block inside of it.")
         return super().__call__(function)
-
-    async def _wait(self, coroutine):
-        with self._recreate_cm():
-            return await coroutine
 
     def _run(self, generator):
         step, value = generator.send, None

@@ -99,7 +99,7 @@ def test_a_scalar_and_a_rate_near_1():
 @pytest.mark.parametrize("op", [ops.dropout, ops.dropout2d])
 def test_refuses(op):
     for p in (1.0, -0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match=rf"{op.__name__}: p must be in \[0, 1\), but is"):
+        with pytest.raises(ValueError, match=rf"{op.__name__}: p must be a number in the interval \[0, 1\), but is"):
             op(rand(2, 3, 4, 5), p)
     with pytest.raises(ValueError, match=r"dropout2d takes x of shape \(N, C, H, W\)"):
         ops.dropout2d(rand(3, 4))

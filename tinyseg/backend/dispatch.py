@@ -131,7 +131,7 @@ _or_maths = functools.cache(OrMaths)
 
 def _namesake(op, arrays):
     """Return the fast namesake, as `OrMaths`, or None if it does not take these arrays."""
-    if config.kernels == "reference":
+    if _options.get()["kernels"] == "reference":
         return None
     device, tool = ("cpu", "numba") if xp_of(*arrays) is np else ("gpu", "cupy")
     module = _module_of(op, device, tool)
@@ -154,7 +154,7 @@ def _module_of(op, device, tool):
 def _maths(op, arrays):
     """Return the maths file. On the CPU its functions named in BY_CHANNEL take a few channels at a time."""
     maths = sys.modules[op]
-    if hasattr(maths, "BY_CHANNEL") and config.kernels == "fast" and xp_of(*arrays) is np:
+    if "BY_CHANNEL" in vars(maths) and config.kernels == "fast" and xp_of(*arrays) is np:
         blocks = fast("cpu.by_channels")
         return blocks.in_blocks(maths) if blocks else maths
     return maths

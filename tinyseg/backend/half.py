@@ -38,7 +38,7 @@ class HalfFunction(Function):
     def apply(self, *xs):
         half = HALF in self.input_dtypes
         mixed = half and all(dtype == HALF for dtype in self.input_dtypes[self.activations])
-        check_together(type(self).__name__, xs, {HALF, SINGLE} if mixed else {xs[0].dtype})
+        check_together(type(self).__name__, xs, (HALF, SINGLE) if mixed else (xs[0].dtype,))
         if not half:
             return self.forward(*xs)
         y = self.forward(*(widened(xs) if self.adds_up else xs))

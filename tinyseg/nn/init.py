@@ -12,6 +12,8 @@ import math
 
 import numpy as np
 
+from tinyseg.backend import check_number
+
 # Standard deviation of a standard normal variable cut at ±2.
 _TRUNCATED_STD = 0.87962566103423978
 
@@ -34,6 +36,7 @@ def he_normal(rng, shape, fan_in, gain=2.0):
     -------
     float32 ndarray
     """
+    check_number("gain", gain, "[0, inf)")
     z = rng.standard_normal(shape)
     outside = abs(z) > 2
     while outside.any():

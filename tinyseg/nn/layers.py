@@ -15,7 +15,13 @@ from tinyseg.ops.window import pair, sides
 
 def as_rng(rng):
     """Return a numpy.random.Generator: `rng` itself, or one with the seed `rng` (None: 0)."""
-    return rng if isinstance(rng, np.random.Generator) else np.random.default_rng(0 if rng is None else rng)
+    if isinstance(rng, np.random.Generator):
+        return rng
+    try:
+        return np.random.default_rng(0 if rng is None else rng)
+    except (TypeError, ValueError):
+        found = f"a whole number of at least 0, but is {rng!r}"
+        raise ValueError(f"rng must be a numpy.random.Generator or a seed, {found}.") from None
 
 
 def _zeros(n):

@@ -47,6 +47,8 @@ def unbroadcast(g, shape):
 
 def numbers_as_arrays(*inputs):
     """Turn Python and NumPy scalars into arrays like the other input: ``x * 2.0`` stays float32, on x's device."""
+    if all([isinstance(t, Tensor) for t in inputs]):
+        return inputs
     arrays = [np.asarray(t) if isinstance(t, (list, tuple)) else as_array(t) for t in inputs]
     # Arrays with axes decide before arrays without, and arrays before NumPy's scalars.
     typed = [a for a in arrays if hasattr(a, "dtype")] or [np.zeros(())]

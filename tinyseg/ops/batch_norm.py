@@ -15,7 +15,7 @@ A batch without values (N = 0), and a channel whose statistics are not finite, l
 Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 1).
 """
 
-from tinyseg.backend import kernels, xp_of
+from tinyseg.backend import check_number, kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.sums import mean_over, sum_over
 from tinyseg.ops.window import check_shape, default_affine
@@ -76,7 +76,8 @@ class BatchNorm(HalfFunction):
         else:
             self.training = False  # the statistics are constants
             running = (xp.zeros(C), xp.ones(C)) if m == 0 else self.running
-            mean, var = (stat.astype(gamma.dtype, copy=False)[:, None, None] for stat in running)
+            # Copies: the backward pass needs these numbers, and training may change the running ones before it.
+            mean, var = (stat.astype(gamma.dtype)[:, None, None] for stat in running)
         rstd = 1 / xp.sqrt(var + self.eps)
         self.saved = x, gamma, mean, rstd, self.training
         return k.forward(x, gamma, beta, mean, rstd)
@@ -116,5 +117,7 @@ def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=Fa
     """
     if not training and (running_mean is None or running_var is None):
         raise ValueError("batch_norm in evaluation needs running_mean and running_var; pass them or training=True.")
+    check_number("batch_norm: momentum", momentum, "[0, 1]")
+    check_number("batch_norm: eps", eps, "[0, inf)")
     node = BatchNorm(running_mean, running_var, training, momentum, eps)
     return node(x, *default_affine("batch_norm", x, weight, bias))

@@ -13,7 +13,7 @@ Shapes: x and y may have any shape; for dropout2d (N, C, H, W).
 import numpy as np
 
 from tinyseg.autograd import Tensor
-from tinyseg.backend import kernels, xp_of
+from tinyseg.backend import check_number, kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw
 
@@ -31,7 +31,11 @@ def mask(x, shape, p, seed):
 
 def keys_of(seed):
     """Return the two uint32 numbers that a mask is drawn from."""
-    return np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    try:
+        return np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    except (TypeError, ValueError):
+        found = f"but is {seed!r}"
+        raise ValueError(f"dropout: seed must be a whole number of at least 0 or several, {found}.") from None
 
 
 def _scramble(h):
@@ -90,8 +94,7 @@ def dropout2d(x, p=0.5, training=True, *, seed=None):
 
 
 def _apply(op, node, x, training):
-    if not 0 <= node.p < 1:
-        raise ValueError(f"{op}: p must be in [0, 1), but is {node.p}.")
+    check_number(f"{op}: p", node.p, "[0, 1)")
     if training and node.p > 0:
         if node.seed is None:
             raise ValueError(f"{op} in training needs a seed, a new one every step (nn.Dropout counts them itself).")

@@ -13,7 +13,7 @@ these. The backward pass keeps x, μ and r, and computes x̂ again.
 Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
 """
 
-from tinyseg.backend import kernels, xp_of
+from tinyseg.backend import check_number, kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.sums import mean_over, sum_over
 from tinyseg.ops.window import check_shape, default_affine
@@ -56,7 +56,7 @@ class GroupNorm(HalfFunction):
 
     def forward(self, x, gamma, beta):
         C = x.shape[1]
-        if self.G < 1 or C % self.G:
+        if C % self.G:
             raise ValueError(f"group_norm: {C} channels cannot be split into {self.G} equal groups.")
         check_shape("group_norm", "weight", gamma, (C,))
         check_shape("group_norm", "bias", beta, (C,))
@@ -85,4 +85,6 @@ def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
     -------
     Tensor, shape (N, C, H, W), x's dtype
     """
+    check_number("group_norm: num_groups", num_groups, "[1, inf)", integer=True)
+    check_number("group_norm: eps", eps, "[0, inf)")
     return GroupNorm(num_groups, eps)(x, *default_affine("group_norm", x, weight, bias))

@@ -77,7 +77,7 @@ class Reshape(HalfFunction):
         self.saved = x.shape
         try:
             return x.reshape(self.shape)
-        except ValueError:
+        except (ValueError, TypeError):
             found = f"{x.size} numbers of shape {x.shape}"
             raise ValueError(f"reshape: {found} cannot take the shape {self.shape}; give every size.") from None
 

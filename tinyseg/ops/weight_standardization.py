@@ -22,7 +22,7 @@ Shapes: v and w (C, KH, KW), (K, C) or (K, C, KH, KW), with the filters along th
 
 import math
 
-from tinyseg.backend import kernels, xp_of
+from tinyseg.backend import check_number, kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.sums import mean_over
 
@@ -79,4 +79,5 @@ def weight_standardization(v, per="layer", gain=False, eps=1e-5):
     -------
     Tensor, shape and dtype of v
     """
+    check_number("weight_standardization: eps", eps, "[0, inf)")
     return WeightStandardization(per, gain, eps)(v)

@@ -16,7 +16,7 @@ from tinyseg.ops.sums import sum_over
 def pair(value, name):
     """Return `value`, an integer or a pair of integers, as (height, width), two Python ints."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
-    if len(values) != 2 or not all(isinstance(v, numbers.Integral) for v in values):
+    if len(values) != 2 or not all(isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in values):
         raise ValueError(f"{name} must be an integer or a pair (height, width), but is {value!r}.")
     return int(values[0]), int(values[1])
 

@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 
+from tinyseg.autograd import Tensor
 from tinyseg.backend import check_number, compare_states, device_of, kernels, to_device, to_numpy, xp_of
 from tinyseg.optim.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmupLR
 
@@ -55,6 +56,23 @@ def adam_all(parameters, numbers):
 
 
 # ----- optimizers ----------------------------------------------------------------
+def check_parameters(parameters):
+    """Return `parameters` as a list; raise unless each is a leaf that requires gradients, and is there once."""
+    found = [parameters] if isinstance(parameters, Tensor) or not hasattr(parameters, "__iter__") else list(parameters)
+    if not found:
+        raise ValueError("The optimizer got no parameters.")
+    for p in found:
+        if not isinstance(p, Tensor) or isinstance(parameters, Tensor):
+            what = type(parameters if isinstance(parameters, Tensor) else p).__name__
+            raise TypeError(f"An optimizer takes a list of parameters, such as model.parameters(), but found a {what}.")
+        if not p.requires_grad or p.creator is not None:
+            mend = "give it nn.Parameters, or tensors made with requires_grad=True"
+            raise ValueError(f"An optimizer cannot change a tensor that backward() gives no gradient: {mend}.")
+    if len({id(p) for p in found}) < len(found):
+        raise ValueError("A parameter is twice in the list for the optimizer, which would take two steps with it.")
+    return found
+
+
 class Optimizer:
     """Keep, for each name in `slots`, one array per parameter, and count its steps. A subclass writes `update`.
 
@@ -67,9 +85,7 @@ class Optimizer:
     slots = ()
 
     def __init__(self, parameters, lr, weight_decay=0.0):
-        self.parameters = list(parameters)
-        if not self.parameters:
-            raise ValueError("The optimizer got no parameters.")
+        self.parameters = check_parameters(parameters)
         self.lr = check_number("lr", lr, "[0, inf)")
         self.weight_decay = check_number("weight_decay", weight_decay, "[0, inf)")
         self.counts = [0] * len(self.parameters)
