@@ -79,7 +79,12 @@ class Sections:
         if not 0 <= start < stop <= n or stop - start == n:
             raise ValueError(
                 f"validation sections {val_sections!r} of {n}: both training and validation need at least "
-                f"one section. Give a number from 1 to {n - 1}, or a:b with 0 <= a < b <= {n}, but not all."
+                "one section. "
+                + (
+                    f"Give a number from 1 to {n - 1}, or a:b with 0 <= a < b <= {n}, but not all."
+                    if n > 1
+                    else "Add some."
+                )
             )
         validation = np.arange(start, stop)
         return self.take(np.delete(np.arange(n), validation)), self.take(validation)
