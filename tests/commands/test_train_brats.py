@@ -130,6 +130,14 @@ def test_shares_without_validation_are_refused_at_the_start(common, tmp_path):
     assert "--shares 3:0:1 leaves no patient to train on, or none for validation" in err
 
 
+def test_a_validation_case_that_lacks_a_file_is_named_with_the_reason(brains, tmp_path):
+    folder = shutil.copytree(brains, tmp_path / "data")
+    (folder / "labelsTr" / "SYNTHETIC_001.nii.gz").unlink()
+    given = [*SMALL, "--data", folder, "--cache", tmp_path / "cache", "--out", tmp_path / "run"]
+    _, err = train(*given, "--val-cases", "SYNTHETIC_001", code=1)
+    assert "--val-cases names SYNTHETIC_001, which cannot be used" in err and "labelsTr" in err
+
+
 def test_a_weight_too_few_is_refused_at_the_start(common, tmp_path):
     _, err = train(*common, "--class-weights", "1,1,1", "--out", tmp_path / "run", code=1)
     assert "--class-weights gives 3 weights for 4 classes" in err

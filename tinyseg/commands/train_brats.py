@@ -61,7 +61,7 @@ def train_network():
     elif args.download:
         fetch_brain_tumours(folder)
     cases = find_cases(folder, skip_bad=True)  # with cases.skipped; the cache refuses them without --skip-bad
-    split_cases(cases, args, folder)  # what cannot be split is refused before hours of preparing slices
+    split_cases(cases, args, folder, cases.skipped)  # what cannot be split is refused before hours of preparing slices
 
     # ----- model -----------------------------------------------------------------
     classes = ["whole tumour"] if args.mode == "whole" else list(cases.classes)
@@ -78,7 +78,7 @@ def train_network():
     )  # fmt: skip
     for name, why in cache.skipped.items():
         print(f"left out {name}: {why}")
-    train, val, test = split_cases([case for case in cases if case.name in cache.entries], args, folder)
+    train, val, test = split_cases([case for case in cases if case.name in cache.entries], args, folder, cache.skipped)
     read = cache.fingerprints(training=train, validation=val, test=test)
     if args.resume is not None:
         refuse_changed(args.fingerprints or {}, read, args.resume)
@@ -131,8 +131,11 @@ def train_network():
     print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
 
 
-def split_cases(cases, args, folder):
-    """Return the names of the cases for training, validation and test. Those of one patient stay together."""
+def split_cases(cases, args, folder, skipped):
+    """Return the names of the cases for training, validation and test. Those of one patient stay together.
+
+    `skipped` has the reason why a case cannot be used, by name, for the message if it is one of --val-cases.
+    """
     names = [case.name for case in cases]
     if args.val_cases is None:
         parts = split(names, [float(share) for share in args.shares.split(":")], args.seed)
@@ -141,6 +144,9 @@ def split_cases(cases, args, folder):
                 f"--shares {args.shares} leaves no patient to train on, or none for validation: give both."
             )
         return parts
+    unusable = next((name for name in map(str.strip, args.val_cases.split(",")) if name in skipped), None)
+    if unusable:
+        raise ValueError(f"--val-cases names {unusable}, which cannot be used: {skipped[unusable]}")
     chosen = select_cases(cases, args.val_cases.split(","), f"--val-cases must name some of the cases: {folder}")
     val = [case.name for case in select_cases(cases, [case.patient for case in chosen], folder)]
     if len(val) == len(names):
