@@ -135,3 +135,37 @@ def test_subclasses_of_numpys_array_are_arrays(kind, tmp_path):
 def test_a_masked_array_is_refused():
     with pytest.raises(TypeError, match="masked array .* its mask would be lost: fill it first"):
         ops.relu(np.ma.masked_array(rand(3), [True, False, False]))
+
+
+def test_a_change_of_numbers_that_lie_in_a_buffer_or_a_memmap_is_noticed(tmp_path):
+    mapped = np.memmap(tmp_path / "x.raw", np.float32, "w+", shape=(1, 2, 8, 8))
+    for numbers in (mapped, np.frombuffer(bytearray(mapped.tobytes()), np.float32).reshape(mapped.shape)):
+        x, w = Tensor(numbers), Tensor(np.ones((2, 2, 3, 3), np.float32), requires_grad=True)
+        y = ops.sum(ops.conv2d(ops.reshape(x, 1, 2, 8, 8), w))
+        x.data += 1
+        with pytest.raises(RuntimeError, match="numbers were changed"):
+            y.backward()
+
+
+def test_a_training_batch_after_an_evaluated_one_does_not_change_the_gradient_of_the_latter():
+    x = np.random.default_rng(0).standard_normal((2, 3, 4, 5)).astype(np.float32)
+
+    def gradient(between):
+        layer = nn.BatchNorm2d(3)
+        y = ops.sum(layer.eval()(x) ** 2.0)
+        if between:
+            layer.train()(x + 5)
+        y.backward()
+        return layer.weight.grad
+
+    np.testing.assert_array_equal(gradient(True), gradient(False))
+
+
+def test_an_array_of_the_other_byte_order_gives_the_same_numbers():
+    x = np.random.default_rng(0).standard_normal((1, 2, 5, 6)).astype(np.float32)
+    grads = []
+    for numbers in (x, x.astype(x.dtype.newbyteorder())):
+        t = Tensor(numbers, requires_grad=True)
+        ops.sum(ops.conv2d(t, np.ones((3, 2, 3, 3), np.float32)) ** 2.0).backward()
+        grads.append(t.grad)
+    np.testing.assert_array_equal(*grads)

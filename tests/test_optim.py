@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from tinyseg import nn, optim
+from tinyseg import Tensor, nn, optim
 
 CASES = [
     ("SGD", {"lr": 0.1}),
@@ -212,3 +212,16 @@ def test_schedules_continue_from_their_state():
     rates(first, 5)
     second.load_state_dict(first.state_dict())
     assert rates(second, 4) == expected
+
+
+def test_what_is_no_list_of_parameters_is_refused_with_a_sentence():
+    p = nn.Parameter(np.ones(3, np.float32))
+    cases = {"a Parameter": p, "a tuple": [("name", p)], "a dict": [{"params": [p]}], "a ndarray": [np.ones(3)]}
+    for found, given in cases.items():
+        with pytest.raises(TypeError, match=f"takes a list of parameters, such as .*, but found {found}"):
+            optim.SGD(given)
+    for given in (Tensor(np.ones(3)), p * 2.0):
+        with pytest.raises(ValueError, match="cannot change a tensor that backward"):
+            optim.SGD([given])
+    with pytest.raises(ValueError, match="twice in the list"):
+        optim.SGD([p, p])

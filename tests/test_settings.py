@@ -115,3 +115,27 @@ def test_an_asynchronous_generator_is_refused():
 
     with pytest.raises(TypeError, match="use the block inside of it"):
         no_grad()(generator)
+
+
+def test_two_decorators_on_one_generator_both_hold_inside_of_it():
+    @no_grad()
+    @using(kernels="reference")
+    def found():
+        for _ in range(2):
+            yield is_grad_enabled(), config.kernels
+
+    assert list(found()) == [(False, "reference")] * 2
+    assert (is_grad_enabled(), config.kernels) == (True, "fast")
+
+
+def test_blocks_of_two_generators_that_end_in_the_order_they_began_leave_nothing_behind():
+    def generator():
+        with using(kernels="reference"):
+            yield
+
+    first, second = generator(), generator()
+    next(first), next(second)
+    first.close()
+    assert config.kernels == "reference"
+    second.close()
+    assert config.kernels == "fast"

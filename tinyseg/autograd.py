@@ -87,14 +87,8 @@ class Tensor:
     size = property(lambda self: self._data.size, doc="Number of elements.")
     dtype = property(lambda self: self._data.dtype, doc="Element type of the array.")
 
-    def __len__(self):
-        return len(self.data)
-
     def __bool__(self):
         return bool(self.data)  # NumPy raises if there are several elements; Python alone would ask len()
-
-    def __float__(self):
-        return float(self.data)
 
     def __array__(self, dtype=None, copy=None):
         raise TypeError("A Tensor is not an array: use tensor.data, or pass it to the functions of tinyseg.ops.")
@@ -155,7 +149,7 @@ class Function:
 
     saved, retained, needs = None, None, ()
     parents = None  # None again after the backward pass
-    _versions = ()  # (changes, their number then, id of the memory's owner) of the inputs and the output
+    _versions = ()  # (changes, their number then, owner of the memory) of the inputs and the output
 
     def __call__(self, *inputs):
         if any(self.needs):
@@ -165,7 +159,7 @@ class Function:
         self.needs = tuple([t.requires_grad and recording for t in inputs])
         self.input_shapes, self.input_dtypes = [a.shape for a in arrays], [a.dtype for a in arrays]
         result = Tensor(self.apply(*arrays))
-        owner, owners = _owner(result.data), [_owner(a) for a in arrays]
+        owner, owners = _owners(result.data), [_owners(a) for a in arrays]
         if owner in owners:  # the output is a view of an input
             result.changes = inputs[owners.index(owner)].changes
         if not any(self.needs):
@@ -177,11 +171,6 @@ class Function:
         self._versions = [(t.changes, t.changes[0], memory) for t, memory in tensors]
         result.requires_grad, result.creator = True, self
         return result
-
-    def saved_is_changed(self):
-        """Whether the array of a tensor has been changed since the call, and is among those that are saved."""
-        changed = {memory for changes, then, memory in self._versions if changes[0] != then}
-        return bool(changed) and not changed.isdisjoint(map(_owner, _arrays_in(self.saved)))
 
     def apply(self, *xs):
         """Run `forward` on arrays of one type."""
@@ -203,7 +192,7 @@ class Function:
 
 def as_tensors(name, inputs):
     """Wrap the inputs of the operation `name` as Tensors of floating-point numbers."""
-    if all([isinstance(t, Tensor) and t.data.dtype.kind == "f" for t in inputs]):
+    if all(isinstance(t, Tensor) and t.data.dtype.kind == "f" for t in inputs):
         return inputs
     dtype = next((t.dtype for t in inputs if hasattr(t, "dtype")), float)  # Python numbers take the first array's
     arrays = [np.asarray(t, dtype) if type(t) in (int, float) else t for t in inputs]
@@ -223,15 +212,15 @@ def as_array(x):
 
 
 def plain_array(a):
-    """Return a CuPy array as it is, and anything else as a NumPy array that is of no subclass; copy no array."""
-    if type(a) is np.ndarray:
+    """Return a CuPy array as it is, anything else as a plain NumPy array; copy only what has a foreign byte order."""
+    if type(a) is np.ndarray and a.dtype.isnative:
         return a
     if isinstance(a, np.ma.MaskedArray):
         mend = "fill it first (a.filled(value)), and leave pixels out of a loss by ignore_index or weights"
         raise TypeError(f"A masked array cannot be computed with, because its mask would be lost: {mend}.")
     # Where a result has no axes, NumPy returns a scalar (np.generic), not an array. CuPy's types are NumPy's too.
     is_numpy = isinstance(a, (np.ndarray, np.generic)) or not isinstance(getattr(a, "dtype", None), np.dtype)
-    return np.asarray(a) if is_numpy else a
+    return np.asarray(a, np.asarray(a).dtype.newbyteorder("=")) if is_numpy else a
 
 
 def _backward(root, gy):
@@ -243,7 +232,8 @@ def _backward(root, gy):
         gy, name = grads.pop(node), type(node).__name__
         if node.retained is not None:
             _accumulate(node.retained, gy, shared=True)
-        if node.saved_is_changed():
+        changed = [memory for changes, then, memory in node._versions if changes[0] != then]
+        if any(memory & _owners(node.saved) for memory in changed):
             why = "has saved a tensor or parameter whose numbers were changed since, so that gradients would be wrong"
             raise RuntimeError(f"{name} {why}. Call backward() before the change, or run the forward pass again.")
         gxs = node.gradients(gy)
@@ -255,8 +245,7 @@ def _backward(root, gy):
             if parent is None:
                 continue
             is_held = sys.getrefcount(gxs[i]) > 2  # by others than `gxs` and this call
-            gx = gxs[i]
-            if gx is None or gx.shape != shape or gx.dtype != dtype:
+            if (gx := gxs[i]) is None or gx.shape != shape or gx.dtype != dtype:
                 found = "none" if gx is None else describe(gx)
                 raise RuntimeError(f"{name}.backward: expected a {dtype} gradient of shape {shape}, found {found}.")
             if isinstance(parent, Function):
@@ -278,18 +267,13 @@ def _accumulate(leaf, gx, shared):
     leaf.grad = plain_array(gx)
 
 
-def _owner(a):
-    """Return the id of the object that owns the memory of an array; it is one for an array and all views of it."""
+def _owners(a):
+    """Return the ids of what owns the memory of an array, or of the arrays in a tuple or list; views share an owner."""
+    if isinstance(a, (tuple, list)):
+        return set().union(*map(_owners, a))
     while (base := getattr(a, "base", None)) is not None:
         a = base
-    return id(a)
-
-
-def _arrays_in(saved):
-    """Return the arrays in what a node has saved: one array, or tuples and lists of arrays and other things."""
-    if isinstance(saved, (tuple, list)):
-        return [a for item in saved for a in _arrays_in(item)]
-    return [saved] if hasattr(saved, "base") else []
+    return {id(a)}
 
 
 def _topological(root):

@@ -5,15 +5,14 @@ import contextvars
 import functools
 import inspect
 
-
 _blocks = contextvars.ContextVar("blocks", default=())  # the settings whose blocks this thread or task is in
 
 
 class Setting(contextlib.ContextDecorator):
     """Context manager and decorator under which a context variable has the value ``change(old value)``.
 
-    Each thread and asyncio task has its own value. A decorated generator has it only while its own code runs. Blocks may
-    end in any order, as those of two generators do: at its end, each takes back its own change and no other.
+    Each thread and asyncio task has its own value. A decorated generator has it only while its own code runs. Blocks
+    may end in any order, as those of two generators do: at its end, each takes back its own change and no other.
     """
 
     def __init__(self, variable, change):

@@ -153,3 +153,16 @@ def test_a_batch_that_is_not_finite_leaves_the_running_statistics_of_that_channe
         layer(x)
     assert layer.running_mean[1] == 0 and layer.running_var[1] == 1
     assert (layer.running_mean[[0, 2]] != 0).all() and np.isfinite(layer.running_var).all()
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_no_channels_at_all(training):
+    x, none = Tensor(np.zeros((2, 0, 3, 4), np.float32), requires_grad=True), np.zeros(0, np.float32)
+    batch_norm(x, none, none, training=training).backward(np.zeros((2, 0, 3, 4), np.float32))
+    assert x.grad.shape == (2, 0, 3, 4)
+
+
+@pytest.mark.parametrize("option", [{"eps": -1.0}, {"momentum": float("nan")}])
+def test_options_without_sense_are_refused(option):
+    with pytest.raises(ValueError, match=f"batch_norm: {next(iter(option))} must be a number in the interval"):
+        batch_norm(np.ones((2, 3, 4, 5)), None, None, training=True, **option)

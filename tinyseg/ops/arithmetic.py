@@ -47,7 +47,7 @@ def unbroadcast(g, shape):
 
 def numbers_as_arrays(*inputs):
     """Turn Python and NumPy scalars into arrays like the other input: ``x * 2.0`` stays float32, on x's device."""
-    if all([isinstance(t, Tensor) for t in inputs]):
+    if all(isinstance(t, Tensor) for t in inputs):
         return inputs
     arrays = [np.asarray(t) if isinstance(t, (list, tuple)) else as_array(t) for t in inputs]
     # Arrays with axes decide before arrays without, and arrays before NumPy's scalars.
@@ -245,6 +245,8 @@ define_operators(
         "__rtruediv__": lambda a, b: divide(b, a),
         "__neg__": lambda x: multiply(x, -1.0),
         "__pow__": power,
+        "__len__": lambda x: len(x.data),
+        "__float__": lambda x: float(x.data),
         "sum": sum,
         "mean": mean,
         "reshape": reshape,

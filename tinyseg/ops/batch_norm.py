@@ -41,7 +41,7 @@ def forward(x, gamma, beta, mean, rstd):
 def backward(gy, x, gamma, mean, rstd, training):
     """Gradients of x, γ and β."""
     xhat = (x - mean) * rstd
-    m = x.size // x.shape[1]
+    m = x.size // max(1, x.shape[1])
     ggamma, gbeta = sum_over(gy * xhat, AXES), sum_over(gy, AXES)
     if training:
         xhat *= ggamma[:, None, None] / m  # x̂ mean(gy x̂)
@@ -62,7 +62,7 @@ class BatchNorm(HalfFunction):
         self.training, self.momentum, self.eps = training, momentum, eps
 
     def forward(self, x, gamma, beta):
-        C, m = x.shape[1], x.size // x.shape[1]
+        C, m = x.shape[1], x.size // max(1, x.shape[1])
         names = ("weight", "bias", "running_mean", "running_var")
         for name, array in zip(names, (gamma, beta, *self.running), strict=True):
             if array is not None:

@@ -9,6 +9,7 @@ from numba import prange
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
 from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.ops.dropout import keys_of
 
 CHUNK = 1 << 12  # numbers that one thread draws at a time
 
@@ -30,7 +31,7 @@ def grad_x(gy, m):
 
 def mask(x, shape, p, seed):
     """Draw 0 or 1/(1-p) for each element of `shape`."""
-    key1, key2 = np.random.SeedSequence(seed).generate_state(2, np.uint32)
+    key1, key2 = keys_of(seed)
     args = key1, key2, np.uint32(min(round(p * 2**32), 2**32 - 1)), np.float32(1 / (1 - p))
     if x.ndim == 4 and x.shape == shape and not x.flags.c_contiguous:
         N, C, H, W = shape

@@ -29,7 +29,7 @@ def forward(x, gamma, beta, mean, rstd):
 
 
 def backward(gy, x, gamma, mean, rstd, training):
-    N, C, m = *x.shape[:2], x.size // x.shape[1]
+    N, C, m = *x.shape[:2], x.size // max(1, x.shape[1])
     (gy, x), (gamma, mean, rstd) = contiguous(gy, x), floats(gamma, mean, rstd)
     partial, slices = gradient_sums(gy, x, mean, rstd, 1, C)
     sums = fold(partial, slices, C, N, C)
