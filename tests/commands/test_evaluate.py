@@ -193,7 +193,28 @@ def test_sections_are_known_when_they_were_saved_again_in_another_order(data, no
     for k in (1, 2):
         tifffile.imwrite(new / "images" / f"{k}.tif", images[k] // 2)
     said, _ = evaluate(*network, "--images", new, "--out", folder / "s.json")
-    assert "2 sections, not trained on\n" in said
+    assert "2 sections, none known from the training\n" in said
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda x: 257 * x.astype(np.uint16), lambda x: (x / 255).astype(np.float32), lambda x: 255 - x,
+        lambda x: x[:, ::-1], lambda x: np.rot90(x, axes=(1, 2)),
+    ],
+    ids=["16 bits", "floats", "inverted", "mirrored", "turned"],
+)  # fmt: skip
+def test_sections_are_known_when_they_were_saved_in_another_way(data, no_pictures, change):
+    folder, labels, _ = data
+    network, images = trained(folder), tifffile.imread(folder / "train-volume.tif")
+    changed = change(images)
+    tifffile.imwrite(folder / "again.tif", changed)
+    labels = np.resize(labels, changed.shape).astype(np.uint8)
+    tifffile.imwrite(folder / "again-labels.tif", labels)
+    _, _ = evaluate(
+        *network, "--images", folder / "again.tif", "--labels", folder / "again-labels.tif", "--out", folder / "s.json"
+    )
+    assert scored(folder / "s.json") == ["again.tif[3]"]
 
 
 def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(data, no_pictures):

@@ -256,6 +256,30 @@ def test_sections_have_the_same_probabilities_in_one_stack_and_in_files(tmp_path
 
 
 # ----- what cannot be --------------------------------------------------------------
+def test_the_labels_in_the_folder_of_the_training_are_not_predicted(tmp_path):
+    net, stack = tmp_path / "net.safetensors", pixels(4, 24, 32)
+    ts.checkpoint.save(
+        net, ts.models.build("sdunet", width=4, levels=3),
+        preprocessing={"scale": [0.5, 0.5], "standardize": "stack"},
+    )  # fmt: skip
+    (tmp_path / "isbi").mkdir()
+    tifffile.imwrite(tmp_path / "isbi" / "train-volume.tif", stack, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "isbi" / "train-labels.tif", (stack > 100).astype(np.uint8) * 255)
+    out, _ = predict(net, tmp_path / "isbi", "--out", tmp_path / "folder", "--probabilities")
+    assert "left out train-labels.tif" in out and len(list((tmp_path / "folder").glob("*.tif"))) == 1
+    predict(net, tmp_path / "isbi" / "train-volume.tif", "--out", tmp_path / "file", "--probabilities")
+    one, other = (tifffile.imread(tmp_path / d / "train-volume_probability.tif") for d in ("folder", "file"))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_the_folder_above_the_images_and_labels_can_be_given(tmp_path, checkpoint):
+    for name in ("images", "labels"):
+        (tmp_path / "cells" / name).mkdir(parents=True)
+        png(tmp_path / "cells" / name / "a.png", 24, 32)
+    predict(checkpoint, tmp_path / "cells", "--out", tmp_path / "o")
+    assert names(tmp_path / "o") == ["a_mask.png", "predictions.json"]
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
 def test_a_network_of_nan_is_refused(value, tmp_path, checkpoint):
     model = ts.checkpoint.load(checkpoint)

@@ -33,8 +33,9 @@ from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
 from tinyseg.commands.script import run_script
 from tinyseg.data.brain import Preparation
-from tinyseg.data.files import check_writable
+from tinyseg.data.files import check_writable, list_names
 from tinyseg.data.images import output_name
+from tinyseg.data.pairs import split_masks
 from tinyseg.data.scans import find_scans, open_scan, write_scan
 from tinyseg.prediction import normalizes_over_space, record
 from tinyseg.prediction.predictor import labels
@@ -93,7 +94,7 @@ def predict():
 
 
 def find_inputs(path, modalities):
-    """List the scans at a path, without those that predict.py wrote."""
+    """List the scans at a path, without what predict.py wrote and without masks that lie beside their images."""
     written = functools.cache(record.written_in)
     scans = find_scans(path, modalities)
     found = [scan for scan in scans if not any(file.name in written(file.parent) for file in scan.files)]
@@ -101,7 +102,10 @@ def find_inputs(path, modalities):
         raise ValueError(f"{path} holds nothing but what predict.py wrote (see {record.NAME}): give the images.")
     if len(found) < len(scans):
         print(f"{path}: left out {len(scans) - len(found)} files that predict.py wrote (see {record.NAME})")
-    return found
+    masks = split_masks([scan.name for scan in found])[1] if path.is_dir() else []
+    if masks:
+        print(f"{path}: left out {list_names(masks)}, by their names the masks of images beside them")
+    return [scan for scan in found if scan.name not in masks]
 
 
 def settings_of(args):

@@ -44,5 +44,5 @@ def refuse_changed(before, now, run):
     if changed:
         raise ValueError(
             f"this is not the data that {run} was begun with: {', '.join(changed)} differ. "
-            "Give the data as they were, or begin a new run with another --out."
+            "Give the data as they were, or begin a new run: without --resume, and with another --out."
         )

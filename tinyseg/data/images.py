@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyseg.data import isbi
 from tinyseg.data.files import find_files, refuse_missing
 from tinyseg.data.image_file import ImageFile, returned_type
 from tinyseg.data.image_writers import write_like
@@ -30,9 +31,13 @@ SUFFIXES = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES)
 def find_images(path):
     """List the images of a folder in natural order (2 before 10), or the one file that `path` is.
 
-    Hidden files are left out: archives made on a Mac hold a ``._name`` beside each name. If there is no image, a
-    FileNotFoundError lists what there is.
+    If a folder has none, but a sub-folder ``images`` (or another name that `tinyseg.data.isbi.load` knows), they are
+    those in there. Hidden files are left out: archives made on a Mac hold a ``._name`` beside each name. If there is no
+    image, a FileNotFoundError lists what there is.
     """
+    path = Path(path)
+    if path.is_dir() and not any(p.name.lower().endswith(SUFFIXES) and p.name[0] != "." for p in path.iterdir()):
+        path = isbi.find_images_and_labels(path, None)[0]
     return find_files(path, SUFFIXES, "images")
 
 

@@ -163,6 +163,11 @@ def holds_sections(folder):
     return any(_first(entries, image_names) for image_names, _ in LAYOUTS)
 
 
+def holds_stack(folder):
+    """Whether a folder has the challenge's images, which `load` reads without the other files in it."""
+    return _first(_entries(Path(folder)), LAYOUTS[0][0]) is not None
+
+
 def _entries(folder):
     """Return the paths of what a folder holds, by their names in small letters."""
     return {p.name.casefold(): p for p in folder.iterdir()}

@@ -40,8 +40,11 @@ class Sections:
         return len(self.images)
 
     def fingerprints(self):
-        """Return the fingerprint of each image: the same for the same grey values, in whatever file or integer type."""
-        return [fingerprint(image.astype(np.float64)) for image in self.images]
+        """Return the fingerprint of each image, by which it is known again in other files.
+
+        It is the same in another type (8 bits, 16 bits, floats in [0, 1]), inverted, mirrored or turned by 90 degrees.
+        """
+        return [_fingerprint(image) for image in self.images]
 
     def take(self, index):
         """Return the sections with these numbers."""
@@ -110,3 +113,13 @@ class Sections:
             return self
         labels = None if self.labels is None else np.stack([nearest(x, (height, width)) for x in self.labels])
         return Sections(np.stack([resample(x, (height, width)) for x in self.images]), labels, list(self.names))
+
+
+def _fingerprint(image):
+    """Return the least of the fingerprints of an image (H, W) in 256 levels, mirrored, turned and inverted."""
+    low, high = np.float64(image.min()), np.float64(image.max())
+    share = (image.astype(np.float64) - low) / max(high - low, 1e-300)  # 0 to 1
+    # Without the 0.37 the levels of 8 bits would lie where rounding decides between two.
+    levels = [np.floor(255 * x + 0.37).astype(np.uint8) for x in (share, 1 - share)]
+    turned = [np.rot90(x, k) for x in levels for k in range(4)]
+    return min(fingerprint(x) for y in turned for x in (y, y.T))

@@ -8,7 +8,8 @@ from tinyseg.data.json_files import check_shape
 def leave_out_trained(sections, config, asked_for):
     """Leave out the sections that a network was trained on, unless they are asked for.
 
-    They are known by their grey values, not by their names: also in a stack that was saved again, cut or reordered.
+    They are known by their grey values, not by their names: also in a stack that was saved again, reordered, mirrored
+    or turned, but not where they were resized, cropped or saved as JPEG.
 
     Parameters
     ----------
@@ -33,7 +34,7 @@ def leave_out_trained(sections, config, asked_for):
     trained, validated = (np.isin(sections.fingerprints(), known.get(name, [])) for name in ("train", "val"))
     of_val = "of the validation, on which the best epoch was chosen"
     if not trained.any():
-        return sections, f"{n} sections, not trained on{f' but {of_val}' if validated.any() else ''}"
+        return sections, f"{n} sections, none known from the training{f' but {of_val}' if validated.any() else ''}"
     if asked_for or trained.all():
         return sections, (
             f"{n} sections. WARNING: the network was trained on {trained.sum()} of them, so expect too good a score."

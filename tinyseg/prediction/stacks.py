@@ -2,11 +2,13 @@
 
 A folder of sections is one stack, as it is for the training and for evaluate.py (`tinyseg.data.load_stack`): the same
 sections have the same probabilities, whether they are pages of a TIFF or files of their own. Single sections that are
-given one by one are a stack if they lie in one folder.
+given one by one are a stack if they lie in one folder. In the challenge's folder train-volume.tif is one, and each
+other TIFF is another.
 """
 
 import sys
 
+from tinyseg.data import isbi
 from tinyseg.data.images import NIFTI_SUFFIXES
 from tinyseg.data.scans import open_scan
 
@@ -27,7 +29,8 @@ def stacks_of(inputs):
     stacks = {}
     for path, scans in inputs.items():
         for scan in scans:
-            name = path if path.is_dir() else scan.files[0].parent if _is_single(scan) else scan
+            together = path.is_dir() and not isbi.holds_stack(path)
+            name = path if together else scan.files[0].parent if _is_single(scan) else scan
             if scan.name.lower().endswith(NIFTI_SUFFIXES):
                 name = scan
             stacks.setdefault(name, {})[scan] = None
