@@ -33,7 +33,7 @@ class Model(msgspec.Struct):
     name: str
 
 
-class Metadata(Format):
+class _Metadata(Format):
     """The shape of the metadata. Whoever uses a part checks what is in it."""
 
     model: Model
@@ -157,7 +157,7 @@ def read(path):
     found = check_shape(meta, Format, f"{what} does not fit").tinyseg
     if found > FORMAT:
         raise ValueError(f"{path} was written by a newer tinyseg (format {found}). Update tinyseg.")
-    check_shape(meta, Metadata, f"{what} does not fit")
+    check_shape(meta, _Metadata, f"{what} does not fit")
     return arrays, meta
 
 

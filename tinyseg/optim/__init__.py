@@ -114,7 +114,7 @@ class Optimizer:
             self.parameters[k].mark_changed()
 
     def arrays(self, k):
-        """Return (w, g, *state) of parameter k."""
+        """Return ``(w, g, *state)`` of parameter k."""
         p = self.parameters[k]
         return p.data, self.gradient(p), *(self.state[slot][k] for slot in self.slots)
 

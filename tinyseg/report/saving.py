@@ -9,7 +9,7 @@ from matplotlib.text import Text
 
 from tinyseg.data.files import write_atomically
 
-LONGEST = 40  # letters of a line that are drawn: more do not fit beside a picture
+LONGEST = 48  # letters of a line that are drawn: more do not fit beside a picture or below it
 MOST_LINES = 4
 
 
