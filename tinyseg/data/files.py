@@ -182,7 +182,7 @@ def explaining(path, size):
         if error.errno == errno.ENOENT and not path.parent.is_dir():
             sentence += f" The folder {path.parent} does not exist: make it first."
         elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sentence += f" {size / 2**20:.1f} MiB are needed: make room or choose another folder."
+            sentence += f" Up to {size / 2**20:.1f} MiB are needed: make room or choose another folder."
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             sentence += " Choose another folder, or ask for permission to write there."
         elif error.errno == errno.EEXIST:

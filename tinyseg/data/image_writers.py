@@ -5,7 +5,6 @@ disk. After an error the temporary file is deleted, and an older file of that na
 """
 
 import contextlib
-import errno
 import gzip
 import io
 import json
@@ -20,7 +19,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from tinyseg.data.files import temporary_name
+from tinyseg.data.files import explaining, temporary_name
 
 CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that fit, with their tags, into a TIFF that is not a BigTIFF
 
@@ -102,7 +101,7 @@ class _Output:
     def opened(self):
         """Begin the file, let the caller write all sections, and put the whole file into place."""
         with contextlib.ExitStack() as self.cleanup:
-            with self._explaining():
+            with explaining(self.path, self.size):
                 self.file = open(self.temporary, "wb")  # noqa: SIM115 (closed by the clean-up)
                 self.cleanup.callback(self.temporary.unlink, missing_ok=True)
                 self._close_later(self.file)
@@ -113,13 +112,13 @@ class _Output:
                     f"{self.path} is to have {len(self.image)} sections, as its image: "
                     f"only {self.written} were written."
                 )
-            with self._explaining():
+            with explaining(self.path, self.size):
                 self._finish()
                 self.file.flush()
                 os.fsync(self.file.fileno())
                 self.file.close()
             self._check_target()  # again: another program may have written the file meanwhile
-            with self._explaining():
+            with explaining(self.path, self.size):
                 os.replace(self.temporary, self.path)
 
     def write(self, section):
@@ -136,7 +135,7 @@ class _Output:
             raise ValueError(f"{self.path} is written as {self.dtype}, found a section of {section.dtype}: convert it.")
         if section.dtype.kind == "f" and not np.isfinite(section).all():
             raise ValueError(f"section {self.written} for {self.path} holds NaN or infinity: expected finite values.")
-        with self._explaining():
+        with explaining(self.path, self.size):
             self._add(np.ascontiguousarray(section.reshape(self.shape), self.dtype))
         self.written += 1
 
@@ -148,24 +147,6 @@ class _Output:
                 file.close()
 
         self.cleanup.callback(close)
-
-    @contextlib.contextmanager
-    def _explaining(self):
-        """Explain the system's errors in a sentence. Their class and ``errno`` stay the same."""
-        try:
-            yield
-        except OSError as error:
-            folder, sentence = self.path.parent, f"{self.path} could not be written: {error.strerror or error}."
-            if error.errno == errno.ENOENT:
-                sentence += f" The folder {folder} does not exist: make it first."
-            elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-                size = f"{self.size / 2**20:.1f} MiB"
-                sentence += f" Up to {size} are needed in {folder}: make room or choose another."
-            elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-                sentence += f" Files in {folder} may not be created: choose another folder or ask for permission."
-            explained = type(error)(sentence)
-            explained.errno = error.errno
-            raise explained from error
 
     def _begin(self):
         pass
