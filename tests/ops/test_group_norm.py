@@ -72,7 +72,7 @@ def test_a_constant_group_becomes_beta():
         ((2, 4, 3), 2, {}, r"group_norm takes x of shape \(N, C, H, W\), but got \(2, 4, 3\)"),
         ((4,), 2, {}, r"group_norm takes x of shape \(N, C, H, W\), but got \(4,\)"),
         ((2, 4, 3, 5), 3, {}, "4 channels cannot be split into 3 equal groups"),
-        ((2, 4, 3, 5), 0, {}, "4 channels cannot be split into 0 equal groups"),
+        ((2, 4, 3, 5), 0, {}, r"group_norm: num_groups must be an integer in the interval \[1, inf\), but is 0"),
         ((2, 4, 3, 5), 2, {"weight": rand(2)}, r"group_norm: weight must have shape \(4,\), but has \(2,\)"),
         ((2, 4, 3, 5), 2, {"bias": rand(1, 4)}, r"group_norm: bias must have shape \(4,\), but has \(1, 4\)"),
     ],
