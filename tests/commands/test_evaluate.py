@@ -208,9 +208,9 @@ def test_sections_are_known_when_they_were_saved_in_another_way(data, no_picture
     folder, labels, _ = data
     network, images = trained(folder), tifffile.imread(folder / "train-volume.tif")
     changed = change(images)
-    tifffile.imwrite(folder / "again.tif", changed)
+    tifffile.imwrite(folder / "again.tif", changed, photometric="minisblack")
     labels = np.resize(labels, changed.shape).astype(np.uint8)
-    tifffile.imwrite(folder / "again-labels.tif", labels)
+    tifffile.imwrite(folder / "again-labels.tif", labels, photometric="minisblack")
     _, _ = evaluate(
         *network, "--images", folder / "again.tif", "--labels", folder / "again-labels.tif", "--out", folder / "s.json"
     )

@@ -264,7 +264,8 @@ def test_the_labels_in_the_folder_of_the_training_are_not_predicted(tmp_path):
     )  # fmt: skip
     (tmp_path / "isbi").mkdir()
     tifffile.imwrite(tmp_path / "isbi" / "train-volume.tif", stack, photometric="minisblack")
-    tifffile.imwrite(tmp_path / "isbi" / "train-labels.tif", (stack > 100).astype(np.uint8) * 255)
+    labels = 255 * (stack > 100).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "isbi" / "train-labels.tif", labels, photometric="minisblack")
     out, _ = predict(net, tmp_path / "isbi", "--out", tmp_path / "folder", "--probabilities")
     assert "left out train-labels.tif" in out and len(list((tmp_path / "folder").glob("*.tif"))) == 1
     predict(net, tmp_path / "isbi" / "train-volume.tif", "--out", tmp_path / "file", "--probabilities")
