@@ -20,31 +20,39 @@ def parameters(seed=0):
     return [nn.Parameter(rng.standard_normal(shape)) for shape in [(3, 4), (5,)]]
 
 
-def gradients(step):
+def gradients(step, late=None):
+    """With `late` the second parameter has its first gradient in that step, and none in every fifth step after it."""
     rng = np.random.default_rng(100 + step)
-    return [rng.standard_normal((3, 4)), rng.standard_normal(5)]
+    first, second = rng.standard_normal((3, 4)), rng.standard_normal(5)
+    return [first, second if late is None or (step >= late and step % 5) else None]
 
 
-def run(optimizer, steps, start=0):
+def run(optimizer, steps, start=0, late=None):
     for t in range(start, start + steps):
-        for p, g in zip(optimizer.parameters, gradients(t), strict=True):
+        for p, g in zip(optimizer.parameters, gradients(t, late), strict=True):
             p.grad = g
         optimizer.step()
 
 
-@pytest.mark.parametrize("name, options", CASES)
-def test_ten_steps_equal_pytorchs(name, options):
+def run_beside_pytorchs(name, options, steps, late=None):
+    """Step ours and PyTorch's; return ours, whose parameters are those of PyTorch."""
     torch = pytest.importorskip("torch")
     ours = getattr(optim, name)(parameters(), **options)
     theirs = [torch.nn.Parameter(torch.from_numpy(p.data.copy())) for p in parameters()]
     twin = getattr(torch.optim, name)(theirs, **options)
-    run(ours, 10)
-    for t in range(10):
-        for p, g in zip(theirs, gradients(t), strict=True):
-            p.grad = torch.from_numpy(g)
+    run(ours, steps, late=late)
+    for t in range(steps):
+        for p, g in zip(theirs, gradients(t, late), strict=True):
+            p.grad = None if g is None else torch.from_numpy(g)
         twin.step()
     for p, q in zip(ours.parameters, theirs, strict=True):
         np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-12)
+    return ours
+
+
+@pytest.mark.parametrize("name, options", CASES)
+def test_ten_steps_equal_pytorchs(name, options):
+    run_beside_pytorchs(name, options, 10)
 
 
 def test_adams_first_step_is_the_learning_rate_times_the_sign():
@@ -68,39 +76,21 @@ def test_saved_state_continues_to_the_same_bits(name, options):
         np.testing.assert_array_equal(p.data, q.data)
 
 
-def train_with_a_late_one(optimizer, late, steps, start=0):
-    """The second parameter has its first gradient in step `late`, and none in every fifth step after that."""
-    for t in range(start, start + steps):
-        for k, (p, g) in enumerate(zip(optimizer.parameters, gradients(t), strict=True)):
-            p.grad = g if k == 0 or (t >= late and t % 5) else None
-        optimizer.step()
-
-
 @pytest.mark.parametrize("name, options", CASES)
 def test_a_parameter_that_gets_its_first_gradient_late_is_stepped_as_by_pytorch(name, options):
-    torch = pytest.importorskip("torch")
-    ours = getattr(optim, name)(parameters(), **options)
-    theirs = [torch.nn.Parameter(torch.from_numpy(p.data.copy())) for p in parameters()]
-    twin = getattr(torch.optim, name)(theirs, **options)
-    train_with_a_late_one(ours, 21, 30)
+    ours = run_beside_pytorchs(name, options, 30, late=21)
     assert ours.counts == [30, 8] and ours.steps == 30
-    for t in range(30):
-        for k, (p, g) in enumerate(zip(theirs, gradients(t), strict=True)):
-            p.grad = torch.from_numpy(g) if k == 0 or (t >= 21 and t % 5) else None
-        twin.step()
-    for p, q in zip(ours.parameters, theirs, strict=True):
-        np.testing.assert_allclose(p.data, q.detach().numpy(), rtol=1e-12)
 
 
 @pytest.mark.parametrize("name, options", CASES)
 def test_a_saved_state_keeps_the_steps_of_each_parameter(name, options):
     whole, first = (getattr(optim, name)(parameters(), **options) for _ in range(2))
-    train_with_a_late_one(whole, 4, 12)
-    train_with_a_late_one(first, 4, 7)
+    run(whole, 12, late=4)
+    run(first, 7, late=4)
     second = getattr(optim, name)(first.parameters, **options)
     second.load_state_dict(first.state_dict())
     assert second.counts == [7, 2]
-    train_with_a_late_one(second, 4, 5, start=7)
+    run(second, 5, start=7, late=4)
     for p, q in zip(whole.parameters, second.parameters, strict=True):
         np.testing.assert_array_equal(p.data, q.data)
 

@@ -21,20 +21,21 @@ def find_files(path, suffixes, what):
     """List the files of a folder whose names end in one of `suffixes`, in natural order; or `path` if it is a file.
 
     Hidden files are left out; a warning names pictures of kinds that are not read. If there is no file, a
-    FileNotFoundError says so; if such a name is a folder, or a link to
-    what is not there, a ValueError. `what` is the name of the files in it.
+    FileNotFoundError says so; if such a name is a folder, or a link to what is not there, a ValueError. `what` is the
+    name of the files in it.
     """
     path = pathlib.Path(path)
     refuse_missing(path, f"a file or a folder of {what}")
     if not path.is_dir():
         return [path]
-    files = [p for p in path.iterdir() if p.name.lower().endswith(suffixes) and p.name[0] != "."]
+    there = list(path.iterdir())
+    files = [p for p in there if p.name.lower().endswith(suffixes) and p.name[0] != "."]
     if not files:
         raise FileNotFoundError(
             f"no {what} in {path}: looked for files ending in {', '.join(suffixes)}. There is: {list_contents(path)}."
-            f"{npy_hint(path.iterdir())}"
+            f"{npy_hint(there)}"
         )
-    unread = sorted(p.name for p in path.iterdir() if p.name.lower().endswith(UNREAD) and p.name[0] != ".")
+    unread = sorted(p.name for p in there if p.name.lower().endswith(UNREAD) and p.name[0] != ".")
     if unread:
         warnings.warn(
             f"{path} holds pictures of kinds that are not read and are left out: {list_names(unread)}. Save them as "

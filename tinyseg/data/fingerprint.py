@@ -30,6 +30,12 @@ def fingerprint(*parts):
     return digest.hexdigest()
 
 
+def fingerprint_of_file(path):
+    """Return the SHA-1 of the content of a file, as 40 hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+
+
 def refuse_changed(before, now, run):
     """Raise a ValueError that names what a resumed run does not find as it was.
 

@@ -108,11 +108,12 @@ def as_probabilities(stack, name):
     ValueError
         The stack has other values.
     """
-    if have_own_white([np.unique(section) for section in stack], constant=True):
+    each = [np.unique(section) for section in stack]
+    if have_own_white(each, constant=True):
         return (stack > 0).astype(np.float32)
     if stack.dtype.kind == "f" and 0 <= stack.min() <= stack.max() <= 1:
         return stack.astype(np.float32)
-    values = np.unique(stack)
+    values = np.unique(np.concatenate(each))
     if len(values) == 2 and values[0] == 0:
         return (stack > 0).astype(np.float32)
     if len(values) > 1 and count_objects(stack) is not None:

@@ -80,14 +80,10 @@ class Sections:
             )
         start, stop = (n - int(given[2]), n) if given[1] is None else (int(given[1]), int(given[2]))
         if not 0 <= start < stop <= n or stop - start == n:
+            possible = f"Give a number from 1 to {n - 1}, or a:b with 0 <= a < b <= {n}, but not all."
             raise ValueError(
-                f"validation sections {val_sections!r} of {n}: both training and validation need at least "
-                "one section. "
-                + (
-                    f"Give a number from 1 to {n - 1}, or a:b with 0 <= a < b <= {n}, but not all."
-                    if n > 1
-                    else "Add some."
-                )
+                f"validation sections {val_sections!r} of {n}: both training and validation need at least one section. "
+                f"{possible if n > 1 else 'Add some.'}"
             )
         validation = np.arange(start, stop)
         return self.take(np.delete(np.arange(n), validation)), self.take(validation)

@@ -8,12 +8,12 @@ times, that of the last change, itself: a program that writes a file and turns i
 """
 
 import contextlib
-import hashlib
 import json
 import threading
 from pathlib import Path
 
 from tinyseg.data.files import write_atomically
+from tinyseg.data.fingerprint import fingerprint_of_file
 
 RECORD = "sources.json"
 
@@ -40,8 +40,7 @@ class Sources(contextlib.AbstractContextManager):
         known = self._known.get(str(path))
         if isinstance(known, list) and len(known) == 5 and known[:4] == state:
             return known[4]
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
+        digest = fingerprint_of_file(path)
         with self._lock:
             self._found[str(path)] = [*state, digest]
         return digest

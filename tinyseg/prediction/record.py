@@ -8,6 +8,7 @@ import hashlib
 
 import msgspec
 
+from tinyseg.data.fingerprint import fingerprint_of_file
 from tinyseg.data.json_files import read_json, write_json
 
 NAME = "predictions.json"
@@ -89,8 +90,5 @@ def written_in(folder):
 
 def hash_of(*files):
     """Return the SHA-1 of the content of files."""
-    digests = []
-    for path in files:
-        with open(path, "rb") as file:
-            digests.append(hashlib.file_digest(file, "sha1").hexdigest())
+    digests = [fingerprint_of_file(path) for path in files]
     return digests[0] if len(digests) == 1 else hashlib.sha1(" ".join(digests).encode()).hexdigest()
