@@ -12,8 +12,7 @@ PACKAGE = pathlib.Path(tinyseg.__file__).parent
 ROOT = PACKAGE.parent
 # A room may import from the rooms that it names, and from those that these may import from.
 ROOMS = {
-    "settings": [],
-    "autograd": ["settings"],
+    "autograd": [],
     "backend": ["autograd"],
     "ops": ["backend"],
     "nn": ["ops"],
@@ -139,8 +138,8 @@ def test_examples_import_the_library_and_not_each_other(path):
 def test_a_file_fits_into_a_head(path):
     lines = len(path.read_text(encoding="utf-8").splitlines())
     assert lines <= 320 or short(path) in LONG, f"{lines} lines: is it two ideas? If not, say why in LONG."
-    if short(path) == "autograd.py":
-        assert lines <= 300
+    if short(path) == "autograd/engine.py":
+        assert lines <= 270
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "ops").glob("*.py")), ids=short)
@@ -151,10 +150,10 @@ def test_the_maths_knows_no_graphs_and_no_kernels(path):
 
 
 def test_the_engine_knows_no_float16_and_no_ops():
-    text = (PACKAGE / "autograd.py").read_text(encoding="utf-8")
-    assert "float16" not in text and "half" not in text
-    mine = {room(module) for module, _ in imports(PACKAGE / "autograd.py")} - {None}
-    assert mine == {"settings"}
+    for path in (PACKAGE / "autograd").glob("*.py"):
+        text = path.read_text(encoding="utf-8")
+        assert "float16" not in text and "half" not in text
+        assert {room(module) for module, _ in imports(path)} <= {"autograd", None}
 
 
 def test_the_check_can_see(monkeypatch):

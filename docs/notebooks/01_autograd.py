@@ -11,7 +11,7 @@
 #
 # A program computes a loss from a hundred thousand weights. How does one call, `loss.backward()`, find the derivative
 # with respect to each of them, in the time of a few forward passes and without a formula? At the end you will have
-# built that in some twenty lines, seen the same numbers come out of [tinyseg's engine](../../tinyseg/autograd.py) and
+# built that in some twenty lines, seen the same numbers come out of [tinyseg's engine](../../tinyseg/autograd/engine.py) and
 # watched them flow, and you will know how to tell a right gradient from a wrong one.
 
 # %%

@@ -45,9 +45,9 @@ if threads is not None:
 
 import numpy as np  # noqa: E402
 
+from tinyseg.autograd import Setting  # noqa: E402
 from tinyseg.backend.devices import xp_of  # noqa: E402
 from tinyseg.backend.half import ROUNDED_ONCE, in_float32, is_half, like_float32  # noqa: E402
-from tinyseg.settings import Setting  # noqa: E402
 
 
 class Config:

@@ -21,7 +21,8 @@ import sys
 
 import numpy as np
 
-from tinyseg.settings import Setting
+from tinyseg.autograd.arrays import describe, is_shared, owners_of, plain_array
+from tinyseg.autograd.settings import Setting
 
 _recording = contextvars.ContextVar("recording", default=True)  # whether operations record a graph
 _sum = np.add  # adds two gradients; `define_operators` replaces it
@@ -159,7 +160,7 @@ class Function:
         self.needs = tuple([t.requires_grad and recording for t in inputs])
         self.input_shapes, self.input_dtypes = [a.shape for a in arrays], [a.dtype for a in arrays]
         result = Tensor(self.apply(*arrays))
-        owner, owners = _owners(result.data), [_owners(a) for a in arrays]
+        owner, owners = owners_of(result.data), [owners_of(a) for a in arrays]
         if owner in owners:  # the output is a view of an input
             result.changes = inputs[owners.index(owner)].changes
         if not any(self.needs):
@@ -211,18 +212,6 @@ def as_array(x):
     return x.data if isinstance(x, Tensor) else x
 
 
-def plain_array(a):
-    """Return a CuPy array as it is, anything else as a plain NumPy array; copy only what has a foreign byte order."""
-    if type(a) is np.ndarray and a.dtype.isnative:
-        return a
-    if isinstance(a, np.ma.MaskedArray):
-        mend = "fill it first (a.filled(value)), and leave pixels out of a loss by ignore_index or weights"
-        raise TypeError(f"A masked array cannot be computed with, because its mask would be lost: {mend}.")
-    # Where a result has no axes, NumPy returns a scalar (np.generic), not an array. CuPy's types are NumPy's too.
-    is_numpy = isinstance(a, (np.ndarray, np.generic)) or not isinstance(getattr(a, "dtype", None), np.dtype)
-    return np.asarray(a, np.asarray(a).dtype.newbyteorder("=")) if is_numpy else a
-
-
 def _backward(root, gy):
     if root.creator is None:
         _accumulate(root, gy, shared=True)
@@ -233,7 +222,7 @@ def _backward(root, gy):
         if node.retained is not None:
             _accumulate(node.retained, gy, shared=True)
         changed = [memory for changes, then, memory in node._versions if changes[0] != then]
-        if any(memory & _owners(node.saved) for memory in changed):
+        if any(memory & owners_of(node.saved) for memory in changed):
             why = "has saved a tensor or parameter whose numbers were changed since, so that gradients would be wrong"
             raise RuntimeError(f"{name} {why}. Call backward() before the change, or run the forward pass again.")
         gxs = node.gradients(gy)
@@ -251,29 +240,14 @@ def _backward(root, gy):
             if isinstance(parent, Function):
                 grads[parent] = _sum(grads[parent], gx) if parent in grads else gx
             else:
-                _accumulate(parent, gx, shared=is_held or _is_shared(gx))
+                _accumulate(parent, gx, shared=is_held or is_shared(gx))
         node.saved = node.parents = node.retained = None
-
-
-def _is_shared(gx):
-    """Whether others hold the memory that this gradient is a view of, or it cannot be changed element by element."""
-    viewed = gx.base is not None and sys.getrefcount(gx.base) > 2  # by others than gx and this call
-    return viewed or (0 in gx.strides and gx.size > 1) or not getattr(gx.flags, "writeable", True)
 
 
 def _accumulate(leaf, gx, shared):
     """Add gx to a leaf's .grad. The leaf must own that array: a `shared` one, which others hold too, is copied."""
     gx = _sum(leaf.grad, gx) if leaf.grad is not None else gx.copy() if shared else gx
     leaf.grad = plain_array(gx)
-
-
-def _owners(a):
-    """Return the ids of what owns the memory of an array, or of the arrays in a tuple or list; views share an owner."""
-    if isinstance(a, (tuple, list)):
-        return set().union(*map(_owners, a))
-    while (base := getattr(a, "base", None)) is not None:
-        a = base
-    return {id(a)}
 
 
 def _topological(root):
@@ -292,9 +266,3 @@ def _topological(root):
             stack.append((node, True))
             stack.extend((p, False) for p in node.parents if isinstance(p, Function))
     return order
-
-
-def describe(a):
-    """Return dtype, library and shape of an array in words, for messages."""
-    library = type(a).__module__.split(".")[0]
-    return f"{a.dtype} {library} array of shape {a.shape}" if hasattr(a, "dtype") else type(a).__name__
