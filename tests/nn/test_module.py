@@ -69,6 +69,15 @@ def test_eval_is_deterministic_and_train_is_not():
     np.testing.assert_array_equal(net(batch()).data, net(batch()).data)
 
 
+def test_evaluation_holds_in_its_block_and_changes_no_mode():
+    net = Net()
+    net.first.eval()
+    with nn.evaluation():
+        assert not any(m.training for _, m in net.named_modules())
+        np.testing.assert_array_equal(net(batch()).data, net(batch()).data)
+    assert net.training and not net.first.training
+
+
 def test_astype_converts_floats_and_leaves_counters():
     net = Net().astype("float64")
     assert net(batch().astype("float64")).dtype == np.float64

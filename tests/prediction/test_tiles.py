@@ -1,3 +1,5 @@
+import concurrent.futures
+
 import numpy as np
 import pytest
 
@@ -65,6 +67,17 @@ def test_a_frozen_part_stays_frozen(model):
     model.encoder[0].eval()
     predict(model, images((1, 8, 8)))
     assert model.decoder[0].training and not model.encoder[0].training
+
+
+@pytest.mark.parametrize("name", ["sdunet", "sdunet_bn"])
+def test_a_pool_of_threads_predicts_with_a_model_in_training_mode(name):
+    model = ts.models.build(name, width=4, levels=2, dropout=0.5)
+    x = images((16, 32, 32))
+    alone = [predict(model, x[k : k + 1]) for k in range(16)]
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda k: predict(model, x[k : k + 1]), range(16)))
+    np.testing.assert_array_equal(together, alone)
+    assert all(module.training for _, module in model.named_modules())
 
 
 def influence(model, size=40):

@@ -14,9 +14,10 @@ from tinyseg.nn.layers import (
     SeparableConv2d,
     Upsample,
 )
-from tinyseg.nn.module import Module, Parameter, Sequential, watch
+from tinyseg.nn.module import Module, Parameter, Sequential, evaluation, watch
 
 __all__ = [
     "BatchNorm2d", "Conv2d", "ConvTranspose2d", "DepthwiseConv2d", "Dropout", "GroupNorm", "MaxPool2d", "Module",
-    "Parameter", "PointwiseConv2d", "ReLU", "SeparableConv2d", "Sequential", "Upsample", "he_normal", "watch",
+    "Parameter", "PointwiseConv2d", "ReLU", "SeparableConv2d", "Sequential", "Upsample", "evaluation", "he_normal",
+    "watch",
 ]  # fmt: skip

@@ -1,12 +1,23 @@
 """Module: a tree of layers. Parameters are found among the attributes; nothing has to be registered."""
 
 import contextlib
+import contextvars
 import textwrap
 
 import numpy as np
 
-from tinyseg.autograd import Tensor, as_array
+from tinyseg.autograd import Setting, Tensor, as_array
 from tinyseg.backend import compare_states, device_of, to_device, to_numpy
+
+_evaluating = contextvars.ContextVar("evaluating", default=False)
+
+
+def evaluation():
+    """Context manager or decorator under which every module is in evaluation mode, in this thread or asyncio task.
+
+    The modes that `Module.train` and `Module.eval` have set stay as they are, for other threads and for afterwards.
+    """
+    return Setting(_evaluating, lambda _: True)
 
 
 class Parameter(Tensor):
@@ -23,8 +34,8 @@ class Module:
     arrays which are saved with the weights but not trained.
     """
 
-    training = True
     buffers = ()
+    _training = True  # the mode that `train` or `eval` has set
 
     def __call__(self, *inputs):
         for _, before in _watchers:
@@ -108,6 +119,15 @@ class Module:
         return slots
 
     # ----- switches --------------------------------------------------------------
+    @property
+    def training(self):
+        """Whether dropout and batch statistics are on; never inside `evaluation`."""
+        return self._training and not _evaluating.get()
+
+    @training.setter
+    def training(self, mode):
+        self._training = mode
+
     def train(self, mode=True):
         """Switch dropout and batch statistics on (`mode` False: off) in all modules of the tree; return self."""
         for _, module in self.named_modules():

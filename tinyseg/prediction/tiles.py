@@ -24,8 +24,8 @@ ARRAYS = 10  # memory of inference, in float32 arrays as large as the first leve
 def predict_logits(model, images, batch_size=1, tile=None, forward=None):
     """Run a model over images of any size: pad them to a size that the network takes, and crop its output.
 
-    Padding mirrors the image about its border pixels at the bottom and right. The model runs in evaluation mode;
-    afterwards all its modules are in the mode in which they were before.
+    Padding mirrors the image about its border pixels at the bottom and right. The model runs in evaluation mode
+    (`tinyseg.nn.evaluation`), whatever mode it is in otherwise.
 
     Parameters
     ----------
@@ -49,24 +49,18 @@ def predict_logits(model, images, batch_size=1, tile=None, forward=None):
     weights = model.parameters()[0].data
     H, W = images.shape[2:]
     pads = (0, 0), (0, 0), (0, -H % model.multiple), (0, -W % model.multiple)
-    modes = [(module, module.training) for _, module in model.named_modules()]
     logits = []
-    model.eval()
 
     def run(x):
         x = np.ascontiguousarray(x)
         return forward(x) if forward else to_numpy(model(to_device(x, device_of(weights))).data)
 
-    try:
-        with no_grad():
-            for start in range(0, len(images), batch_size):
-                x = np.asarray(to_numpy(images[start : start + batch_size]), weights.dtype)
-                x = np.pad(x, pads, mode="reflect" if min(H, W) > 1 else "edge")
-                y = run(x) if tile is None or max(x.shape[2:]) <= tile else _in_tiles(run, x, tile, model)
-                logits.append(y[:, :, :H, :W])
-    finally:
-        for module, mode in modes:
-            module.training = mode
+    with no_grad(), nn.evaluation():
+        for start in range(0, len(images), batch_size):
+            x = np.asarray(to_numpy(images[start : start + batch_size]), weights.dtype)
+            x = np.pad(x, pads, mode="reflect" if min(H, W) > 1 else "edge")
+            y = run(x) if tile is None or max(x.shape[2:]) <= tile else _in_tiles(run, x, tile, model)
+            logits.append(y[:, :, :H, :W])
     return np.concatenate(logits)
 
 

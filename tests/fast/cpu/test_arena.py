@@ -2,6 +2,7 @@
 
 import gc
 import importlib
+import os
 import threading
 
 import numpy as np
@@ -26,6 +27,19 @@ def arena(monkeypatch):
 
 def address(a):
     return a.__array_interface__["data"][0]
+
+
+# ----- whose it is -------------------------------------------------------------------
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_writes_to_memory_of_its_own():
+    a = empty(SHAPE)
+    a.fill(1)
+    child = os.fork()
+    if child == 0:
+        a.fill(2)
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert (a == 1).all()
 
 
 # ----- what one gets -----------------------------------------------------------------

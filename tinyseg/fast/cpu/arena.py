@@ -22,6 +22,8 @@ ALIGNMENT = 64  # bytes: a cache line, and a vector register of AVX-512
 SMALL = 1 << 16  # bytes; below that, the free lists of the C library are as good
 HUGE_PAGE = 1 << 21  # bytes
 SLAB = 8 * HUGE_PAGE  # bytes that `Slab` asks the operating system for at a time
+# By default mmap shares its memory with forked processes, which would then write into each other's arrays.
+OWN = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
 
 
 class Arena:
@@ -152,7 +154,7 @@ class Slab:
         with self._lock:
             if self._rest.size < size:
                 try:
-                    memory = mmap.mmap(-1, SLAB + HUGE_PAGE)
+                    memory = mmap.mmap(-1, SLAB + HUGE_PAGE, **OWN)
                 except OSError as error:
                     raise MemoryError(f"There is no memory for {SLAB + HUGE_PAGE:,} bytes more ({error}).") from error
                 with contextlib.suppress(AttributeError, OSError):  # only Linux has them, and not always
