@@ -10,11 +10,7 @@ import shutil
 import tempfile
 import warnings
 
-# Endings of pictures and microscopes' files that are not read, and that nobody expects to be left out.
-UNREAD = (
-    ".gif", ".webp", ".jp2", ".j2k", ".jpe", ".jfif", ".tga", ".pgm", ".ppm", ".pnm", ".heic", ".avif", ".psd", ".czi",
-    ".nd2", ".lif", ".lsm", ".oib", ".oif", ".dm3", ".dm4", ".mrc", ".nrrd", ".mha",
-)  # fmt: skip
+from tinyseg.data.other_kinds import UNREAD, how_to_convert
 
 
 def find_files(path, suffixes, what):
@@ -33,7 +29,7 @@ def find_files(path, suffixes, what):
     if not files:
         raise FileNotFoundError(
             f"no {what} in {path}: looked for files ending in {', '.join(suffixes)}. There is: {list_contents(path)}."
-            f"{npy_hint(there)}"
+            f"{how_to_convert(there)}"
         )
     unread = sorted(p.name for p in there if p.name.lower().endswith(UNREAD) and p.name[0] != ".")
     if unread:
@@ -105,15 +101,6 @@ def list_names(names):
     """Join names with commas, for a message: the first 12, and how many more there are."""
     text = ", ".join(names[:12])
     return f"{text}, and {len(names) - 12} more" if len(names) > 12 else text
-
-
-def npy_hint(paths):
-    """Return a sentence that says what to do with .npy files, if there are any; else an empty text."""
-    if not any(path.suffix.lower() in (".npy", ".npz") for path in paths):
-        return ""
-    return (
-        " Files of NumPy are not read, since they may hold programs: save masks as PNG or TIFF (cellpose: --save_tif)."
-    )
 
 
 def temporary_name(path):

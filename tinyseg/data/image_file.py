@@ -7,14 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyseg.data.files import refuse_missing
-
-# How files of other kinds begin, for the sentence about a file under a wrong name; in small letters.
-BEGINNINGS = {
-    b"<html": "a web page", b"<!doc": "a web page", b"\x89png": "a PNG", b"\xff\xd8\xff": "a JPEG", b"gif8": "a GIF",
-    b"ii*\0": "a TIFF", b"mm\0*": "a TIFF", b"riff": "a WebP picture", b"%pdf": "a PDF",
-    b"version https://git-lfs": "a pointer of Git LFS (git lfs pull fetches the file)",
-}  # fmt: skip
-SUFFIXES = {"a PNG": ".png", "a JPEG": ".jpg", "a TIFF": ".tif"}
+from tinyseg.data.other_kinds import how_to_convert, kind_by_content
 
 
 def returned_type(stored):
@@ -163,14 +156,14 @@ def decoding(path, expected):
                 f"save it without compression. ({error})"
             ) from error
         with open(path, "rb") as file:
-            start = file.read(64).lower()
-        other = next((kind for beginning, kind in BEGINNINGS.items() if start.startswith(beginning)), None)
-        found = "a damaged file, one cut short or of another kind"
-        if other and SUFFIXES.get(other, "none") not in expected:
+            other, endings = kind_by_content(file.read(64)) or ("", ())
+        found, advice = "a damaged file, one cut short or of another kind", "Copy or export it again."
+        if other and not path.name.lower().endswith(endings or ("?",)):
             found = f"{other}, saved under this name,"
+            advice = f"Copy or export it again, or give its name the ending {endings[0]}." if endings else advice
         raise ValueError(
-            f"{path} cannot be read: expected {expected}, found {found} ({type(error).__name__}: {error}). "
-            "Copy or export it again."
+            f"{path} cannot be read: expected {expected}, found {found} ({type(error).__name__}: {error})."
+            f"{how_to_convert([path]) or f' {advice}'}"
         ) from error
 
 

@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.files import find_files, list_contents, npy_hint, refuse_missing
+from tinyseg.data.files import find_files, list_contents, refuse_missing
 from tinyseg.data.masks import binarize_labels
+from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import split_masks
 from tinyseg.data.sections import Sections
 from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack
@@ -138,7 +139,7 @@ def find_images_and_labels(path, labels="auto"):
         if image and labels == "required" and not label:
             raise FileNotFoundError(
                 f"no labels in {path}: looked for {', '.join(label_names)} to go with {image.name}. "
-                f"There is: {list_contents(path)}.{npy_hint(path.iterdir())}"
+                f"There is: {list_contents(path)}.{how_to_convert(path.iterdir())}"
             )
         if image:
             return image, label if search else given
@@ -153,7 +154,7 @@ def find_images_and_labels(path, labels="auto"):
         f"no images in {path}: looked for train-volume.tif and train-labels.tif (or .tiff), for a "
         f"sub-folder of images ({', '.join(LAYOUTS[1][0])}) and one of labels ({', '.join(LAYOUTS[1][1])}), or for "
         f"images with masks beside them (cell.png, cell_mask.png). There is: {list_contents(path)}."
-        f"{npy_hint(path.iterdir())}"
+        f"{how_to_convert(path.iterdir())}"
     )
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.files import find_files, list_names, npy_hint
+from tinyseg.data.files import find_files, list_names
 from tinyseg.data.image_file import refuse_too_large
+from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import match_names, page_order, split_masks
 from tinyseg.data.pictures import PictureImage
 from tinyseg.data.tiffs import TiffImage, refuse_mixed
@@ -161,7 +162,9 @@ def reader_of(path, readers=READERS):
         if path.name.lower().endswith(reader.suffixes):
             return reader
     suffixes = ", ".join(suffix for reader in readers for suffix in reader.suffixes)
-    raise ValueError(f"{path} is of a kind that is not read: expected a file ending in {suffixes}.{npy_hint([path])}")
+    raise ValueError(
+        f"{path} is of a kind that is not read: expected a file ending in {suffixes}.{how_to_convert([path])}"
+    )
 
 
 def shape_in_words(stack):
