@@ -20,19 +20,13 @@ from pathlib import Path
 
 import numpy as np
 
+from tinyseg.data.brats_folders import MODALITIES, NAMINGS, brats_files, case_folders
 from tinyseg.data.classes import DECATHLON, check_classes
 from tinyseg.data.dataset_json import describe
-from tinyseg.data.files import find_volumes, folders_in, list_contents, list_names, natural_order, volume_name
+from tinyseg.data.files import list_contents, list_names, natural_order, volume_name
 from tinyseg.data.nifti import Volume, common_grid, open_volume
+from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.split import patient_of
-
-# How BraTS names the files of a case: endings of the modalities in the Decathlon's order, ending of the labels, and
-# which number each label gets.
-NAMINGS = (
-    (("_flair", "_t1", "_t1ce", "_t2"), "_seg", {0: 0, 1: 2, 2: 1, 4: 3}),
-    (("-t2f", "-t1n", "-t1c", "-t2w"), "-seg", {0: 0, 1: 2, 2: 1, 3: 3}),
-)
-MODALITIES = ("FLAIR", "T1w", "T1gd", "T2w")
 
 
 @dataclass(frozen=True)
@@ -97,8 +91,8 @@ def find_cases(folder, skip_bad=False):
     Parameters
     ----------
     folder : str or Path
-        It has ``dataset.json``, ``imagesTr`` and ``labelsTr`` as in the Decathlon; or a folder for each case with files
-        named as in BraTS 2017 to 2021 (``<case>_flair.nii.gz``, ``_t1``, ``_t1ce``, ``_t2``, ``_seg``) or from 2023 on
+        It has ``dataset.json``, ``imagesTr`` and ``labelsTr`` as in the Decathlon; or a folder for each case, which may
+        lie in further folders such as ``HGG`` and ``LGG``, with files named as in BraTS 2017 to 2021 (``<case>_flair.nii.gz``, ``_t1``, ``_t1ce``, ``_t2``, ``_seg``) or from 2023 on
         (``<case>-t2f.nii.gz``, ``-t1n``, ``-t1c``, ``-t2w``, ``-seg``). Hidden files (``._*``) are left out.
     skip_bad : bool
         Leave out cases that lack a file and list them in ``skipped``, instead of raising an error.
@@ -116,7 +110,9 @@ def find_cases(folder, skip_bad=False):
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise FileNotFoundError(f"{folder} is not a folder: expected one with dataset.json, or with BraTS cases.")
+        raise FileNotFoundError(
+            f"{folder} is not a folder: expected one with dataset.json, or with BraTS cases.{how_to_convert([folder])}"
+        )
     if (folder / "dataset.json").is_file():
         modalities, classes, listed = describe(folder)
         check_classes(classes, folder / "dataset.json")
@@ -170,25 +166,30 @@ def listed_names(listed):
 def _brats_cases(folder):
     """Return the cases of a folder of BraTS folders, and a dict of those that lack a file."""
     cases, missing = [], {}
-    for inner in folders_in(folder):
-        try:
-            files = find_volumes(inner)
-        except ValueError as error:  # two files of one name
-            missing[inner.name] = str(error)
-            continue
+    for inner in case_folders(folder):
         for endings, label_ending, recode in NAMINGS:
-            for name in case_names(files, (*endings, label_ending)):
-                absent = [name + e for e in (*endings, label_ending) if name + e not in files]
+            try:
+                found = brats_files(inner, (*endings, label_ending))
+            except ValueError as error:  # two files of one name
+                missing[inner.name] = str(error)
+                break
+            for name, files in found.items():
+                absent = [name + e for e in (*endings, label_ending) if e not in files]
                 if absent:
-                    there = list_contents(inner)
-                    missing[name] = f"{inner} has no {', '.join(absent)} (.nii.gz). There is: {there}."
+                    missing[name] = (
+                        f"{inner} has no {', '.join(absent)} (.nii.gz). There is: {list_contents(inner)}. If one of "
+                        "these is it, give it that name."
+                    )
                     continue
-                images = tuple(files[name + e] for e in endings)
-                cases.append(Case(name, images, files[name + label_ending], tuple(recode.items())))
+                images = tuple(files[e] for e in endings)
+                cases.append(Case(name, images, files[label_ending], tuple(recode.items())))
     if not cases and not missing:
+        described = [f" Give {path.parent} by itself." for path in sorted(folder.glob("*/dataset.json"))]
         raise FileNotFoundError(
             f"no cases in {folder}: looked for dataset.json (Medical Segmentation Decathlon), or for folders with "
             f"<case>_flair.nii.gz, _t1, _t1ce, _t2 and _seg (BraTS). There is: {list_contents(folder)}."
+            f"{described[0] if described else ''}"
+            f"{how_to_convert(path for inner in (folder, *folder.glob('*/')) for path in inner.iterdir())}"
         )
     return cases, missing
 
@@ -205,11 +206,6 @@ def refuse_repeated(cases):
             other = files.setdefault(file.resolve(), case)
             if other is not case or case.files.count(file) > 1:
                 raise ValueError(f"{file} is listed twice, for {other.name} and {case.name}: leave one of them out.")
-
-
-def case_names(names, endings):
-    """Return the sorted names of BraTS cases, from names of files that end in one of `endings`."""
-    return sorted({name.removesuffix(e) for name in names for e in endings if name.endswith(e)})
 
 
 def grid_of_case(case, num_modalities=None):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import msgspec
 
-from tinyseg.data.brats import NAMINGS, Case, Cases, find_cases, read_label, refuse_repeated, unchanged_labels
+from tinyseg.data.brats import Case, Cases, find_cases, read_label, refuse_repeated, unchanged_labels
+from tinyseg.data.brats_folders import NAMINGS, case_folders
 from tinyseg.data.classes import DECATHLON, check_classes
 from tinyseg.data.files import find_files, find_volumes, list_contents, natural_order, volume_name
 from tinyseg.data.images import NIFTI_SUFFIXES
@@ -26,7 +27,7 @@ def holds_volumes(path):
     path = Path(path)
     if path.is_file():
         return path.name.lower().endswith(NIFTI_SUFFIXES)
-    return (path / "dataset.json").is_file() or any(find_volumes(p) for p in (path, *path.glob("*/")))
+    return (path / "dataset.json").is_file() or any(find_volumes(p) for p in (path, *path.glob("*/"), *case_folders(path)))
 
 
 def find_labels(path, classes=DECATHLON):

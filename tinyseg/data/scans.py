@@ -13,9 +13,10 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.brats import MODALITIES, NAMINGS, case_names, listed_names
+from tinyseg.data.brats import listed_names
+from tinyseg.data.brats_folders import MODALITIES, NAMINGS, OTHER_ENDINGS, brats_files, case_folders
 from tinyseg.data.dataset_json import describe
-from tinyseg.data.files import find_files, find_volumes, folders_in
+from tinyseg.data.files import find_files, find_volumes
 from tinyseg.data.image_file import ImageFile
 from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image, write_like
 from tinyseg.data.nifti import common_grid, turn
@@ -26,6 +27,7 @@ _NUMBERS = {
     for names in (MODALITIES, *(endings for endings, _, _ in NAMINGS))
     for m, name in enumerate(names)
 }
+_NUMBERS |= {name.strip("_"): _NUMBERS[meant.strip("_")] for name, meant in OTHER_ENDINGS.items()}
 
 
 @dataclass(frozen=True)
@@ -103,12 +105,11 @@ def channels_of(modalities, available, path):
 def _brats_scans(folder, modalities):
     """List the cases of a BraTS folder and of the folders in it, each with the path of every file that it needs."""
     scans = []
-    for inner in (folder, *folders_in(folder)):
-        files = find_volumes(inner)
+    for inner in {folder: None} | dict.fromkeys(case_folders(folder)):
         for endings, _, _ in NAMINGS:
-            for case in case_names(files, endings):
-                names = [case + endings[m] for m in channels_of(modalities, MODALITIES, inner)]
-                paths = tuple(files.get(name, inner / f"{name}.nii.gz") for name in names)
+            for case, files in brats_files(inner, endings).items():
+                wanted = [endings[m] for m in channels_of(modalities, MODALITIES, inner)]
+                paths = tuple(files.get(ending, inner / f"{case}{ending}.nii.gz") for ending in wanted)
                 scans.append(Scan(f"{case}.nii.gz", paths))
     return scans
 
