@@ -25,6 +25,7 @@ from tinyseg.data.classes import DECATHLON, check_classes
 from tinyseg.data.dataset_json import describe
 from tinyseg.data.files import list_contents, list_names, natural_order, volume_name
 from tinyseg.data.nifti import Volume, common_grid, open_volume
+from tinyseg.data.nnunet import numbered_by_channel
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.split import patient_of
 
@@ -91,9 +92,10 @@ def find_cases(folder, skip_bad=False):
     Parameters
     ----------
     folder : str or Path
-        It has ``dataset.json``, ``imagesTr`` and ``labelsTr`` as in the Decathlon; or a folder for each case, which may
-        lie in further folders such as ``HGG`` and ``LGG``, with files named as in BraTS 2017 to 2021 (``<case>_flair.nii.gz``, ``_t1``, ``_t1ce``, ``_t2``, ``_seg``) or from 2023 on
-        (``<case>-t2f.nii.gz``, ``-t1n``, ``-t1c``, ``-t2w``, ``-seg``). Hidden files (``._*``) are left out.
+        It has ``dataset.json``, ``imagesTr`` and ``labelsTr`` as in the Decathlon or nnU-Net. Or it has a folder for
+        each case, which may lie in further folders such as ``HGG`` and ``LGG``, with files named as in BraTS 2017 to
+        2021 (``<case>_flair.nii.gz``, ``_t1``, ``_t1ce``, ``_t2``, ``_seg``) or from 2023 on (``<case>-t2f.nii.gz``,
+        ``-t1n``, ``-t1c``, ``-t2w``, ``-seg``). Hidden files (``._*``) are left out.
     skip_bad : bool
         Leave out cases that lack a file and list them in ``skipped``, instead of raising an error.
 
@@ -152,11 +154,13 @@ def _decathlon_cases(folder, listed, num_classes):
 def listed_names(listed):
     """Return the name of each case that ``dataset.json`` lists.
 
-    It is the name of the image, or, if each modality has a file, that of the labels without ``_seg`` or ``-seg``. If
-    each case has a folder in which the files have the same names, it is the name of the folder.
+    It is the name of the image, or, if each modality has a file or nnU-Net's names, that of the labels without ``_seg``
+    or ``-seg``. If each case has a folder in which the files have the same names, it is the name of the folder.
     """
     names = [
-        volume_name(images[0]) if len(images) == 1 else re.sub("[_-]seg$", "", volume_name(label))
+        re.sub("[_-]seg$", "", volume_name(label))
+        if len(images) > 1 or numbered_by_channel(images, label)
+        else volume_name(images[0])
         for images, label in listed
     ]
     folders = [images[0].parent.name for images, _ in listed]

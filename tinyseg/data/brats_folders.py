@@ -18,7 +18,7 @@ DEPTH = 3  # how many folders may lie within each other
 
 
 def case_folders(folder, depth=DEPTH):
-    """Return the folders below a folder, sorted, that hold files named as in BraTS; if there is none, the folder itself.
+    """Return the folders below a folder that hold files named as in BraTS, sorted; if there is none, the folder itself.
 
     What lies in a folder of a case is not looked at: it may hold results of another program.
     """

@@ -1,7 +1,8 @@
 """The description ``dataset.json`` of a folder of the Medical Segmentation Decathlon.
 
 It names the modalities and the classes and lists the files. MONAI writes ``image`` as a list with a file for each
-modality, and newer tools write ``channel_names`` for ``modality`` and ``{name: number}`` for the labels.
+modality. nnU-Net writes ``channel_names`` for ``modality`` and ``{name: number}`` for the labels, and mostly lists no
+files: they are those of its folders (`tinyseg.data.nnunet`).
 """
 
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from tinyseg.data.json_files import read_json
+from tinyseg.data.nnunet import cases_of_folder, channel_files
 
 
 class _Listed(msgspec.Struct):
@@ -16,11 +18,18 @@ class _Listed(msgspec.Struct):
     label: str | list[str]
 
 
+class _Named(msgspec.Struct):
+    images: list[str]
+    label: str
+
+
 class _Description(msgspec.Struct):
     labels: dict[str, str | int | list[int]]
-    training: list[_Listed]
+    training: list[_Listed] | None = None
+    dataset: dict[str, _Named] | None = None
     modality: dict[str, str] | None = None
     channel_names: dict[str, str] | None = None
+    file_ending: str = ".nii.gz"
 
 
 class _Test(msgspec.Struct):
@@ -56,16 +65,39 @@ def describe(folder):
     if repeated or not all(name.strip() and name.isprintable() for name in modalities):
         raise ValueError(f"{path} names the modalities {list(modalities)}: give each a name of its own.")
     classes = _in_order(path, "labels", _by_number(path, about.labels))
+    return modalities, classes, _listed(path, about, len(modalities))
+
+
+def _listed(path, about, count):
+    """Return (images, labels), paths, of each training case; `count` is the number of modalities."""
+    folder, entries = path.parent, about.training
+    if entries is None and about.dataset is not None:
+        entries = [_Listed(case.images, case.label) for case in about.dataset.values()]
+    if entries is None:
+        if about.file_ending.lower() not in (".nii", ".nii.gz"):
+            raise ValueError(
+                f'{path} says "file_ending": "{about.file_ending}": expected .nii.gz or .nii. Convert the volumes to '
+                "NIfTI. train_isbi.py takes pictures of sections, in imagesTr and labelsTr or otherwise."
+            )
+        cases = cases_of_folder(folder, count)
+        if not cases:
+            raise ValueError(
+                f'{path} has no "training" and lists no cases, and there is nothing in imagesTr named as nnU-Net names '
+                "it (<case>_0000.nii.gz): list the files, or put them there."
+            )
+        return cases
     listed = []
-    for entry in about.training:
+    for entry in entries:
         images, labels = ([each] if isinstance(each, str) else each for each in (entry.image, entry.label))
-        if len(labels) != 1 or len(images) not in (1, len(modalities)):
+        if len(labels) != 1 or len(images) not in (1, count):
             raise ValueError(
                 f"{path} lists {len(images)} images and {len(labels)} label files for one case, {images} and {labels}: "
-                f"expected one image, or one for each of {len(modalities)} modalities, and one label file."
+                f"expected one image, or one for each of {count} modalities, and one label file."
             )
-        listed.append((tuple(_locate(folder, name) for name in images), _locate(folder, labels[0])))
-    return modalities, classes, listed
+        images = tuple(_locate(folder, name) for name in images)
+        images = channel_files(images[0], count) if len(images) == 1 else images
+        listed.append((images, _locate(folder, labels[0])))
+    return listed
 
 
 def describe_test(folder):
@@ -87,6 +119,11 @@ def _by_number(path, labels):
         raise ValueError(f"{path} gives a label several numbers: regions are not read, give each class its number.")
     if all(key.isdecimal() for key in labels) and all(isinstance(value, str) for value in labels.values()):
         return labels
+    if "ignore" in map(str.casefold, labels):
+        raise ValueError(
+            f'{path} has a label "ignore": what is not to be learned from cannot be left out here. Give these voxels '
+            "one of the classes, or leave such cases out."
+        )
     numbers = [str(value) for value in labels.values()]
     repeated = sorted({number for number in numbers if numbers.count(number) > 1})
     if repeated:

@@ -27,7 +27,8 @@ def holds_volumes(path):
     path = Path(path)
     if path.is_file():
         return path.name.lower().endswith(NIFTI_SUFFIXES)
-    return (path / "dataset.json").is_file() or any(find_volumes(p) for p in (path, *path.glob("*/"), *case_folders(path)))
+    folders = (path, *path.glob("*/"), *case_folders(path))
+    return (path / "dataset.json").is_file() or any(find_volumes(folder) for folder in folders)
 
 
 def find_labels(path, classes=DECATHLON):

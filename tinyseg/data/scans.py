@@ -20,6 +20,7 @@ from tinyseg.data.files import find_files, find_volumes
 from tinyseg.data.image_file import ImageFile
 from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image, write_like
 from tinyseg.data.nifti import common_grid, turn
+from tinyseg.data.nnunet import cases_to_predict, numbered_by_channel
 
 # The number of a modality in MODALITIES, under each of its names.
 _NUMBERS = {
@@ -80,10 +81,14 @@ def find_scans(path, modalities=None):
         available, _, listed = describe(path)
         channels = None if modalities is None else channels_of(modalities, available, path)
         part = "imagesTs" if find_volumes(path / "imagesTs") else "imagesTr"
-        if part == "imagesTr" and any(len(images) > 1 for images, _ in listed):  # a file for each modality
+        by_channel = bool(listed) and all(numbered_by_channel(*files) for files in listed)
+        if by_channel or (part == "imagesTr" and any(len(images) > 1 for images, _ in listed)):
+            # Each modality has a file.
+            cases = dict(zip(listed_names(listed), (images for images, _ in listed), strict=True))
+            if part == "imagesTs":
+                cases = cases_to_predict(path / part, len(available))
             order = range(len(available)) if channels is None else channels
-            cases = zip(listed_names(listed), listed, strict=True)
-            return [Scan(f"{name}.nii.gz", tuple(images[m] for m in order)) for name, (images, _) in cases]
+            return [Scan(f"{name}.nii.gz", tuple(images[m] for m in order)) for name, images in cases.items()]
         return [Scan(file.name, (file,), channels) for file in find_files(path / part, NIFTI_SUFFIXES, "volumes")]
     scans = _brats_scans(path, modalities) if modalities and path.is_dir() else []
     return scans or [Scan(file.name, (file,)) for file in find_images(path)]
