@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.files import find_files, list_contents, refuse_missing
+from tinyseg.data.files import find_files, folders_in, list_contents, list_names, refuse_missing
 from tinyseg.data.masks import binarize_labels
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import split_masks
@@ -24,12 +24,11 @@ from tinyseg.data.sections import Sections
 from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack
 
 # Names of the images and of the labels in a folder, first for files of the challenge, then for sub-folders of sections.
-# The first name that exists is taken.
 LAYOUTS = (
     (("train-volume.tif", "train-volume.tiff"), ("train-labels.tif", "train-labels.tiff")),
     (
-        ("images", "image", "imgs", "img", "volume", "raw", "train"),
-        ("labels", "label", "masks", "mask", "membranes", "membrane", "gt"),
+        ("images", "image", "imgs", "img", "volume", "raw", "train", "imagestr"),
+        ("labels", "label", "masks", "mask", "membranes", "membrane", "gt", "labelstr"),
     ),
 )
 
@@ -133,19 +132,19 @@ def find_images_and_labels(path, labels="auto"):
         if labels == "required":
             raise ValueError(f"{path} is one file: give the folder that holds images and labels, or its labels too.")
         return path, given
-    entries = _entries(path)
     for image_names, label_names in LAYOUTS:
-        image, label = (_first(entries, names) for names in (image_names, label_names))
+        image = _find(path, image_names)
+        label = _find(path, label_names) if image and search else None
         if image and labels == "required" and not label:
             raise FileNotFoundError(
                 f"no labels in {path}: looked for {', '.join(label_names)} to go with {image.name}. "
-                f"There is: {list_contents(path)}.{how_to_convert(path.iterdir())}"
+                f"There is: {list_contents(path)}.{_further_in(path)}{how_to_convert(path.iterdir())}"
             )
         if image:
             return image, label if search else given
     if not search:
         return path, given
-    if any(name.endswith(SUFFIXES) for name in entries):
+    if any(file.name.lower().endswith(SUFFIXES) for file in path.iterdir()):
         files = {file.name: file for file in find_files(path, SUFFIXES, "sections")}
         images, masks = ([files[name] for name in part] for part in split_masks(list(files)))
         if masks:
@@ -154,25 +153,52 @@ def find_images_and_labels(path, labels="auto"):
         f"no images in {path}: looked for train-volume.tif and train-labels.tif (or .tiff), for a "
         f"sub-folder of images ({', '.join(LAYOUTS[1][0])}) and one of labels ({', '.join(LAYOUTS[1][1])}), or for "
         f"images with masks beside them (cell.png, cell_mask.png). There is: {list_contents(path)}."
-        f"{how_to_convert(path.iterdir())}"
+        f"{_further_in(path)}{how_to_convert(path.iterdir())}"
     )
 
 
 def holds_sections(folder):
     """Whether a folder has images under one of the names that `load` looks for."""
-    entries = _entries(Path(folder))
-    return any(_first(entries, image_names) for image_names, _ in LAYOUTS)
+    return any(_named(folder, image_names) for image_names, _ in LAYOUTS)
 
 
 def holds_stack(folder):
     """Whether a folder has the challenge's images, which `load` reads without the other files in it."""
-    return _first(_entries(Path(folder)), LAYOUTS[0][0]) is not None
+    return bool(_named(folder, LAYOUTS[0][0]))
 
 
-def _entries(folder):
-    """Return the paths of what a folder holds, by their names in small letters."""
-    return {p.name.casefold(): p for p in folder.iterdir()}
+def _named(folder, names):
+    """Return the paths in a folder that have one of these names, capitals aside."""
+    return sorted(path for path in Path(folder).iterdir() if path.name.casefold() in names)
 
 
-def _first(entries, names):
-    return next((entries[name] for name in names if name in entries), None)
+def _find(folder, names):
+    """Return the path in a folder that has one of these names, or None. Several that hold images are a ValueError."""
+    found = _named(folder, names)
+    full = [path for path in found if path.is_file() or any(_pictures_in(path))]
+    if len(full) > 1:
+        raise ValueError(
+            f"{folder} has {' and '.join(path.name for path in full)}: expected one of them, as it is not known which "
+            "is meant. Move the others elsewhere."
+        )
+    return next(iter(full or found), None)
+
+
+def _pictures_in(folder):
+    """Return the names of the pictures in a folder; of what is no folder, none."""
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return [path.name for path in paths if path.name.lower().endswith(SUFFIXES) and path.name[0] != "."]
+
+
+def _further_in(path):
+    """Return a sentence that names the folders in a folder that hold images and labels; without any, an empty text."""
+    inner = [p for p in folders_in(path) if all(_named(p, n) for n in LAYOUTS[1]) or split_masks(_pictures_in(p))[1]]
+    if len(inner) == 1:
+        return f" {inner[0]} holds images and labels: give that folder."
+    if not inner:
+        return ""
+    names = list_names([p.name for p in inner])
+    return (
+        f" Folders in it hold images and labels of their own ({names}): give one of them, or gather all images in one "
+        "folder and all labels in another; if an image has a mask for each object, join its masks."
+    )

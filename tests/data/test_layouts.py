@@ -1,0 +1,82 @@
+"""Folders of sections and masks as data sets and programs lay them out: understood, or refused with what to give."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tinyseg.data import isbi
+
+
+def grey(k):
+    return np.random.default_rng(k).integers(0, 256, (18, 23)).astype(np.uint8)
+
+
+def mask(k):
+    inside = np.ones((18, 23), bool)
+    inside[k] = False
+    return inside
+
+
+def write(path, pixels):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+
+
+def write_pairs(folder, image_name, mask_name, count=3, white=255):
+    for k in range(count):
+        write(folder / image_name.format(k), grey(k))
+        write(folder / mask_name.format(k), mask(k) * white)
+
+
+def check(folder, count=3):
+    sections = isbi.load(folder, "required")
+    np.testing.assert_array_equal(sections.images, [grey(k) for k in range(count)])
+    np.testing.assert_array_equal(sections.labels, [mask(k) for k in range(count)])
+
+
+def test_pictures_in_nnunets_folders(tmp_path):
+    write_pairs(tmp_path, "imagesTr/case_{:04d}_0000.png", "labelsTr/case_{:04d}.png", white=1)
+    (tmp_path / "dataset.json").write_text(json.dumps({"file_ending": ".png"}))
+    check(tmp_path)
+    write(tmp_path / "imagesTr" / "case_0000_0001.png", grey(9))
+    with pytest.raises(ValueError, match="paired by their names"):
+        isbi.load(tmp_path, "required")
+
+
+def test_the_membrane_folder_of_a_u_net_in_keras(tmp_path):
+    write_pairs(tmp_path / "train", "image/{}.png", "label/{}.png", count=12)
+    (tmp_path / "train" / "aug").mkdir()
+    write(tmp_path / "test" / "0.png", grey(0))
+    check(tmp_path / "train", 12)
+    with pytest.raises(FileNotFoundError, match=r"train holds images and labels: give that folder\."):
+        isbi.load(tmp_path, "required")
+
+
+def test_cellposes_train_and_test_hold_images_and_masks(tmp_path):
+    for part in ("train", "test"):
+        write_pairs(tmp_path / part, "{:03d}_img.png", "{:03d}_masks.png")
+    with pytest.raises(FileNotFoundError, match=r"labels of their own \(test, train\): give one of them"):
+        isbi.load(tmp_path, "required")
+    check(tmp_path / "train")
+
+
+def test_a_folder_for_each_image_with_a_mask_for_each_object(tmp_path):
+    for name in ("0ab1", "7cd2"):
+        write(tmp_path / name / "images" / f"{name}.png", grey(0))
+        for k in range(3):
+            write(tmp_path / name / "masks" / f"{k}ef.png", ~mask(k) * 255)
+    with pytest.raises(FileNotFoundError, match=r"no images .*\(0ab1, 7cd2\): .* a mask for each object, join"):
+        isbi.load(tmp_path, "required")
+
+
+@pytest.mark.parametrize(("first", "second"), [("images", "img"), ("labels", "masks")])
+def test_two_folders_that_may_be_the_images_or_the_labels(tmp_path, first, second):
+    write_pairs(tmp_path, "images/{}.png", "labels/{}.png")
+    (tmp_path / second).mkdir()
+    (tmp_path / second / "notes.txt").write_text("empty but for this")
+    check(tmp_path)
+    write(tmp_path / second / "0.png", ~mask(0) * 255)
+    with pytest.raises(ValueError, match=rf"has ({first} and {second}|{second} and {first}): expected one of them"):
+        isbi.load(tmp_path, "required")
