@@ -98,6 +98,11 @@ class ImageFile:
         if section.ndim == 3 and two_colours and section.shape[-1] == 3:
             section = _grey_of_two_colours(section)
         if section.ndim != 2:
+            if two_colours and section.shape[-1] == 3:
+                raise ValueError(
+                    f"{name} is in colour: expected a mask of two values, or of two colours of which one is black or "
+                    "white. If each colour is a class, save the one to find as 255 and all else as 0, for each mask."
+                )
             raise ValueError(
                 f"{name} is in colour or has several channels (shape {section.shape}): expected grey. "
                 "Convert it to grey (in Fiji: Image > Type > 8-bit; of a lookup table: Image > Lookup Tables > Grays), "

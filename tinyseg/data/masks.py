@@ -10,6 +10,7 @@ from scipy.ndimage import maximum_filter, minimum_filter
 from skimage.measure import label as label_regions
 
 WHITES = (1, 255, 65535)  # what programs write for white, beside 0 for black
+MOST_CLASSES = 10  # numbers up to this may be classes
 
 
 def binarize_labels(stack, name, foreground="white"):
@@ -65,7 +66,9 @@ def binarize_labels(stack, name, foreground="white"):
                 )
             warnings.warn(
                 f"labels of {objects} objects, and not masks of two values, in {what}: the foreground is what belongs "
-                "to an object and does not touch another.",
+                "to an object and does not touch another."
+                + " If they are classes, give masks of one of them."
+                * bool(stack.max() <= MOST_CLASSES),
                 stacklevel=2,
             )
             return inside_of_objects(stack)
@@ -151,8 +154,13 @@ def count_objects(stack):
 
     Labels are whole numbers from 0. Nearly each of them is one region in its section, and most of these are more than
     thin lines: unlike grey values, classes, and the values that JPEG or interpolation leave along edges. Few lie within
-    another one, unlike a nucleus in its cell, or all objects in a background that is not 0.
+    another one, unlike a nucleus in its cell, or all objects in a background that is not 0. And the sections do not
+    all have the same few numbers of 8 bits, as classes do of which each is one region, such as layers of a tissue.
     """
+    if stack.dtype == np.uint8 and len(stack) > 1 and stack.max() <= MOST_CLASSES:
+        first = np.unique(stack[0])
+        if all(np.array_equal(np.unique(section), first) for section in stack):
+            return None
     if stack.min() < 0 or (stack != np.rint(stack)).any():
         return None
     objects = regions = thick = nested = 0

@@ -1,5 +1,6 @@
 """TIFF stacks: the pages of a file as sections, read as they are shown."""
 
+import contextlib
 import math
 import re
 import struct
@@ -11,6 +12,7 @@ import tifffile
 from tinyseg.data.image_file import ImageFile, oriented, returned_type
 
 KINDS = tifffile.PHOTOMETRIC  # what the values of a page are
+GDAL_NODATA = 42113  # the tag in which GeoTIFF says which value stands for no data
 GREY_OR_RGB = (KINDS.MINISWHITE, KINDS.MINISBLACK, KINDS.RGB, KINDS.PALETTE, KINDS.YCBCR)  # YCbCr is decoded to RGB
 
 
@@ -44,6 +46,7 @@ class TiffImage(ImageFile):
             x, y = self.tags.get("XResolution"), self.tags.get("YResolution")
             self.tags |= {"XResolution": y, "YResolution": x}
         self._bare, self._colour = any(part.bare for part in parts), first.photometric
+        self._no_data = _no_data(first)
         self._boolean = parts[0].white_is_zero and first.bitspersample == 1 and bool(first.is_shaped)
 
     def _check(self):
@@ -61,13 +64,35 @@ class TiffImage(ImageFile):
                 'writes both alike. Write stacks with photometric="minisblack" to make that clear.',
                 stacklevel=4,
             )
+        self._refuse_channels_last()
         found = [(part.shape, part.dtype) for part, _ in self._sections]
         refuse_mixed(self.path.parent, list(map(self.name, range(len(self)))), found)
+
+    def _refuse_channels_last(self):
+        """Raise an error, or warn, if the sections look like an array (H, W, sections) or (H, W, channels)."""
+        H, W = self.shape
+        if min(H, len(self)) <= 2 * W:
+            return
+        said = (
+            f"{self.path} is a stack of {len(self)} sections of {H}×{W} pixels. If its last axis counts sections or "
+            "channels, save it with that axis first: numpy.moveaxis(array, -1, 0)."
+        )
+        if W <= 4:
+            raise ValueError(said)
+        warnings.warn(said, stacklevel=5)
 
     def _read(self, k):
         part, k = self._sections[k]
         self.opacity = part.opacity
         return part.section(k)
+
+    def _in_grey(self, section, name, two_colours):
+        if self._no_data is not None and (share := (section == self._no_data).mean()):
+            raise ValueError(
+                f"{name} holds {self._no_data:g} in {share:.1%} of its pixels, which stands for no data (GDAL_NODATA): "
+                "expected grey values. Cut these parts off, or give them a grey value."
+            )
+        return super()._in_grey(section, name, two_colours)
 
 
 def _sources(tif, pages):
@@ -170,6 +195,16 @@ def _colour_map(page):
         # Some programs write numbers of 8 bits; others use all 16.
         return colours.astype(np.uint8 if colours.max() < 256 else np.uint16)
     return (colours >> 8).astype(np.uint8)
+
+
+def _no_data(page):
+    """Return the value that stands for no data in a GeoTIFF; None if it is 0, which is black, or not given."""
+    with contextlib.suppress(ValueError, KeyError, OverflowError):
+        value = float(str(page.tags[GDAL_NODATA].value).strip(" \0"))
+        with np.errstate(over="ignore"):  # written with more digits than float32 has
+            value = float(page.dtype.type(value)) if page.dtype.kind == "f" else value
+        return value if value and math.isfinite(value) else None
+    return None
 
 
 def _is_bare_stack(source):
