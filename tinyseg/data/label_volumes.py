@@ -27,6 +27,8 @@ def holds_volumes(path):
     path = Path(path)
     if path.is_file():
         return path.name.lower().endswith(NIFTI_SUFFIXES)
+    if not path.is_dir():
+        return False
     folders = (path, *path.glob("*/"), *case_folders(path))
     return (path / "dataset.json").is_file() or any(find_volumes(folder) for folder in folders)
 
