@@ -51,6 +51,16 @@ def test_a_place_where_nothing_can_be_written(tmp_path, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
 
 
+def test_flows_and_outlines_of_cellpose_lie_beside_the_image(tmp_path):
+    left = ["a_img_flows.tif", "a_img_dP.tif", "a_img_outlines_cp_masks.png", "a_img_cp_output.png"]
+    kept = ["a_img.png", "a_img_cp_masks.png", "b_flows.png", "outlines.png"]  # b has no image: this may be one
+    for name in left + kept:
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match="flows or outlines of cellpose, which are left out: .*a_img_dP"):
+        found = find_files(tmp_path, (".png", ".tif"), "sections")
+    assert [file.name for file in found] == kept
+
+
 def test_pictures_of_kinds_that_are_not_read_are_named_and_not_left_out_in_silence(tmp_path):
     for name in ("a.png", "b.gif", "c.WEBP", ".d.gif", "notes.txt"):
         (tmp_path / name).touch()

@@ -103,6 +103,18 @@ def test_masks_beside_images():
     assert split_masks(["a_mask.png", "b_mask.png"]) == (["a_mask.png", "b_mask.png"], [])
     assert split_masks(["membrane_1.png", "membrane_1_mask.png"]) == (["membrane_1.png"], ["membrane_1_mask.png"])
     assert split_masks(["a.png", "b_mask.png"]) == (["a.png", "b_mask.png"], [])
+    assert split_masks(["0.png", "0_predict.png"]) == (["0.png", "0_predict.png"], [])
+
+
+def test_predictions_of_another_program_beside_images():
+    assert split_masks(["0.png", "0_predict.png"], predictions=True) == (["0.png"], ["0_predict.png"])
+    assert split_masks(["0_predict.png", "1_predict.png"], predictions=True)[1] == []
+
+
+def test_frames_of_the_cell_tracking_challenge():
+    masks = ["man_seg001.tif", "man_seg000.tif"]
+    assert match_names(["t000.tif", "t001.tif"], masks) == masks[::-1]
+    assert match_names(["train-input.tif"], ["train-labels.tif"]) == ["train-labels.tif"]  # SNEMI3D
 
 
 # ---- as isbi.load meets them

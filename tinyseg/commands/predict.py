@@ -102,9 +102,9 @@ def find_inputs(path, modalities):
         raise ValueError(f"{path} holds nothing but what predict.py wrote (see {record.NAME}): give the images.")
     if len(found) < len(scans):
         print(f"{path}: left out {len(scans) - len(found)} files that predict.py wrote (see {record.NAME})")
-    masks = split_masks([scan.name for scan in found])[1] if path.is_dir() else []
+    masks = split_masks([scan.name for scan in found], predictions=True)[1] if path.is_dir() else []
     if masks:
-        print(f"{path}: left out {list_names(masks)}, by their names the masks of images beside them")
+        print(f"{path}: left out {list_names(masks)}, by their names masks or predictions of images beside them")
     return [scan for scan in found if scan.name not in masks]
 
 

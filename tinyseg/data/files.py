@@ -10,15 +10,15 @@ import shutil
 import tempfile
 import warnings
 
-from tinyseg.data.other_kinds import UNREAD, how_to_convert
+from tinyseg.data.other_kinds import UNREAD, how_to_convert, leftovers
 
 
 def find_files(path, suffixes, what):
     """List the files of a folder whose names end in one of `suffixes`, in natural order; or `path` if it is a file.
 
-    Hidden files are left out; a warning names pictures of kinds that are not read. If there is no file, a
-    FileNotFoundError says so; if such a name is a folder, or a link to what is not there, a ValueError. `what` is the
-    name of the files in it.
+    Hidden files are left out; a warning names pictures of kinds that are not read, and cellpose's flows. If there is no
+    file, a FileNotFoundError says so; if such a name is a folder, or a link to what is not there, a ValueError. `what`
+    is the name of the files in it.
     """
     path = pathlib.Path(path)
     refuse_missing(path, f"a file or a folder of {what}")
@@ -39,6 +39,11 @@ def find_files(path, suffixes, what):
             stacklevel=3,
         )
     files.sort(key=lambda file: natural_order(file.name))
+    left = leftovers([file.name for file in files])
+    if left:
+        said = f"{path} holds flows or outlines of cellpose, which are left out: {list_names(left)}."
+        warnings.warn(said, stacklevel=3)
+    files = [file for file in files if file.name not in left]
     odd = [f"{p.name} ({_what_it_is(p)})" for p in files if not p.is_file()]
     if odd:
         raise ValueError(

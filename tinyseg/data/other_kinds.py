@@ -5,6 +5,8 @@
 Other programs read them better than this library would, so it says which.
 """
 
+import re
+
 # Pictures and microscopes' files, which nobody expects to be left out when a folder is read, each with what to do.
 PICTURES = (".gif", ".webp", ".jp2", ".j2k", ".jpe", ".jfif", ".tga", ".pgm", ".ppm", ".pnm", ".heic", ".avif", ".psd")
 MICROSCOPES = (".czi", ".nd2", ".lif", ".lsm", ".oib", ".oif", ".dm3", ".dm4", ".mrc")
@@ -43,6 +45,16 @@ BEGINNINGS = {
     b"\x5c\x01\0\0": ("NIfTI that is not compressed", (".nii",)),
     b"\0\0\x01\x5c": ("NIfTI that is not compressed", (".nii",)),
 }  # fmt: skip
+
+# What cellpose writes beside an image and its masks, without the ending.
+LEFTOVER = re.compile(r"(.+?)_(flows|dP|outlines|cp_output|cp_outlines)(_cp_masks)?", re.IGNORECASE)
+
+
+def leftovers(names):
+    """Return the names of cellpose's flows and outlines whose image is among the names too."""
+    stems = {name.rsplit(".", 1)[0].casefold() for name in names}
+    found = {name: LEFTOVER.fullmatch(name.rsplit(".", 1)[0]) for name in names}
+    return [name for name, parts in found.items() if parts and parts[1].casefold() in stems]
 
 
 def how_to_convert(paths):

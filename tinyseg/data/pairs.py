@@ -25,18 +25,20 @@ from tinyseg.data.files import list_names
 # fmt: off
 LABELS = {
     "mask", "masks", "label", "labels", "seg", "segs", "segmentation", "segmentations", "gt", "groundtruth", "truth",
-    "annotation", "annotations", "annot", "manual",
+    "annotation", "annotations", "annot", "manual", "man",
 }
 SUBJECTS = {"target", "targets", "membrane", "membranes"}  # kinds too, unless something else is shown in the other list
 PREDICTIONS = {
     "pred", "preds", "prediction", "predictions", "probability", "probabilities", "prob", "probs", "submission", "cp",
+    "predict", "predicted", "output", "outputs",
 }
-KINDS = LABELS | SUBJECTS | PREDICTIONS | {"image", "images", "img", "imgs", "im", "raw"}
+KINDS = LABELS | SUBJECTS | PREDICTIONS | {"image", "images", "img", "imgs", "im", "raw", "input", "inputs"}
 SETS, PLACES = {"train", "test", "validation"}, {"volume", "slice", "frame"}
 PARTS = KINDS | SETS | PLACES
 SYNONYMS = {
     "training": "train", "testing": "test", "val": "validation", "valid": "validation", "volumes": "volume",
     "slices": "slice", "section": "slice", "sections": "slice", "page": "slice", "pages": "slice", "frames": "frame",
+    "t": "frame",  # t000.tif and man_seg000.tif in the Cell Tracking Challenge
 }
 # fmt: on
 
@@ -73,13 +75,15 @@ def match_names(names, others, what=("images", "labels"), spare=False):
     raise ValueError(min(attempts, key=lambda a: len(a.left) + len(a.other_left)).problem(what, spare))
 
 
-def split_masks(names):
+def split_masks(names, predictions=False):
     """Return the names of images and those of masks, if a folder holds both: ``a.png`` beside ``a_masks.png``.
 
-    The second list is empty if no mask goes with an image by its name.
+    The second list is empty if no mask goes with an image by its name. With `predictions`, those of other programs are
+    masks too: ``a_predict.png``.
     """
+    others = PREDICTIONS if predictions else set()
     words = {name: set(_parts(_stem(name))) for name in names}
-    for labels in (LABELS | SUBJECTS, LABELS):
+    for labels in (LABELS | SUBJECTS | others, LABELS | others):
         masks, images = [n for n in names if words[n] & labels], [n for n in names if not words[n] & labels]
         keys = {_key(_stem(name), PARTS, int) for name in images}
         if any(_key(_stem(name), PARTS, int) in keys for name in masks):
