@@ -78,6 +78,7 @@ def test_predict_takes_a_case_with_all_its_channels(tmp_path, part):
         with open_scan(scans[2]) as image:
             np.testing.assert_array_equal(image.section(3), [voxels(2, m)[:, :, 3] for m in channels])
         assert {file.parent.name for scan in scans for file in scan.files} == {part}
+        assert find_scans(tmp_path / part, modalities) == scans
 
 
 def test_names_of_the_decathlon_that_end_in_four_digits_are_no_channels(tmp_path):

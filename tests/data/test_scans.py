@@ -63,6 +63,8 @@ def test_a_decathlon_folder_without_images_says_so(tmp_path):
     nifti(tmp_path / "imagesTr" / "a.nii.gz", (*SHAPE, 2))
     assert find_scans(tmp_path, ["T2w", "FLAIR"])[0].channels == (1, 0)
     assert find_scans(tmp_path)[0].channels is None
+    # The folder of images by itself: its modalities are still those of dataset.json, in their order.
+    assert find_scans(tmp_path / "imagesTr", ["T2w", "FLAIR"])[0].channels == (1, 0)
     nifti(tmp_path / "imagesTr" / "a.nii.gz")
     with pytest.raises(ValueError, match="has 1 channels, fewer than its dataset"):
         open_scan(find_scans(tmp_path, ["T2w", "FLAIR"])[0])

@@ -57,7 +57,7 @@ def find_scans(path, modalities=None):
     ----------
     path : str or Path
         A folder with ``dataset.json`` (its ``imagesTs`` if that has files, else ``imagesTr``, or the training
-        cases that it lists if each modality has a file); a BraTS case, which is a
+        cases that it lists if each modality has a file), or its ``imagesTs`` or ``imagesTr``; a BraTS case, which is a
         folder with files such as ``<case>_flair.nii.gz``, or a folder of such folders; else what
         `tinyseg.data.images.find_images` takes.
     modalities : sequence of str, optional
@@ -78,20 +78,26 @@ def find_scans(path, modalities=None):
     """
     path = Path(path)
     if (path / "dataset.json").is_file():
-        available, _, listed = describe(path)
-        channels = None if modalities is None else channels_of(modalities, available, path)
-        part = "imagesTs" if find_volumes(path / "imagesTs") else "imagesTr"
-        by_channel = bool(listed) and all(numbered_by_channel(*files) for files in listed)
-        if by_channel or (part == "imagesTr" and any(len(images) > 1 for images, _ in listed)):
-            # Each modality has a file.
-            cases = dict(zip(listed_names(listed), (images for images, _ in listed), strict=True))
-            if part == "imagesTs":
-                cases = cases_to_predict(path / part, len(available))
-            order = range(len(available)) if channels is None else channels
-            return [Scan(f"{name}.nii.gz", tuple(images[m] for m in order)) for name, images in cases.items()]
-        return [Scan(file.name, (file,), channels) for file in find_files(path / part, NIFTI_SUFFIXES, "volumes")]
+        return _described_scans(path, "imagesTs" if find_volumes(path / "imagesTs") else "imagesTr", modalities)
+    if path.name in ("imagesTs", "imagesTr") and path.is_dir() and (path.parent / "dataset.json").is_file():
+        return _described_scans(path.parent, path.name, modalities)
     scans = _brats_scans(path, modalities) if modalities and path.is_dir() else []
     return scans or [Scan(file.name, (file,)) for file in find_images(path)]
+
+
+def _described_scans(folder, part, modalities):
+    """List what is to be predicted of ``imagesTs`` or ``imagesTr`` of a folder with ``dataset.json``."""
+    available, _, listed = describe(folder)
+    channels = None if modalities is None else channels_of(modalities, available, folder)
+    by_channel = bool(listed) and all(numbered_by_channel(*files) for files in listed)
+    if not by_channel and (part == "imagesTs" or all(len(images) == 1 for images, _ in listed)):
+        return [Scan(file.name, (file,), channels) for file in find_files(folder / part, NIFTI_SUFFIXES, "volumes")]
+    # Each modality has a file.
+    cases = dict(zip(listed_names(listed), (images for images, _ in listed), strict=True))
+    if part == "imagesTs":
+        cases = cases_to_predict(folder / part, len(available))
+    order = range(len(available)) if channels is None else channels
+    return [Scan(f"{name}.nii.gz", tuple(images[m] for m in order)) for name, images in cases.items()]
 
 
 def channels_of(modalities, available, path):
