@@ -4,7 +4,7 @@
   masks, and `BinaryScores`, pooled over many
 - `multiclass`: K classes. `confusion_matrix`, and `SegmentationScores`: scores of each class and of regions (unions
   of classes), of each image, averaged over images, and pooled
-- `ratios`: the equations that both share
+- `ratios`: the equations that both share; `arrays`: what is an array of numbers
 - `isbi`: cell membranes. V^Rand and V^Info of the ISBI-2012 challenge
 - `patients`: whole patients, each scored as one volume
 - `intervals`: how sure a mean over few images is

@@ -22,6 +22,7 @@ import inspect
 
 import numpy as np
 
+from tinyseg.metrics.arrays import as_numbers, number_within
 from tinyseg.metrics.ratios import fractions, value_of_empty
 
 _REPORTED = ("accuracy", "dice", "iou", "mean_iou", "membrane_dice", "membrane_iou")
@@ -166,17 +167,18 @@ class BinaryScores:
         target : array_like of bool, or of 0 and 1, same shape
             True inside of a cell.
         threshold : float
-            In [0, 1]. A pixel at the threshold is background, as in the ISBI-2012 score. Masks have no use for it.
+            In [0, 1]. A pixel at the threshold is background. The threshold is rounded to the dtype of the
+            probabilities first: a float32 0.3 is at 0.3, while `tinyseg.metrics.isbi` compares in float64, where it is
+            above. Masks have no use for the threshold.
 
         Raises
         ------
         ValueError
-            If the shapes differ, a mask is not binary, or a probability is NaN or outside of [0, 1].
+            If the shapes differ, a mask is not binary, or a probability or the threshold is NaN or outside of [0, 1].
         """
-        prediction = np.asarray(probability_or_mask)
+        threshold = number_within(threshold, 0, 1, "threshold, a probability,")
+        prediction = as_numbers(probability_or_mask, "prediction")
         if prediction.dtype.kind == "f":
-            if not 0 <= threshold <= 1:
-                raise ValueError(f"threshold is a probability and must be in [0, 1], but is {threshold}.")
             if not np.all((prediction >= 0) & (prediction <= 1)):  # NaN fails both comparisons
                 raise ValueError(
                     f"Probabilities must be in [0, 1], but run from {prediction.min()} to {prediction.max()}. "
@@ -213,7 +215,7 @@ def _scores(tp, fp, fn, tn, empty):
 
 def _mask(array, name):
     """Return the array as bool, if its values are 0 and 1."""
-    array = np.asarray(array)
+    array = as_numbers(array, name)
     if array.dtype == bool:
         return array
     mask = array == 1

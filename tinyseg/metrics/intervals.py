@@ -2,6 +2,10 @@
 
 import numpy as np
 
+from tinyseg.metrics.arrays import as_numbers, number_within
+
+BATCH = 2**24  # most numbers that are drawn at once
+
 
 def mean_interval(values, level=0.95):
     """Return an interval of a mean by the bootstrap: percentiles of 9999 resamples (Efron 1979).
@@ -9,20 +13,30 @@ def mean_interval(values, level=0.95):
     Parameters
     ----------
     values : sequence of float
-        One for each image or patient; NaN is left out.
+        One for each image or patient, finite; NaN, and None in a list, is left out.
     level : float
-        Share of the resampled means that lie inside of the interval.
+        Share of the resampled means that lie inside of the interval, from 0 to 1.
 
     Returns
     -------
     (float, float) or None
         Lower and upper end; None if fewer than two values are left.
+
+    Raises
+    ------
+    ValueError
+        The values are no list of numbers, one is infinite, or `level` is not in [0, 1].
     """
     from scipy.stats import bootstrap  # here because it takes as long to import as all of tinyseg.metrics
 
-    kept = np.array(values, float)
-    kept = kept[~np.isnan(kept)]
+    level = number_within(level, 0, 1, "level")
+    values = as_numbers([np.nan if v is None else v for v in values] if isinstance(values, list) else values, "values")
+    if values.ndim != 1 or np.isinf(values).any():
+        found = "one is infinite" if values.ndim == 1 else f"they have shape {values.shape}"
+        raise ValueError(f"values must be a list of finite numbers, one for each image or patient, but {found}.")
+    kept = values[~np.isnan(values)].astype(np.float64)
     if len(kept) < 2:
         return None
-    found = bootstrap((kept,), np.mean, confidence_level=level, method="percentile", rng=0).confidence_interval
+    options = {"confidence_level": level, "method": "percentile", "rng": 0, "batch": max(1, BATCH // len(kept))}
+    found = bootstrap((kept,), np.mean, **options).confidence_interval
     return float(found.low), float(found.high)

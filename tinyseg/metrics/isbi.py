@@ -42,6 +42,7 @@ from scipy.ndimage import label
 from scipy.special import entr
 
 from tinyseg.backend.dispatch import fast
+from tinyseg.metrics.arrays import as_numbers
 from tinyseg.metrics.ratios import value_of_empty
 
 # Added up in double precision, as the challenge does: the fourth is 0.30000000000000004, the last 0.9999999999999999.
@@ -143,7 +144,7 @@ def isbi_scores(prediction, truth, thresholds=None, empty="challenge"):
     _check(prediction, truth, empty)
     if thresholds is None:
         thresholds = (0.0,) if np.array_equal(prediction, prediction > 0) else THRESHOLDS
-    thresholds = np.array(thresholds, np.float64)
+    thresholds = as_numbers(thresholds, "thresholds").astype(np.float64)
     if thresholds.ndim != 1 or not thresholds.size or not np.all((thresholds >= 0) & (thresholds <= 1)):
         raise ValueError(f"thresholds must be a list of numbers in [0, 1], but are {thresholds}.")
     with ThreadPoolExecutor(1 if _fastest_flood() is flood else None) as pool:  # plain Python gains nothing from more
@@ -171,7 +172,7 @@ def label_scores(segmentation, truth_labels, empty="challenge"):
     ValueError
         If shapes differ, labels are no integers or negative, or ``empty`` is none of the three.
     """
-    S, T = np.asarray(segmentation), np.asarray(truth_labels)
+    S, T = as_numbers(segmentation, "segmentation"), as_numbers(truth_labels, "truth_labels")
     _check(S, T, empty)
     for array, name in ((S, "segmentation"), (T, "truth_labels")):
         if array.dtype.kind not in "biu" or np.any(array < 0):
@@ -280,7 +281,7 @@ def _scores(a, b, empty):
     HT, HS, HST = (entr(counts / n).sum() for counts in (a_i, b_j, n_ij))  # entr is h
     HS, HST = HS + n0 / n * np.log(n), HST + n0 / n * np.log(n)
     if HT > 0 and HS > 0:
-        I = HT + HS - HST
+        I = max(0, min(HT + HS - HST, HT, HS))  # rounding may take it out of these bounds
         info = 2 * I / (HT + HS), I / HS, I / HT
     elif empty == "challenge":
         info = (0, 1, 0) if HT == 0 else (0, 0, 1)
@@ -291,10 +292,10 @@ def _scores(a, b, empty):
 
 def _stack(array, name):
     """Return the array as (S, H, W), if it holds values in [0, 1]."""
-    array = np.asarray(array)
-    if array.ndim not in (2, 3) or not array.size or array.dtype.kind not in "biuf":
-        found = f"has shape {array.shape} and dtype {array.dtype}"
-        raise ValueError(f"{name} must be numbers, (S, H, W) or (H, W), but {found}. array[:, 0] drops a channel axis.")
+    array = as_numbers(array, name)
+    if array.ndim not in (2, 3) or not array.size:
+        found = f"has shape {array.shape}"
+        raise ValueError(f"{name} must be pixels, (S, H, W) or (H, W), but {found}. array[:, 0] drops a channel axis.")
     if not np.all((array >= 0) & (array <= 1)):
         nan = np.isnan(array).sum()
         found = f"{nan} of {array.size} values are NaN" if nan else f"values run from {array.min()} to {array.max()}"

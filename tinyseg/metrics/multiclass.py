@@ -31,7 +31,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from tinyseg.metrics.arrays import as_numbers
 from tinyseg.metrics.ratios import fractions, value_of_empty
+
+MOST_CLASSES = 10_000  # a matrix of K² numbers for each image
 
 
 def confusion_matrix(prediction, target, num_classes):
@@ -45,7 +48,7 @@ def confusion_matrix(prediction, target, num_classes):
     prediction, target : array_like of integer in [0, K), equal shapes; or of bool, if K = 2
         Class of each pixel.
     num_classes : int
-        K, at least 2.
+        K, from 2 to `MOST_CLASSES`.
 
     Returns
     -------
@@ -55,7 +58,7 @@ def confusion_matrix(prediction, target, num_classes):
     Raises
     ------
     ValueError
-        If the shapes differ, an array is not of integers, a class is outside of [0, K) or K is below 2.
+        If the shapes differ, an array is not of integers, a class is outside of [0, K), or K is out of range.
 
     Examples
     --------
@@ -63,7 +66,7 @@ def confusion_matrix(prediction, target, num_classes):
     [[1, 1, 0], [0, 0, 0], [0, 0, 2]]
     """
     size = _number_of_classes(num_classes)
-    prediction, target = _labels(prediction, "prediction", size), _labels(target, "target", size)
+    prediction, target = as_classes(prediction, "prediction", size), as_classes(target, "target", size)
     _need_equal_shapes(prediction, target)
     cell = target.astype(np.int64).ravel()  # wide enough for K² - 1, which uint8 is not
     cell *= size
@@ -77,7 +80,7 @@ class SegmentationScores:
     Parameters
     ----------
     num_classes : int
-        K, at least 2. Class 0 is the background.
+        K, from 2 to `MOST_CLASSES`. Class 0 is the background.
     class_names : sequence of K different str, optional
         Keys of the results; ``"0"``, ``"1"``, … if not given.
     empty : {"nan", "one", "zero"}
@@ -91,7 +94,7 @@ class SegmentationScores:
     Raises
     ------
     ValueError
-        If ``num_classes`` is below 2, the names are not K different strings, ``empty`` is none of the three, or a
+        If ``num_classes`` is out of range, the names are not K different strings, ``empty`` is none of the three, or a
         region is empty, names a class twice or names one outside of [0, K).
 
     Examples
@@ -107,7 +110,8 @@ class SegmentationScores:
         self.class_names = _names(class_names, self.num_classes)
         self.empty = empty
         self.include_background = include_background
-        self.regions = {name: _members(name, classes, self.num_classes) for name, classes in (regions or {}).items()}
+        regions = dict(regions or {})
+        self.regions = {name: _members(name, classes, self.num_classes) for name, classes in regions.items()}
         self._undefined = value_of_empty(empty)
         self._matrices = []
 
@@ -124,7 +128,7 @@ class SegmentationScores:
         ValueError
             As `confusion_matrix`, or if there are fewer than three axes. Nothing of the batch is counted then.
         """
-        prediction, target = np.asarray(prediction), np.asarray(target)
+        prediction, target = as_numbers(prediction, "prediction"), as_numbers(target, "target")
         _need_equal_shapes(prediction, target)
         if target.ndim < 3:
             raise ValueError(
@@ -244,9 +248,9 @@ def _map_leaves(tree, change):
     return {k: _map_leaves(v, change) if isinstance(v, dict) else change(v) for k, v in tree.items()}
 
 
-def _labels(array, name, size):
-    """Return the array, if it holds class indices."""
-    array = np.asarray(array)
+def as_classes(array, name, size):
+    """Return the array, if it holds class indices: integers in [0, size), or bool if `size` is 2. Else a ValueError."""
+    array = as_numbers(array, name)
     if array.dtype == bool and size > 2:
         raise ValueError(
             f"{name} must hold class indices from 0 to {size - 1}, but is a mask of True and False. "
@@ -276,16 +280,17 @@ def _need_equal_shapes(prediction, target):
 
 def _number_of_classes(number):
     size = _index(number)
-    if size is None or size < 2:
+    if size is None or not 2 <= size <= MOST_CLASSES:
         raise ValueError(
-            f"num_classes must be an integer of at least 2, but is {number!r}. The background is a class, too: "
-            "foreground against background is num_classes=2."
+            f"num_classes must be an integer from 2 to {MOST_CLASSES}, but is {number!r}. The background is a class, "
+            "too: foreground against background is num_classes=2. Numbers of objects are no classes."
         )
     return size
 
 
 def _names(names, size):
-    names = [str(k) for k in range(size)] if names is None else list(names)
+    names = [str(k) for k in range(size)] if names is None else names
+    names = list(names) if isinstance(names, Iterable) and not isinstance(names, str) else [names]
     if len(names) != size or len(set(names)) != size or not all(isinstance(name, str) for name in names):
         raise ValueError(
             f"class_names must be {size} different strings, one for each class from 0, but is {names}. "

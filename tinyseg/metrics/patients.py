@@ -13,6 +13,8 @@ import math
 import numpy as np
 
 from tinyseg.metrics import SegmentationScores
+from tinyseg.metrics.arrays import as_numbers, number_within
+from tinyseg.metrics.multiclass import MOST_CLASSES, as_classes
 
 EMPTY = "one"  # as in BraTS: Dice is 1 if neither truth nor prediction has the region, and 0 if only one of them has it
 
@@ -28,12 +30,19 @@ class PatientScores:
         Unions of classes to score beside the classes, "whole tumour" among them. Ignored with a single name.
     empty : {"nan", "one", "zero"}
         What a score is that is 0/0, such as Dice where neither truth nor prediction has the class or region.
+
+    Raises
+    ------
+    ValueError
+        As `SegmentationScores`; or "whole tumour" is not among the regions.
     """
 
     def __init__(self, classes, regions, empty=EMPTY):
-        self._binary = len(classes) == 1
+        self._binary = not isinstance(classes, str) and len(classes) == 1
         if self._binary:
             classes, regions = ("background", "whole tumour"), {"whole tumour": (1,)}
+        if "whole tumour" not in (regions or ()):
+            raise ValueError(f'regions must have "whole tumour", but are {regions}: see data.classes.regions_of.')
         self._scores = SegmentationScores(len(classes), classes, empty, include_background=False, regions=regions)
         self._names, self._volumes = [], []
 
@@ -43,13 +52,25 @@ class PatientScores:
         Parameters
         ----------
         name : str
-        predicted, truth : uint8 ndarray, equal shapes
+        predicted, truth : array_like of integer or bool, equal shapes
             Class of each voxel.
         voxel : float
             Volume of a voxel, mm³.
+
+        Raises
+        ------
+        ValueError
+            As `confusion_matrix`; or there are no voxels, their volume is not above 0, or the patient was scored
+            before. Nothing is counted then.
         """
+        if name in self._names:
+            raise ValueError(f"{name} was scored already: a patient counts once.")
+        predicted, truth = as_numbers(predicted, "predicted"), as_numbers(truth, "truth")
         if self._binary:
-            predicted, truth = predicted > 0, truth > 0
+            predicted, truth = _tumour(predicted, "predicted"), _tumour(truth, "truth")
+        voxel = number_within(voxel, 1e-9, 1e9, "voxel, a volume in mm³,")
+        if not truth.size:
+            raise ValueError(f"{name} has no voxels (shape {truth.shape}): leave the patient out.")
         self._scores.update(predicted[None, None], truth[None, None])
         self._names.append(name)
         self._volumes.append(float(voxel * np.count_nonzero(truth)))
@@ -62,14 +83,22 @@ class PatientScores:
         small : float, optional
             Tumours of less than this many mm³ are small; the median of the patients if left out.
 
+        Raises
+        ------
+        ValueError
+            There are no patients, or `small` is NaN or below 0.
+
         Returns
         -------
         dict
             As `tinyseg.prediction.evaluation.score_patients`, without ``loss``.
         """
+        if not self._names:
+            raise ValueError("no patient has been scored: add one before the report.")
         means, each, volumes = self._scores.mean(), self._scores.per_image(), np.array(self._volumes)
         wholes = [patient["regions"]["whole tumour"] for patient in each]
-        limit = float(np.median(volumes)) if small is None else small
+        small = np.median(volumes) if small is None else small
+        limit = number_within(small, 0, math.inf, "small, a volume in mm³,")
         foreground = self._scores.class_names[1:]
         report = {
             "accuracy": self._scores.pooled()["accuracy"],
@@ -99,6 +128,11 @@ def as_log(report):
     for kind in ("regions", "classes"):
         row |= {name.replace(" ", "_").replace("-", "_"): value["mean"] for name, value in report[kind].items()}
     return row | {stratum: report[stratum]["dice"] for stratum in ("small", "large")}
+
+
+def _tumour(classes, name):
+    """Return where there is a tumour: every class above 0."""
+    return classes if classes.dtype == bool else as_classes(classes, name, MOST_CLASSES) > 0
 
 
 def _mean(values):

@@ -37,6 +37,6 @@ def fractions(tp, fp, fn, tn):
 
 def value_of_empty(empty):
     """Return what 0/0 is under a policy: "nan", "one" or "zero". ValueError if ``empty`` is none of them."""
-    if empty not in _EMPTY:
+    if not isinstance(empty, str) or empty not in _EMPTY:
         raise ValueError(f"empty says what 0/0 is and must be 'nan', 'one' or 'zero', but is {empty!r}.")
     return _EMPTY[empty]
