@@ -19,27 +19,24 @@ import math
 import numpy as np
 from tqdm import tqdm
 
+from tinyseg.commands.compared import predict_sections, read_sections
 from tinyseg.commands.numbers import CHOSEN_SECTIONS, Number, make_parser
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
 from tinyseg.commands.scores import check_out, draw_worst, write_scores
 from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import KEPT
 from tinyseg.commands.tables import interval_of, mean_rows, table
-from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import DECATHLON, regions_of, same_classes
 from tinyseg.data.files import list_names
 from tinyseg.data.json_files import check_shape
 from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes
-from tinyseg.data.masks import as_probabilities, binarize_labels
 from tinyseg.data.split import patient_of
-from tinyseg.data.stacks import load_pairs, pair_files, shape_in_words
 from tinyseg.metrics import BinaryScores, sensitivity, specificity
 from tinyseg.metrics.isbi import isbi_scores
 from tinyseg.metrics.patients import EMPTY, PatientScores
 from tinyseg.prediction import volumes
-from tinyseg.prediction.held_out import leave_out_trained
 from tinyseg.report import plots
 
 
@@ -71,6 +68,9 @@ def evaluate_membranes(args, predictor):
         what = predictor.classes[0]
     sections, probabilities = predict_sections(args, predictor) if predictor else read_sections(args)
     labels, names = sections.labels, sections.names
+    if args.predictions and args.threshold != 0.5 and np.isin(probabilities, (0, 1)).all():
+        print(f"{args.predictions} holds masks, which have no use for --threshold.")
+        args.threshold = 0.5
 
     # ----- scores ----------------------------------------------------------------
     per_section = [score_pixels(p, t, args) for p, t in zip(probabilities, labels, strict=True)]
@@ -107,45 +107,6 @@ def choose_foreground(args, predictor):
             "would be the other way round. Leave out --foreground."
         )
     return trained or args.foreground or "white"
-
-
-def predict_sections(args, predictor):
-    """Return sections with labels, and the network's probabilities for them at their own resolution."""
-    if len(predictor.classes) > 1:
-        raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
-    everything = isbi.load(args.images, args.labels or "required", args.foreground)
-    chosen = choose_sections(everything, args.sections)
-    sections, said = leave_out_trained(chosen, predictor.model.meta.get("config"), bool(args.sections))
-    print(f"{args.images}: {said}")
-    predictor.take_statistics(everything.images[:, None])  # the whole stack's, not those of the chosen sections
-    rows = tqdm(sections.images, desc="predicting", unit="section")
-    return sections, np.stack([predictor(section)[0] for section in rows])
-
-
-def read_sections(args):
-    """Return sections with labels, and the predictions that the user brings for them."""
-    what = "predictions", "labels"
-    stack, names, labels, label_names = load_pairs(args.predictions, args.labels, what)
-    labels = binarize_labels(labels, [f"{name} in {args.labels}" for name in label_names], args.foreground)
-    probabilities = as_probabilities(stack, args.predictions)
-    if args.images:
-        label_files = pair_files(args.predictions, args.labels, what)[1]
-        place = isbi.find_images_and_labels(args.images, None)[0]
-        files = pair_files(label_files if len(label_files) > 1 else args.labels, place, ("labels", "images"))[1]
-        images, names = load_stack(files)
-        if images.shape != labels.shape:
-            raise ValueError(f"{args.images} has {shape_in_words(images)}, labels {shape_in_words(labels)}.")
-    else:
-        images = np.rint(255 * probabilities).astype(np.uint8)
-    predicted = choose_sections(Sections(probabilities, labels, names), args.sections).images
-    return choose_sections(Sections(images, labels, names), args.sections), predicted
-
-
-def choose_sections(sections, which):
-    """Return the sections to score: all, the last k, or a to b-1."""
-    if which is None or which in ("all", str(len(sections)), f"0:{len(sections)}"):
-        return sections
-    return sections.split(which)[1]
 
 
 def score_pixels(probability, truth, args):
@@ -189,6 +150,10 @@ def print_table(names, per_section, pooled, means, what):
 # ===== tumours ===================================================================
 def evaluate_tumours(args, predictor):
     args.empty = args.empty or EMPTY
+    if args.foreground or args.degenerate != "challenge":
+        raise ValueError("--foreground and --degenerate are for sections of cells: leave them out for volumes.")
+    if args.threshold != 0.5 and (predictor is None or len(predictor.classes) > 1):
+        print("Label volumes, and networks of several classes, have no use for --threshold.")
     if args.sections or (args.labels if predictor else args.images):
         raise ValueError(
             "volumes of brain tumours are chosen with --cases, not --sections, and images and labels are in one "
@@ -308,4 +273,6 @@ def parse_arguments():
         parser.error("--checkpoint needs --images to run on")
     if args.predictions and args.labels is None:
         parser.error("--predictions needs --labels to compare with")
+    if args.predictions and (args.transforms != "none" or args.tf32 or args.cuda_graph):
+        parser.error("--transforms, --tf32 and --cuda-graph are for --checkpoint: predictions are scored as they are")
     return args

@@ -1,18 +1,28 @@
 """The files of evaluate.py: a JSON file with the scores, and beside it a picture of the worst."""
 
 import pathlib
+import re
 
 import numpy as np
 
+from tinyseg.commands.compared import PICTURE
 from tinyseg.data.files import check_writable
 from tinyseg.data.json_files import write_json
 from tinyseg.report import plots
 
 
 def check_out(path):
-    """Raise an error at once, before hours of work, if the JSON file of --out cannot be written."""
+    """Raise an error at once, before hours of work, if the JSON file of --out cannot be written or is something else.
+
+    A file that is there is replaced if it holds scores, or nothing.
+    """
     if path.exists() and not path.is_file():
         raise ValueError(f"--out {path} is a folder or a device: give the name of a JSON file.")
+    if path.exists():
+        with path.open("rb") as file:
+            beginning = file.read(4096)
+        if beginning and not re.match(rb'\s*{\s*"metrics"', beginning):
+            raise ValueError(f"--out {path} is there already and holds no scores of evaluate.py: give another name.")
     check_writable(path.parent)
 
 
@@ -30,7 +40,7 @@ def draw_worst(args, scores, draw):
         return
     written, worst = [args.out], np.argsort(scores, kind="stable")[: args.worst]
     if len(worst):
-        with plots.drawing(args.out.with_suffix(".worst.png")) as picture:
+        with plots.drawing(args.out.with_name(args.out.name.removesuffix(".json") + PICTURE)) as picture:
             draw(worst, picture)
             written.append(picture)
     print(f"wrote {' and '.join(map(str, written))}")

@@ -43,9 +43,10 @@ def load(path, labels="auto", foreground="white"):
         and one of labels (PNG or TIFF), or with images and their masks side by side (``a.png``, ``a_mask.png``). Files
         are paired by their names (`tinyseg.data.pairs`). It may also be a TIFF stack, unless `labels` is "required",
         and a folder of sections if `labels` is None or a path.
-    labels : str, Path or None
+    labels : str, Path, list of Path or None
         ``"auto"``: the labels in that folder, if there are any. ``"required"``: the same, but without labels it is
-        an error. None: images only. Otherwise the path of the labels, a TIFF stack or a folder of sections.
+        an error. None: images only. Otherwise the path of the labels, a TIFF stack or a folder of sections, or a list
+        of their files.
     foreground : "white" or "black"
         How the inside of cells is stored in the masks.
 
@@ -126,7 +127,7 @@ def find_images_and_labels(path, labels="auto"):
     Each is a file, a folder, or a list of files.
     """
     path, search = Path(path), labels in ("auto", "required")
-    given = None if search or labels is None else Path(labels)
+    given = labels if isinstance(labels, list) else None if search or labels is None else Path(labels)
     refuse_missing(path, "a folder with train-volume.tif or a stack")
     if path.is_file():
         if labels == "required":

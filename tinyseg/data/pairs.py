@@ -28,9 +28,9 @@ LABELS = {
     "annotation", "annotations", "annot", "manual", "man",
 }
 SUBJECTS = {"target", "targets", "membrane", "membranes"}  # kinds too, unless something else is shown in the other list
-PREDICTIONS = {
-    "pred", "preds", "prediction", "predictions", "probability", "probabilities", "prob", "probs", "submission", "cp",
-    "predict", "predicted", "output", "outputs",
+PROBABILITIES = {"probability", "probabilities", "prob", "probs"}
+PREDICTIONS = PROBABILITIES | {
+    "pred", "preds", "prediction", "predictions", "submission", "cp", "predict", "predicted", "output", "outputs",
 }
 KINDS = LABELS | SUBJECTS | PREDICTIONS | {"image", "images", "img", "imgs", "im", "raw", "input", "inputs"}
 SETS, PLACES = {"train", "test", "validation"}, {"volume", "slice", "frame"}
@@ -89,6 +89,23 @@ def split_masks(names, predictions=False):
         if any(_key(_stem(name), PARTS, int) in keys for name in masks):
             return images, masks
     return list(names), []
+
+
+def prefer_probabilities(names):
+    """Return the names to score: of several files of one image one kind, the best of which every image has a file.
+
+    Probabilities are better than a submission, that is better than masks, and these better than all else, such as the
+    image itself. Where no kind is there for every image, the best of each is taken.
+    """
+    images = {}
+    for name in names:
+        words = set(_parts(_stem(name)))
+        kinds = PROBABILITIES, {"submission"}, LABELS | SUBJECTS | PREDICTIONS
+        rank = next((k for k, kind in enumerate(kinds) if words & kind), len(kinds))
+        images.setdefault(_key(_stem(name), KINDS, str), {}).setdefault(rank, []).append(name)
+    common = set.intersection(*map(set, images.values())) if images else ()
+    kept = {name for ranks in images.values() for name in ranks[min(common or ranks)]}
+    return [name for name in names if name in kept]
 
 
 def page_order(names):

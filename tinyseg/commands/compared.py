@@ -1,0 +1,111 @@
+"""What evaluate.py compares: sections with their labels, and the probabilities of a network or a user's predictions.
+
+A folder of predictions may hold several files of one image, as predict.py leaves them when it is run with and without
+--probabilities, and the pictures that evaluate.py drew. Of these the probabilities are taken, because V^Rand and V^Info
+need them, and then masks; what is left out is printed.
+"""
+
+import numpy as np
+from tqdm import tqdm
+
+from tinyseg.data import Sections, isbi, load_stack
+from tinyseg.data.files import find_files, list_names
+from tinyseg.data.masks import as_probabilities, binarize_labels
+from tinyseg.data.pairs import prefer_probabilities
+from tinyseg.data.stacks import SUFFIXES, load_pairs, pair_files, shape_in_words
+from tinyseg.prediction.held_out import leave_out_trained
+
+PICTURE = ".worst.png"  # ending of what evaluate.py draws beside its JSON file
+
+
+def predict_sections(args, predictor):
+    """Return sections with labels, and the network's probabilities for them at their own resolution."""
+    if len(predictor.classes) > 1:
+        raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
+    labels = find_labels(args.labels) if args.labels else "required"
+    everything = isbi.load(args.images, labels, args.foreground)
+    chosen = choose_sections(everything, args.sections)
+    sections, said = leave_out_trained(chosen, predictor.model.meta.get("config"), bool(args.sections))
+    print(f"{args.images}: {said}")
+    predictor.take_statistics(everything.images[:, None])  # the whole stack's, not those of the chosen sections
+    rows = tqdm(sections.images, desc="predicting", unit="section")
+    return sections, np.stack([predictor(section)[0] for section in rows])
+
+
+def read_sections(args):
+    """Return sections with labels, and the predictions that the user brings for them."""
+    predictions, label_place = find_predictions(args.predictions), find_labels(args.labels)
+    what = "predictions", "labels"
+    stack, names, labels, label_names = load_pairs(predictions, label_place, what)
+    labels = binarize_labels(labels, [f"{name} in {args.labels}" for name in label_names], args.foreground)
+    probabilities = as_probabilities(stack, args.predictions)
+    if args.images:
+        label_files = pair_files(predictions, label_place, what)[1]
+        place = find_images(args.images)
+        files = pair_files(label_files if len(label_files) > 1 else label_place, place, ("labels", "images"))[1]
+        images, names = load_stack(files)
+        if images.shape != labels.shape:
+            found = f"{args.images} has {shape_in_words(images)}, {args.labels} has {shape_in_words(labels)}"
+            raise ValueError(f"images and labels must be the same sections: {found}. Give the images of these labels.")
+    else:
+        images = np.rint(255 * probabilities).astype(np.uint8)
+    predicted = choose_sections(Sections(probabilities, labels, names), args.sections).images
+    return choose_sections(Sections(images, labels, names), args.sections), predicted
+
+
+def choose_sections(sections, which):
+    """Return the sections to score: all, the last k, or a to b-1."""
+    if which in (None, "all"):
+        return sections
+    n = len(sections)
+    start, colon, stop = which.rpartition(":")
+    start, stop = (int(start), int(stop)) if colon else (n - int(stop), n)
+    if not 0 <= start < stop <= n:
+        there = "there is 1 section" if n == 1 else f"there are {n} sections"
+        raise ValueError(
+            f"--sections {which}, and {there}: give a number from 1 to {n} (the last ones), a:b with 0 <= a < b <= {n} "
+            "(a to b-1), or all."
+        )
+    return sections.take(np.arange(start, stop))
+
+
+def find_predictions(path):
+    """Return the path of predictions, or, of a folder, the files to score: one of each image, of probabilities if any.
+
+    What is left out of the folder is printed.
+    """
+    if not path.is_dir():
+        return path
+    files = {file.name: file for file in find_files(path, SUFFIXES, "predictions")}
+    drawn = [name for name in files if name.endswith(PICTURE) and _scores_of(path / name)]
+    kept = prefer_probabilities([name for name in files if name not in drawn])
+    left = [name for name in files if name not in kept]
+    if left:
+        others = "" if left == drawn else " To score others, move them to a folder of their own."
+        print(f"{path}: scored are {list_names(kept)}, and left out {list_names(left)}.{others}")
+    return [files[name] for name in kept] if left else path
+
+
+def _scores_of(picture):
+    """Return whether the scores are there that evaluate.py drew a picture beside."""
+    name = picture.name.removesuffix(PICTURE)
+    return any(picture.with_name(name + ending).is_file() for ending in (".json", ""))
+
+
+def find_labels(path):
+    """Return where labels are: in a folder that has images, too, those of the labels; otherwise the path itself."""
+    found = _find_both(path)
+    return found[1] if found else path
+
+
+def find_images(path):
+    """Return where images are: as `find_labels`, those of the images."""
+    return (_find_both(path) or isbi.find_images_and_labels(path, None))[0]
+
+
+def _find_both(path):
+    """Return where images and labels are in a folder that holds both, or None."""
+    try:
+        return isbi.find_images_and_labels(path, "required") if path.is_dir() else None
+    except FileNotFoundError:
+        return None
