@@ -70,3 +70,17 @@ def test_a_smooth_image_survives_the_round_trip():
     back = restore(resample(image, (32, 48)), (64, 96))
     assert np.abs(back - image)[inside].max() < 0.03
     assert np.abs(np.roll(image, 1, axis=0) - image)[inside].max() > 0.08  # a pixel out of register would be seen
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32, np.int64, np.uint64])
+def test_saturated_pixels_stay_the_brightest(dtype):
+    limits = np.iinfo(dtype)
+    for value in (limits.min, limits.max):
+        small = resample(np.full((9, 8), value, dtype), (4, 5))
+        np.testing.assert_allclose(small.astype(np.float64), np.float64(value), rtol=1e-12)
+
+
+def test_8_bits_and_floats_differ_by_half_a_grey_level_at_most():
+    image = np.random.default_rng(3).integers(0, 256, (33, 40), dtype=np.uint8)
+    of_floats = resample(image.astype(np.float64), (20, 17))
+    assert np.abs(resample(image, (20, 17)) - of_floats).max() <= 0.5
