@@ -253,6 +253,38 @@ def test_two_predictions_of_one_patient_are_refused_and_those_of_nobody_are_name
     assert f"{NAMES[1]}_mask.nii.gz and {NAMES[1]}.nii.gz" in err and "keep one" in err
 
 
+def test_probabilities_beside_masks_or_without_them(decathlon, masks, tmp_path, no_pictures):
+    given = "--predictions", masks, "--labels", decathlon
+    _, want = evaluate(tmp_path, *given)
+    for name in NAMES:
+        nib.save(nib.Nifti1Image(np.zeros((*SHAPE, 4), np.float32), AFFINE), masks / f"{name}_probability.nii.gz")
+    said, report = evaluate(tmp_path, *given)
+    assert report == want and "not scored" not in said
+    (masks / f"{NAMES[1]}_mask.nii.gz").unlink()
+    assert "Predict it without --probabilities, because labels are scored" in evaluate(tmp_path, *given, code=1)
+
+
+def test_labels_that_are_not_there_or_of_another_kind(decathlon, masks, tmp_path):
+    err = evaluate(tmp_path, "--predictions", masks, "--labels", tmp_path / "none", code=1)
+    assert "none does not exist: expected labels" in err
+    (tmp_path / "png").mkdir()
+    Image.fromarray(np.eye(8, dtype=np.uint8)).save(tmp_path / "png" / "a.png")
+    err = evaluate(tmp_path, "--predictions", masks, "--labels", tmp_path / "png", code=1)
+    assert "masks holds NIfTI volumes and" in err and "png does not: give labels of one kind" in err
+
+
+@pytest.mark.parametrize("option", [["--foreground", "white"], ["--degenerate", "one"]])
+def test_options_of_sections_with_volumes(decathlon, masks, tmp_path, option):
+    err = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon, *option, code=1)
+    assert "--foreground and --degenerate are for sections of cells" in err
+
+
+def test_label_volumes_have_no_use_for_a_threshold(decathlon, masks, tmp_path, no_pictures):
+    _, want = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon)
+    said, report = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon, "--threshold", "0.9")
+    assert "have no use for --threshold" in said and report["patients"] == want["patients"]
+
+
 @pytest.mark.skipif(not REAL.exists(), reason="the real data are not here")
 def test_the_real_labels_against_themselves(tmp_path, no_pictures):
     folder = REAL / "msd_brain_4ch"

@@ -29,7 +29,7 @@ from tinyseg.commands.tables import interval_of, mean_rows, table
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import DECATHLON, regions_of, same_classes
-from tinyseg.data.files import list_names
+from tinyseg.data.files import list_names, refuse_missing
 from tinyseg.data.json_files import check_shape
 from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes
 from tinyseg.data.split import patient_of
@@ -48,8 +48,13 @@ def evaluate():
     args = parse_arguments()
     if args.out:
         check_out(args.out)
+    for name in ("images", "predictions", "labels"):
+        if getattr(args, name):
+            refuse_missing(getattr(args, name), name)
     predictor = load_predictor(args) if args.checkpoint else None
     brains = isinstance(predictor.preparation, Preparation) if predictor else holds_volumes(args.labels)
+    if args.predictions and not brains and holds_volumes(args.predictions):
+        raise ValueError(f"{args.predictions} holds NIfTI volumes and {args.labels} does not: give labels of one kind.")
     if brains:
         evaluate_tumours(args, predictor)
     else:

@@ -20,6 +20,7 @@ from tinyseg.data.json_files import read_json
 from tinyseg.data.nifti import common_grid, open_volume
 
 PREDICTED = ("_mask", "", "_pred", "_seg", "-seg")  # endings of the names of predictions
+PROBABILITIES = "_probability"  # ending of what predict.py writes with --probabilities, which is not scored
 
 
 def holds_volumes(path):
@@ -96,9 +97,10 @@ def find_prediction(path, name):
             f"{' and '.join(file.name for file in found)} in {path} may all be the prediction of {name}: keep one."
         )
     if not found:
+        what = "" if name + PROBABILITIES not in volumes else " without --probabilities, because labels are scored"
         raise FileNotFoundError(
             f"there is no prediction of {name}: looked for {name}_mask.nii.gz in {path}. There is: "
-            f"{list_contents(path)}. Predict it, or choose others with --cases."
+            f"{list_contents(path)}. Predict it{what}, or choose others with --cases."
         )
     return found[0]
 

@@ -5,7 +5,7 @@ have no Dice. Here a patient has one Dice for each class and region. Voxels that
 predicted background.
 
 A tumour is small if its volume is below a limit, and large otherwise. The limit is given, or the median of the
-patients scored.
+patients scored. Patients without a tumour count among the small, with what `empty` says if nothing was predicted.
 """
 
 import math

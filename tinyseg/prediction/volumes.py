@@ -7,7 +7,7 @@ import numpy as np
 
 from tinyseg.data.brats import grid_of_case, read_case
 from tinyseg.data.files import find_volumes, list_names
-from tinyseg.data.label_volumes import find_prediction, read_pair
+from tinyseg.data.label_volumes import PROBABILITIES, find_prediction, read_pair
 from tinyseg.data.scans import channels_of
 from tinyseg.data.split import patient_of
 from tinyseg.report import plots
@@ -91,11 +91,13 @@ def read_predictions(path, cases, classes):
 
 
 def list_leftovers(path, cases):
-    """Return the names of the label volumes in a folder that are the prediction of none of these cases."""
+    """Return the names of the volumes in a folder that belong to none of these cases, as labels or probabilities."""
     if path.is_file():
         return []
     taken = {find_prediction(path, case.name) for case in cases}
-    return [file.name for file in find_volumes(path).values() if file not in taken]
+    probabilities = {case.name + PROBABILITIES for case in cases}
+    volumes = find_volumes(path).items()
+    return [file.name for name, file in volumes if file not in taken and name not in probabilities]
 
 
 def most_tumour(predicted, truth):
