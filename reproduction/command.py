@@ -68,6 +68,9 @@ def reproduce():
     kinds = [kind for kind, _ in data]
     if len(set(kinds)) < len(kinds):
         raise ValueError(f"--data has two folders of {max(kinds, key=kinds.count)}: give one folder for each table.")
+    for kind, table in TABLE_OF.items():
+        if "tables" in args.given and table in args.tables and kind not in kinds:
+            raise ValueError(f"--tables {table} needs data: give a folder of such data to --data, or {kind}.")
     if 1 in args.tables:
         keep("costs", measure_costs(args.device, args.quick), "python examples/reproduce_tables.py --tables 1")
     for kind, folder in data:
@@ -147,8 +150,8 @@ def make_run(kind, folder, name, seed, held_out, args):
         options["--epochs"] = args.epochs
     if kind == "isbi":
         options["--val-sections"] = args.val_sections
-    elif not args.quick:
-        options["--steps-per-epoch"] = args.steps_per_epoch
+    elif args.steps_per_epoch or not args.quick:
+        options["--steps-per-epoch"] = args.steps_per_epoch or 1000
     if held_out:
         options["--val-cases"] = held_out[seed % len(held_out)]
     if args.protocol:
@@ -192,14 +195,15 @@ def parse_arguments():
     parser = make_parser(__doc__)
     add = parser.add_argument
     add(
-        "--data", nargs="+", default=["isbi", "brats"], metavar="DIR",
+        "--data", nargs="+", action="extend", default=["isbi", "brats"], metavar="DIR",
         help="folders as for train_isbi.py and train_brats.py; isbi, brats: synthetic data (default: both)",
     )  # fmt: skip
-    add("--tables", nargs="+", type=int, choices=[1, 2, 3], default=[1, 2, 3], help="default: 1 2 3")
-    add("--networks", nargs="+", choices=list(NETWORKS), default=list(NETWORKS), help="rows (default: all)")
+    add("--tables", nargs="+", action="extend", type=int, choices=[1, 2, 3], default=[1, 2, 3], help="default: 1 2 3")
+    rows = list(NETWORKS)
+    add("--networks", nargs="+", action="extend", choices=rows, default=rows, help="rows (default: all)")
     add("--seeds", type=Number(int, 1, 1000), help="runs of each network (default: 3)")
     add("--epochs", type=Number(int, 1, 10**6), help="default: those of the training scripts")
-    add("--steps-per-epoch", type=Number(int, 1, 10**6), default=1000, help="brain tumours (default: 1000)")
+    add("--steps-per-epoch", type=Number(int, 1, 10**6), help="brain tumours (default: 1000)")
     add("--width", type=Number(int, 1, 4096), help="channels of the first level (default: 64)")
     add(
         "--lr",

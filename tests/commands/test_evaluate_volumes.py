@@ -119,6 +119,11 @@ def test_the_table_says_what_the_report_says(decathlon, masks, tmp_path):
     assert report["small"] == {"dice": None, "patients": 0} and report["small_below_mm3"] == 1
 
 
+def test_cases_given_one_by_one_are_scored_together(decathlon, masks, tmp_path, no_pictures):
+    given = "--predictions", masks, "--labels", decathlon, "--cases", NAMES[2], "--cases", NAMES[0]
+    assert {patient["name"] for patient in evaluate(tmp_path, *given)[1]["patients"]} == {NAMES[0], NAMES[2]}
+
+
 def test_the_worst_are_pictured(decathlon, masks, tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(plots, "tumours", lambda *arguments: drawn.extend(arguments[3]))
@@ -221,6 +226,7 @@ def test_what_cannot_be_compared_gets_a_sentence(decathlon, checkpoint, masks, t
     fails("one volume, and there are 4 cases", masks / f"{NAMES[0]}_mask.nii.gz")
     fails("does not exist", tmp_path / "nowhere")
     fails("not --sections", masks, decathlon, "--sections", "2")
+    fails("--degenerate: this is for sections", masks, decathlon, "--degenerate", "one")
     nib.save(nib.Nifti1Image(good, AFFINE), mask)
     record = {"classes": ["background", "liver", "tumour"], "files": {}}
     (masks / "predictions.json").write_text(json.dumps(record))

@@ -262,3 +262,49 @@ def test_and_those_that_predict(script, tmp_path):
     given = [*inputs, "--checkpoint", tmp_path / "none", "--device", "cpu", "--gpu-memory", "2"]
     _, err = run_example(script, *given, code=1)
     assert "--gpu-memory is for a GPU, and this runs on the CPU" in err
+
+
+# ----- options that are given for nothing ------------------------------------------
+@pytest.mark.parametrize("script", ["predict.py", "evaluate.py", "train_isbi.py", "train_brats.py"])
+def test_two_dashes_are_no_value_of_an_option(script):
+    _, err = run_example(script, "--device=--", code=2)
+    assert "argument --device: expected one argument, found '--'" in err
+
+
+def test_a_name_that_is_too_long_is_refused_with_the_options_name(monkeypatch, capsys):
+    for option in ("--out", "--resume"):
+        with pytest.raises(SystemExit):
+            settled(monkeypatch, f"{option}={'x' * 300}")
+        assert f"argument {option}: expected the name of a file or folder" in capsys.readouterr().err
+
+
+def test_a_size_that_does_not_fit_gets_two_that_do(monkeypatch):
+    with pytest.raises(ValueError, match="--size 47 does not fit: .* give --size 32 or 48"):
+        settled(monkeypatch, "--size", 47)
+    assert settled(monkeypatch, "--size", 48).size == 48
+
+
+def test_a_warm_up_for_a_schedule_that_has_none(monkeypatch, capsys):
+    for schedule in ("step", "plateau"):
+        with pytest.raises(SystemExit):
+            settled(monkeypatch, "--schedule", schedule, "--warmup", 5)
+        assert "--warmup is for --schedule cosine and constant" in capsys.readouterr().err
+        assert settled(monkeypatch, "--schedule", schedule).schedule == schedule
+
+
+@pytest.mark.parametrize(
+    ("script", "given", "says"),
+    [
+        ("train_brats.py", "--shares 4:1:1 --val-cases A", "--shares and --val-cases cannot be had together"),
+        ("train_isbi.py", "--foreground black", "--foreground is for the masks in --data"),
+        ("predict.py", "a.tif --checkpoint c --isbi-submission --threshold 0.3", "--threshold is for masks, and"),
+        ("evaluate.py", "--predictions p --labels l --memory 1", "--memory: this is for a network"),
+        ("evaluate.py", "--predictions p --labels l --worst 5", "so give --out too"),
+        ("reproduce_tables.py", "--data isbi --tables 3", "--tables 3 needs data"),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(script, given, says, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    by_parser = script in ("train_brats.py", "train_isbi.py", "predict.py")
+    _, err = run_example(script, *given.split(), code=2 if by_parser else 1)
+    assert says in err

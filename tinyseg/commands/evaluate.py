@@ -20,7 +20,7 @@ import numpy as np
 from tqdm import tqdm
 
 from tinyseg.commands.compared import predict_sections, read_sections
-from tinyseg.commands.numbers import CHOSEN_SECTIONS, Number, make_parser
+from tinyseg.commands.numbers import CHOSEN_SECTIONS, Number, make_parser, refuse_given
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
 from tinyseg.commands.scores import check_out, draw_worst, write_scores
 from tinyseg.commands.script import run_script
@@ -63,8 +63,7 @@ def evaluate():
 
 # ===== membranes =================================================================
 def evaluate_membranes(args, predictor):
-    if args.cases or args.whole or args.small is not None:
-        raise ValueError("--cases, --whole and --small are for volumes of brain tumours: sections take --sections.")
+    refuse_given(args, ("cases", "whole", "small"), "this is for volumes of brain tumours: leave it out")
     args.empty = args.empty or "nan"
 
     # ----- what is compared ------------------------------------------------------
@@ -155,14 +154,14 @@ def print_table(names, per_section, pooled, means, what):
 # ===== tumours ===================================================================
 def evaluate_tumours(args, predictor):
     args.empty = args.empty or EMPTY
-    if args.foreground or args.degenerate != "challenge":
-        raise ValueError("--foreground and --degenerate are for sections of cells: leave them out for volumes.")
+    refuse_given(args, ("sections",), "volumes of brain tumours are chosen with --cases, not --sections")
+    refuse_given(args, ("foreground", "degenerate"), "this is for sections, not for volumes of brain tumours")
     if args.threshold != 0.5 and (predictor is None or len(predictor.classes) > 1):
         print("Label volumes, and networks of several classes, have no use for --threshold.")
-    if args.sections or (args.labels if predictor else args.images):
+    if args.labels if predictor else args.images:
         raise ValueError(
-            "volumes of brain tumours are chosen with --cases, not --sections, and images and labels are in one "
-            "folder: give --checkpoint with --images, or --predictions with --labels."
+            "images and labels of brain tumours are in one folder: give --checkpoint with --images, or --predictions "
+            "with --labels."
         )
 
     # ----- what is compared ------------------------------------------------------
@@ -256,7 +255,8 @@ def parse_arguments():
     add("--images", type=a_path, help="stack, or folder with train-volume.tif; Decathlon or BraTS folder")
     add("--labels", type=a_path, help="stack of masks (default: those in the folder of --images); for volumes a "
         "Decathlon or BraTS folder, a folder of label volumes, or one")  # fmt: skip
-    add("--cases", nargs="+", help="patients to score, or all (default: those that the network was not trained on)")
+    add("--cases", nargs="+", action="extend", help="patients to score, or all (default: those that the network was "
+        "not trained on)")  # fmt: skip
     add("--whole", action="store_true", help="score tumour or not, as of label volumes that tell no more")
     add(
         "--small", type=Number(float, 0, 10**9),
@@ -278,6 +278,9 @@ def parse_arguments():
         parser.error("--checkpoint needs --images to run on")
     if args.predictions and args.labels is None:
         parser.error("--predictions needs --labels to compare with")
-    if args.predictions and (args.transforms != "none" or args.tf32 or args.cuda_graph):
-        parser.error("--transforms, --tf32 and --cuda-graph are for --checkpoint: predictions are scored as they are")
+    if args.predictions:
+        of_networks = ("transforms", "memory", "gpu_memory", "tf32", "cuda_graph")
+        refuse_given(args, of_networks, "this is for a network, and --predictions runs none: leave it out")
+    if args.out is None and args.worst and "worst" in args.given:
+        refuse_given(args, ("worst",), "the picture goes beside the JSON file, so give --out too")
     return args

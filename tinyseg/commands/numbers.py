@@ -126,6 +126,46 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
         return action.help if limits is None else f"{action.help or ''} [{limits}]".strip()
 
 
+class Parser(argparse.ArgumentParser):
+    """A parser whose result says in `given` which options were given: a set of their names, as in ``gpu_memory``."""
+
+    def parse_args(self, args=None, namespace=None):
+        """Return the options of a command line, with the defaults of those that are not there."""
+        actions = [action for action in self._actions if action.default is not argparse.SUPPRESS]  # not --help
+        defaults = [action.default for action in actions]
+        for action in actions:
+            action.default = argparse.SUPPRESS
+        try:
+            given = vars(super().parse_args(args, namespace))
+        finally:
+            for action, default in zip(actions, defaults, strict=True):
+                action.default = default
+        known = {action.dest: action.default for action in actions}
+        return argparse.Namespace(**known | given, given=set(given))
+
+    def _get_values(self, action, arg_strings):
+        if action.option_strings and arg_strings == ["--"]:  # --out=--, of which argparse makes an empty list
+            raise argparse.ArgumentError(action, "expected one argument, found '--'")
+        return super()._get_values(action, arg_strings)
+
+
+def refuse_given(args, names, why):
+    """Raise a ValueError if options were given that would change nothing.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+        Of a `Parser`.
+    names : sequence of str
+        Of the options, as in ``gpu_memory``.
+    why : str
+        What they are for, and what to do: "are for volumes: leave them out".
+    """
+    found = ["--" + name.replace("_", "-") for name in names if name in args.given]
+    if found:
+        raise ValueError(f"{' and '.join(found)}: {why}.")
+
+
 def make_parser(description):
     """Return a parser whose help shows `description` as it is written, and the range of each number."""
-    return argparse.ArgumentParser(description=description, formatter_class=Formatter)
+    return Parser(description=description, formatter_class=Formatter)

@@ -1,6 +1,8 @@
 """Options that the commands share, and what is made of them: the device, the network, the schedule, the step."""
 
 import argparse
+import errno
+import os
 import pathlib
 import shlex
 import sys
@@ -70,9 +72,19 @@ def add_training_options(parser, defaults, paper, out):
 
 
 def folder_name(text):
-    """Return the name of a file or folder as it is given; nothing at all is refused, which Python takes for "."."""
+    """Return the name of a file or folder as it is given, if there can be such a one.
+
+    Nothing at all, which Python takes for ".", is refused, and a name that is too long.
+    """
     if not text or "\0" in text:
         raise argparse.ArgumentTypeError("expected the name of a file or folder, found an empty text")
+    try:
+        os.lstat(text)
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise argparse.ArgumentTypeError(
+                f"expected the name of a file or folder, found {len(text)} letters, which is too long"
+            ) from None
     return text
 
 
@@ -86,8 +98,16 @@ def build_network(args, in_channels, num_classes, device):
     options = {"width": args.width, "head": args.head, "dropout": args.dropout, "seed": args.seed}
     if args.ws != "default":
         options["ws"] = None if args.ws == "none" else args.ws
-    model = models.build(args.model, in_channels, num_classes, **options).to(device)
-    model.check_input((1, in_channels, args.size, args.size))
+    try:
+        model = models.build(args.model, in_channels, num_classes, **options).to(device)
+    except ValueError as error:
+        raise ValueError(f"--model {args.model} cannot be had with --ws {args.ws}: {error} Leave out --ws.") from None
+    below, step = args.size // model.multiple * model.multiple, model.multiple
+    if args.size != below:
+        sizes = " or ".join(str(size) for size in (below, below + step) if size)
+        raise ValueError(
+            f"--size {args.size} does not fit: {args.model} takes multiples of {step}, so give --size {sizes}."
+        )
     return model
 
 
@@ -136,7 +156,7 @@ def choose_device(args):
 def add_prediction_options(parser):
     """Add --threshold, --transforms, --memory and the options of the device, for `load_predictor`."""
     add = parser.add_argument
-    add("--threshold", type=PROBABILITY, default=0.5, help="of the probability of one class (default: 0.5)")
+    add("--threshold", type=PROBABILITY, default=0.5, help="of the probability, in a mask of one class (default: 0.5)")
     add("--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns")
     add("--memory", type=MEMORY, default=2, help="GiB for activations; larger images in tiles (default: 2)")
     add_device_options(parser)

@@ -196,6 +196,8 @@ def parse_arguments():
     add("--force", action="store_true", help="replace files that are there")
     args = parser.parse_args()
     args.probabilities |= args.isbi_submission
+    if args.probabilities and "threshold" in args.given:
+        parser.error("--threshold is for masks, and probabilities are to be written: leave one of the two out")
     if args.suffix is None:
         kind = "_probability" if args.probabilities else "_mask"
         args.suffix = "_submission" if args.isbi_submission else kind

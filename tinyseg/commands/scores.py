@@ -30,6 +30,7 @@ def write_scores(args, report):
     """Write the JSON file of --out, before anything is printed or drawn."""
     if args.out:
         settings = {n: str(value) if isinstance(value, pathlib.Path) else value for n, value in vars(args).items()}
+        del settings["given"]
         args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, report | {"settings": settings})
 

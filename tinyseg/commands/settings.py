@@ -31,7 +31,8 @@ def settle(parser, defaults, paper, rest):
     -------
     argparse.Namespace
     """
-    given = {name: value for name, value in vars(parser.parse_args()).items() if value is not None}
+    parsed = parser.parse_args()
+    given = {name: getattr(parsed, name) for name in parsed.given}
     if "data" in given:
         given["data"] = str(pathlib.Path(given["data"]).resolve())  # a run is resumed from anywhere
     settings = defaults | (paper if given.get("protocol") == "paper" else {})
@@ -51,7 +52,9 @@ def settle(parser, defaults, paper, rest):
     args = argparse.Namespace(**(REST | rest | settings | given))
     if args.lr is None:
         args.lr = 2e-4 if args.model == "unet" else 2e-3  # 2e-3 needs norm layers, and plain U-Net has none
-    args.given = set(given)
+    args.given = parsed.given
+    if args.schedule in ("step", "plateau") and args.warmup and "warmup" in args.given:
+        parser.error(f"--warmup is for --schedule cosine and constant, and not for {args.schedule}: leave it out")
     if args.amp and args.cuda_graph:
         parser.error("--amp and --cuda-graph cannot be had together: choose one of the two")
     # Hours of reading data can come before the network is built: a small one shows now whether the options go together.

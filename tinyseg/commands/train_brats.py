@@ -185,6 +185,8 @@ def parse_arguments():
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
     rest = {"out": "runs/brats", "cache": None, "patients": None, "fingerprints": None}  # the last two: a resumed run's
     args = settle(parser, DEFAULTS, PAPER, rest)
+    if {"shares", "val_cases"} <= args.given:
+        parser.error("--shares and --val-cases cannot be had together: choose one of the two")
     if args.dice_weight == args.ce_weight == 0:
         parser.error("--dice-weight and --ce-weight are both 0: there is no loss to learn from")
     return args

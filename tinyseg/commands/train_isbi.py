@@ -122,4 +122,7 @@ def parse_arguments():
     add("--val-sections", "sections held out: a number (the last ones) or a:b (a to b-1, from 0)", type=SECTIONS)
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
-    return settle(parser, DEFAULTS, PAPER, {"out": "runs/isbi", "fingerprints": {}})
+    args = settle(parser, DEFAULTS, PAPER, {"out": "runs/isbi", "fingerprints": {}})
+    if args.data is None and "foreground" in args.given:
+        parser.error("--foreground is for the masks in --data DIR, and none is given: leave it out")
+    return args

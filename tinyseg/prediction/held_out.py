@@ -1,8 +1,34 @@
-"""Which of some sections a network was not trained on: those are the ones to score it on."""
+"""Which of some sections are scored: those that are asked for, or those that a network was not trained on."""
 
 import numpy as np
 
 from tinyseg.data.json_files import check_shape
+
+
+def choose_sections(sections, which):
+    """Return the sections to score.
+
+    Parameters
+    ----------
+    sections : Sections
+    which : str or None
+        "all" or None, a number k for the last k, or "a:b" for a to b-1.
+
+    Raises
+    ------
+    ValueError
+        There are fewer sections.
+    """
+    n = len(sections)
+    if which in (None, "all"):
+        return sections
+    begin, end = (int(k) for k in (which if ":" in which else f"{n - int(which)}:{n}").split(":"))
+    if begin < 0 or end > n:
+        raise ValueError(
+            f"--sections {which} does not fit: there are {n} sections. Give a number from 1 to {n}, a:b with b up to "
+            f"{n}, or all."
+        )
+    return sections.take(np.arange(begin, end))
 
 
 def leave_out_trained(sections, config, asked_for):
