@@ -83,9 +83,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(body)))
         if site.version and not (start and site.version[0] == "Last-Modified"):  # RFC 9110 lets 206 leave it out
             self.send_header(*site.version)
-        self.end_headers()
         body = body[: site.cuts.pop(0) if site.cuts else None]
-        site.sent.append(len(body))
+        site.sent.append(len(body))  # before the headers are sent: then the client may ask again at once
+        self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, *args):
