@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from tinyseg.data import isbi
+from tinyseg.data.sections import describe_copies
 
 
 def grey(k):
@@ -80,3 +81,14 @@ def test_two_folders_that_may_be_the_images_or_the_labels(tmp_path, first, secon
     write(tmp_path / second / "0.png", ~mask(0) * 255)
     with pytest.raises(ValueError, match=rf"has ({first} and {second}|{second} and {first}): expected one of them"):
         isbi.load(tmp_path, "required")
+
+
+def test_pictures_that_were_augmented_before_the_split(tmp_path):
+    write_pairs(tmp_path, "images/{}.png", "labels/{}.png", 5)
+    assert describe_copies(*isbi.load(tmp_path).split("3:5")) == ""
+    write(tmp_path / "images" / "4.png", 255 - grey(1)[:, ::-1])
+    said = describe_copies(*isbi.load(tmp_path).split("3:5"))
+    assert "1 of 2 validation sections are copies" in said and "(4.png of 1.png)" in said
+    for name in ("0.png", "4.png"):  # of one grey value
+        write(tmp_path / "images" / name, np.zeros((18, 23)))
+    assert describe_copies(*isbi.load(tmp_path).split("3:5")) == ""

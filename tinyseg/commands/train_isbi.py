@@ -15,6 +15,7 @@ from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import settle
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
 from tinyseg.data.fingerprint import fingerprint, refuse_changed
+from tinyseg.data.sections import describe_copies
 from tinyseg.training import RunDirectory, evaluate, fit
 
 # What was measured to train sdunet and unet well (docs/results.md) ...
@@ -48,6 +49,8 @@ def train_network():
     dataset = SegmentationDataset(train_x, train.labels, Augment.parse(args.augment), seed=args.seed)
     loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers)
     print(f"{len(train)} sections to train on, {len(val)} held out, {args.size} x {args.size} pixels")
+    if copies := describe_copies(*parts):
+        print(copies)
 
     # ----- model -----------------------------------------------------------------
     model = options.build_network(args, 1, 1, device)

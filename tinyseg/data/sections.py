@@ -1,10 +1,11 @@
 """Sections and their masks in memory: splitting and resampling them."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
+from tinyseg.data.files import list_names
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.resample import nearest, resample
 
@@ -26,6 +27,7 @@ class Sections:
     images: np.ndarray
     labels: np.ndarray | None
     names: list[str]
+    _fingerprints: list[str] | None = field(default=None, repr=False, compare=False)  # once they have been asked for
 
     def __post_init__(self):
         if self.images.ndim != 3 or len(self.images) != len(self.names):
@@ -44,12 +46,15 @@ class Sections:
 
         It is the same in another type (8 bits, 16 bits, floats in [0, 1]), inverted, mirrored or turned by 90 degrees.
         """
-        return [_fingerprint(image) for image in self.images]
+        if self._fingerprints is None:
+            self._fingerprints = [_fingerprint(image) for image in self.images]
+        return list(self._fingerprints)
 
     def take(self, index):
         """Return the sections with these numbers."""
         labels = None if self.labels is None else self.labels[index]
-        return Sections(self.images[index], labels, [self.names[i] for i in index])
+        known = None if self._fingerprints is None else [self._fingerprints[i] for i in index]
+        return Sections(self.images[index], labels, [self.names[i] for i in index], known)
 
     def split(self, val_sections):
         """Split into training and validation sections. The validation sections are neighbours.
@@ -109,6 +114,22 @@ class Sections:
             return self
         labels = None if self.labels is None else np.stack([nearest(x, (height, width)) for x in self.labels])
         return Sections(np.stack([resample(x, (height, width)) for x in self.images]), labels, list(self.names))
+
+
+def describe_copies(train, val):
+    """Say which validation sections are training sections too, perhaps mirrored, turned or inverted; "" if none is.
+
+    Sections of one grey value are alike without being copies, and are not looked at.
+    """
+    known = dict(zip(train.fingerprints(), train.names, strict=True))
+    each = zip(val.fingerprints(), val.names, val.images, strict=True)
+    copies = [f"{name} of {known[key]}" for key, name, image in each if key in known and image.min() < image.max()]
+    if not copies:
+        return ""
+    return (
+        f"WARNING: {len(copies)} of {len(val)} validation sections are copies of training sections, as they are or "
+        f"mirrored, turned or inverted ({list_names(copies)}): scores will be too good. Leave the copies out."
+    )
 
 
 def _fingerprint(image):
