@@ -4,9 +4,9 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tinyseg.data.brats import find_cases, read_case
+from tinyseg.data.brats import find_cases, read_case, read_label
 from tinyseg.data.brats_folders import brats_files
-from tinyseg.data.label_volumes import holds_volumes
+from tinyseg.data.label_volumes import find_labels, holds_volumes
 from tinyseg.data.scans import find_scans
 
 SHAPE = (9, 7, 5)
@@ -68,6 +68,16 @@ def test_other_capitals_and_other_names_of_t1_with_gadolinium(tmp_path, endings)
     assert set(np.unique(label)) == {0, 1, 2, 3}
     (scan,) = find_scans(tmp_path, ["t1c", "FLAIR"])
     assert [file.name.split("_")[1] for file in scan.files] == [f"{endings[2]}.nii.gz"[1:], f"{endings[0]}.nii.gz"[1:]]
+
+
+def test_labels_alone_in_other_capitals_have_brats_numbers(tmp_path):
+    folder = write_case(tmp_path, "a", ("_FLAIR", "_T1", "_T1CE", "_T2", "_SEG"))
+    truth = read_case(find_cases(tmp_path).cases[0])[1]
+    for path in folder.glob("*_[FT]*.gz"):
+        path.unlink()
+    (case,) = find_labels(folder)
+    assert case.name == "a"
+    np.testing.assert_array_equal(read_label(case.label, case.recode), truth)
 
 
 def test_two_files_of_one_modality(tmp_path):

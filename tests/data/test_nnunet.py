@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from tinyseg.data.brats import find_cases, read_case
+from tinyseg.data.classes import DECATHLON
+from tinyseg.data.label_volumes import find_labels
 from tinyseg.data.scans import find_scans, open_scan
 
 SHAPE = (9, 7, 5)
@@ -79,6 +81,14 @@ def test_predict_takes_a_case_with_all_its_channels(tmp_path, part):
             np.testing.assert_array_equal(image.section(3), [voxels(2, m)[:, :, 3] for m in channels])
         assert {file.parent.name for scan in scans for file in scan.files} == {part}
         assert find_scans(tmp_path / part, modalities) == scans
+
+
+def test_labels_are_named_by_the_dataset_json_beside_their_folder(tmp_path):
+    write_task(tmp_path, NEW)
+    for path in (tmp_path / "labelsTr", tmp_path / "labelsTr" / "prostate_0001.nii.gz"):
+        assert find_labels(path).classes == ("background", "a", "b")
+    (tmp_path / "labelsTr").rename(tmp_path / "labels")
+    assert find_labels(tmp_path / "labels").classes == DECATHLON
 
 
 def test_names_of_the_decathlon_that_end_in_four_digits_are_no_channels(tmp_path):

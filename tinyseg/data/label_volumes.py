@@ -14,6 +14,7 @@ import msgspec
 from tinyseg.data.brats import Case, Cases, find_cases, read_label, refuse_repeated, unchanged_labels
 from tinyseg.data.brats_folders import NAMINGS, case_folders
 from tinyseg.data.classes import DECATHLON, check_classes
+from tinyseg.data.dataset_json import describe
 from tinyseg.data.files import find_files, find_volumes, list_contents, natural_order, volume_name
 from tinyseg.data.images import NIFTI_SUFFIXES
 from tinyseg.data.json_files import read_json
@@ -43,7 +44,8 @@ def find_labels(path, classes=DECATHLON):
         What `tinyseg.data.brats.find_cases` takes; or a folder of label volumes, or one label volume. If names in such
         a folder end in ``_seg`` or ``-seg``, only these files are read, and their labels have BraTS's numbers.
     classes : sequence of str
-        Names of the labels 0, 1, 2 … in other label volumes.
+        Names of the labels 0, 1, 2 … in other label volumes. Of ``labelsTr`` beside a ``dataset.json``, they are those
+        that it names.
 
     Returns
     -------
@@ -58,14 +60,18 @@ def find_labels(path, classes=DECATHLON):
     else:
         files = {volume_name(p): p for p in find_files(path, NIFTI_SUFFIXES, "labels")}
     brats = [
-        Case(name.removesuffix(ending), (), file, tuple(recode.items()))
+        Case(name[: -len(ending)], (), file, tuple(recode.items()))
         for name, file in files.items()
         for _, ending, recode in NAMINGS
-        if name.endswith(ending)
+        if name.casefold().endswith(ending)
     ]
     if brats:
         classes, cases = DECATHLON, brats
     else:
+        folder = path if path.is_dir() else path.parent
+        if folder.name in ("labelsTr", "labelsTs") and (folder.parent / "dataset.json").is_file():
+            classes = describe(folder.parent)[1]
+            check_classes(classes, folder.parent / "dataset.json")
         recode = unchanged_labels(len(classes))
         cases = [Case(name, (), file, recode) for name, file in files.items()]
     refuse_repeated(cases)
@@ -129,7 +135,8 @@ def _recode_of(prediction, case, classes):
     predict.py wrote it.
     """
     endings = [ending for _, ending, recode in NAMINGS if tuple(recode.items()) == tuple(case.recode)]
-    if any(volume_name(prediction).endswith(ending) for ending in endings) and predicted_classes(prediction) is None:
+    name = volume_name(prediction).casefold()
+    if any(name.endswith(ending) for ending in endings) and predicted_classes(prediction) is None:
         return case.recode
     return unchanged_labels(len(classes))
 
