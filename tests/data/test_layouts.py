@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from tinyseg.data import isbi
@@ -92,3 +93,33 @@ def test_pictures_that_were_augmented_before_the_split(tmp_path):
     for name in ("0.png", "4.png"):  # of one grey value
         write(tmp_path / "images" / name, np.zeros((18, 23)))
     assert describe_copies(*isbi.load(tmp_path).split("3:5")) == ""
+
+
+def test_one_folder_was_copied_for_the_other(tmp_path):
+    for k in range(2):
+        for part in ("images", "labels"):
+            write(tmp_path / part / f"{k}.png", mask(k) * 255)
+    with pytest.raises(ValueError, match="images and labels are the same pictures"):
+        isbi.load(tmp_path)
+
+
+def test_some_images_lie_in_a_folder_within(tmp_path):
+    write_pairs(tmp_path, "images/{}.png", "labels/{}.png")
+    write_pairs(tmp_path, "images/more/{}.png", "labels/.more/{}.png")
+    with pytest.warns(UserWarning, match="images holds folders of pictures, which are left out: more"):
+        check(tmp_path)
+
+
+@pytest.mark.parametrize(("axes", "shape"), [("ZTYX", (3, 2)), ("TZYX", (3, 2))])
+def test_pages_of_images_and_masks_are_counted_in_another_order(tmp_path, axes, shape):
+    images, masks = np.stack([grey(k) for k in range(6)]), np.stack([mask(k) for k in range(6)]) * np.uint8(255)
+    for name, stack, order, size in (
+        ("train-volume.tif", images, "TZYX", (2, 3)), ("train-labels.tif", masks, axes, shape),
+    ):  # fmt: skip
+        stack = stack.reshape(*size, 18, 23)
+        tifffile.imwrite(tmp_path / name, stack, ome=True, photometric="minisblack", metadata={"axes": order})
+    found = ", ".join(f"{axis} {n}" for axis, n in zip(axes, shape, strict=False))
+    with pytest.raises(ValueError, match=f"train-volume.tif are counted by T 2, Z 3, those of .*labels.tif by {found}"):
+        isbi.load(tmp_path)
+    tifffile.imwrite(tmp_path / "train-labels.tif", masks, photometric="minisblack")  # pages without axes
+    check(tmp_path, 6)

@@ -75,6 +75,13 @@ def test_masks_of_colours_that_do_not_say_which_is_white(tmp_path):
         check_load(tmp_path, written)
 
 
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.float32])
+def test_white_of_255_in_a_signed_type(dtype):
+    with pytest.raises(ValueError, match=r"\[-1.*, 0.*\] in a\[0\], and it is not known which of them is white"):
+        binarize_labels((-1 * mostly_white()[None]).astype(dtype), "a")
+    np.testing.assert_array_equal(binarize_labels(np.where(mostly_white(), 1, -1)[None], "a")[0], mostly_white())
+
+
 def test_a_warning_about_inverted_masks_speaks_of_no_membranes():
     with pytest.warns(UserWarning, match=r"only 6% of a\[0\] is foreground \(white\)\. .*--foreground black") as warned:
         binarize_labels(~mostly_white()[None], "a")

@@ -67,6 +67,11 @@ def load(path, labels="auto", foreground="white"):
         return Sections(images, None, names)
     images, names, masks, mask_names = load_pairs(image_path, label_path)
     place = label_path[0].parent if isinstance(label_path, list) else label_path
+    if np.array_equal(images, masks) and images.min() < images.max():
+        raise ValueError(
+            f"images and labels are the same pictures, {names[0]} and {mask_names[0]} in {place} among them: expected "
+            "grey images and masks of them. Was one folder copied for the other?"
+        )
     masks = binarize_labels(masks, [f"{name} in {place}" for name in mask_names], foreground)
     return Sections(images, masks, names)
 

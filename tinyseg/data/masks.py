@@ -56,6 +56,11 @@ def binarize_labels(stack, name, foreground="white"):
             f"a mask must have exactly two values, such as 0 and 255: found only {found.tolist()} in all of {what}. "
             "Is this the right file, and is anything drawn in it?"
         )
+    if found[0] < 0 and found[-1] <= 0:  # 255 in a signed type is -1
+        raise ValueError(
+            f"a mask must have exactly two values, such as 0 and 255: found {found[:6].tolist()} in {what}, and it is "
+            "not known which of them is white. Save it in an unsigned type, such as uint8."
+        )
     if len(found) > 2:
         if have_own_white(values):
             stack = stack > 0

@@ -5,11 +5,12 @@ sections of different shapes, NaN) is refused with an error that names the file.
 """
 
 import math
+import warnings
 from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.files import find_files, list_names
+from tinyseg.data.files import find_files, folders_in, list_names
 from tinyseg.data.image_file import refuse_too_large
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import match_names, page_order, split_masks
@@ -47,7 +48,7 @@ def load_stack(path, masks=False):
         the folder holds images and labels; or the stack is larger than this computer's memory.
     """
     files = find_sections(path)
-    stack, names, _ = _read(files, masks)
+    stack, names, _, _ = _read(files, masks)
     return stack, names
 
 
@@ -74,8 +75,16 @@ def load_pairs(path, label_path, what=("images", "labels")):
         What `load_stack` and `pair_files` raise; or partners differ in their numbers of sections, or in shape.
     """
     files, label_files = pair_files(path, label_path, what)
-    stack, names, counts = _read(files, masks=False)
-    masks, mask_names, mask_counts = _read(label_files, masks=True)
+    stack, names, counts, axes = _read(files, masks=False)
+    masks, mask_names, mask_counts, mask_axes = _read(label_files, masks=True)
+    if len(files) == len(label_files):
+        for file, label, one, other in zip(files, label_files, axes, mask_axes, strict=True):
+            if min(len(one), len(other)) > 1 and list(one.items()) != list(other.items()):
+                in_words = [", ".join(f"{axis} {size}" for axis, size in each.items()) for each in (one, other)]
+                raise ValueError(
+                    f"{what[0]} and {what[1]} are paired page by page, and the pages of {file} are counted by "
+                    f"{in_words[0]}, those of {label} by {in_words[1]}. Save both with their axes in one order."
+                )
     if len(files) == len(label_files) > 1:
         for file, label, n, m in zip(files, label_files, counts, mask_counts, strict=True):
             if n != m:
@@ -99,6 +108,12 @@ def find_sections(path):
     if isinstance(path, list):
         return path
     files = find_files(path, SUFFIXES, "sections")
+    inner = [p.name for p in (folders_in(Path(path)) if Path(path).is_dir() else ()) if holds_pictures(p)]
+    if inner:
+        said = (
+            f"{path} holds folders of pictures, which are left out: {list_names(inner)}. Move theirs up if they belong."
+        )
+        warnings.warn(said, stacklevel=4)
     images, masks = split_masks([file.name for file in files])
     if masks:
         raise ValueError(
@@ -154,6 +169,11 @@ def pair_files(path, other_path, what=("images", "labels")):
     return files, [by_name[name] for name in match_names([file.name for file in files], list(by_name), what)]
 
 
+def holds_pictures(folder):
+    """Return whether a folder holds a file that is named as a picture or a stack; hidden ones do not count."""
+    return any(p.name.lower().endswith(SUFFIXES) and p.name[0] != "." for p in folder.iterdir())
+
+
 def reader_of(path, readers=READERS):
     """Return the class among `readers` that reads a file, by the ending of its name; else raise a ValueError."""
     if path.is_dir():
@@ -174,8 +194,8 @@ def shape_in_words(stack):
 
 
 def _read(files, masks):
-    """Return the sections of files as a stack, their names, and how many each file has."""
-    sections, names, counts, size = [], [], [], 0
+    """Return the sections of files as a stack, their names, and how many each file has, in all and along its axes."""
+    sections, names, counts, axes, size = [], [], [], [], 0
     for file in files:
         with reader_of(file)(file) as image:
             size += len(image) * math.prod(image.shape) * image.dtype.itemsize
@@ -183,9 +203,10 @@ def _read(files, masks):
             sections += [section[0] for section in (image.section(k, two_colours=masks) for k in range(len(image)))]
             names += map(image.name, range(len(image)))
             counts.append(len(image))
+            axes.append(image.axes)
     found = [(section.shape, sections[0].dtype if masks else section.dtype) for section in sections]
     refuse_mixed(files[0].parent, names, found)
-    return np.stack(sections), names, counts
+    return np.stack(sections), names, counts, axes
 
 
 def _place(path):

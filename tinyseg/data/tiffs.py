@@ -17,7 +17,10 @@ GREY_OR_RGB = (KINDS.MINISWHITE, KINDS.MINISBLACK, KINDS.RGB, KINDS.PALETTE, KIN
 
 
 class TiffImage(ImageFile):
-    """The pages of a TIFF. `tags` says how large a pixel of the first page is; `description` is its text."""
+    """The pages of a TIFF. `tags` says how large a pixel of the first page is; `description` is its text.
+
+    `axes` says which axes count the sections, such as time and depth, and how many each has, from the slowest on.
+    """
 
     kind, suffixes = "tiff", (".tif", ".tiff")
     expected = f"a TIFF ({', '.join(suffixes)})"
@@ -40,6 +43,7 @@ class TiffImage(ImageFile):
         if max(ends) > tif.filehandle.size:
             raise EOFError("the file ends before its last section")
         self._sections = [(part, k) for part in parts for k in range(part.count)]
+        self.axes = parts[0].axes if len(parts) == 1 else {}
         self._count = len(self._sections)
         self.shape, self.dtype, self.samples = parts[0].shape, parts[0].dtype, parts[0].samples
         if parts[0].orientation >= 5:  # rows become columns
@@ -129,6 +133,8 @@ class _TiffPart:
         places = ["YXSC".find(axis) for axis in axes]
         self.counts = [size for size, place in zip(shape, places, strict=True) if place == -1]
         self.count = math.prod(self.counts)
+        counted = zip(axes, shape, places, strict=True)
+        self.axes = {axis: size for axis, size, place in counted if place == -1 and size > 1}
         self.shape = tuple(shape[axes.index(axis)] for axis in "YX")
         self.samples = math.prod(size for size, place in zip(shape, places, strict=True) if place > 1)
         self.opacity = "S" in axes and page.extrasamples[-1:] in ((1,), (2,))  # associated or not
