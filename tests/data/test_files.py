@@ -51,6 +51,17 @@ def test_a_place_where_nothing_can_be_written(tmp_path, monkeypatch):
     assert caught.value.errno == errno.ENOSPC
 
 
+def test_the_files_lie_one_folder_further_in_or_are_volumes(tmp_path):
+    (tmp_path / "day 1").mkdir()
+    (tmp_path / "day 1" / "a.png").touch()
+    (tmp_path / "notes").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no sections in .* Folders in it hold some: .* \(day 1\)\."):
+        find_files(tmp_path, (".png",), "sections")
+    (tmp_path / "notes" / "scan.nii.gz").touch()
+    with pytest.raises(FileNotFoundError, match=r"NIfTI volumes are for train_brats\.py"):
+        find_files(tmp_path / "notes", (".png",), "sections")
+
+
 def test_flows_and_outlines_of_cellpose_lie_beside_the_image(tmp_path):
     left = ["a_img_flows.tif", "a_img_dP.tif", "a_img_outlines_cp_masks.png", "a_img_cp_output.png"]
     kept = ["a_img.png", "a_img_cp_masks.png", "b_flows.png", "outlines.png"]  # b has no image: this may be one

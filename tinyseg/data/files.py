@@ -27,9 +27,13 @@ def find_files(path, suffixes, what):
     there = list(path.iterdir())
     files = [p for p in there if p.name.lower().endswith(suffixes) and p.name[0] != "."]
     if not files:
+        inner = [p.name for p in folders_in(path) if any(q.name.lower().endswith(suffixes) for q in p.iterdir())]
+        hint = f" Folders in it hold some: give one of them ({list_names(inner)})." if inner else ""
+        if any(p.name.lower().endswith((".nii", ".nii.gz")) for p in there):
+            hint += " NIfTI volumes are for train_brats.py."
         raise FileNotFoundError(
             f"no {what} in {path}: looked for files ending in {', '.join(suffixes)}. There is: {list_contents(path)}."
-            f"{how_to_convert(there)}"
+            f"{hint}{how_to_convert(there)}"
         )
     unread = sorted(p.name for p in there if p.name.lower().endswith(UNREAD) and p.name[0] != ".")
     if unread:
