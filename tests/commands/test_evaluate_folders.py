@@ -176,6 +176,16 @@ def test_options_of_networks_with_predictions(folder, option):
     assert "--transforms, --tf32 and --cuda-graph are for --checkpoint" in said
 
 
+def test_predictions_or_labels_that_are_inverted(folder, arrays, no_pictures):
+    given = folder / "probability.tif", folder / "labels.tif"
+    assert "WARNING" not in evaluate(*given)[0]
+    write(folder / "probability.tif", 1 - arrays[2])
+    assert "agree much less than by chance. Is one of them inverted? --foreground says" in evaluate(*given)[0]
+    for constant in (0, 1):  # as good as chance
+        write(folder / "probability.tif", np.full_like(arrays[2], constant))
+        assert "WARNING" not in evaluate(*given)[0]
+
+
 # ----- the JSON file ---------------------------------------------------------------
 def test_out_does_not_replace_what_holds_no_scores(folder, no_pictures):
     given = "--predictions", folder / "probability.tif", "--labels", folder / "labels.tif", "--out"

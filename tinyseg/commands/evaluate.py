@@ -93,6 +93,11 @@ def evaluate_membranes(args, predictor):
         f"Pixel scores at {args.threshold:g}. V^Rand at its best threshold, {challenge.v_rand_threshold:.1f}: split "
         f"{challenge.v_rand_split:.4f}, merge {challenge.v_rand_merge:.4f}. V^Info at {challenge.v_info_threshold:.1f}."
     )
+    if pooled["sensitivity"] + pooled["specificity"] < 0.5:  # chance gives 1, whatever the share of the foreground
+        print(
+            "WARNING: predictions and labels agree much less than by chance. Is one of them inverted? --foreground "
+            "says how labels store the inside of cells; predictions have it in white."
+        )
 
     def draw(worst, path):
         captions = [f"{names[k]}\nV^Rand {per_section[k]['v_rand']:.3f}" for k in worst]
