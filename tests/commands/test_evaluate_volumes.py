@@ -285,6 +285,37 @@ def test_options_of_sections_with_volumes(decathlon, masks, tmp_path, option):
     assert "--foreground and --degenerate are for sections of cells" in err
 
 
+def test_a_folder_of_labels_is_named_by_the_dataset_json_beside_it(decathlon, masks, tmp_path, no_pictures):
+    data = shutil.copytree(decathlon, tmp_path / "data")
+    change_dataset(data, labels={"0": "background", "1": "cyst", "2": "tumour", "3": "vessel"})
+    _, want = evaluate(tmp_path, "--predictions", masks, "--labels", data)
+    said, report = evaluate(tmp_path, "--predictions", masks, "--labels", data / "labelsTr")
+    assert "labels: 0 background, 1 cyst, 2 tumour, 3 vessel" in said and report["patients"] == want["patients"]
+    only = "--predictions", masks / f"{NAMES[0]}_mask.nii.gz", "--labels", data / "labelsTr" / f"{NAMES[0]}.nii.gz"
+    assert evaluate(tmp_path, *only)[1]["patients"] == want["patients"][:1]
+    for other in ('{"labels": {"background": 0, "cyst": 1, "tumour": 2, "vessel": 3}}', '{"rows": 5}'):
+        (data / "dataset.json").write_text(other)  # nnU-Net's; and that of another program
+        said, _ = evaluate(tmp_path, "--predictions", masks, "--labels", data / "labelsTr")
+        assert f"labels: 0 background, 1 {'cyst' if 'cyst' in other else 'edema'}" in said
+
+
+def test_classes_that_no_volume_has(decathlon, masks, tmp_path, no_pictures):
+    labels = tmp_path / "labels"
+    labels.mkdir()
+    for name in NAMES:
+        for place, file in (
+            (decathlon / "labelsTr" / f"{name}.nii.gz", labels / f"{name}.nii.gz"),
+            2 * [masks / f"{name}_mask.nii.gz"],
+        ):
+            nib.save(nib.Nifti1Image((voxels(place) > 0).astype(np.uint8), AFFINE), file)
+    words = "WARNING: no volume has tumour core, enhancing, non-enhancing tumour, which counts as Dice 1. Give --whole"
+    said, report = evaluate(tmp_path, "--predictions", masks, "--labels", labels)
+    assert words in said and report["metrics"]["tumour core"] == 1
+    said, report = evaluate(tmp_path, "--predictions", masks, "--labels", labels, "--whole")
+    assert "WARNING" not in said and report["metrics"]["dice"] == report["metrics"]["whole tumour"] < 1
+    assert "WARNING" not in evaluate(tmp_path, "--predictions", masks, "--labels", labels, "--empty", "nan")[0]
+
+
 def test_label_volumes_have_no_use_for_a_threshold(decathlon, masks, tmp_path, no_pictures):
     _, want = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon)
     said, report = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon, "--threshold", "0.9")

@@ -249,6 +249,12 @@ def print_patients(report, means, regions):
         f"Dice of what neither truth nor prediction has {meaning} (--empty {report['empty']}): "
         f"{', '.join(empty) or 'in none'} of {len(patients)} patients."
     )
+    nowhere = [name for name in structures if means[name]["empty"] == len(patients)]
+    if nowhere and report["empty"] == "one":
+        print(
+            f"WARNING: no volume has {list_names(nowhere)}, which counts as Dice 1. Give --whole if labels only tell "
+            "tumour or not, or --empty nan to leave it out of means."
+        )
 
 
 # ===== options ===================================================================

@@ -44,8 +44,7 @@ def find_labels(path, classes=DECATHLON):
         What `tinyseg.data.brats.find_cases` takes; or a folder of label volumes, or one label volume. If names in such
         a folder end in ``_seg`` or ``-seg``, only these files are read, and their labels have BraTS's numbers.
     classes : sequence of str
-        Names of the labels 0, 1, 2 … in other label volumes. Of ``labelsTr`` beside a ``dataset.json``, they are those
-        that it names.
+        Names of the labels 0, 1, 2 … in other label volumes, unless a ``dataset.json`` beside their folder names them.
 
     Returns
     -------
@@ -68,8 +67,8 @@ def find_labels(path, classes=DECATHLON):
     if brats:
         classes, cases = DECATHLON, brats
     else:
-        folder = path if path.is_dir() else path.parent
-        if folder.name in ("labelsTr", "labelsTs") and (folder.parent / "dataset.json").is_file():
+        folder = (path if path.is_dir() else path.parent).absolute()
+        if (folder.parent / "dataset.json").is_file():
             classes = describe(folder.parent)[1]
             check_classes(classes, folder.parent / "dataset.json")
         recode = unchanged_labels(len(classes))
