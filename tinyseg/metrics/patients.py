@@ -68,7 +68,7 @@ class PatientScores:
         predicted, truth = as_numbers(predicted, "predicted"), as_numbers(truth, "truth")
         if self._binary:
             predicted, truth = _tumour(predicted, "predicted"), _tumour(truth, "truth")
-        voxel = number_within(voxel, 1e-9, 1e9, "voxel, a volume in mm³,")
+        voxel = number_within(voxel, 1e-30, 1e30, "voxel, a volume in mm³,")
         if not truth.size:
             raise ValueError(f"{name} has no voxels (shape {truth.shape}): leave the patient out.")
         self._scores.update(predicted[None, None], truth[None, None])
