@@ -237,6 +237,21 @@ def test_a_checkpoint_that_does_not_say_what_it_was_trained_on(data, no_pictures
     assert "4 sections; the checkpoint does not say which sections it was trained on" in said
 
 
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"config": {"sections": [1]}}, '"sections" do not fit'),
+        ({"config": {"foreground": "blue"}}, "foreground is 'blue'"),
+    ],
+)
+def test_a_checkpoint_whose_record_of_the_training_is_damaged(data, more, words):
+    path = data[0] / "n.safetensors"
+    preprocessing = {"scale": [0.5, 0.5], "standardize": "section"}
+    ts.checkpoint.save(path, ts.models.build("sdunet", width=4, levels=3), preprocessing=preprocessing, **more)
+    _, err = evaluate("--checkpoint", path, "--images", data[0], "--device", "cpu", code=1)
+    assert f"{path} is damaged: " in err and words in err
+
+
 @pytest.mark.filterwarnings("ignore:only .* is foreground")
 def test_labels_are_read_as_in_the_training(data, no_pictures):
     folder, labels, _ = data

@@ -97,6 +97,9 @@ def test_scores_written_into_the_folder_of_predictions_do_not_count_as_predictio
         for _ in range(2):
             said, _ = run_example("evaluate.py", *given, "--out", folder / "predicted" / out)
         assert "scored are x.tif, and left out scores.worst.png.\n" in said
+    (folder / "predicted" / "x.tif").unlink()
+    said, _ = evaluate(folder / "predicted", folder / "labels.tif", code=1)
+    assert "there is only what evaluate.py drew, scores.worst.png" in said
 
 
 # ----- labels and images in a folder of their own data set -------------------------

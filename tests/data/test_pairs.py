@@ -8,7 +8,7 @@ import tifffile
 from PIL import Image
 
 from tinyseg.data import isbi
-from tinyseg.data.pairs import match_names, page_order, split_masks
+from tinyseg.data.pairs import match_names, page_order, prefer_probabilities, split_masks
 
 
 @pytest.mark.parametrize(
@@ -242,3 +242,20 @@ def test_cellpose_files_of_numpy_are_not_read(tmp_path):
         isbi.load(tmp_path)
     with pytest.raises(ValueError, match=r"0_seg\.npy is of a kind that is not read.*Files of NumPy"):
         isbi.load(tmp_path / "images", tmp_path / "labels" / "0_seg.npy")
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        ("a_mask.tif a_probability.tif", "a_probability.tif"),
+        ("a_mask.tif a_submission.tif", "a_submission.tif"),
+        ("a.tif a_mask.tif", "a_mask.tif"),
+        ("a.tif a_pred.tif b.tif b_pred.tif", "a_pred.tif b_pred.tif"),
+        ("a_prob.png a_mask.png b_mask.png", "a_mask.png b_mask.png"),  # probabilities of some only
+        ("a_prob.png b_mask.png", "a_prob.png b_mask.png"),
+        ("a.tif b.tif a_2.tif", "a.tif b.tif a_2.tif"),
+        ("a.png a.tif", "a.png a.tif"),  # nothing says which is meant
+    ],
+)
+def test_which_of_several_predictions_of_an_image_is_scored(names, kept):
+    assert prefer_probabilities(names.split()) == kept.split()

@@ -22,10 +22,13 @@ def predict_sections(args, predictor):
     """Return sections with labels, and the network's probabilities for them at their own resolution."""
     if len(predictor.classes) > 1:
         raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
-    labels = find_labels(args.labels) if args.labels else "required"
+    labels = _find_masks(args.labels) if args.labels else "required"
     everything = isbi.load(args.images, labels, args.foreground)
     chosen = choose_sections(everything, args.sections)
-    sections, said = leave_out_trained(chosen, predictor.model.meta.get("config"), bool(args.sections))
+    try:
+        sections, said = leave_out_trained(chosen, predictor.model.meta.get("config"), bool(args.sections))
+    except ValueError as error:
+        raise ValueError(f"{args.checkpoint} is damaged: {error}") from error
     print(f"{args.images}: {said}")
     predictor.take_statistics(everything.images[:, None])  # the whole stack's, not those of the chosen sections
     rows = tqdm(sections.images, desc="predicting", unit="section")
@@ -34,15 +37,15 @@ def predict_sections(args, predictor):
 
 def read_sections(args):
     """Return sections with labels, and the predictions that the user brings for them."""
-    predictions, label_place = find_predictions(args.predictions), find_labels(args.labels)
+    predictions, mask_place = _find_predictions(args.predictions), _find_masks(args.labels)
     what = "predictions", "labels"
-    stack, names, labels, label_names = load_pairs(predictions, label_place, what)
+    stack, names, labels, label_names = load_pairs(predictions, mask_place, what)
     labels = binarize_labels(labels, [f"{name} in {args.labels}" for name in label_names], args.foreground)
     probabilities = as_probabilities(stack, args.predictions)
     if args.images:
-        label_files = pair_files(predictions, label_place, what)[1]
-        place = find_images(args.images)
-        files = pair_files(label_files if len(label_files) > 1 else label_place, place, ("labels", "images"))[1]
+        label_files = pair_files(predictions, mask_place, what)[1]
+        place = _find_images(args.images)
+        files = pair_files(label_files if len(label_files) > 1 else mask_place, place, ("labels", "images"))[1]
         images, names = load_stack(files)
         if images.shape != labels.shape:
             found = f"{args.images} has {shape_in_words(images)}, {args.labels} has {shape_in_words(labels)}"
@@ -69,7 +72,7 @@ def choose_sections(sections, which):
     return sections.take(np.arange(start, stop))
 
 
-def find_predictions(path):
+def _find_predictions(path):
     """Return the path of predictions, or, of a folder, the files to score: one of each image, of probabilities if any.
 
     What is left out of the folder is printed.
@@ -79,6 +82,8 @@ def find_predictions(path):
     files = {file.name: file for file in find_files(path, SUFFIXES, "predictions")}
     drawn = [name for name in files if name.endswith(PICTURE) and _scores_of(path / name)]
     kept = prefer_probabilities([name for name in files if name not in drawn])
+    if not kept:
+        raise FileNotFoundError(f"no predictions in {path}: there is only what evaluate.py drew, {list_names(drawn)}.")
     left = [name for name in files if name not in kept]
     if left:
         others = "" if left == drawn else " To score others, move them to a folder of their own."
@@ -92,14 +97,14 @@ def _scores_of(picture):
     return any(picture.with_name(name + ending).is_file() for ending in (".json", ""))
 
 
-def find_labels(path):
-    """Return where labels are: in a folder that has images, too, those of the labels; otherwise the path itself."""
+def _find_masks(path):
+    """Return where masks are: in a folder that has images, too, those of the masks; otherwise the path itself."""
     found = _find_both(path)
     return found[1] if found else path
 
 
-def find_images(path):
-    """Return where images are: as `find_labels`, those of the images."""
+def _find_images(path):
+    """Return where images are: as `_find_masks`, those of the images."""
     return (_find_both(path) or isbi.find_images_and_labels(path, None))[0]
 
 

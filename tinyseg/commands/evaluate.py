@@ -11,6 +11,8 @@ Membranes: pixel scores at one threshold, and the ISBI-2012 challenge's V^Rand a
 every section and for all. Tumours (a checkpoint of train_brats.py, or NIfTI volumes): Dice of each region and class of
 every patient as one volume. Writes a table, with --out a JSON file, and beside it a picture of the worst.
 
+Of a folder with probabilities and masks of the same sections the probabilities are scored.
+
 Reads top to bottom: membranes, then tumours, each with what is compared, scores, table and files; options.
 """
 
@@ -110,6 +112,8 @@ def evaluate_membranes(args, predictor):
 def choose_foreground(args, predictor):
     """Return how the labels store the inside of a cell: as in the training, or as --foreground says."""
     trained = predictor and (predictor.foreground or (predictor.model.meta.get("config") or {}).get("foreground"))
+    if trained not in (None, "white", "black"):
+        raise ValueError(f'{args.checkpoint} is damaged: its foreground is {trained!r}, and not "white" or "black".')
     if trained and args.foreground not in (None, trained):
         raise ValueError(
             f"{args.checkpoint} was trained with --foreground {trained}, and now it is {args.foreground}: the labels "
