@@ -65,6 +65,9 @@ def test_bad_files_get_a_sentence(tmp_path):
     save_file({"weight": np.zeros(3)}, tmp_path / "newer", metadata={"tinyseg": json.dumps({"tinyseg": 99})})
     with pytest.raises(ValueError, match="newer tinyseg"):
         checkpoint.load(tmp_path / "newer")
+    checkpoint.save(tmp_path / "best.safetensors", model())
+    with pytest.raises(FileNotFoundError, match=r"It is a folder: give .*best\.safetensors\."):
+        checkpoint.load(tmp_path)
 
 
 GOOD = {"tinyseg": 1, "model": {"name": "sdunet_bn", "width": 4, "levels": 2}}
@@ -76,6 +79,8 @@ GOOD = {"tinyseg": 1, "model": {"name": "sdunet_bn", "width": 4, "levels": 2}}
         ("[]", "expected object, found array"), ("null", "found null"), ("x", "JSON"), ("[" * 100_000, "JSON"),
         ({}, "tinyseg"), ({"tinyseg": "1"}, "expected int, found str at tinyseg"), ({"tinyseg": 1}, "model"),
         (GOOD | {"model": []}, "at model"), (GOOD | {"model": {}}, "name"), (GOOD | {"classes": 5}, "at classes"),
+        (GOOD | {"tinyseg": -1}, "expected int >= 1"),
+        (GOOD | {"model": GOOD["model"] | {"separable": "a"}}, "separable must be one of"),
         (GOOD | {"classes": [1]}, "at classes"), (GOOD | {"preprocessing": [1]}, "at preprocessing"),
         (GOOD | {"config": 3}, "at config"), (GOOD | {"training": "x"}, "at training"),
         (GOOD | {"model": {"name": "net"}}, "no model 'net'"), (GOOD | {"model": GOOD["model"] | {"x": 1}}, "option x"),

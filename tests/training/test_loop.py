@@ -70,6 +70,7 @@ def test_a_run_stopped_between_epochs_goes_on_to_the_same_bits(data, tmp_path):
     [
         {"schedule": KeyError}, {"state": [[]]}, {"state": {}}, {"scaler": KeyError}, {"schedule": {"t": 1}},
         {"state": {"history": "x"}}, {"state": {"epoch": -1}}, {"state": {"best": 7}}, {"state": {"history": []}},
+        {"state": {"lr": float("nan")}}, {"state": {"loss_sum": float("inf")}}, {"state": {"step": 10**30}},
     ],
 )  # fmt: skip
 def test_a_state_that_was_damaged_gets_a_sentence_with_the_files_name(change, data, tmp_path):
@@ -83,6 +84,34 @@ def test_a_state_that_was_damaged_gets_a_sentence_with_the_files_name(change, da
     save_file(arrays, run.latest, metadata={"tinyseg": json.dumps(meta)})
     with pytest.raises(ValueError, match=r'checkpoint\.safetensors is damaged: "training" in its metadata'):
         run_fit(data, tmp_path / "run", epochs=2, resume=True)
+
+
+@pytest.mark.parametrize("name", ["model.encoder.0.convs.0.weight", "optimizer.m.0"])
+def test_a_run_does_not_go_on_from_numbers_that_are_not_finite(name, data, tmp_path):
+    _, run = run_fit(data, tmp_path / "run", epochs=1)
+    arrays, meta = ts.checkpoint.read(run.latest)
+    arrays[name] = np.full_like(arrays[name], np.nan)
+    save_file(arrays, run.latest, metadata={"tinyseg": json.dumps(meta)})
+    before = run.latest.read_bytes()
+    with pytest.raises(ValueError, match=rf"checkpoint\.safetensors is damaged: {name} holds NaN or infinity"):
+        run_fit(data, tmp_path / "run", epochs=2, resume=True)
+    assert run.latest.read_bytes() == before
+
+
+def test_a_run_whose_best_checkpoint_is_gone_says_so_before_it_trains(data, tmp_path):
+    _, run = run_fit(data, tmp_path / "run", epochs=2)
+    run.best.write_bytes(b"damaged")
+    with pytest.raises(ValueError, match=r"best\.safetensors .*Move it elsewhere and resume again"):
+        run_fit(data, tmp_path / "run", epochs=3, resume=True)
+    ts.checkpoint.save(run.best, models.build("unet", width=4, levels=2))
+    with pytest.raises(ValueError, match=r"best\.safetensors holds the model .*'unet'.*Move it elsewhere"):
+        run_fit(data, tmp_path / "run", epochs=3, resume=True)
+    run.best.unlink()
+    with pytest.raises(ValueError, match=r"best\.safetensors, .* is not there: train more --epochs"):
+        run_fit(data, tmp_path / "run", epochs=2, resume=True)
+    with pytest.warns(UserWarning, match=r"best\.safetensors, .* the best of the epochs that follow takes its place"):
+        result, run = run_fit(data, tmp_path / "run", epochs=3, resume=True)
+    assert result["best"]["epoch"] == 3 and ts.checkpoint.load(run.best).meta["training"]["state"]["epoch"] == 3
 
 
 def test_a_disk_without_room_for_the_checkpoints_is_found_before_the_first_step(data, tmp_path, monkeypatch):

@@ -19,6 +19,13 @@ def test_a_run_is_not_overwritten_unless_asked_and_not_before_it_begins(tmp_path
     assert [p.name for p in tmp_path.iterdir()] == ["notes.txt"]
 
 
+def test_a_folder_with_the_name_of_a_file_of_the_run_is_refused_at_the_start(tmp_path):
+    (tmp_path / "summary.json").mkdir()
+    for how in ("overwrite", "resume"):
+        with pytest.raises(FileExistsError, match=r"summary\.json is a folder or a device.*choose another --out"):
+            RunDirectory(tmp_path, **{how: True})
+
+
 def test_json_has_null_for_what_is_not_a_number(tmp_path):
     run = RunDirectory(tmp_path / "deep" / "run")
     run.begin()

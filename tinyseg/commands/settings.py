@@ -91,6 +91,8 @@ def read_settings(parser, path, defaults):
         )
     try:
         meta = checkpoint.read(file)[1]
+    except checkpoint.NewerError:
+        raise
     except ValueError as error:
         best = file.with_name("best.safetensors")
         more = f" predict.py and evaluate.py take {best}." if best.is_file() else ""

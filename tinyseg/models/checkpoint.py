@@ -7,7 +7,7 @@ unpickled. A file is written under another name, flushed to disk and then rename
 
 import json
 import pathlib
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -21,10 +21,14 @@ from tinyseg.data.json_files import check_shape
 FORMAT = 1
 
 
+class NewerError(ValueError):
+    """A checkpoint was written by a newer tinyseg."""
+
+
 class Format(msgspec.Struct):
     """What the metadata of every version has: the number of its format."""
 
-    tinyseg: int
+    tinyseg: Annotated[int, msgspec.Meta(ge=1)]
 
 
 class Model(msgspec.Struct):
@@ -123,8 +127,14 @@ def _fill(path, owner, state):
 
 
 def restore(path, model, optimizer=None):
-    """Copy the state in a checkpoint into an existing model and optimizer; return the metadata."""
+    """Copy the state in a checkpoint into an existing model and optimizer, to train on; return the metadata.
+
+    Besides what `read` refuses, it is a ValueError if the state does not fit, or is not finite.
+    """
     arrays, meta = read(path)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{path} is damaged: {name} holds NaN or infinity, so the training cannot go on from it.")
     if getattr(model, "config", None) != meta["model"]:
         raise ValueError(f"{path} holds the model {meta['model']}, but this run builds {model.config}.")
     _fill(path, model, _part(arrays, "model."))
@@ -137,7 +147,9 @@ def read(path):
     """Return (arrays by name, metadata) of a checkpoint; raises as `load` does."""
     path = pathlib.Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"There is no checkpoint {path}.")
+        inside = [path / name for name in ("best.safetensors", "checkpoint.safetensors") if (path / name).is_file()]
+        hint = f" It is a folder: give {' or '.join(map(str, inside))}." if inside else ""
+        raise FileNotFoundError(f"There is no checkpoint {path}.{hint}")
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("tinyseg")
@@ -156,7 +168,7 @@ def read(path):
         raise ValueError(f"{what} cannot be read as JSON ({error}).") from None
     found = check_shape(meta, Format, f"{what} does not fit").tinyseg
     if found > FORMAT:
-        raise ValueError(f"{path} was written by a newer tinyseg (format {found}). Update tinyseg.")
+        raise NewerError(f"{path} was written by a newer tinyseg (format {found}). Update tinyseg.")
     check_shape(meta, _Metadata, f"{what} does not fit")
     return arrays, meta
 

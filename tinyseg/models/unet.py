@@ -58,6 +58,8 @@ class UNet(nn.Module):
         self, in_channels=1, num_classes=1, width=64, levels=5, separable=False, norm=None, groups=32, ws=None,
         ws_gain=True, dropout=0.5, head="direct", stem_layers=2, bottleneck_layers=2, seed=0,
     ):  # fmt: skip
+        for name, value in (("separable", separable), ("ws_gain", ws_gain)):
+            _check_choice(name, value, (False, True))
         _check_choice("norm", norm, (None, "group", "batch"))
         _check_choice("ws", ws, (None, "layer", "filter"))
         _check_choice("head", head, ("direct", "paper"))

@@ -8,7 +8,7 @@ import msgspec
 
 from tinyseg.data.json_files import check_shape
 
-Count = Annotated[int, msgspec.Meta(ge=0)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class State(msgspec.Struct):
@@ -29,6 +29,8 @@ class State(msgspec.Struct):
     def __post_init__(self):
         if len(self.history) != self.epoch or (self.best is not None and self.best >= self.epoch):
             raise ValueError(f"the history has {len(self.history)} epochs and the state {self.epoch}")
+        if not (0 <= self.lr < math.inf and math.isfinite(self.loss_sum)):
+            raise ValueError(f"the learning rate is {self.lr} and the sum of the losses {self.loss_sum}")
 
 
 class Log:

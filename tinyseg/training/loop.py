@@ -7,6 +7,7 @@ order and augmentation of the samples depend only on the seed and the epoch (`ti
 
 import contextlib
 import time
+import warnings
 
 from tinyseg import optim
 from tinyseg.backend import device_of, fast, kernels_in_use, to_device
@@ -66,6 +67,7 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
             log.load_state_dict(saved["state"])
             schedule.load_state_dict(saved["schedule"])
             step.load_state_dict(saved["scaler"])
+        look_for_best(run, model, log, epochs)
     weights = 4 * model.num_parameters()
     run.begin(size=8 * weights)  # two checkpoints, one of them with Adam's arrays; the new one beside the old
     run.write_json("config.json", meta.get("config", {}))
@@ -126,6 +128,32 @@ def reading_state(path):
             f'{path} is damaged: "training" in its metadata, the position in the run, does not fit '
             f"({type(error).__name__}: {error}). Begin the run again with --overwrite."
         ) from error
+
+
+def look_for_best(run, model, log, epochs):
+    """Before a run goes on, see that the weights of its best epoch are there: the report at the end needs them.
+
+    If they are gone, a warning says that the best of the epochs that follow takes their place. A ValueError if no epoch
+    follows, or if the file is damaged or holds another network.
+    """
+    if log.best is None:
+        return
+    what = f"{run.best}, which holds the weights of epoch {log.best + 1}, the best of this run"
+    if not run.best.is_file():
+        if log.epoch >= epochs:
+            raise ValueError(f"{what}, is not there: train more --epochs, of which the best is kept.")
+        warnings.warn(f"{what}, is not there: the best of the epochs that follow takes its place.", stacklevel=3)
+        log.best = None
+        return
+    try:
+        found = checkpoint.read(run.best)[1]["model"]
+        if found != model.config:
+            raise ValueError(f"{run.best} holds the model {found}, and this run has {model.config}.")
+    except ValueError as error:
+        raise ValueError(
+            f"{error} It should hold the weights of epoch {log.best + 1}, the best of this run. Move it elsewhere and "
+            "resume again: the best of the epochs that follow takes its place."
+        ) from None
 
 
 def on_device(batches, device):

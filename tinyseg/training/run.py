@@ -29,7 +29,8 @@ class RunDirectory:
     Raises
     ------
     FileExistsError
-        If the folder holds a run, and neither `overwrite` nor `resume` is given.
+        If the folder holds a run, and neither `overwrite` nor `resume` is given; or something that is no file has the
+        name of a file of the run.
     OSError
         If nothing can be written there.
     """
@@ -38,11 +39,19 @@ class RunDirectory:
         self.path = pathlib.Path(path)
         self.latest, self.best = self.path / "checkpoint.safetensors", self.path / "best.safetensors"
         self.resume = resume
+        others = ("config.json", "log.csv", "summary.json", "curves.png", "predictions.png")
+        self.files = [self.latest, self.best, *(self.path / name for name in others)]
         if not (overwrite or resume) and any(file.exists() for file in (self.latest, self.best)):
             raise FileExistsError(
                 f"{self.path} already holds a training run. Continue it with --resume {shlex.quote(str(self.path))}, "
                 "choose another --out, or replace it with --overwrite."
             )
+        for file in self.files:
+            if file.exists() and not file.is_file():
+                raise FileExistsError(
+                    f"{file} is a folder or a device, and the run writes a file of that name: move it elsewhere, or "
+                    "choose another --out."
+                )
         check_writable(self.path)
 
     def begin(self, size=0):
@@ -53,9 +62,8 @@ class RunDirectory:
         check_writable(self.path, size)
         self.path.mkdir(parents=True, exist_ok=True)
         if not self.resume:
-            others = ("config.json", "log.csv", "summary.json", "curves.png", "predictions.png")
-            for name in (self.latest.name, self.best.name, *others):
-                (self.path / name).unlink(missing_ok=True)
+            for file in self.files:
+                file.unlink(missing_ok=True)
 
     def write_json(self, name, content):
         """Write a dict as JSON. NaN and infinities, which JSON does not have, become null."""
