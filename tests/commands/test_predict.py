@@ -71,6 +71,13 @@ def test_probabilities_transforms_and_the_submission(tmp_path, checkpoint):
         np.testing.assert_array_equal(tif.asarray(), expected(checkpoint, images)[:, 0])
 
 
+def test_a_png_is_no_submission(tmp_path, checkpoint):
+    Image.fromarray(np.zeros((32, 32), np.uint8)).save(tmp_path / "a.png")
+    _, err = predict(checkpoint, tmp_path / "a.png", "--out", tmp_path / "s", "--isbi-submission", code=1)
+    assert "--isbi-submission writes TIFF stacks, and a.png is none" in err and not (tmp_path / "s").exists()
+    predict(checkpoint, tmp_path / "a.png", "--out", tmp_path / "s", "--probabilities")
+
+
 def test_a_png_gives_a_png(tmp_path, checkpoint):
     image = pixels(37, 52)
     Image.fromarray(image).save(tmp_path / "a.png", dpi=(300, 300))

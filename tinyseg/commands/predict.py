@@ -61,6 +61,12 @@ def predict():
     scans = list({tuple(f.resolve() for f in s.files): s for of_path in inputs.values() for s in of_path}.values())
     plan = [(scan, args.out / output_name(scan.name, args.suffix)) for scan in scans]
     check_names(plan)
+    other = next((scan for scan, target in plan if target.suffix.lower() not in (".tif", ".tiff")), None)
+    if args.isbi_submission and other:
+        raise ValueError(
+            f"--isbi-submission writes TIFF stacks, and {other.name} is none: save the sections as one TIFF, or give "
+            "--probabilities."
+        )
     check_writable(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     kept = record.Record(args.out, predictor.classes)
