@@ -147,16 +147,6 @@ def test_options_out_of_their_range(option, value):
     assert f"argument --{option}: expected" in err
 
 
-def test_sections_that_are_not_there_get_advice_that_can_be_followed(data):
-    folder = data[0]
-    given = "--predictions", folder / "probability.tif", "--labels", folder / "train-labels.tif"
-    for which in ("5", "2:5"):
-        _, err = evaluate(*given, "--sections", which, code=1)
-        assert f"--sections {which} does not fit: there are 4 sections. Give a number from 1 to 4" in err
-    whole, _ = evaluate(*given)
-    assert evaluate(*given, "--sections", "4")[0] == evaluate(*given, "--sections", "0:4")[0] == whole
-
-
 # ----- what the checkpoint knows ---------------------------------------------------
 def trained(folder, **more):
     """A checkpoint that train_isbi.py could have left: the first three sections were trained on, the last held out."""

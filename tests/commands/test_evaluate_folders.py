@@ -153,11 +153,11 @@ def test_sections_that_are_not_there(folder, no_pictures):
     given = folder / "probability.tif", folder / "labels.tif"
     for chosen in ("5", "3:9"):
         said, _ = evaluate(*given, "--sections", chosen, code=1)
-        assert f"--sections {chosen}, and there are 4 sections: give a number from 1 to 4" in said
+        assert f"--sections {chosen} does not fit: there are 4 sections. Give a number from 1 to 4" in said
     for chosen in ("4", "0:4", "all"):
         assert len(evaluate(*given, "--sections", chosen)[1]["sections"]) == 4
     said, _ = evaluate(*one_section(folder), "--sections", "2", code=1)
-    assert "--sections 2, and there is 1 section" in said
+    assert "--sections 2 does not fit: there is 1 section" in said
 
 
 def one_section(folder):
@@ -175,8 +175,8 @@ def test_a_single_section_has_no_interval(folder, no_pictures):
 
 @pytest.mark.parametrize("option", [["--transforms", "all"], ["--tf32"], ["--cuda-graph"]])
 def test_options_of_networks_with_predictions(folder, option):
-    said, _ = evaluate(folder / "probability.tif", folder / "labels.tif", *option, code=2)
-    assert "--transforms, --tf32 and --cuda-graph are for --checkpoint" in said
+    said, _ = evaluate(folder / "probability.tif", folder / "labels.tif", *option, code=1)
+    assert f"{option[0]}: this is for a network, and --predictions runs none: leave it out" in said
 
 
 def test_predictions_or_labels_that_are_inverted(folder, arrays, no_pictures):

@@ -228,7 +228,7 @@ def test_what_cannot_be_compared_gets_a_sentence(decathlon, checkpoint, masks, t
     fails("not --sections", masks, decathlon, "--sections", "2")
     fails("--degenerate: this is for sections", masks, decathlon, "--degenerate", "one")
     nib.save(nib.Nifti1Image(good, AFFINE), mask)
-    record = {"classes": ["background", "liver", "tumour"], "files": {}}
+    record = {"classes": ["background", "liver", "tumour"], "files": {}, "settings": {}}
     (masks / "predictions.json").write_text(json.dumps(record))
     fails("they cannot be compared")
     other = shutil.copytree(decathlon, tmp_path / "other")
@@ -282,7 +282,7 @@ def test_labels_that_are_not_there_or_of_another_kind(decathlon, masks, tmp_path
 @pytest.mark.parametrize("option", [["--foreground", "white"], ["--degenerate", "one"]])
 def test_options_of_sections_with_volumes(decathlon, masks, tmp_path, option):
     err = evaluate(tmp_path, "--predictions", masks, "--labels", decathlon, *option, code=1)
-    assert "--foreground and --degenerate are for sections of cells" in err
+    assert f"{option[0]}: this is for sections, not for volumes of brain tumours" in err
 
 
 def test_a_folder_of_labels_is_named_by_the_dataset_json_beside_it(decathlon, masks, tmp_path, no_pictures):

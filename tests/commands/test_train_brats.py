@@ -19,6 +19,10 @@ SMALL = [*SMALL_BRATS, "--epochs", 1]
 
 
 def train(*arguments, code=0):
+    arguments = list(arguments)
+    if "--val-cases" in arguments and "--shares" in arguments:  # one or the other
+        k = arguments.index("--shares")
+        del arguments[k : k + 2]
     return run_example("train_brats.py", *arguments, code=code)
 
 

@@ -87,8 +87,8 @@ def test_labels_are_named_by_the_dataset_json_beside_their_folder(tmp_path):
     write_task(tmp_path, NEW)
     for path in (tmp_path / "labelsTr", tmp_path / "labelsTr" / "prostate_0001.nii.gz"):
         assert find_labels(path).classes == ("background", "a", "b")
-    (tmp_path / "labelsTr").rename(tmp_path / "labels")
-    assert find_labels(tmp_path / "labels").classes == DECATHLON
+    (tmp_path / "dataset.json").unlink()
+    assert find_labels(tmp_path / "labelsTr").classes == DECATHLON
 
 
 def test_names_of_the_decathlon_that_end_in_four_digits_are_no_channels(tmp_path):

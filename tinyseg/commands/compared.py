@@ -13,7 +13,7 @@ from tinyseg.data.files import find_files, list_names
 from tinyseg.data.masks import as_probabilities, binarize_labels
 from tinyseg.data.pairs import prefer_probabilities
 from tinyseg.data.stacks import SUFFIXES, load_pairs, pair_files, shape_in_words
-from tinyseg.prediction.held_out import leave_out_trained
+from tinyseg.prediction.held_out import choose_sections, leave_out_trained
 
 PICTURE = ".worst.png"  # ending of what evaluate.py draws beside its JSON file
 
@@ -54,22 +54,6 @@ def read_sections(args):
         images = np.rint(255 * probabilities).astype(np.uint8)
     predicted = choose_sections(Sections(probabilities, labels, names), args.sections).images
     return choose_sections(Sections(images, labels, names), args.sections), predicted
-
-
-def choose_sections(sections, which):
-    """Return the sections to score: all, the last k, or a to b-1."""
-    if which in (None, "all"):
-        return sections
-    n = len(sections)
-    start, colon, stop = which.rpartition(":")
-    start, stop = (int(start), int(stop)) if colon else (n - int(stop), n)
-    if not 0 <= start < stop <= n:
-        there = "there is 1 section" if n == 1 else f"there are {n} sections"
-        raise ValueError(
-            f"--sections {which}, and {there}: give a number from 1 to {n} (the last ones), a:b with 0 <= a < b <= {n} "
-            "(a to b-1), or all."
-        )
-    return sections.take(np.arange(start, stop))
 
 
 def _find_predictions(path):

@@ -50,10 +50,10 @@ def evaluate():
     args = parse_arguments()
     if args.out:
         check_out(args.out)
+    predictor = load_predictor(args) if args.checkpoint else None
     for name in ("images", "predictions", "labels"):
         if getattr(args, name):
             refuse_missing(getattr(args, name), name)
-    predictor = load_predictor(args) if args.checkpoint else None
     brains = isinstance(predictor.preparation, Preparation) if predictor else holds_volumes(args.labels)
     if args.predictions and not brains and holds_volumes(args.predictions):
         raise ValueError(f"{args.predictions} holds NIfTI volumes and {args.labels} does not: give labels of one kind.")

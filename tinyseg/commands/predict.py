@@ -36,8 +36,9 @@ from tinyseg.data.brain import Preparation
 from tinyseg.data.files import check_writable, list_names
 from tinyseg.data.images import output_name
 from tinyseg.data.pairs import split_masks
+from tinyseg.data.predictions_json import NAME, Record, hash_of, written_in
 from tinyseg.data.scans import find_scans, open_scan, write_scan
-from tinyseg.prediction import normalizes_over_space, record
+from tinyseg.prediction import normalizes_over_space
 from tinyseg.prediction.predictor import labels
 from tinyseg.prediction.stacks import stacks_of, statistics_of
 
@@ -69,19 +70,20 @@ def predict():
         )
     check_writable(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
-    kept = record.Record(args.out, predictor.classes)
+    kept = Record(args.out, predictor.classes)
     settings = settings_of(args)
     stacks = stacks_of(inputs) if predictor.standardizes_stacks else {}
-    statistics, hash_of = functools.cache(functools.partial(statistics_of, predictor)), functools.cache(record.hash_of)
+    statistics = functools.cache(functools.partial(statistics_of, predictor))
+    hash_once = functools.cache(hash_of)
     failed = []
 
     # ----- each file -------------------------------------------------------------
     for scan, target in plan:
         try:
             there = [file for file in scan.files if file.exists()]  # `open_scan` says what is missing
-            of_file = settings | {"input_sha1": hash_of(*there)}
+            of_file = settings | {"input_sha1": hash_once(*there)}
             if scan in stacks:
-                of_file["stack_sha1"] = hash_of(*(file for each in stacks[scan] for file in each.files))
+                of_file["stack_sha1"] = hash_once(*(file for each in stacks[scan] for file in each.files))
             if target.exists() and not args.force:
                 check_made(target, kept.differences(target, of_file))
                 continue
@@ -101,13 +103,13 @@ def predict():
 
 def find_inputs(path, modalities):
     """List the scans at a path, without what predict.py wrote and without masks that lie beside their images."""
-    written = functools.cache(record.written_in)
+    written = functools.cache(written_in)
     scans = find_scans(path, modalities)
     found = [scan for scan in scans if not any(file.name in written(file.parent) for file in scan.files)]
     if not found:
-        raise ValueError(f"{path} holds nothing but what predict.py wrote (see {record.NAME}): give the images.")
+        raise ValueError(f"{path} holds nothing but what predict.py wrote (see {NAME}): give the images.")
     if len(found) < len(scans):
-        print(f"{path}: left out {len(scans) - len(found)} files that predict.py wrote (see {record.NAME})")
+        print(f"{path}: left out {len(scans) - len(found)} files that predict.py wrote (see {NAME})")
     masks = split_masks([scan.name for scan in found], predictions=True)[1] if path.is_dir() else []
     if masks:
         print(f"{path}: left out {list_names(masks)}, by their names masks or predictions of images beside them")
@@ -120,7 +122,7 @@ def settings_of(args):
     settings = {name: getattr(args, name) for name in names}
     if args.probabilities:
         settings["threshold"] = None
-    return {"checkpoint": str(args.checkpoint), "checkpoint_sha1": record.hash_of(args.checkpoint)} | settings
+    return {"checkpoint": str(args.checkpoint), "checkpoint_sha1": hash_of(args.checkpoint)} | settings
 
 
 def check_made(target, differences):
@@ -128,10 +130,10 @@ def check_made(target, differences):
     changed = [name.removesuffix("_sha1") for name in differences or () if name != "checkpoint"]
     if changed:
         raise ValueError(
-            f"{target} was made with another {', '.join(changed)} (see {record.NAME}): give another --out or --suffix, "
+            f"{target} was made with another {', '.join(changed)} (see {NAME}): give another --out or --suffix, "
             "or --force to make it again."
         )
-    how = f", and {record.NAME} does not say how it was made" if differences is None else ""
+    how = f", and {NAME} does not say how it was made" if differences is None else ""
     print(f"{target} is there already{how} (--force makes it again)")
 
 

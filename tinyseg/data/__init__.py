@@ -13,6 +13,7 @@
 - `brats`, `brain`, `slices`, `synthetic_brain`: brain tumours in MRI, their slices prepared and kept on disk
 - `scans`, `label_volumes`: images to predict, of one or more modalities; predicted labels and the true ones
 - `files`: files found in natural order, and files written whole or not at all
+- `predictions_json`: the record that predict.py keeps beside its files
 - `json_files`: JSON, checked against a declared shape; `fingerprint`: what a run was begun with
 """
 

@@ -32,6 +32,10 @@ class _Description(msgspec.Struct):
     file_ending: str = ".nii.gz"
 
 
+class _Labels(msgspec.Struct):
+    labels: dict[str, str | int | list[int]] | None = None
+
+
 class _Test(msgspec.Struct):
     image: str | list[str]
 
@@ -105,6 +109,13 @@ def describe_test(folder):
     about = read_json(Path(folder) / "dataset.json", _Tests, "a description of a Decathlon task")
     images = [test.image if isinstance(test, _Test) else test for test in about.test]
     return [_locate(folder, name) for each in images for name in ([each] if isinstance(each, str) else each)]
+
+
+def describe_classes(folder):
+    """Return the names of the classes in ``dataset.json``; None if it has no labels. Raises as `describe`."""
+    path = Path(folder) / "dataset.json"
+    labels = read_json(path, _Labels, 'a description of labels: "labels": {"0": "background", …}').labels
+    return labels and _in_order(path, "labels", _by_number(path, labels))
 
 
 def _locate(folder, name):

@@ -9,16 +9,15 @@ Each case is read with its prediction:
 
 from pathlib import Path
 
-import msgspec
-
 from tinyseg.data.brats import Case, Cases, find_cases, read_label, refuse_repeated, unchanged_labels
 from tinyseg.data.brats_folders import NAMINGS, case_folders
 from tinyseg.data.classes import DECATHLON, check_classes
-from tinyseg.data.dataset_json import describe
+from tinyseg.data.dataset_json import describe_classes
 from tinyseg.data.files import find_files, find_volumes, list_contents, natural_order, volume_name
 from tinyseg.data.images import NIFTI_SUFFIXES
 from tinyseg.data.json_files import read_json
 from tinyseg.data.nifti import common_grid, open_volume
+from tinyseg.data.predictions_json import NAME, Content
 
 PREDICTED = ("_mask", "", "_pred", "_seg", "-seg")  # endings of the names of predictions
 PROBABILITIES = "_probability"  # ending of what predict.py writes with --probabilities, which is not scored
@@ -69,7 +68,7 @@ def find_labels(path, classes=DECATHLON):
     else:
         folder = (path if path.is_dir() else path.parent).absolute()
         if (folder.parent / "dataset.json").is_file():
-            classes = describe(folder.parent)[1]
+            classes = describe_classes(folder.parent) or classes
             check_classes(classes, folder.parent / "dataset.json")
         recode = unchanged_labels(len(classes))
         cases = [Case(name, (), file, recode) for name, file in files.items()]
@@ -110,19 +109,14 @@ def find_prediction(path, name):
     return found[0]
 
 
-class _Record(msgspec.Struct):
-    files: dict[str, str] = {}
-    classes: list[str] | None = None
-
-
 def predicted_classes(path):
     """Return the classes that predict.py recorded in predictions.json beside its volumes, or None."""
     path = Path(path)
-    record = (path if path.is_dir() else path.parent) / "predictions.json"
+    record = (path if path.is_dir() else path.parent) / NAME
     if not record.is_file():
         return None
-    about = read_json(record, _Record, "a record of predict.py: move it away if another program wrote it")
-    if about.classes and len(about.classes) > 1:
+    about = read_json(record, Content, "a record of predict.py: move it away if another program wrote it")
+    if len(about.classes) > 1:
         check_classes(about.classes, record)
     return about.classes if path.is_dir() or path.name in about.files else None
 

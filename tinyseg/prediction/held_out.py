@@ -22,13 +22,15 @@ def choose_sections(sections, which):
     n = len(sections)
     if which in (None, "all"):
         return sections
-    begin, end = (int(k) for k in (which if ":" in which else f"{n - int(which)}:{n}").split(":"))
-    if begin < 0 or end > n:
+    start, colon, stop = which.rpartition(":")
+    start, stop = (int(start), int(stop)) if colon else (n - int(stop), n)
+    if not 0 <= start < stop <= n:
+        there = "there is 1 section" if n == 1 else f"there are {n} sections"
         raise ValueError(
-            f"--sections {which} does not fit: there are {n} sections. Give a number from 1 to {n}, a:b with b up to "
-            f"{n}, or all."
+            f"--sections {which} does not fit: {there}. Give a number from 1 to {n} (the last ones), a:b with 0 <= a < "
+            f"b <= {n} (a to b-1), or all."
         )
-    return sections.take(np.arange(begin, end))
+    return sections.take(np.arange(start, stop))
 
 
 def leave_out_trained(sections, config, asked_for):
