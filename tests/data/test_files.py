@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from tinyseg.data import files
+from tinyseg.data import files, isbi, load_stack
 from tinyseg.data.files import check_writable, find_files, write_atomically
 
 
@@ -78,3 +78,10 @@ def test_pictures_of_kinds_that_are_not_read_are_named_and_not_left_out_in_silen
     with pytest.warns(UserWarning, match=r"not read and are left out: b\.gif, c\.WEBP\. Save them as PNG"):
         found = find_files(tmp_path, (".png",), "sections")
     assert [file.name for file in found] == ["a.png"]
+
+
+@pytest.mark.skipif(not os.path.exists(os.devnull), reason="no /dev/null here")
+@pytest.mark.parametrize("read", [load_stack, isbi.load])
+def test_a_device_given_for_images(read):
+    with pytest.raises(FileNotFoundError, match="null is neither a file nor a folder: expected"):
+        read(os.devnull)

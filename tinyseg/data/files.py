@@ -58,9 +58,9 @@ def find_files(path, suffixes, what):
 
 
 def refuse_missing(path, expected):
-    """Raise a FileNotFoundError if `path` does not exist, or is a link to what does not exist."""
-    if not path.exists():
-        found = f"is {_what_it_is(path)}" if path.is_symlink() else "does not exist"
+    """Raise a FileNotFoundError if `path` is no file or folder, such as a device, or a link to what does not exist."""
+    if not (path.is_file() or path.is_dir()):
+        found = f"is {_what_it_is(path)}" if path.is_symlink() or path.exists() else "does not exist"
         raise FileNotFoundError(f"{path} {found}: expected {expected}.")
 
 

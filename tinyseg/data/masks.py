@@ -69,13 +69,13 @@ def binarize_labels(stack, name, foreground="white"):
                 raise ValueError(
                     f'{what} has labels of {objects} objects, with 0 as background: leave out foreground "black".'
                 )
-            warnings.warn(
+            said = (
                 f"labels of {objects} objects, and not masks of two values, in {what}: the foreground is what belongs "
                 "to an object and does not touch another."
-                + " If they are classes, give masks of one of them."
-                * bool(stack.max() <= MOST_CLASSES),
-                stacklevel=2,
             )
+            if stack.max() <= MOST_CLASSES:
+                said += " If they are classes, give masks of one of them."
+            warnings.warn(said, stacklevel=2)
             return inside_of_objects(stack)
         else:
             raise ValueError(_too_many_values(values, names))

@@ -42,7 +42,7 @@ def _message(what, value, number, epoch, step, forward, x, run):
     kept = f"The last good checkpoint is {run.latest}" if run.latest.exists() else "No checkpoint had been written yet"
     return (
         f"The {what} is {value} at step {number} (epoch {epoch}), learning rate {step.optimizer.lr:.3g}: {place}. "
-        f"{kept}. Lower --lr, clip the gradients, or check the images."
+        f"{kept}. Begin again with a smaller --lr or with --clip 1, or check the images."
     )
 
 
