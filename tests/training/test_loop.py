@@ -12,6 +12,7 @@ import tinyseg as ts
 from tinyseg import models, ops, optim
 from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.training import RunDirectory, Step, TrainingDiverged, evaluate, fit
+from tinyseg.training.interruption import STOPS, Interruption
 
 
 @pytest.fixture
@@ -141,23 +142,35 @@ def assert_same_weights(a, b):
         np.testing.assert_array_equal(left[name], right[name], err_msg=name)
 
 
-def test_interruption_in_mid_epoch_is_continued_to_the_same_bits(data, tmp_path):
+@pytest.mark.parametrize("stop", [number for number in STOPS if number != signal.SIGINT])
+def test_interruption_in_mid_epoch_is_continued_to_the_same_bits(data, tmp_path, stop):
     """The handler is called by hand here; a real process is killed in test_train_isbi.py."""
     calls = []
 
     def loss(logits, y):
         calls.append(1)
         if len(calls) == 5:  # the second step of the second epoch
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(stop)
         return ops.binary_cross_entropy_with_logits(logits, y)
 
     _, whole = run_fit(data, tmp_path / "whole")
     stopped, run = run_fit(data, tmp_path / "run", loss=loss)
-    assert stopped["interrupted"] == signal.SIGTERM and stopped["steps"] == 5 and len(stopped["history"]) == 1
+    assert stopped["interrupted"] == stop and stopped["steps"] == 5 and len(stopped["history"]) == 1
     finished, run = run_fit(data, tmp_path / "run", resume=True)
     assert finished["steps"] == 12 and len(finished["history"]) == 4
     assert_same_weights(whole.latest, run.latest)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(stop) == signal.SIG_DFL
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="no SIGHUP here")
+def test_a_training_under_nohup_outlives_its_terminal():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with Interruption() as interruption:
+            signal.raise_signal(signal.SIGHUP)
+        assert interruption.signal is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_signal_in_the_last_step_of_an_epoch_leaves_validation_to_the_resumed_run(data, tmp_path):
