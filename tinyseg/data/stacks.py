@@ -163,8 +163,8 @@ def pair_files(path, other_path, what=("images", "labels")):
             raise ValueError(
                 f"{what[0]} and {what[1]} cannot be paired: pages have no names, so the files of {folder[0].parent} "
                 f"must be numbered from 0 or 1 and be as many as the pages of {stack}, which has {pages}. There is: "
-                f"{list_names([file.name for file in folder])}. Give the one that belongs to it by itself; or save both "
-                "as stacks, or both as files of one name."
+                f"{list_names([file.name for file in folder])}. Give the one that belongs to it by itself; or "
+                "save both as stacks, or both as files of one name."
             )
     by_name = {file.name: file for file in others}
     return files, [by_name[name] for name in match_names([file.name for file in files], list(by_name), what)]
