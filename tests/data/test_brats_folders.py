@@ -6,6 +6,7 @@ import pytest
 
 from tinyseg.data.brats import find_cases, read_case, read_label
 from tinyseg.data.brats_folders import brats_files
+from tinyseg.data.files import find_volumes
 from tinyseg.data.label_volumes import find_labels, holds_volumes
 from tinyseg.data.scans import find_scans
 
@@ -84,7 +85,7 @@ def test_two_files_of_one_modality(tmp_path):
     folder = write_case(tmp_path, "a")
     (folder / "a_T1GD.nii.gz").write_bytes((folder / "a_t1ce.nii.gz").read_bytes())
     with pytest.raises(ValueError, match="are the same of one case: keep one"):
-        brats_files(folder, ENDINGS)
+        brats_files(find_volumes(folder), ENDINGS)
     with pytest.raises(FileNotFoundError, match="keep one of them"):
         find_cases(tmp_path)
 

@@ -296,6 +296,6 @@ def parse_arguments():
     if args.predictions:
         of_networks = ("transforms", "memory", "gpu_memory", "tf32", "cuda_graph")
         refuse_given(args, of_networks, "this is for a network, and --predictions runs none: leave it out")
-    if args.out is None and args.worst and "worst" in args.given:
+    if args.out is None and args.worst:
         refuse_given(args, ("worst",), "the picture goes beside the JSON file, so give --out too")
     return args

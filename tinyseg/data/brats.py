@@ -23,7 +23,7 @@ import numpy as np
 from tinyseg.data.brats_folders import MODALITIES, NAMINGS, brats_files, case_folders
 from tinyseg.data.classes import DECATHLON, check_classes
 from tinyseg.data.dataset_json import describe
-from tinyseg.data.files import list_contents, list_names, natural_order, volume_name
+from tinyseg.data.files import find_volumes, list_contents, list_names, natural_order, volume_name
 from tinyseg.data.nifti import Volume, common_grid, open_volume
 from tinyseg.data.nnunet import numbered_by_channel
 from tinyseg.data.other_kinds import how_to_convert
@@ -171,13 +171,14 @@ def _brats_cases(folder):
     """Return the cases of a folder of BraTS folders, and a dict of those that lack a file."""
     cases, missing = [], {}
     for inner in case_folders(folder):
-        for endings, label_ending, recode in NAMINGS:
-            try:
-                found = brats_files(inner, (*endings, label_ending))
-            except ValueError as error:  # two files of one name
-                missing[inner.name] = str(error)
-                break
-            for name, files in found.items():
+        try:
+            volumes = find_volumes(inner)
+            found = [brats_files(volumes, (*endings, label_ending)) for endings, label_ending, _ in NAMINGS]
+        except ValueError as error:  # two files of one name
+            missing[inner.name] = str(error)
+            continue
+        for (endings, label_ending, recode), of_naming in zip(NAMINGS, found, strict=True):
+            for name, files in of_naming.items():
                 absent = [name + e for e in (*endings, label_ending) if e not in files]
                 if absent:
                     missing[name] = (

@@ -4,7 +4,7 @@ A release has a folder for each case, some in further folders (``HGG``, ``LGG``,
 names each file after its case and its modality. The endings differ from year to year, and so do capitals.
 """
 
-from tinyseg.data.files import find_volumes, folders_in
+from tinyseg.data.files import folders_in
 
 # How BraTS names the files of a case: endings of the modalities in the Decathlon's order, ending of the labels, and
 # which number each label gets.
@@ -44,13 +44,14 @@ def _ending(name):
     return next((ending for ending in (*known, *OTHER_ENDINGS) if stem.endswith(ending)), None)
 
 
-def brats_files(folder, endings):
-    """Return {case: {ending: path}}, in the order of their names, of the files of a folder that have these endings.
+def brats_files(volumes, endings):
+    """Return {case: {ending: path}}, in the order of their names, of the files that have these endings.
 
-    Capitals do not count. Two files of one name and ending are a ValueError.
+    `volumes` are those of a folder (`tinyseg.data.files.find_volumes`). Capitals do not count. Two files of one name
+    and ending are a ValueError.
     """
     cases = {}
-    for name, path in find_volumes(folder).items():
+    for name, path in volumes.items():
         ending = _ending(path.name)
         meant = OTHER_ENDINGS.get(ending, ending)
         if meant in endings:

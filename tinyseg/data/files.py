@@ -25,7 +25,7 @@ def find_files(path, suffixes, what):
     if not path.is_dir():
         return [path]
     there = list(path.iterdir())
-    files = [p for p in there if p.name.lower().endswith(suffixes) and p.name[0] != "."]
+    files = with_ending(there, suffixes)
     if not files:
         inner = [p.name for p in folders_in(path) if any(q.name.lower().endswith(suffixes) for q in p.iterdir())]
         hint = f" Folders in it hold some: give one of them ({list_names(inner)})." if inner else ""
@@ -35,7 +35,7 @@ def find_files(path, suffixes, what):
             f"no {what} in {path}: looked for files ending in {', '.join(suffixes)}. There is: {list_contents(path)}."
             f"{hint}{how_to_convert(there)}"
         )
-    unread = sorted(p.name for p in there if p.name.lower().endswith(UNREAD) and p.name[0] != ".")
+    unread = sorted(p.name for p in with_ending(there, UNREAD))
     if unread:
         warnings.warn(
             f"{path} holds pictures of kinds that are not read and are left out: {list_names(unread)}. Save them as "
@@ -55,6 +55,11 @@ def find_files(path, suffixes, what):
             "datalad get), or move these elsewhere."
         )
     return files
+
+
+def with_ending(paths, suffixes):
+    """Return the paths whose names end in one of `suffixes`, capitals aside, without hidden ones."""
+    return [path for path in paths if path.name.lower().endswith(suffixes) and path.name[0] != "."]
 
 
 def refuse_missing(path, expected):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyseg.data import isbi
-from tinyseg.data.files import find_files, refuse_missing
+from tinyseg.data.files import find_files, refuse_missing, with_ending
 from tinyseg.data.image_file import ImageFile, returned_type
 from tinyseg.data.image_writers import write_like
 from tinyseg.data.pictures import PictureImage
@@ -36,7 +36,7 @@ def find_images(path):
     image, a FileNotFoundError lists what there is.
     """
     path = Path(path)
-    if path.is_dir() and not any(p.name.lower().endswith(SUFFIXES) and p.name[0] != "." for p in path.iterdir()):
+    if path.is_dir() and not with_ending(path.iterdir(), SUFFIXES):
         path = isbi.find_images_and_labels(path, None)[0]
     return find_files(path, SUFFIXES, "images")
 

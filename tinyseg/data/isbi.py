@@ -21,7 +21,7 @@ from tinyseg.data.masks import binarize_labels
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import split_masks
 from tinyseg.data.sections import Sections
-from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack
+from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack, pictures_in
 
 # Names of the images and of the labels in a folder, first for files of the challenge, then for sub-folders of sections.
 LAYOUTS = (
@@ -181,7 +181,7 @@ def _named(folder, names):
 def _find(folder, names):
     """Return the path in a folder that has one of these names, or None. Several that hold images are a ValueError."""
     found = _named(folder, names)
-    full = [path for path in found if path.is_file() or any(_pictures_in(path))]
+    full = [path for path in found if path.is_file() or (path.is_dir() and pictures_in(path))]
     if len(full) > 1:
         raise ValueError(
             f"{folder} has {' and '.join(path.name for path in full)}: expected one of them, as it is not known which "
@@ -190,15 +190,9 @@ def _find(folder, names):
     return next(iter(full or found), None)
 
 
-def _pictures_in(folder):
-    """Return the names of the pictures in a folder; of what is no folder, none."""
-    paths = folder.iterdir() if folder.is_dir() else ()
-    return [path.name for path in paths if path.name.lower().endswith(SUFFIXES) and path.name[0] != "."]
-
-
 def _further_in(path):
     """Return a sentence that names the folders in a folder that hold images and labels; without any, an empty text."""
-    inner = [p for p in folders_in(path) if all(_named(p, n) for n in LAYOUTS[1]) or split_masks(_pictures_in(p))[1]]
+    inner = [p for p in folders_in(path) if all(_named(p, n) for n in LAYOUTS[1]) or split_masks(pictures_in(p))[1]]
     if len(inner) == 1:
         return f" {inner[0]} holds images and labels: give that folder."
     if not inner:

@@ -30,8 +30,9 @@ def holds_volumes(path):
         return path.name.lower().endswith(NIFTI_SUFFIXES)
     if not path.is_dir():
         return False
-    folders = (path, *path.glob("*/"), *case_folders(path))
-    return (path / "dataset.json").is_file() or any(find_volumes(folder) for folder in folders)
+    if (path / "dataset.json").is_file() or any(find_volumes(folder) for folder in (path, *path.glob("*/"))):
+        return True
+    return any(find_volumes(folder) for folder in case_folders(path))
 
 
 def find_labels(path, classes=DECATHLON):

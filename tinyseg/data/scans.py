@@ -116,9 +116,10 @@ def channels_of(modalities, available, path):
 def _brats_scans(folder, modalities):
     """List the cases of a BraTS folder and of the folders in it, each with the path of every file that it needs."""
     scans = []
-    for inner in {folder: None} | dict.fromkeys(case_folders(folder)):
+    for inner in dict.fromkeys([folder, *case_folders(folder)]):
+        volumes = find_volumes(inner)
         for endings, _, _ in NAMINGS:
-            for case, files in brats_files(inner, endings).items():
+            for case, files in brats_files(volumes, endings).items():
                 wanted = [endings[m] for m in channels_of(modalities, MODALITIES, inner)]
                 paths = tuple(files.get(ending, inner / f"{case}{ending}.nii.gz") for ending in wanted)
                 scans.append(Scan(f"{case}.nii.gz", paths))

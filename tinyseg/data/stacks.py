@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tinyseg.data.files import find_files, folders_in, list_names
+from tinyseg.data.files import find_files, folders_in, list_names, with_ending
 from tinyseg.data.image_file import refuse_too_large
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import match_names, page_order, split_masks
@@ -108,7 +108,7 @@ def find_sections(path):
     if isinstance(path, list):
         return path
     files = find_files(path, SUFFIXES, "sections")
-    inner = [p.name for p in (folders_in(Path(path)) if Path(path).is_dir() else ()) if holds_pictures(p)]
+    inner = [p.name for p in (folders_in(Path(path)) if Path(path).is_dir() else ()) if pictures_in(p)]
     if inner:
         said = (
             f"{path} holds folders of pictures, which are left out: {list_names(inner)}. Move theirs up if they belong."
@@ -170,9 +170,9 @@ def pair_files(path, other_path, what=("images", "labels")):
     return files, [by_name[name] for name in match_names([file.name for file in files], list(by_name), what)]
 
 
-def holds_pictures(folder):
-    """Return whether a folder holds a file that is named as a picture or a stack; hidden ones do not count."""
-    return any(p.name.lower().endswith(SUFFIXES) and p.name[0] != "." for p in folder.iterdir())
+def pictures_in(folder):
+    """Return the names of the files in a folder that are named as pictures or stacks; hidden ones do not count."""
+    return [path.name for path in with_ending(folder.iterdir(), SUFFIXES)]
 
 
 def reader_of(path, readers=READERS):
