@@ -1,0 +1,94 @@
+"""What the campaigns share: their options, the counting of outcomes, the table, the file of results.
+
+    python -m tests.campaigns.fuzz --count 10000 --seed 1 --out fuzz.json
+    python -m tests.campaigns.kill --count 300
+    python -m tests.campaigns.environment
+
+Each case of a campaign has a kind ("predict.py, SIGTERM"), a name by which it can be made again, and one outcome:
+
+went through
+    The result was right.
+refused
+    One sentence named the fault, and nothing was written.
+lost
+    Anything else: a traceback, a hang, a broken or a missing file, other numbers. The text says what.
+"""
+
+import argparse
+import collections
+import json
+import pathlib
+import sys
+import time
+
+OUTCOMES = ("went through", "refused", "lost")
+
+
+class Campaign:
+    """Counts of outcomes by kind, and each case that was lost.
+
+    Parameters
+    ----------
+    name : str
+    seed : int
+    """
+
+    def __init__(self, name, seed):
+        self.name, self.seed, self.began = name, seed, time.monotonic()
+        self.counts, self.lost = collections.defaultdict(collections.Counter), []
+
+    def add(self, kind, case, outcome, why=""):
+        """Count a case; `why` says what was lost."""
+        if outcome not in OUTCOMES:
+            raise ValueError(f"expected one of {OUTCOMES}, found {outcome!r}")
+        self.counts[kind][outcome] += 1
+        if outcome == "lost":
+            self.lost.append({"kind": kind, "case": str(case), "why": why})
+            print(f"LOST {kind} {case}: {why}", flush=True)
+
+    @property
+    def tried(self):
+        """How many cases there were."""
+        return sum(sum(counts.values()) for counts in self.counts.values())
+
+    def summary(self):
+        """Return what is kept of the campaign: a dict for JSON."""
+        kinds = [
+            {"kind": kind, "tried": sum(counts.values())} | {outcome: counts[outcome] for outcome in OUTCOMES}
+            for kind, counts in sorted(self.counts.items())
+        ]
+        total = {key: sum(kind[key] for kind in kinds) for key in ("tried", *OUTCOMES)}
+        minutes = round((time.monotonic() - self.began) / 60, 1)
+        return {"campaign": self.name, "seed": self.seed, "minutes": minutes} | total | {
+            "kinds": kinds, "cases_lost": self.lost,
+        }  # fmt: skip
+
+    def table(self):
+        """Return a table in Markdown, a line for each kind and one for all."""
+        summary = self.summary()
+        head = ("kind", "tried", *OUTCOMES)
+        rows = [head, ["---"] * len(head), *([str(kind[key]) for key in head] for kind in summary["kinds"])]
+        rows.append(["**all**", *(str(summary[key]) for key in head[1:])])
+        return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def run(name, play, default_count, description):
+    """Run a campaign as a program: ``play(campaign, count, options)`` plays the cases and calls ``campaign.add``.
+
+    Ends with status 1 if anything was lost.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--count", type=int, default=default_count, help=f"cases (default: {default_count})")
+    parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal cases (default: 0)")
+    parser.add_argument("--only", help="kinds whose name has this in it")
+    parser.add_argument("--out", type=pathlib.Path, help="JSON file for the results")
+    options = parser.parse_args()
+    campaign = Campaign(name, options.seed)
+    try:
+        play(campaign, options.count, options)
+    except KeyboardInterrupt:
+        print("interrupted: the table is of what was tried until then")
+    print(campaign.table())
+    if options.out:
+        options.out.write_text(json.dumps(campaign.summary(), indent=1) + "\n")
+    sys.exit(1 if campaign.lost else 0)
