@@ -29,9 +29,9 @@ from tinyseg.commands.script import run_script
 from tinyseg.data import em_sections, isbi
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import REGIONS
-from tinyseg.data.files import check_writable, write_atomically
 from tinyseg.data.json_files import write_json
 from tinyseg.data.synthetic_brain import write_brains
+from tinyseg.data.writing import check_writable, write_atomically
 from tinyseg.report import plots
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reproduction import results
-from tinyseg.data.files import write_atomically
+from tinyseg.data.writing import write_atomically
 
 
 class RunFailed(RuntimeError):

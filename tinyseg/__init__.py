@@ -53,7 +53,7 @@ MOVED = {
     ],  # fmt: skip
     "cublas": ["tinyseg.fast.gpu.graphs.products"],
     "cuda": ["tinyseg.fast.gpu.launch"],
-    "files": ["tinyseg.data.files", "tinyseg.data.json_files"],
+    "files": ["tinyseg.data.files", "tinyseg.data.writing", "tinyseg.data.json_files"],
     "gradcheck": ["tinyseg.ops.gradcheck"],
     "graphs": ["tinyseg.fast.gpu.graphs", "tinyseg.fast.gpu.graphs.graph"],
     "half": ["tinyseg.backend.half"],

@@ -1,54 +1,11 @@
-"""Writing files as a whole or not at all, and knowing at the start whether that will be possible."""
+"""Finding files in folders."""
 
-import errno
 import os
-import types
 
 import pytest
 
-from tinyseg.data import files, isbi, load_stack
-from tinyseg.data.files import check_writable, find_files, write_atomically
-
-
-@pytest.mark.parametrize("name", ["x" * 255, "ä" * 127, ".hidden", "a b"])
-def test_names_as_long_as_the_system_takes_them(name, tmp_path):
-    write_atomically(tmp_path / name, "text")
-    assert [p.name for p in tmp_path.iterdir()] == [name] and (tmp_path / name).read_text() == "text"
-
-
-def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
-    write_atomically(tmp_path / "a", b"")
-    (tmp_path / "b").touch()
-    assert (tmp_path / "a").stat().st_mode == (tmp_path / "b").stat().st_mode
-
-
-def test_what_is_no_regular_file_is_not_replaced(tmp_path):
-    os.mkfifo(tmp_path / "pipe")
-    for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(OSError, match=f"{path} could not be written: it is a folder, a device or a pipe"):
-            write_atomically(path, "text")
-    assert (tmp_path / "pipe").is_fifo()
-    with pytest.raises(OSError, match="The folder .*none does not exist: make it first"):
-        write_atomically(tmp_path / "none" / "a", "text")
-
-
-def test_a_folder_that_can_be_made_is_not_made(tmp_path):
-    check_writable(tmp_path / "a" / "b", size=1000)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_a_place_where_nothing_can_be_written(tmp_path, monkeypatch):
-    (tmp_path / "file").touch()
-    for path in (tmp_path / "file", tmp_path / "file" / "a"):
-        with pytest.raises(
-            OSError, match=f"{path} could not be written: .*file is not a folder. Choose another folder"
-        ):
-            check_writable(path)
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=2**20))
-    check_writable(tmp_path, 2**20)
-    with pytest.raises(OSError, match="No space left on device. Up to 2.0 MiB are needed: make room or") as caught:
-        check_writable(tmp_path, 2**21)
-    assert caught.value.errno == errno.ENOSPC
+from tinyseg.data import isbi, load_stack
+from tinyseg.data.files import find_files
 
 
 def test_the_files_lie_one_folder_further_in_or_are_volumes(tmp_path):

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tinyseg.data import image_writers
+from tinyseg.data import image_writers, writing
 from tinyseg.data.images import find_images, open_image, output_name, write_like
 
 REAL = Path(__file__).resolve().parents[3] / "shared/data"
@@ -619,7 +619,7 @@ def test_a_folder_that_is_read_only(tmp_path, monkeypatch):
     if os.geteuid() == 0:  # whom permissions do not stop
 
         def locked(file, mode="r", *args, **kwargs):
-            if str(file).startswith(str(folder)) and "w" in mode:
+            if str(file).startswith(str(folder)) and set(mode) & set("wx"):
                 raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(file))
             return real_open(file, mode, *args, **kwargs)
 
@@ -654,7 +654,7 @@ def test_full_disk(tmp_path, monkeypatch, kind, room, channels):
     path, array = example(tmp_path, kind, count=30)
     noise = np.random.default_rng(0).random((len(array), channels, 18, 23), np.float32)  # cannot be compressed
     room = room if kind != "picture" else min(room, 400)
-    monkeypatch.setattr(image_writers, "open", lambda *args: FullDisk(real_open(*args), room), raising=False)
+    monkeypatch.setattr(writing, "open", lambda *args: FullDisk(real_open(*args), room), raising=False)
     (tmp_path / "out").write_bytes(b"precious")
     with pytest.raises(
         OSError, match=r"out could not be written: No space left.* Up to 0\.\d MiB are needed"
@@ -669,7 +669,12 @@ def test_full_disk(tmp_path, monkeypatch, kind, room, channels):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_disk_that_is_full_when_buffers_are_emptied(tmp_path, monkeypatch, kind):
     path, array = example(tmp_path, kind)
-    monkeypatch.setattr(image_writers, "open", lambda name, mode: real_open("/dev/full", mode), raising=False)
+
+    def open_full(name, mode):
+        Path(name).touch()
+        return real_open("/dev/full", "wb")
+
+    monkeypatch.setattr(writing, "open", open_full, raising=False)
     with pytest.raises(OSError, match=r"out could not be written: No space left"):
         copy_of(path, tmp_path / "out", array)
     assert list(tmp_path.iterdir()) == [path]

@@ -33,11 +33,12 @@ from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
 from tinyseg.commands.script import run_script
 from tinyseg.data.brain import Preparation
-from tinyseg.data.files import check_writable, list_names
+from tinyseg.data.files import list_names
 from tinyseg.data.images import output_name
 from tinyseg.data.pairs import split_masks
 from tinyseg.data.predictions_json import NAME, Record, hash_of, written_in
 from tinyseg.data.scans import find_scans, open_scan, write_scan
+from tinyseg.data.writing import check_writable
 from tinyseg.prediction import normalizes_over_space
 from tinyseg.prediction.predictor import labels
 from tinyseg.prediction.stacks import stacks_of, statistics_of

@@ -6,8 +6,8 @@ import re
 import numpy as np
 
 from tinyseg.commands.compared import PICTURE
-from tinyseg.data.files import check_writable
 from tinyseg.data.json_files import write_json
+from tinyseg.data.writing import check_writable
 from tinyseg.report import plots
 
 

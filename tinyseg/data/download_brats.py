@@ -23,7 +23,7 @@ import requests
 from tinyseg.data.brats import find_cases
 from tinyseg.data.dataset_json import describe_test
 from tinyseg.data.download import progress_bar
-from tinyseg.data.files import write_atomically
+from tinyseg.data.writing import write_atomically
 
 URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task01_BrainTumour.tar"
 MD5 = "240a19d752f0d9e9101544901065d872"

@@ -1,13 +1,8 @@
-"""Finding files in natural order, and writing them as a whole or not at all."""
+"""Finding files in natural order, and naming them in messages."""
 
-import contextlib
-import errno
 import os
 import pathlib
 import re
-import secrets
-import shutil
-import tempfile
 import warnings
 
 from tinyseg.data.other_kinds import UNREAD, how_to_convert, leftovers
@@ -115,80 +110,3 @@ def list_names(names):
     """Join names with commas, for a message: the first 12, and how many more there are."""
     text = ", ".join(names[:12])
     return f"{text}, and {len(names) - 12} more" if len(names) > 12 else text
-
-
-def temporary_name(path):
-    """Return a hidden name in the folder of `path` that nothing else has; it is short, however long the target's is."""
-    return path.with_name(f".{secrets.token_hex(8)}.tmp")
-
-
-def write_atomically(path, content):
-    """Write bytes or text to `path`. A crash or a full disk leaves the old file or the new one, never a part.
-
-    The content goes to a hidden file in the same folder, is flushed to disk, and gets its name then.
-
-    Parameters
-    ----------
-    path : path-like
-        Its folder must exist.
-    content : bytes or str
-
-    Raises
-    ------
-    OSError
-        The file cannot be written; the message names it and says what to do. Its class and ``errno`` are the system's.
-        What is there and is no regular file, such as a folder or a device, is not replaced.
-    """
-    path = pathlib.Path(path)
-    temporary = temporary_name(path)
-    content = content.encode() if isinstance(content, str) else content
-    with explaining(path, len(content)):
-        if path.exists() and not path.is_file():
-            raise OSError(errno.EEXIST, "it is a folder, a device or a pipe and not a regular file")
-        try:
-            with open(temporary, "xb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-
-
-def check_writable(folder, size=0):
-    """Raise an OSError if files of `size` bytes in all cannot be written to a folder. It need not exist yet.
-
-    Commands ask this before their work: a folder where nothing can be written is found at the start, not at the end.
-    """
-    folder = pathlib.Path(folder)
-    there = folder.absolute()
-    while not os.path.lexists(there):
-        there = there.parent
-    with explaining(folder, size):
-        if not there.is_dir():
-            raise OSError(errno.ENOTDIR, f"{there} is not a folder")
-        with tempfile.TemporaryFile(dir=there):
-            pass
-        if shutil.disk_usage(there).free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@contextlib.contextmanager
-def explaining(path, size):
-    """Explain the system's errors about a file or folder in a sentence; their class and ``errno`` stay the same."""
-    try:
-        yield
-    except OSError as error:
-        sentence = f"{path} could not be written: {error.strerror or error}."
-        if error.errno == errno.ENOENT and not path.parent.is_dir():
-            sentence += f" The folder {path.parent} does not exist: make it first."
-        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sentence += f" Up to {size / 2**20:.1f} MiB are needed: make room or choose another folder."
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            sentence += " Choose another folder, or ask for permission to write there."
-        elif error.errno == errno.EEXIST:
-            sentence += " Choose another name."
-        explained = type(error)(sentence)
-        explained.errno = error.errno
-        raise explained from error

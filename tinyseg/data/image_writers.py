@@ -1,7 +1,7 @@
 """Writing results section by section, in the format of the image from which they were made.
 
-The file grows under a hidden temporary name in the same folder. It gets its own name when it is complete and on the
-disk. After an error the temporary file is deleted, and an older file of that name is unchanged.
+The file grows under a hidden temporary name in the same folder and gets its own name when it is complete
+(`tinyseg.data.writing.replacing`). After an error an older file of that name is unchanged.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import gzip
 import io
 import json
 import math
-import os
 import re
 import shutil
 import tempfile
@@ -19,7 +18,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from tinyseg.data.files import explaining, temporary_name
+from tinyseg.data.writing import explaining, replacing
 
 CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that fit, with their tags, into a TIFF that is not a BigTIFF
 
@@ -82,7 +81,6 @@ class _Output:
         self.image, self.path, self.dtype, self.channels, self.overwrite = image, path, dtype, channels, overwrite
         self.shape = (channels, *image.shape)
         self.size = len(image) * math.prod(self.shape) * dtype.itemsize
-        self.temporary = temporary_name(path)
         self.written = 0
         self._check_target()
 
@@ -101,10 +99,8 @@ class _Output:
     def opened(self):
         """Begin the file, let the caller write all sections, and put the whole file into place."""
         with contextlib.ExitStack() as self.cleanup:
+            self.file = self.cleanup.enter_context(replacing(self.path, self.size))
             with explaining(self.path, self.size):
-                self.file = open(self.temporary, "wb")  # noqa: SIM115 (closed by the clean-up)
-                self.cleanup.callback(self.temporary.unlink, missing_ok=True)
-                self._close_later(self.file)
                 self._begin()
             yield self
             if self.written < len(self.image):
@@ -114,12 +110,7 @@ class _Output:
                 )
             with explaining(self.path, self.size):
                 self._finish()
-                self.file.flush()
-                os.fsync(self.file.fileno())
-                self.file.close()
             self._check_target()  # again: another program may have written the file meanwhile
-            with explaining(self.path, self.size):
-                os.replace(self.temporary, self.path)
 
     def write(self, section):
         """Add the next section: (channels, H, W), or (H, W) for one channel."""

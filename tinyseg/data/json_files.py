@@ -15,7 +15,7 @@ import pathlib
 
 import msgspec
 
-from tinyseg.data.files import write_atomically
+from tinyseg.data.writing import write_atomically
 
 
 def read_json(path, shape, what):

@@ -24,10 +24,10 @@ import platformdirs
 from tqdm import tqdm
 
 from tinyseg.data.brats import grid_of_case, read_case
-from tinyseg.data.files import write_atomically
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.json_files import read_json
 from tinyseg.data.sources import Sources
+from tinyseg.data.writing import write_atomically
 
 FORMAT = "2"  # another number if the slices of a case change
 HINT = "skip_bad (--skip-bad) leaves such cases out and lists them."

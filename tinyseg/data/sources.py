@@ -12,8 +12,8 @@ import json
 import threading
 from pathlib import Path
 
-from tinyseg.data.files import write_atomically
 from tinyseg.data.fingerprint import fingerprint_of_file
+from tinyseg.data.writing import write_atomically
 
 RECORD = "sources.json"
 

@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from tinyseg.data.brats import MODALITIES
 from tinyseg.data.classes import DECATHLON
-from tinyseg.data.files import write_atomically
+from tinyseg.data.writing import write_atomically
 
 #                 fluid  grey  white edema core  rim       (brightness, by eye from published scans)
 BRIGHTNESS = {

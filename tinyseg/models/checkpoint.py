@@ -15,8 +15,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from tinyseg import models
-from tinyseg.data.files import write_atomically
 from tinyseg.data.json_files import check_shape
+from tinyseg.data.writing import write_atomically
 
 FORMAT = 1
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from matplotlib.text import Text
 
-from tinyseg.data.files import write_atomically
+from tinyseg.data.writing import write_atomically
 
 LONGEST = 48  # letters of a line that are drawn: more do not fit beside a picture or below it
 MOST_LINES = 4

@@ -9,8 +9,8 @@ import sys
 
 from tqdm import tqdm
 
-from tinyseg.data.files import check_writable, write_atomically
 from tinyseg.data.json_files import write_json
+from tinyseg.data.writing import check_writable, write_atomically
 
 
 class RunDirectory:

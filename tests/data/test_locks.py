@@ -1,0 +1,95 @@
+"""Two commands that want one folder."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from tinyseg.data import locks
+from tinyseg.data.locks import BusyError, locked
+
+HOLD = """
+import sys, time
+from tinyseg.data.locks import locked
+with locked(sys.argv[1], "a training"):
+    print("locked", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.fixture
+def other(tmp_path):
+    """A process that has locked the folder."""
+    with subprocess.Popen([sys.executable, "-c", HOLD, tmp_path], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield process
+        process.kill()
+
+
+def test_the_second_command_is_refused_and_learns_who_is_in_the_way(tmp_path, other):
+    sentence = rf"{tmp_path} is in use by a training \(process {other.pid} on .*, since 2.*\)\. Wait until it has ended"
+    with pytest.raises(BusyError, match=sentence), locked(tmp_path, "a training"):
+        pass
+    with locked(tmp_path / "a file in it", "an evaluation"):  # which is another thing
+        pass
+
+
+def test_a_command_that_is_killed_does_not_leave_the_folder_locked(tmp_path, other):
+    other.send_signal(signal.SIGKILL)
+    other.wait()
+    assert (tmp_path / ".lock").exists()
+    with locked(tmp_path, "a training"):
+        pass
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_threads_wait_for_each_other_and_one_is_in_at_a_time(tmp_path, capfd):
+    inside, most = [], []
+
+    def work():
+        for _ in range(20):
+            with locked(tmp_path / "slices", "preparing", wait=True):
+                inside.append(1)
+                most.append(len(inside))
+                inside.pop()
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(most) == {1} and len(most) == 80 and list(tmp_path.iterdir()) == []
+    assert "slices is in use by" in capfd.readouterr().err
+
+
+def test_the_folder_is_deleted_and_made_again_by_another_command_meanwhile(tmp_path):
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with locked(folder, "one"):
+        (folder / ".lock").unlink()
+        folder.rmdir()
+        folder.mkdir()
+        (folder / ".lock").touch()  # the other's
+    assert (folder / ".lock").exists()
+
+
+def test_a_lock_that_somebody_wrote_nonsense_into(tmp_path):
+    with locked(tmp_path, "one"):
+        (tmp_path / ".lock").write_text("[1]")
+        with pytest.raises(BusyError, match="is in use by another command"), locked(tmp_path, "two"):
+            pass
+
+
+def test_a_disk_that_knows_no_locks(tmp_path, monkeypatch):
+    def flock(descriptor, how):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", flock)
+    before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
+    with locked(tmp_path, "one"), locked(tmp_path, "two"):
+        pass
+    assert (len(os.listdir("/proc/self/fd")) if before else 0) == before

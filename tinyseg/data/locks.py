@@ -1,0 +1,137 @@
+"""Locks that keep two commands out of each other's way, and that end with their process, however it ends.
+
+A lock is the operating system's (``flock``) on a small hidden file. It holds between processes and threads, containers,
+and machines that share a disk. A process that is killed leaves the file and no lock, so the next one takes it.
+
+    with locked("runs/isbi", "a training"):         # whoever else wants it meanwhile gets a BusyError
+        ...
+
+Where the system or the disk has no such locks (Windows, some network disks), nothing is locked.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import platform
+import sys
+import time
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+class BusyError(RuntimeError):
+    """Another command has the lock; the message says which."""
+
+
+class UnsupportedError(OSError):
+    """There are no locks on this system or on this disk."""
+
+
+@contextlib.contextmanager
+def locked(path, what, wait=False):
+    """Lock a folder, or a file that is to be written, for the with-block.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder that exists, or a file in one. The lock of a folder does not lock the files in it.
+    what : str
+        What is done there, for whoever finds it locked: "a training".
+    wait : bool
+        Wait, and say so on the standard error stream, instead of raising an error.
+
+    Raises
+    ------
+    BusyError
+        Another command has the lock, and `wait` is false.
+    OSError
+        The lock cannot be made, as in a folder where nothing may be written.
+    """
+    path = pathlib.Path(path)
+    file = lock_file(path)
+    try:
+        descriptor = _take(file, wait=False)
+        if descriptor is None and not wait:
+            raise BusyError(f"{path} is in use by {_holder(file)}. Wait until it has ended, or choose another one.")
+        if descriptor is None:
+            print(f"{path} is in use by {_holder(file)}: waiting until it has ended.", file=sys.stderr, flush=True)
+            descriptor = _take(file, wait=True)
+    except UnsupportedError:
+        yield
+        return
+    try:
+        who = {"what": what, "process": os.getpid(), "machine": platform.node(), "since": time.strftime("%F %T")}
+        with contextlib.suppress(OSError):  # on a full disk others do not learn who it is
+            os.truncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(who).encode(), 0)
+        yield
+    finally:
+        if _is_at(file, descriptor):
+            file.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def lock_file(path):
+    """Return the path of the lock of a folder, which is in it, or of a file, which is beside it."""
+    if path.is_dir():
+        return path / ".lock"
+    return path.with_name(f".{hashlib.sha1(os.fsencode(path.name)).hexdigest()[:16]}.lock")
+
+
+def _take(file, wait):
+    """Return the descriptor of a lock file that is now locked, or None if another has it and `wait` is false."""
+    while True:
+        try:
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        except PermissionError:  # somebody else's, who may be the owner of what is locked
+            descriptor = os.open(file, os.O_RDONLY)
+        taken = False
+        try:
+            taken = lock(descriptor, wait)
+            if taken and _is_at(file, descriptor):
+                return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+        if not taken:
+            return None
+        # Its last owner has deleted the file meanwhile: it is made again.
+
+
+def lock(descriptor, wait=False):
+    """Lock an open file; return whether it is locked now. With `wait` it is, as soon as nobody else has it.
+
+    Where there are no locks, it is an `UnsupportedError`.
+    """
+    if fcntl is None:
+        raise UnsupportedError("this system has no flock")
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        raise UnsupportedError(str(error)) from None
+    return True
+
+
+def _is_at(file, descriptor):
+    """Whether an open file is still the one at a path."""
+    try:
+        return os.path.samestat(os.stat(file), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
+def _holder(file):
+    """Say who has a lock, as far as it is known."""
+    try:
+        who = json.loads(file.read_bytes())
+        return f"{who['what']} (process {who['process']} on {who['machine']}, since {who['since']})"
+    except (OSError, ValueError, KeyError, TypeError):
+        return "another command"

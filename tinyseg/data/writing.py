@@ -1,0 +1,134 @@
+"""Writing files as a whole or not at all.
+
+What is written goes to a file with a hidden temporary name in the same folder, is flushed to the disk, and gets its own
+name then. Whoever writes a temporary file holds a lock on it (`tinyseg.data.locks`). If the process is killed, the file
+stays and the lock does not: the next command that is to write into this folder deletes it (`check_writable`).
+"""
+
+import contextlib
+import errno
+import os
+import pathlib
+import re
+import secrets
+import shutil
+import tempfile
+
+from tinyseg.data import locks
+
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+
+
+@contextlib.contextmanager
+def replacing(path, size=0):
+    """Give a temporary file to write; at the end of the with-block it takes the place of the file at `path`.
+
+    A crash, a full disk or an error in the block leaves the old file or the new one, never a part.
+
+    Parameters
+    ----------
+    path : path-like
+        Its folder must exist.
+    size : int
+        Bytes that are to be written, about, for the message if the disk is full.
+
+    Returns
+    -------
+    context manager of a binary file, open for writing and reading
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; the message names it and says what to do. Its class and ``errno`` are the system's.
+        What is there and is no regular file, such as a folder or a device, is not replaced.
+    """
+    path = pathlib.Path(path)
+    with contextlib.ExitStack() as cleanup:
+        with explaining(path, size):
+            if path.exists() and not path.is_file():
+                raise OSError(errno.EEXIST, "it is a folder, a device or a pipe and not a regular file")
+            temporary, file = _begin_temporary(path)
+            cleanup.callback(temporary.unlink, missing_ok=True)
+            cleanup.callback(_close_quietly, file)
+        yield file
+        with explaining(path, size):
+            file.flush()
+            os.fsync(file.fileno())
+            if os.name == "nt":  # there an open file cannot be renamed
+                file.close()
+            os.replace(temporary, path)  # while it is locked
+
+
+def _begin_temporary(path):
+    """Make an empty file with a hidden name in the folder of `path`, and lock it; return its path and the open file."""
+    while True:
+        temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short, however long the name of `path` is
+        file = open(temporary, "xb+")  # noqa: SIM115 (closed by `replacing`)
+        with contextlib.suppress(locks.UnsupportedError):
+            locks.lock(file.fileno(), wait=True)
+        if temporary.exists():  # `remove_stale` of another process can have taken it before it was locked
+            return temporary, file
+        file.close()
+
+
+def _close_quietly(file):
+    """Close a file that may be closed already, or on a full disk."""
+    with contextlib.suppress(OSError, ValueError):
+        file.close()
+
+
+def write_atomically(path, content):
+    """Write bytes or text to `path`, as `replacing` does, with its errors."""
+    content = content.encode() if isinstance(content, str) else content
+    with replacing(path, len(content)) as file, explaining(pathlib.Path(path), len(content)):
+        file.write(content)
+
+
+def check_writable(folder, size=0):
+    """Raise an OSError if files of `size` bytes in all cannot be written to a folder. It need not exist yet.
+
+    Commands ask this before their work: a folder where nothing can be written is found at the start, not at the end.
+    Temporary files that a killed process left there are deleted.
+    """
+    folder = pathlib.Path(folder)
+    there = folder.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    with explaining(folder, size):
+        if not there.is_dir():
+            raise OSError(errno.ENOTDIR, f"{there} is not a folder")
+        remove_stale(there)
+        with tempfile.TemporaryFile(dir=there):
+            pass
+        if shutil.disk_usage(there).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def remove_stale(folder):
+    """Delete the temporary files in a folder that no process is writing any more."""
+    with os.scandir(folder) as entries:
+        found = [entry.path for entry in entries if TEMPORARY.fullmatch(entry.name)]
+    for path in found:
+        with contextlib.suppress(OSError), open(path, "rb+") as file:  # an OSError: somebody else's, or not there
+            if locks.lock(file.fileno()):
+                os.unlink(path)
+
+
+@contextlib.contextmanager
+def explaining(path, size):
+    """Explain the system's errors about a file or folder in a sentence; their class and ``errno`` stay the same."""
+    try:
+        yield
+    except OSError as error:
+        sentence = f"{path} could not be written: {error.strerror or error}."
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            sentence += f" The folder {path.parent} does not exist: make it first."
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sentence += f" Up to {size / 2**20:.1f} MiB are needed: make room or choose another folder."
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            sentence += " Choose another folder, or ask for permission to write there."
+        elif error.errno == errno.EEXIST:
+            sentence += " Choose another name."
+        explained = type(error)(sentence)
+        explained.errno = error.errno
+        raise explained from error
