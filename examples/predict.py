@@ -5,7 +5,12 @@
 The program is `tinyseg/commands/predict.py`.
 """
 
-from tinyseg.commands import predict
+import os
+import signal
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # Ctrl-C while the modules are imported
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    from tinyseg.commands import predict
+
     predict.main()

@@ -5,12 +5,15 @@
 The program is `reproduction/command.py`.
 """
 
+import os
 import pathlib
+import signal
 import sys
 
-sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # `reproduction` is not installed
-
-from reproduction import command  # noqa: E402
-
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:  # Ctrl-C while the modules are imported
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))  # `reproduction` is not installed
+    from reproduction import command
+
     command.main()

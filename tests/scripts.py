@@ -4,6 +4,7 @@ import contextlib
 import io
 import pathlib
 import runpy
+import signal
 import sys
 import warnings
 
@@ -16,7 +17,7 @@ SMALL_BRATS = [*SMALL_ISBI, "--steps-per-epoch", 6, "--batch-size", 2, "--shares
 
 def run_example(name, *arguments, code=0):
     """Return (stdout, stderr) of ``python examples/name arguments``; fails if it exits with another code."""
-    argv, path, formatter = sys.argv, sys.path[:], warnings.formatwarning
+    argv, path, formatter, ctrl_c = sys.argv, sys.path[:], warnings.formatwarning, signal.getsignal(signal.SIGINT)
     sys.argv = [name, *map(str, arguments)]
     out, err, message, status = io.StringIO(), io.StringIO(), "", 0
     try:
@@ -26,6 +27,7 @@ def run_example(name, *arguments, code=0):
         message, status = (stop.code, 1) if isinstance(stop.code, str) else ("", stop.code or 0)
     finally:
         sys.argv, sys.path[:], warnings.formatwarning = argv, path, formatter
+        signal.signal(signal.SIGINT, ctrl_c)
     out, err = out.getvalue(), err.getvalue()
     assert status == code, f"exit {status}\n{out}\n{err}\n{message}"
     return out, err + message

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tinyseg.data.locks import BusyError
 from tinyseg.training import RunDirectory
 
 
@@ -27,7 +28,30 @@ def test_a_folder_with_the_name_of_a_file_of_the_run_is_refused_at_the_start(tmp
 
 
 def test_json_has_null_for_what_is_not_a_number(tmp_path):
-    run = RunDirectory(tmp_path / "deep" / "run")
-    run.begin()
-    run.write_json("a.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
+    with RunDirectory(tmp_path / "deep" / "run") as run:
+        run.write_json("a.json", {"a": float("nan"), "b": [float("inf"), 1.5]})
     assert json.loads((run.path / "a.json").read_text()) == {"a": None, "b": [None, 1.5]}
+
+
+def test_two_trainings_are_started_with_one_out(tmp_path):
+    with RunDirectory(tmp_path / "run") as run, run:  # as `fit` does inside the with-block of a command
+        with pytest.raises(BusyError, match="run is in use by a training"), RunDirectory(tmp_path / "run"):
+            pass
+        run.latest.touch()
+    with RunDirectory(tmp_path / "run", resume=True):
+        pass
+
+
+def test_another_training_ends_in_the_folder_before_this_one_begins(tmp_path):
+    run = RunDirectory(tmp_path / "run")
+    with RunDirectory(tmp_path / "run") as other:
+        other.latest.touch()
+    with pytest.raises(FileExistsError, match="already holds a training run"), run:
+        pass
+    assert other.latest.exists() and not (tmp_path / "run" / ".lock").exists()
+
+
+def test_a_command_that_fails_before_it_writes_leaves_no_folder(tmp_path):
+    with pytest.raises(ValueError, match="no such data"), RunDirectory(tmp_path / "run"):
+        raise ValueError("no such data")
+    assert list(tmp_path.iterdir()) == []

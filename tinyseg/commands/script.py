@@ -1,19 +1,23 @@
-"""Run a command: set up its process, and turn errors into a sentence."""
+"""Run a command: set up its process, end it by one sentence, and let no signal leave anything half done."""
 
+import contextlib
 import platform
+import signal
 import sys
 import traceback
 import warnings
 
 from tinyseg import backend
 from tinyseg.commands.output import safe_output
+from tinyseg.training.interruption import handle, restore, say
 from tinyseg.training.loop import keep_freed_memory
 
 
 def run_script(main, out_of_memory):
     """Run a command; an error that its user can mend ends it with one sentence and a status that is not 0.
 
-    What the command prints can be lost, as when its reader has gone (``| head``), but does not end it.
+    What the command prints can be lost, as when its reader has gone (``| head``), but does not end it. Ctrl-C, SIGTERM
+    and SIGHUP end it with the status 128 + the signal's number, after whatever it is writing has been cleaned up.
 
     Parameters
     ----------
@@ -26,10 +30,27 @@ def run_script(main, out_of_memory):
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     keep_freed_memory()
-    with safe_output():
+    with safe_output(), stopped_by_signals():
         status = _status_of(main, out_of_memory)
     if status:
         sys.exit(status)
+
+
+@contextlib.contextmanager
+def stopped_by_signals():
+    """Let the first signal in the with-block raise a SystemExit. A Ctrl-C after it ends the process at once."""
+
+    def stop(number, frame):
+        handle(signal.SIG_IGN)  # some send SIGTERM twice
+        restore({signal.SIGINT: signal.SIG_DFL})
+        say(f"Stopped by {signal.Signals(number).name}. What was written is whole: run the command again.")
+        sys.exit(128 + number)
+
+    before = handle(stop)
+    try:
+        yield
+    finally:
+        restore(before)
 
 
 def _status_of(main, out_of_memory):

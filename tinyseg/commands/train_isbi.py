@@ -39,8 +39,11 @@ def main():
 def train_network():
     args = parse_arguments()
     device = options.choose_device(args)
-    run = RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None)
+    with RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None) as run:
+        train_in(run, args, device)
 
+
+def train_in(run, args, device):
     # ----- data ------------------------------------------------------------------
     sections = load_sections(args)
     parts = sections.split(args.val_sections)

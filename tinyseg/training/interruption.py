@@ -1,32 +1,74 @@
 """Stopping a training at a step: Ctrl-C, SIGTERM (kill, a batch system's limit) and SIGHUP (a closed terminal)."""
 
+import contextlib
+import os
 import signal
 import threading
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has two
 
 
+class Stopped(BaseException):
+    """A signal came in a block that it ends at once, see `Interruption.at_once`."""
+
+
 class Interruption:
-    """Store the first of these signals in `signal`, so that the step can finish. A second Ctrl-C stops at once.
+    """Store the first of these signals in `signal`, and say what is waited for. A second Ctrl-C stops at once.
 
     A signal that the process ignores, as SIGHUP under nohup, stays ignored.
     """
 
     signal = None
+    _at_once = False
 
     def __enter__(self):
-        self.old = {}
-        if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
-            for number in STOPS:
-                if signal.getsignal(number) is not signal.SIG_IGN:
-                    self.old[number] = signal.signal(number, self.note)
+        self.old = handle(self.note)
         return self
 
     def note(self, number, frame):
-        if self.signal is not None and number == signal.SIGINT:
-            raise KeyboardInterrupt
-        self.signal = self.signal or number
+        """Handle a signal."""
+        if self.signal is not None:
+            if number == signal.SIGINT:
+                raise KeyboardInterrupt
+            return
+        self.signal = number
+        what = "the validation is broken off" if self._at_once else "this step is finished"
+        say(f"Stopping at {signal.Signals(number).name}: {what}, and a checkpoint is written. Ctrl-C stops at once.")
+        if self._at_once:
+            raise Stopped
+
+    @contextlib.contextmanager
+    def at_once(self):
+        """Let a signal end the with-block by a `Stopped`, as something that may take long and can be done again."""
+        self._at_once = True
+        try:
+            if self.signal is not None:
+                raise Stopped
+            yield
+        finally:
+            self._at_once = False
 
     def __exit__(self, *exc):
-        for number, handler in self.old.items():
-            signal.signal(number, handler)
+        restore(self.old)
+
+
+def handle(handler):
+    """Handle the signals that the process does not ignore; return the handlers before, for `restore`."""
+    old = {}
+    if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
+        for number in STOPS:
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                old[number] = signal.signal(number, handler)
+    return old
+
+
+def restore(handlers):
+    """Handle signals as before `handle`."""
+    for number, handler in handlers.items():
+        signal.signal(number, handler)
+
+
+def say(sentence):
+    """Write a line to the standard error stream from a handler of signals, in the middle of whatever is printed."""
+    with contextlib.suppress(OSError):
+        os.write(2, f"\n{sentence}\n".encode())

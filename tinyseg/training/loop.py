@@ -14,11 +14,12 @@ from tinyseg.backend import device_of, fast, kernels_in_use, to_device
 from tinyseg.models import checkpoint
 from tinyseg.report import plots
 from tinyseg.training.divergence import check_step, check_validation
-from tinyseg.training.interruption import Interruption
+from tinyseg.training.interruption import Interruption, Stopped
 from tinyseg.training.log import Log
 from tinyseg.training.run import Bar
 
 BETWEEN_PICTURES = 30  # seconds between two drawings of the curves, so that short epochs do not wait for them
+BETWEEN_CHECKPOINTS = 300  # seconds within an epoch: what a computer that crashes costs
 
 
 def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_iou", progress=True):
@@ -59,7 +60,12 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, but is {epochs}.")
-    model, optimizer, meta, log = step.model, step.optimizer, meta or {}, Log()
+    with run:
+        return _train(step, loader, validate, schedule, epochs, run, meta or {}, best, progress)
+
+
+def _train(step, loader, validate, schedule, epochs, run, meta, best, progress):
+    model, optimizer, log, interruption = step.model, step.optimizer, Log(), Interruption()
     device, by_epoch = device_of(model.parameters()[0].data), isinstance(schedule, optim.ReduceLROnPlateau)
     if run.resume:
         saved = checkpoint.restore(run.latest, model, optimizer)["training"]
@@ -68,12 +74,18 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
             schedule.load_state_dict(saved["schedule"])
             step.load_state_dict(saved["scaler"])
         look_for_best(run, model, log, epochs)
-    weights = 4 * model.num_parameters()
-    run.begin(size=8 * weights)  # two checkpoints, one of them with Adam's arrays; the new one beside the old
-    run.write_json("config.json", meta.get("config", {}))
-    keep_freed_memory()
+
+    def begin():
+        weights = 4 * model.num_parameters()
+        run.begin(size=8 * weights)  # two checkpoints, one of them with Adam's arrays; the new one beside the old
+        run.write_json("config.json", meta.get("config", {}))
+
+    def keep_folder():
+        if run.make_again():
+            begin()
 
     def save(path, optimizer=None):
+        keep_folder()
         states = {"state": log.state_dict(), "schedule": schedule.state_dict(), "scaler": step.state_dict()}
         checkpoint.save(path, model, optimizer, training=states, **meta)
 
@@ -81,9 +93,11 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
         with plots.drawing(run.path / "curves.png") as picture:
             plots.curves(log.history, picture, best=f"val_{best}")
 
-    seconds, drawn, x = [], 0.0, None
+    begin()
+    keep_freed_memory()
+    seconds, drawn, saved, x = [], 0.0, time.monotonic(), None
     first = "first step (compiling kernels)" if "numba" in kernels_in_use(device) else "first step"
-    with Interruption() as interruption, Bar(epochs * len(loader), log.step, not progress, first) as bar:
+    with interruption, Bar(epochs * len(loader), log.step, not progress, first) as bar:
         while log.epoch < epochs and not interruption.signal:
             model.train()
             for x, y in on_device(loader.epoch(log.epoch, log.batch), device):
@@ -95,23 +109,33 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
                     schedule.step()
                 seconds.append(time.perf_counter() - start)
                 bar.advance(log, epochs, figures.loss)
-                if interruption.signal:  # after the last step of an epoch too: the resumed run validates
+                if interruption.signal:
                     break
-            else:
-                scores = {name: float(value) for name, value in validate(model).items()}
-                check_validation(scores["loss"], step, x, log, run)
-                if by_epoch:
-                    schedule.step(scores["loss"])
-                improved = log.close_epoch(scores, seconds, step.columns(log), best)
-                run.write_log(log.history)
-                if improved:
-                    save(run.best)  # before the latest, whose log says that this one exists
-                save(run.latest, optimizer)
-                bar.scores(scores)
-                if time.monotonic() - drawn > BETWEEN_PICTURES:
-                    draw()
-                    drawn = time.monotonic()
-        if log.batch:
+                if time.monotonic() - saved > BETWEEN_CHECKPOINTS:
+                    save(run.latest, optimizer)
+                    saved = time.monotonic()
+            try:
+                with interruption.at_once():  # after the last step of an epoch, too: the resumed run validates
+                    scores = {name: float(value) for name, value in validate(model).items()}
+            except Stopped:
+                break
+            check_validation(scores["loss"], step, x, log, run)
+            if by_epoch:
+                schedule.step(scores["loss"])
+            if log.best is not None and not run.best.is_file():
+                miss_best(run, log)
+            keep_folder()
+            improved = log.close_epoch(scores, seconds, step.columns(log), best)
+            run.write_log(log.history)
+            if improved:
+                save(run.best)  # before the latest, whose log says that this one exists
+            save(run.latest, optimizer)
+            saved = time.monotonic()
+            bar.scores(scores)
+            if time.monotonic() - drawn > BETWEEN_PICTURES:
+                draw()
+                drawn = time.monotonic()
+        if log.batch or not run.latest.is_file():  # the second: stopped before the first step
             save(run.latest, optimizer)
     if log.history:
         draw()
@@ -138,12 +162,10 @@ def look_for_best(run, model, log, epochs):
     """
     if log.best is None:
         return
-    what = f"{run.best}, which holds the weights of epoch {log.best + 1}, the best of this run"
     if not run.best.is_file():
         if log.epoch >= epochs:
-            raise ValueError(f"{what}, is not there: train more --epochs, of which the best is kept.")
-        warnings.warn(f"{what}, is not there: the best of the epochs that follow takes its place.", stacklevel=3)
-        log.best = None
+            raise ValueError(f"{describe_best(run, log)} is not there: train more --epochs, of which the best is kept.")
+        miss_best(run, log)
         return
     try:
         found = checkpoint.read(run.best)[1]["model"]
@@ -154,6 +176,18 @@ def look_for_best(run, model, log, epochs):
             f"{error} It should hold the weights of epoch {log.best + 1}, the best of this run. Move it elsewhere and "
             "resume again: the best of the epochs that follow takes its place."
         ) from None
+
+
+def describe_best(run, log):
+    """Say which file has the best epoch's weights."""
+    return f"{run.best}, which holds the weights of epoch {log.best + 1}, the best of this run,"
+
+
+def miss_best(run, log):
+    """Go on without the best epoch's weights, which somebody has deleted."""
+    said = f"{describe_best(run, log)} is not there: the best of the epochs that follow takes its place."
+    warnings.warn(said, stacklevel=3)
+    log.best = None
 
 
 def on_device(batches, device):

@@ -6,11 +6,13 @@ import io
 import pathlib
 import shlex
 import sys
+import warnings
 
 from tqdm import tqdm
 
 from tinyseg.data.json_files import write_json
-from tinyseg.data.writing import check_writable, write_atomically
+from tinyseg.data.locks import locked
+from tinyseg.data.writing import check_writable, explaining, write_atomically
 
 
 class RunDirectory:
@@ -24,16 +26,25 @@ class RunDirectory:
     resume : bool
         Continue the run in the folder.
 
-    `begin` makes and deletes files; the constructor does not.
+    The constructor makes and deletes nothing. A with-block makes the folder and keeps other trainings out of it;
+    `begin` deletes what an old run left. `fit` does both, and a with-block around it holds the folder longer:
+
+        with RunDirectory("runs/isbi") as run:
+            fit(step, loader, validate, run=run, …)
+            run.write_json("summary.json", …)
 
     Raises
     ------
     FileExistsError
         If the folder holds a run, and neither `overwrite` nor `resume` is given; or something that is no file has the
         name of a file of the run.
+    BusyError
+        If another training has the folder.
     OSError
         If nothing can be written there.
     """
+
+    _blocks = 0  # with-blocks that this is in
 
     def __init__(self, path, overwrite=False, resume=False):
         self.path = pathlib.Path(path)
@@ -41,7 +52,12 @@ class RunDirectory:
         self.resume = resume
         others = ("config.json", "log.csv", "summary.json", "curves.png", "predictions.png")
         self.files = [self.latest, self.best, *(self.path / name for name in others)]
-        if not (overwrite or resume) and any(file.exists() for file in (self.latest, self.best)):
+        self.overwrite = overwrite
+        self._check()
+
+    def _check(self):
+        """Raise an error if this run may not be written here."""
+        if not (self.overwrite or self.resume) and any(file.exists() for file in (self.latest, self.best)):
             raise FileExistsError(
                 f"{self.path} already holds a training run. Continue it with --resume {shlex.quote(str(self.path))}, "
                 "choose another --out, or replace it with --overwrite."
@@ -54,13 +70,46 @@ class RunDirectory:
                 )
         check_writable(self.path)
 
+    def __enter__(self):
+        if self._blocks == 0:
+            self._lock = contextlib.ExitStack()
+            self._hold()
+            try:
+                self._check()  # again: another training may have ended here meanwhile
+            except BaseException:
+                self._lock.close()
+                raise
+        self._blocks += 1
+        return self
+
+    def _hold(self):
+        """Make the folder, and lock it."""
+        with explaining(self.path, 0):
+            self.path.mkdir(parents=True, exist_ok=True)
+        self._lock.enter_context(locked(self.path, "a training"))
+
+    def __exit__(self, *exc):
+        self._blocks -= 1
+        if self._blocks == 0:
+            self._lock.close()
+            with contextlib.suppress(OSError):  # nothing was written to a folder that was made for the run
+                self.path.rmdir()
+
+    def make_again(self):
+        """If somebody has deleted the folder, say so, make it again, and return True."""
+        if self.path.is_dir():
+            return False
+        warnings.warn(f"{self.path} was deleted: it is made again, and the training goes on.", stacklevel=2)
+        self._lock.close()
+        self._hold()
+        return True
+
     def begin(self, size=0):
-        """Make the folder. For a new run, delete the files of an old one, which could be taken for the new run's.
+        """For a new run, delete the files of an old one, which could be taken for the new run's.
 
         If the disk does not have room for `size` bytes, it is an OSError.
         """
         check_writable(self.path, size)
-        self.path.mkdir(parents=True, exist_ok=True)
         if not self.resume:
             for file in self.files:
                 file.unlink(missing_ok=True)
