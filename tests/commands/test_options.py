@@ -2,6 +2,7 @@
 
 import argparse
 import re
+import types
 
 import fake_cupy
 import pytest
@@ -18,6 +19,7 @@ from tinyseg.commands.options import (
     build_schedule,
     choose_device,
     make_step,
+    note_computer,
 )
 from tinyseg.commands.settings import settle
 from tinyseg.fast.gpu.mixed_precision import MixedPrecisionStep
@@ -314,3 +316,15 @@ def test_options_that_would_change_nothing_are_refused(script, given, says, tmp_
     by_parser = script in ("train_brats.py", "train_isbi.py", "predict.py")
     _, err = run_example(script, *given.split(), code=2 if by_parser else 1)
     assert says in err
+
+
+def test_a_run_is_resumed_on_another_computer_or_with_other_threads(capsys):
+    now = backend.describe_computer()
+    args = types.SimpleNamespace(computer={})
+    assert note_computer(args, "cpu") == now and capsys.readouterr().out == ""  # begins now, or was begun long ago
+    args.computer = now
+    assert note_computer(args, "cpu") == now and capsys.readouterr().out == ""
+    args.computer = now | {"threads": "64", "numpy": "1.0"}
+    note_computer(args, "cpu")
+    said = capsys.readouterr().out
+    assert f"threads 64, now {now['threads']}; numpy 1.0, now {now['numpy']}" in said and "last bits" in said

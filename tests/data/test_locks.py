@@ -31,10 +31,12 @@ def other(tmp_path):
 
 
 def test_the_second_command_is_refused_and_learns_who_is_in_the_way(tmp_path, other):
-    sentence = rf"{tmp_path} is in use by a training \(process {other.pid} on .*, since 2.*\)\. Wait until it has ended"
+    sentence = (
+        rf"{tmp_path} is in use by a training \(process {other.pid} on .*, since 2.*\)\. Wait until it has ended, or"
+    )
     with pytest.raises(BusyError, match=sentence), locked(tmp_path, "a training"):
         pass
-    with locked(tmp_path / "a file in it", "an evaluation"):  # which is another thing
+    with locked(tmp_path, "an evaluation", "a file in it"):  # which is another thing
         pass
 
 
@@ -52,7 +54,7 @@ def test_threads_wait_for_each_other_and_one_is_in_at_a_time(tmp_path, capfd):
 
     def work():
         for _ in range(20):
-            with locked(tmp_path / "slices", "preparing", wait=True):
+            with locked(tmp_path, "preparing", "slices", wait=True):
                 inside.append(1)
                 most.append(len(inside))
                 inside.pop()
@@ -93,3 +95,12 @@ def test_a_disk_that_knows_no_locks(tmp_path, monkeypatch):
     with locked(tmp_path, "one"), locked(tmp_path, "two"):
         pass
     assert (len(os.listdir("/proc/self/fd")) if before else 0) == before
+
+
+def test_a_folder_that_is_made_for_the_lock_goes_with_it_if_nothing_was_written(tmp_path):
+    with locked(tmp_path / "a" / "b", "one"):
+        pass
+    assert not (tmp_path / "a" / "b").exists()
+    with locked(tmp_path / "a" / "b", "one"):
+        (tmp_path / "a" / "b" / "c").touch()
+    assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["c"]

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import nibabel as nib
 import numpy as np
@@ -339,3 +340,11 @@ def test_the_description_is_readable(data, tmp_path):
     about = json.loads(next(tmp_path.glob("SYNTHETIC_000*.json")).read_text())
     assert about["preparation"] == {"size": 24, "how": "crop", "standardize": "volume"}
     assert [source["name"] for source in about["sources"]] == ["SYNTHETIC_000.nii.gz"] * 2
+
+
+def test_two_commands_prepare_the_same_cases_at_once(data, tmp_path, made, capfd):
+    with ThreadPoolExecutor(2) as pool:
+        caches = list(pool.map(lambda _: build(data, tmp_path), range(2)))
+    assert sorted(made) == sorted(case.name for case in find_cases(data))  # each case once
+    assert [list(cache.entries) for cache in caches] == [[case.name for case in find_cases(data)]] * 2
+    assert not list(tmp_path.glob(".*"))

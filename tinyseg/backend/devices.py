@@ -3,6 +3,7 @@
 There is no current device. The type of an array decides: NumPy arrays are computed on the CPU, CuPy arrays on the GPU.
 """
 
+import contextlib
 import os
 import platform
 import sys
@@ -96,8 +97,12 @@ def device_name(device):
     """Describe a device for reports, e.g. ``"gpu: NVIDIA H100"`` or ``"cpu: x86_64, 2 cores"``."""
     if device == "gpu":
         return f"gpu: {cp.cuda.runtime.getDeviceProperties(cp.cuda.Device().id)['name'].decode()}"
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return f"cpu: {platform.machine()}, {cores} cores"
+    return f"cpu: {platform.machine()}, {cores()} cores"
+
+
+def cores():
+    """Return how many processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
 
 
 def synchronize(device):
@@ -141,6 +146,15 @@ def versions():
     names = ("tinyseg", "numpy", "numba", "cupy")
     found = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
     return {"python": platform.python_version()} | {name: v for name, v in found.items() if v is not None}
+
+
+def processor():
+    """Return the processor's name, such as "AMD EPYC 9R45", or its architecture where it is not known."""
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
 
 
 # The status of cudaErrorMemoryAllocation, CUDA_ERROR_OUT_OF_MEMORY and CUBLAS_STATUS_ALLOC_FAILED.

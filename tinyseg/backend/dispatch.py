@@ -46,7 +46,7 @@ if threads is not None:
 import numpy as np  # noqa: E402
 
 from tinyseg.autograd import Setting  # noqa: E402
-from tinyseg.backend.devices import xp_of  # noqa: E402
+from tinyseg.backend.devices import cores, device_name, processor, versions, xp_of  # noqa: E402
 from tinyseg.backend.half import ROUNDED_ONCE, in_float32, is_half, like_float32  # noqa: E402
 
 
@@ -169,3 +169,15 @@ def kernels_in_use(device="cpu"):
     if device == "gpu":
         return "CuPy + CUDA" + (", TF32" if int(os.environ.get("CUPY_TF32", "0")) > 0 else "")
     return "NumPy + numba" if importlib.util.find_spec("numba") else "NumPy (pip install numba for faster kernels)"
+
+
+def describe_computer(device="cpu"):
+    """Return what the last bits of results depend on beside the options: a dict of texts, by name.
+
+    It holds the processor (for "gpu" the GPU), the kernels, the number of threads between which they divide their work,
+    and the versions.
+    """
+    kernels = kernels_in_use(device)
+    threads = importlib.import_module("numba").get_num_threads() if "numba" in kernels else cores()
+    where = device_name(device) if device == "gpu" else processor()
+    return {"processor": where, "kernels": kernels, "threads": str(threads)} | versions()

@@ -24,7 +24,7 @@ from tqdm import tqdm
 from tinyseg.commands.compared import predict_sections, read_sections
 from tinyseg.commands.numbers import CHOSEN_SECTIONS, Number, make_parser, refuse_given
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
-from tinyseg.commands.scores import check_out, draw_worst, write_scores
+from tinyseg.commands.scores import draw_worst, hold_out, write_scores
 from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import KEPT
 from tinyseg.commands.tables import interval_of, mean_rows, table
@@ -48,8 +48,11 @@ def main():
 
 def evaluate():
     args = parse_arguments()
-    if args.out:
-        check_out(args.out)
+    with hold_out(args.out):
+        evaluate_what_is_given(args)
+
+
+def evaluate_what_is_given(args):
     predictor = load_predictor(args) if args.checkpoint else None
     for name in ("images", "predictions", "labels"):
         if getattr(args, name):

@@ -231,6 +231,18 @@ def report_network(args, model, device):
     return network | {"data": args.data or "synthetic"}
 
 
+def note_computer(args, device):
+    """Return `backend.describe_computer`, to be kept with the run. If a resumed run had another, print what differs."""
+    before, now = args.computer, backend.describe_computer(device)
+    changed = [f"{name} {before.get(name)}, now {now.get(name)}" for name in now if before.get(name) != now.get(name)]
+    if before and changed:
+        print(
+            f"Note: this run goes on with another computer or number of threads ({'; '.join(changed)}): the last bits "
+            "of what it learns can differ from those of a run that was not interrupted."
+        )
+    return now
+
+
 def exit_if_interrupted(result, run):
     """If `fit` was interrupted, print how to go on, and end the process with the status that its signal asks for."""
     if result["interrupted"]:

@@ -35,6 +35,7 @@ from tinyseg.commands.script import run_script
 from tinyseg.data.brain import Preparation
 from tinyseg.data.files import list_names
 from tinyseg.data.images import output_name
+from tinyseg.data.locks import locked
 from tinyseg.data.pairs import split_masks
 from tinyseg.data.predictions_json import NAME, Record, hash_of, written_in
 from tinyseg.data.scans import find_scans, open_scan, write_scan
@@ -69,16 +70,19 @@ def predict():
             f"--isbi-submission writes TIFF stacks, and {other.name} is none: save the sections as one TIFF, or give "
             "--probabilities."
         )
+    stacks = stacks_of(inputs) if predictor.standardizes_stacks else {}
     check_writable(args.out)
-    args.out.mkdir(parents=True, exist_ok=True)
+    with locked(args.out, "predict.py"):
+        predict_files(predictor, plan, stacks, args)
+
+
+def predict_files(predictor, plan, stacks, args):
+    """Predict each scan of the plan that has not been predicted yet, and go on after one that cannot be."""
     kept = Record(args.out, predictor.classes)
     settings = settings_of(args)
-    stacks = stacks_of(inputs) if predictor.standardizes_stacks else {}
     statistics = functools.cache(functools.partial(statistics_of, predictor))
     hash_once = functools.cache(hash_of)
     failed = []
-
-    # ----- each file -------------------------------------------------------------
     for scan, target in plan:
         try:
             there = [file for file in scan.files if file.exists()]  # `open_scan` says what is missing

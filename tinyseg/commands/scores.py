@@ -1,5 +1,6 @@
 """The files of evaluate.py: a JSON file with the scores, and beside it a picture of the worst."""
 
+import contextlib
 import pathlib
 import re
 
@@ -7,15 +8,19 @@ import numpy as np
 
 from tinyseg.commands.compared import PICTURE
 from tinyseg.data.json_files import write_json
+from tinyseg.data.locks import locked
 from tinyseg.data.writing import check_writable
 from tinyseg.report import plots
 
 
-def check_out(path):
-    """Raise an error at once, before hours of work, if the JSON file of --out cannot be written or is something else.
+def hold_out(path):
+    """Return a with-block that keeps other commands from writing the JSON file of --out; there may be none.
 
-    A file that is there is replaced if it holds scores, or nothing.
+    It raises an error at once, before hours of work, if the file cannot be written or is something else. A file that is
+    there is replaced if it holds scores, or nothing.
     """
+    if path is None:
+        return contextlib.nullcontext()
     if path.exists() and not path.is_file():
         raise ValueError(f"--out {path} is a folder or a device: give the name of a JSON file.")
     if path.exists():
@@ -24,6 +29,7 @@ def check_out(path):
         if beginning and not re.match(rb'\s*{\s*"metrics"', beginning):
             raise ValueError(f"--out {path} is there already and holds no scores of evaluate.py: give another name.")
     check_writable(path.parent)
+    return locked(path.parent, "an evaluation", path.name)
 
 
 def write_scores(args, report):
@@ -31,7 +37,6 @@ def write_scores(args, report):
     if args.out:
         settings = {n: str(value) if isinstance(value, pathlib.Path) else value for n, value in vars(args).items()}
         del settings["given"]
-        args.out.parent.mkdir(parents=True, exist_ok=True)
         write_json(args.out, report | {"settings": settings})
 
 

@@ -9,7 +9,7 @@ from tinyseg.models import checkpoint
 
 LATEST = "checkpoint.safetensors"
 # What a run keeps beside its options, and a resumed run compares or goes on with.
-KEPT = {"fingerprints": dict[str, str], "patients": dict[str, list[str]]}
+KEPT = {"fingerprints": dict[str, str], "patients": dict[str, list[str]], "computer": dict[str, str]}
 
 
 def settle(parser, defaults, paper, rest):
@@ -49,7 +49,7 @@ def settle(parser, defaults, paper, rest):
         given["out"] = given["resume"] = str(path)
     if given.get("download") and "data" not in given:
         parser.error("--download needs --data DIR, the folder to put the files in")
-    args = argparse.Namespace(**(REST | rest | settings | given))
+    args = argparse.Namespace(**(REST | {"computer": {}} | rest | settings | given))
     if args.lr is None:
         args.lr = 2e-4 if args.model == "unet" else 2e-3  # 2e-3 needs norm layers, and plain U-Net has none
     args.given = parsed.given

@@ -98,7 +98,7 @@ def train_in(run, args, device):
     # ----- training --------------------------------------------------------------
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
     schedule = options.build_schedule(args, optimizer, args.epochs * len(loader))
-    config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
+    config = {name: getattr(args, name) for name in DEFAULTS} | {"computer": options.note_computer(args, device)}
     config |= {"patients": {"train": train, "val": val, "test": test}, "fingerprints": read}
     preprocessing = {"kind": "brain", "modalities": list(cache.modalities)} | preparation.as_dict()
     meta = {"config": config, "classes": classes, "preprocessing": preprocessing}

@@ -62,7 +62,7 @@ def train_in(run, args, device):
     network = options.report_network(args, model, device)
 
     # ----- training --------------------------------------------------------------
-    config = {name: getattr(args, name) for name in DEFAULTS} | {"versions": ts.backend.versions()}
+    config = {name: getattr(args, name) for name in DEFAULTS} | {"computer": options.note_computer(args, device)}
     config["fingerprints"] = {
         "training images": fingerprint(train_x), "training masks": fingerprint(train.labels),
         "held-out images": fingerprint(val_x), "held-out masks": fingerprint(val.labels),

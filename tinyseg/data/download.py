@@ -6,13 +6,17 @@ files as one archive. If this download fails, the error says how to place the fi
 
 import hashlib
 import os
+import shutil
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from tinyseg.data.locks import locked
+
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
+TEMPORARY = ".download-"  # the folder of a download begins with this, in the folder of the files
 REGISTRY = {
     "train-volume.tif": "465461edbe0254630c4ec5577f1e7764",
     "train-labels.tif": "657fe6b728c6dd0152e295c6d800001d",
@@ -56,6 +60,13 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
     """
     directory, registry = Path(directory), REGISTRY if registry is None else registry
     directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory, "a download", wait=True):
+        return _fetch_missing(directory, base_url, progress, registry, timeout)
+
+
+def _fetch_missing(directory, base_url, progress, registry, timeout):
+    for left in directory.glob(f"{TEMPORARY}*"):  # by a download that was killed: only one is here at a time
+        shutil.rmtree(left, ignore_errors=True)
     missing = [name for name in registry if not (directory / name).exists()]
     for name in registry.keys() - missing:
         found = _md5(directory / name)
@@ -71,7 +82,7 @@ def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30
     listed = ", ".join(f"{name} (MD5 {md5})" if md5 else name for name, md5 in registry.items())
     by_hand = f"To place the files by hand, put {listed} in {directory} and give --data {directory}."
     # A file is moved into the folder when it is whole.
-    with tempfile.TemporaryDirectory(prefix=".download-", dir=directory) as temporary:
+    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=directory) as temporary:
         archive = Path(temporary, "archive.zip") if base_url.lower().endswith(".zip") else None
         try:
             if archive:

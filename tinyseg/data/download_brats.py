@@ -23,7 +23,8 @@ import requests
 from tinyseg.data.brats import find_cases
 from tinyseg.data.dataset_json import describe_test
 from tinyseg.data.download import progress_bar
-from tinyseg.data.writing import write_atomically
+from tinyseg.data.locks import locked
+from tinyseg.data.writing import remove_stale, write_atomically
 
 URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task01_BrainTumour.tar"
 MD5 = "240a19d752f0d9e9101544901065d872"
@@ -78,9 +79,18 @@ def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, t
         The folder has a ``dataset.json`` that does not describe a Decathlon task.
     """
     directory = Path(directory)
-    if _is_complete(directory):
-        return directory
-    directory.mkdir(parents=True, exist_ok=True)
+    if not _is_complete(directory):
+        directory.mkdir(parents=True, exist_ok=True)
+        with locked(directory, "a download", wait=True):
+            _fetch(directory, url, md5, size, progress, timeout, keep_archive)
+    return directory
+
+
+def _fetch(directory, url, md5, size, progress, timeout, keep_archive):
+    if _is_complete(directory):  # another command has done it meanwhile
+        return
+    for folder in ("", "imagesTr", "labelsTr", "imagesTs"):
+        remove_stale(directory / folder)
     archive, part = directory / ARCHIVE, directory / f"{ARCHIVE}.part"
     source = archive if archive.exists() else url
     _check_room(directory, _size(archive) or _size(part), size)
@@ -114,7 +124,6 @@ def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, t
         ) from error
     if not keep_archive:
         archive.unlink()
-    return directory
 
 
 def _is_complete(directory):

@@ -33,15 +33,18 @@ class UnsupportedError(OSError):
 
 
 @contextlib.contextmanager
-def locked(path, what, wait=False):
-    """Lock a folder, or a file that is to be written, for the with-block.
+def locked(folder, what, file=None, wait=False):
+    """Lock a folder, or one file in it, for the with-block.
+
+    A folder that does not exist is made, and deleted at the end if nothing was written to it.
 
     Parameters
     ----------
-    path : path-like
-        A folder that exists, or a file in one. The lock of a folder does not lock the files in it.
+    folder : path-like
     what : str
         What is done there, for whoever finds it locked: "a training".
+    file : str, optional
+        The name of the file that is locked, which need not exist. The lock of a folder does not lock its files.
     wait : bool
         Wait, and say so on the standard error stream, instead of raising an error.
 
@@ -52,35 +55,38 @@ def locked(path, what, wait=False):
     OSError
         The lock cannot be made, as in a folder where nothing may be written.
     """
-    path = pathlib.Path(path)
-    file = lock_file(path)
+    folder = pathlib.Path(folder)
+    path = folder / (file or "")
+    lock_file = folder / (f".{hashlib.sha1(os.fsencode(file)).hexdigest()[:16]}.lock" if file else ".lock")
+    made = not folder.is_dir()
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = None
     try:
-        descriptor = _take(file, wait=False)
-        if descriptor is None and not wait:
-            raise BusyError(f"{path} is in use by {_holder(file)}. Wait until it has ended, or choose another one.")
-        if descriptor is None:
-            print(f"{path} is in use by {_holder(file)}: waiting until it has ended.", file=sys.stderr, flush=True)
-            descriptor = _take(file, wait=True)
-    except UnsupportedError:
-        yield
-        return
-    try:
-        who = {"what": what, "process": os.getpid(), "machine": platform.node(), "since": time.strftime("%F %T")}
-        with contextlib.suppress(OSError):  # on a full disk others do not learn who it is
-            os.truncate(descriptor, 0)
-            os.pwrite(descriptor, json.dumps(who).encode(), 0)
+        with contextlib.suppress(UnsupportedError):
+            descriptor = _take(lock_file, wait=False)
+            if descriptor is None and not wait:
+                raise BusyError(f"{path} is in use by {_holder(lock_file)}. Wait until it has ended, or give another.")
+            if descriptor is None:
+                print(f"{path} is in use by {_holder(lock_file)}: waiting for it.", file=sys.stderr, flush=True)
+                descriptor = _take(lock_file, wait=True)
+            _sign(descriptor, what)
         yield
     finally:
-        if _is_at(file, descriptor):
-            file.unlink(missing_ok=True)
-        os.close(descriptor)
+        if descriptor is not None:
+            if _is_at(lock_file, descriptor):
+                lock_file.unlink(missing_ok=True)
+            os.close(descriptor)
+        if made:
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
 
 
-def lock_file(path):
-    """Return the path of the lock of a folder, which is in it, or of a file, which is beside it."""
-    if path.is_dir():
-        return path / ".lock"
-    return path.with_name(f".{hashlib.sha1(os.fsencode(path.name)).hexdigest()[:16]}.lock")
+def _sign(descriptor, what):
+    """Write into a lock file who has the lock."""
+    who = {"what": what, "process": os.getpid(), "machine": platform.node(), "since": time.strftime("%F %T")}
+    with contextlib.suppress(OSError):  # on a full disk others do not learn who it is
+        os.truncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(who).encode(), 0)
 
 
 def _take(file, wait):

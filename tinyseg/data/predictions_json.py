@@ -1,7 +1,8 @@
 """The record that predict.py keeps beside its files: from what, and how, each was made.
 
-It is the file predictions.json: ``{"classes": [names], "files": {name: inputs}, "settings": {name: {…}}}``. Each file
-has its own settings, so that masks and probabilities, or the masks of two networks, can lie in one folder.
+It is the file predictions.json: ``{"classes": [names], "files": {name: inputs}, "settings": {name: {…}}, "checkpoint":
+path}``. Each file has its own settings, so that masks and probabilities, or the masks of two networks, can lie in one
+folder; the checkpoint is that of the command that wrote last.
 """
 
 import hashlib
@@ -20,6 +21,7 @@ class Content(msgspec.Struct):
     classes: list[str]
     files: dict[str, str]
     settings: dict[str, dict[str, str | int | float | bool | None]]
+    checkpoint: str | None = None
 
 
 class Record:
@@ -59,6 +61,7 @@ class Record:
         """Write down a file that is about to be made, so that no file is ever without its entry."""
         self.content.files[target.name] = ", ".join(map(str, files))
         self.content.settings[target.name] = settings
+        self.content.checkpoint = settings["checkpoint"]
         self._write()
 
     def put_back(self, target, before):

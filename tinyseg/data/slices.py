@@ -26,8 +26,9 @@ from tqdm import tqdm
 from tinyseg.data.brats import grid_of_case, read_case
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.json_files import read_json
+from tinyseg.data.locks import locked
 from tinyseg.data.sources import Sources
-from tinyseg.data.writing import write_atomically
+from tinyseg.data.writing import remove_stale, write_atomically
 
 FORMAT = "2"  # another number if the slices of a case change
 HINT = "skip_bad (--skip-bad) leaves such cases out and lists them."
@@ -115,6 +116,7 @@ class SliceCache:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
+            remove_stale(folder)
         except OSError as error:
             raise OSError(
                 f"cannot keep slices in {folder} ({error.strerror or error}): choose another cache folder (--cache)."
@@ -148,7 +150,7 @@ class SliceCache:
                 work = {}
                 for case in missing:
                     stem = stems[case.name]
-                    done = pool.submit(_make, folder, case, *stem, preparation, len(cases.classes), sources)
+                    done = pool.submit(_make_once, folder, case, *stem, preparation, len(cases.classes), sources)
                     work[done] = case
                 for future in as_completed(work):
                     case = work[future]
@@ -227,6 +229,13 @@ def _stem(case, sha1, preparation, num_classes):
     """Return the beginning of the names of a case's files, which depends on all that its slices are made from."""
     options = {"format": FORMAT, "preparation": preparation.as_dict(), "recode": case.recode, "classes": num_classes}
     return f"{case.name[:40]}-{fingerprint(json.dumps(options), *sha1)[:20]}"
+
+
+def _make_once(folder, case, stem, sha1, preparation, num_classes, sources):
+    """Prepare one case and return its entry. If another command is preparing it at this moment, wait and take that."""
+    with locked(folder, f"a command that prepares {case.name}", stem, wait=True):
+        made = _read_entry(folder, stem, sha1, num_classes, sources)
+        return made or _make(folder, case, stem, sha1, preparation, num_classes, sources)
 
 
 def _make(folder, case, stem, sha1, preparation, num_classes, sources):

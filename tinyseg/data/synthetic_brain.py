@@ -17,7 +17,7 @@ from scipy.ndimage import gaussian_filter
 
 from tinyseg.data.brats import MODALITIES
 from tinyseg.data.classes import DECATHLON
-from tinyseg.data.writing import write_atomically
+from tinyseg.data.writing import remove_stale, write_atomically
 
 #                 fluid  grey  white edema core  rim       (brightness, by eye from published scans)
 BRIGHTNESS = {
@@ -106,6 +106,7 @@ def write_brains(folder, num_cases=12, shape=(160, 160, 32), seed=0):
     affine = np.diag([-1.0, -1.0, 1.0, 1.0])
     for part in ("imagesTr", "labelsTr"):
         (folder / part).mkdir(parents=True, exist_ok=True)
+        remove_stale(folder / part)
     for k in range(num_cases):
         image, label = (folder / part / f"SYNTHETIC_{k:03}.nii.gz" for part in ("imagesTr", "labelsTr"))
         if not (image.exists() and label.exists()):

@@ -105,7 +105,9 @@ def check_writable(folder, size=0):
 
 
 def remove_stale(folder):
-    """Delete the temporary files in a folder that no process is writing any more."""
+    """Delete the temporary files in a folder, which need not exist, that no process is writing any more."""
+    if not os.path.isdir(folder):
+        return
     with os.scandir(folder) as entries:
         found = [entry.path for entry in entries if TEMPORARY.fullmatch(entry.name)]
     for path in found:

@@ -85,15 +85,12 @@ class RunDirectory:
     def _hold(self):
         """Make the folder, and lock it."""
         with explaining(self.path, 0):
-            self.path.mkdir(parents=True, exist_ok=True)
-        self._lock.enter_context(locked(self.path, "a training"))
+            self._lock.enter_context(locked(self.path, "a training"))
 
     def __exit__(self, *exc):
         self._blocks -= 1
         if self._blocks == 0:
             self._lock.close()
-            with contextlib.suppress(OSError):  # nothing was written to a folder that was made for the run
-                self.path.rmdir()
 
     def make_again(self):
         """If somebody has deleted the folder, say so, make it again, and return True."""
