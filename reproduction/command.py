@@ -30,6 +30,7 @@ from tinyseg.data import em_sections, isbi
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import REGIONS
 from tinyseg.data.json_files import write_json
+from tinyseg.data.locks import locked
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.data.writing import check_writable, write_atomically
 from tinyseg.report import plots
@@ -55,7 +56,11 @@ def reproduce():
     args = parse_arguments()
     args.device = choose_device(args)
     check_writable(args.out)
-    args.out.mkdir(parents=True, exist_ok=True)
+    with locked(args.out, "a study"):
+        make_tables(args)
+
+
+def make_tables(args):
     file = args.out / "results.json"
     results = read(file, Results, "the results of a study, so give another --out") if file.is_file() else {}
 

@@ -100,18 +100,24 @@ class Run:
         }
 
     def _call(self, arguments):
-        """Run a script; what it prints goes to ``output.txt``."""
+        """Run a script; what it prints goes to ``output.txt``. Whatever ends this ends the script first."""
         with open(self.folder / "output.txt", "a+", encoding="utf-8") as output:
             start = output.tell()
-            done = subprocess.run([sys.executable, *arguments], stdout=output, stderr=output)
+            with subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=output) as process:
+                try:
+                    status = process.wait()
+                except BaseException:
+                    process.terminate()  # a training writes its checkpoint then
+                    process.wait()
+                    raise
             output.seek(start)
             said = output.read().replace("\r", "\n").strip().split("\n")
-        if done.returncode in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+        if status in (130, 143, -signal.SIGINT, -signal.SIGTERM):
             raise KeyboardInterrupt
-        if done.returncode < 0:
-            name = signal.Signals(-done.returncode).name
+        if status < 0:
+            name = signal.Signals(-status).name
             raise RunFailed(f"it was ended by {name}, as when the memory does not suffice or a library crashes")
-        if done.returncode:
+        if status:
             raise RunFailed(said[-1])
 
 
