@@ -14,7 +14,6 @@ Reads top to bottom: costs, training, tables and figures, options.
 import pathlib
 
 import numpy as np
-import tifffile
 from tqdm import tqdm
 
 from benchmarks.machine import how_measured
@@ -26,11 +25,12 @@ from reproduction.study import Network, Run, RunFailed, run_folder, spread
 from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.options import a_path, add_device_options, choose_device
 from tinyseg.commands.script import run_script
-from tinyseg.data import em_sections, isbi
+from tinyseg.data import isbi
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import REGIONS
 from tinyseg.data.json_files import write_json
 from tinyseg.data.locks import locked
+from tinyseg.data.synthetic import write_sections
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.data.writing import check_writable, write_atomically
 from tinyseg.report import plots
@@ -108,11 +108,8 @@ def find_data(what, args):
     print(f"{what}: SYNTHETIC data, a stand-in for the real ones: give their folder to --data.")
     if what == "brats":
         write_brains(folder, num_cases=3, shape=(96, 96, 24))
-    elif not (folder / "train-labels.tif").is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        images, labels = em_sections(num_sections=12, size=128)
-        tifffile.imwrite(folder / "train-volume.tif", images)
-        tifffile.imwrite(folder / "train-labels.tif", np.where(labels, np.uint8(255), np.uint8(0)))
+    else:
+        write_sections(folder, num_sections=12, size=128)
     return what, folder
 
 

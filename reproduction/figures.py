@@ -3,10 +3,9 @@
 import itertools
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
 
 from tinyseg.report import plots
+from tinyseg.report.load_matplotlib import load_matplotlib
 
 COLOURS = ("#000000", "#767676", "#D55E00", "#E69F00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73")  # Okabe and Ito's
 DASHES = ("-", "--", "-.", ":")
@@ -23,7 +22,7 @@ def curves(histories, path):
     path : path-like
         File to write; its ending is the format.
     """
-    figure = Figure(figsize=(5.2 * len(CURVES), 4.6), dpi=plots.DPI, layout="constrained")
+    figure = load_matplotlib().Figure(figsize=(5.2 * len(CURVES), 4.6), dpi=plots.DPI, layout="constrained")
     panels = figure.subplots(1, len(CURVES))
     for (title, seeds), colour, dash in zip(histories.items(), itertools.cycle(COLOURS), itertools.cycle(DASHES)):
         step = [row["step"] for row in min(seeds, key=len)]
@@ -64,7 +63,7 @@ def sections_side_by_side(images, labels, predictions, captions, path):
         for ax, p in zip(axes[2:], probabilities, strict=True):
             ax.imshow(plots.error_overlay(image, np.asarray(label, bool), p > 0.5))
     kinds = [(plots.FALSE_MEMBRANE, "false membrane"), (plots.MISSED_MEMBRANE, "missed membrane")]
-    patches = [Patch(facecolor=np.array(colour) / 255, label=text) for colour, text in kinds]
+    patches = [load_matplotlib().Patch(facecolor=np.array(colour) / 255, label=text) for colour, text in kinds]
     figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=9, frameon=False)
     plots.save(figure, path)
 
@@ -100,7 +99,7 @@ def _grid(titles, pictures, captions):
     """Return a figure, and its axes without ticks: a row for each picture, titles above, captions beside and below."""
     height, width = pictures.shape[1:]
     size = 2.4 * len(titles), (2.4 * height / width + 0.2) * len(pictures) + 0.6  # inches
-    figure = Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    figure = load_matplotlib().Figure(figsize=size, dpi=plots.DPI, layout="constrained")
     grid = figure.subplots(len(pictures), len(titles), squeeze=False)
     for number, axes in enumerate(grid):
         axes[0].set_ylabel(captions[""][number], fontsize=9)

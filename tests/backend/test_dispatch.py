@@ -82,6 +82,13 @@ def test_without_numba_the_maths_file_computes(monkeypatch):
     assert ops.depthwise_conv2d(rand(1, 2, 3, 4), rand(2, 2, 2)).shape == (1, 2, 2, 3)
 
 
+def test_with_a_numba_that_compiles_nothing_the_maths_file_computes(monkeypatch):
+    numba = pytest.importorskip("numba")
+    monkeypatch.setattr(numba.config, "DISABLE_JIT", 1)  # NUMBA_DISABLE_JIT=1, for a debugger
+    assert module(backend.kernels(OP, rand(2).astype(np.float32))) is maths
+    assert backend.kernels_in_use() == "NumPy (NUMBA_DISABLE_JIT is set)"
+
+
 def test_kernels_in_use_names_the_path():
     with tinyseg.using(kernels="reference"):
         assert backend.kernels_in_use() == backend.kernels_in_use("gpu") == "reference (maths files)"

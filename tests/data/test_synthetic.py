@@ -8,7 +8,9 @@ import pytest
 import tifffile
 from scipy.ndimage import label
 
+from tinyseg.data import isbi, synthetic
 from tinyseg.data.synthetic import _Tissue, em_sections
+from tinyseg.data.writing import write_atomically
 
 REAL = Path(__file__).resolve().parents[3] / "shared" / "data" / "isbi2012"
 
@@ -123,3 +125,22 @@ def test_it_is_like_the_real_stack(stack, real):
 def test_wrong_arguments_are_refused(wrong):
     with pytest.raises(ValueError, match="em_sections needs num_sections >= 1"):
         em_sections(**wrong)
+
+
+def test_a_disk_that_fills_up_leaves_no_half_stack_and_the_next_call_goes_on(tmp_path, monkeypatch):
+    def full(path, content):
+        if path.name == "train-labels.tif":
+            raise OSError(28, "No space left on device")
+        write_atomically(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(synthetic, "write_atomically", full)
+        with pytest.raises(OSError, match="No space"):
+            synthetic.write_sections(tmp_path, num_sections=2, size=32)
+    assert [p.name for p in tmp_path.iterdir()] == ["train-volume.tif"]
+    images, labels = em_sections(2, 32)
+    found = isbi.load(synthetic.write_sections(tmp_path, num_sections=2, size=32), labels="required")
+    assert np.array_equal(found.images, images) and np.array_equal(found.labels, labels)
+    written = (tmp_path / "train-volume.tif").stat().st_mtime_ns
+    synthetic.write_sections(tmp_path, num_sections=2, size=32)
+    assert (tmp_path / "train-volume.tif").stat().st_mtime_ns == written

@@ -10,6 +10,7 @@ import matplotlib
 import matplotlib.axes
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from tinyseg.report import plots
@@ -183,7 +184,7 @@ def test_curves_needs_an_epoch(tmp_path):
 
 
 def test_files_are_replaced_whole(tmp_path, monkeypatch):
-    path, figure = tmp_path / "curves.png", plots.Figure(figsize=(1, 1))
+    path, figure = tmp_path / "curves.png", Figure(figsize=(1, 1))
     path.write_bytes(b"old")
 
     def fail_half_way(figure, file, **kwargs):
@@ -191,7 +192,7 @@ def test_files_are_replaced_whole(tmp_path, monkeypatch):
         raise OSError("disk full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(plots.Figure, "savefig", fail_half_way)
+        patch.setattr(Figure, "savefig", fail_half_way)
         with pytest.raises(OSError, match="disk full"):
             plots.save(figure, path)
     assert path.read_bytes() == b"old"
@@ -207,7 +208,7 @@ def test_a_missing_folder_is_named(tmp_path):
 
 
 def test_the_ending_is_the_format(tmp_path):
-    plots.save(plots.Figure(figsize=(1, 1)), tmp_path / "curves.svg")
+    plots.save(Figure(figsize=(1, 1)), tmp_path / "curves.svg")
     assert b"<svg" in (tmp_path / "curves.svg").read_bytes()
 
 

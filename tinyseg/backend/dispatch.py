@@ -142,11 +142,26 @@ def _namesake(op, arrays):
     return _or_maths(module, op)
 
 
+def compiles(tool):
+    """Whether `tool`, "numba" or "cupy", is installed and compiles kernels.
+
+    With NUMBA_DISABLE_JIT, which is for debuggers, numba compiles nothing. The maths computes then: it is much faster
+    than kernels as plain Python, which those that work on vectors cannot be.
+    """
+    if importlib.util.find_spec(tool) is None:
+        return False
+    if tool == "numba":
+        import numba
+
+        return not numba.config.DISABLE_JIT
+    return True
+
+
 @functools.cache
 def _module_of(op, device, tool):
-    """Import the namesake of `op`, if `op` is one of tinyseg's and `tool`, which compiles the kernels, is installed."""
+    """Import the namesake of `op`, if `op` is one of tinyseg's and `tool`, which compiles the kernels, is there."""
     package, _, name = op.rpartition(".")
-    if package not in ("tinyseg", "tinyseg.ops") or importlib.util.find_spec(tool) is None:
+    if package not in ("tinyseg", "tinyseg.ops") or not compiles(tool):
         return None
     return fast(f"{device}.{name}")
 
@@ -168,7 +183,10 @@ def kernels_in_use(device="cpu"):
         return f"{'CuPy' if device == 'gpu' else 'NumPy'} (tinyseg/fast is not there)"
     if device == "gpu":
         return "CuPy + CUDA" + (", TF32" if int(os.environ.get("CUPY_TF32", "0")) > 0 else "")
-    return "NumPy + numba" if importlib.util.find_spec("numba") else "NumPy (pip install numba for faster kernels)"
+    if compiles("numba"):
+        return "NumPy + numba"
+    why = "NUMBA_DISABLE_JIT is set" if importlib.util.find_spec("numba") else "pip install numba for faster kernels"
+    return f"NumPy ({why})"
 
 
 def describe_computer(device="cpu"):
@@ -178,6 +196,6 @@ def describe_computer(device="cpu"):
     and the versions.
     """
     kernels = kernels_in_use(device)
-    threads = importlib.import_module("numba").get_num_threads() if "numba" in kernels else cores()
+    threads = importlib.import_module("numba").get_num_threads() if kernels == "NumPy + numba" else cores()
     where = device_name(device) if device == "gpu" else processor()
     return {"processor": where, "kernels": kernels, "threads": str(threads)} | versions()

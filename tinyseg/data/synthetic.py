@@ -17,11 +17,16 @@ tissue at a finer resolution.  Grey levels, sizes and spectra were fitted to the
 histogram; no pixel of it is used.
 """
 
+import io
+import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import tifffile
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
+
+from tinyseg.data.writing import write_atomically
 
 SECTION_STEP = 3.0  # distance between sections
 BLOCK_SECTIONS = 24  # sections in a block; cells are drawn block by block, because a section needs only those near it
@@ -68,6 +73,33 @@ def em_sections(num_sections=30, size=256, seed=0):
     tissue = _Tissue(*shape, seed)
     images, labels = zip(*(tissue.section(k) for k in range(num_sections)), strict=True)
     return np.stack(images), np.stack(labels)
+
+
+def write_sections(folder, num_sections=30, size=256, seed=0):
+    """Write a stack in the layout of the ISBI-2012 challenge.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Gets ``train-volume.tif`` and ``train-labels.tif``, each as a whole. If both are there already, they are kept.
+    num_sections, size, seed
+        As for `em_sections`.
+
+    Returns
+    -------
+    Path
+        The folder, for `tinyseg.data.isbi.load`.
+    """
+    folder = pathlib.Path(folder)
+    files = [folder / name for name in ("train-volume.tif", "train-labels.tif")]
+    if not all(file.exists() for file in files):
+        folder.mkdir(parents=True, exist_ok=True)
+        images, labels = em_sections(num_sections, size, seed)
+        for file, stack in zip(files, (images, np.where(labels, np.uint8(255), np.uint8(0))), strict=True):
+            content = io.BytesIO()
+            tifffile.imwrite(content, stack, photometric="minisblack")
+            write_atomically(file, content.getvalue())
+    return folder
 
 
 class _Cells(NamedTuple):

@@ -121,5 +121,7 @@ def write_brains(folder, num_cases=12, shape=(160, 160, 32), seed=0):
         "labels": {str(i): name for i, name in enumerate(DECATHLON)},
         "numTraining": num_cases, "training": listed, "test": [],
     }  # fmt: skip
-    write_atomically(folder / "dataset.json", json.dumps(about, indent=1))
+    file, text = folder / "dataset.json", json.dumps(about, indent=1)
+    if not file.exists() or file.read_text(encoding="utf-8") != text:  # with all there, nothing need be written
+        write_atomically(file, text)
     return folder

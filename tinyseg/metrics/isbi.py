@@ -31,7 +31,6 @@ Source: Arganda-Carreras et al. 2015, Front. Neuroanat. 9:142, doi 10.3389/fnana
 """
 
 import functools
-import importlib.util
 import itertools
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -41,7 +40,7 @@ import numpy as np
 from scipy.ndimage import label
 from scipy.special import entr
 
-from tinyseg.backend.dispatch import fast
+from tinyseg.backend.dispatch import compiles, fast
 from tinyseg.metrics.arrays import as_numbers
 from tinyseg.metrics.ratios import value_of_empty
 
@@ -236,7 +235,7 @@ def flood(cells, pitch):
 @functools.cache
 def _fastest_flood():
     """Return `flood`, compiled where numba is installed. If numba is there but broken, the error shows."""
-    compiled = fast("cpu.isbi") if importlib.util.find_spec("numba") else None
+    compiled = fast("cpu.isbi") if compiles("numba") else None
     return compiled.flood if compiled else flood
 
 

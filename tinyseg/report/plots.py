@@ -10,11 +10,9 @@ from __future__ import annotations
 import itertools
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import MaxNLocator
 
 from tinyseg.metrics import BinaryScores
+from tinyseg.report.load_matplotlib import load_matplotlib
 from tinyseg.report.saving import drawing, save
 
 __all__ = ["curves", "drawing", "error_overlay", "outline", "predictions", "save", "tumours"]
@@ -72,7 +70,8 @@ def curves(history, path, best="val_dice"):
     if not np.isnan(score).all():
         best_row = int(np.nanargmin(score) if "loss" in best else np.nanargmax(score))
 
-    figure = Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
+    mpl = load_matplotlib()
+    figure = mpl.Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
     loss_axes, score_axes = figure.subplots(1, 2)
     for axes, lines, title in [(loss_axes, _LOSSES, "Loss"), (score_axes, _SCORES, "Validation scores")]:
         for key, label, color in lines:
@@ -85,7 +84,7 @@ def curves(history, path, best="val_dice"):
         if best_row is not None:
             axes.axvline(epoch[best_row], color="black", linestyle=":", linewidth=1.2)
         axes.set(title=title, xlabel="epoch", xlim=(epoch.min() - pad, epoch.max() + pad))
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
+        axes.xaxis.set_major_locator(mpl.MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
         axes.grid(color="0.9", linewidth=0.8)
         axes.set_axisbelow(True)
         if drawn:
@@ -180,7 +179,8 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
         room, legend_room = 0.25, 0.8
     height = 3.1 * np.clip(images.shape[1] / images.shape[2], 0.3, 3) + room
     size = 3.1 * len(titles) + 0.4, height * len(rows) + legend_room
-    figure = Figure(figsize=size, dpi=DPI)
+    mpl = load_matplotlib()
+    figure = mpl.Figure(figsize=size, dpi=DPI)
     figure.set_layout_engine("constrained", w_pad=0.03, h_pad=0.03)
     grid = figure.subplots(len(rows), len(titles), squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):
@@ -192,7 +192,7 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
     if labels is not None:
         words = ("false membrane", "missed membrane") if what == INSIDE else (f"missed: {what}", f"false: {what}")
         kinds = zip((FALSE_MEMBRANE, MISSED_MEMBRANE), words, strict=True)
-        patches = [Patch(facecolor=np.array(color) / 255, label=text) for color, text in kinds]
+        patches = [mpl.Patch(facecolor=np.array(color) / 255, label=text) for color, text in kinds]
         figure.legend(handles=patches, loc="outside lower right", ncols=2, fontsize=10, frameon=False)
     save(figure, path)
 
@@ -220,7 +220,7 @@ def tumours(images, labels, predictions, names, path, modalities, classes):
     titles = [*(modalities[m] for m in shown), "truth", "prediction"]
     height, width = images.shape[2:]
     size = 2.6 * len(titles), 2.6 * height / width * len(images) + 0.6  # inches
-    figure = Figure(figsize=size, dpi=DPI, layout="constrained")
+    figure = load_matplotlib().Figure(figsize=size, dpi=DPI, layout="constrained")
     grid = figure.subplots(len(images), len(titles), squeeze=False)
     classes = ["background", *classes] if len(classes) == 1 else classes
     for row, image, label, prediction, name in zip(grid, images, labels, predictions, names, strict=True):
@@ -246,7 +246,7 @@ def outline(ax, labels, num_classes):
 def legend_of_classes(figure, classes):
     """Name the colours of `outline` below a figure with the constrained layout; `classes` begin with background."""
     colours = itertools.cycle(CLASS_COLOURS)
-    patches = [Patch(facecolor=next(colours), label=name) for name in classes[1:]]
+    patches = [load_matplotlib().Patch(facecolor=next(colours), label=name) for name in classes[1:]]
     figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=9, frameon=False)
 
 

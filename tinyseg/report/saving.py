@@ -5,9 +5,8 @@ import io
 import warnings
 from pathlib import Path
 
-from matplotlib.text import Text
-
 from tinyseg.data.writing import write_atomically
+from tinyseg.report.load_matplotlib import default_style, load_matplotlib
 
 LONGEST = 48  # letters of a line that are drawn: more do not fit beside a picture or below it
 MOST_LINES = 4
@@ -19,9 +18,14 @@ def drawing(path):
 
     with drawing(run.path / "curves.png") as picture:
         plots.curves(history, picture)
+
+    It is drawn in Matplotlib's own style.
     """
     try:
-        yield path
+        with contextlib.ExitStack() as style:
+            with contextlib.suppress(Exception):  # if Matplotlib cannot be loaded, the picture will say why
+                style.enter_context(default_style())
+            yield path
     except Exception as error:  # whatever a name, a font or a full disk makes of it
         warnings.warn(f"{path} could not be drawn ({type(error).__name__}: {error}).", stacklevel=3)
 
@@ -46,6 +50,7 @@ def save(figure, path):
 
 def _show_names_as_they_are(figure):
     """Take every text of a figure literally and shorten it, except for the numbers at the ticks of its axes."""
+    Text = load_matplotlib().Text
     axes = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]
     ticks = {id(text) for axis in axes for text in axis.findobj(Text) if text is not axis.label}
     for text in figure.findobj(Text):

@@ -111,3 +111,24 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
     environment = os.environ | {"PYTHONPATH": str(root), "NUMBA_NUM_THREADS": "2"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=200, env=environment)
     assert done.returncode == 0, done.stderr.decode()
+
+
+def test_kernels_beside_the_package_are_read_where_new_ones_go_elsewhere(cached, monkeypatch, tmp_path):
+    """An administrator has installed and used the package; a user cannot write there, but has a folder of their own."""
+    hits(cached())
+    monkeypatch.setattr(kernel_cache, "BESIDE", tmp_path)
+    monkeypatch.setattr(kernel_cache, "folder", lambda: tmp_path / "of the user")
+    assert hits(cached()) == 1
+
+
+def test_what_a_killed_process_began_to_write_is_deleted_after_an_hour(cached, tmp_path):
+    hits(cached())
+    (path,) = tmp_path.iterdir()
+    old, new = (path.with_suffix(f".nbc.{name}") for name in ("old", "new"))
+    for unfinished in (old, new):
+        unfinished.write_bytes(b"half of a kernel")
+    os.utime(old, (0, 0))
+    path.unlink()
+    kernel_cache._drop_other_sources.cache_clear()
+    hits(cached())
+    assert {p.name for p in tmp_path.iterdir()} == {path.name, new.name}

@@ -56,3 +56,19 @@ sys.meta_path.insert(0, Watch())
 import tinyseg
 """
     assert run(code) == ["4"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nonsense", "", "1.5"])
+def test_a_number_of_threads_that_is_none_is_left_out_with_a_line(text):
+    code = "import numpy as np, tinyseg as ts; print(ts.ops.relu(np.ones((1, 8, 9, 9), np.float32)).data.sum())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | {"NUMBA_NUM_THREADS": text}, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stdout) == (0, "648.0\n"), done.stderr
+    assert done.stderr == f"NUMBA_NUM_THREADS is {text!r}, which is no number of threads: it is left out.\n"
+
+
+def test_a_threading_layer_that_numba_does_not_know_is_left_out_with_a_line():
+    code = "import os, tinyseg; print(os.environ.get('NUMBA_THREADING_LAYER'))"
+    assert run(code, NUMBA_THREADING_LAYER="nonsense") == ["None"]
+    assert run(code, NUMBA_THREADING_LAYER="workqueue") == ["workqueue"]

@@ -15,6 +15,7 @@ import os
 import pathlib
 import pickle
 import sys
+import time
 import uuid
 
 import numba
@@ -23,6 +24,7 @@ from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 HERE = pathlib.Path(__file__).parent
+BESIDE = HERE / "__pycache__"  # kernels are read from there even if none can be written there
 DIGEST = 32  # bytes of a SHA-256
 
 
@@ -55,13 +57,15 @@ class KernelCache(FunctionCache):
     def load_overload(self, sig, target_context):
         """Return the compiled kernel; None if there is no file, or only a damaged one."""
         target_context.refresh()
-        content = b""
-        with contextlib.suppress(OSError):
-            content = self._path(sig, target_context.codegen()).read_bytes()
-        data = content[DIGEST:]
-        if not data or hashlib.sha256(data).digest() != content[:DIGEST]:
-            return None
-        return CompileResult._rebuild(target_context, *pickle.loads(data))
+        path = self._path(sig, target_context.codegen())
+        for place in (path, BESIDE / path.name):
+            content = b""
+            with contextlib.suppress(OSError):
+                content = place.read_bytes()
+            data = content[DIGEST:]
+            if data and hashlib.sha256(data).digest() == content[:DIGEST]:
+                return CompileResult._rebuild(target_context, *pickle.loads(data))
+        return None
 
     def save_overload(self, sig, data):
         """Write a compiled kernel, whole or not at all. Where that is impossible, one line in the log says so."""
@@ -90,12 +94,12 @@ def folder():
     """Return the folder of the compiled kernels.
 
     It is the one that numba would take: in NUMBA_CACHE_DIR, `__pycache__` beside this file, or the user's cache folder,
-    whichever can be written. If none can, it is `__pycache__` all the same: there may be kernels to read.
+    whichever can be written. If none can, it is `__pycache__` all the same.
     """
     try:
         return pathlib.Path(FunctionCache(njit).cache_path)
     except (RuntimeError, OSError):  # numba: "cannot cache function … no locator available"
-        return HERE / "__pycache__"
+        return BESIDE
 
 
 @functools.cache
@@ -110,9 +114,10 @@ def sources():
 
 @functools.cache  # once in a process
 def _drop_other_sources(where):
-    """Delete what was compiled from other sources than these."""
+    """Delete what was compiled from other sources than these, and what a process began to write that was killed."""
+    hour_ago = time.time() - 3600
     for path in where.glob("*.nb*"):
-        if f"-{sources()[:12]}-" not in path.name:
+        if f"-{sources()[:12]}-" not in path.name or (path.suffix != ".nbc" and path.stat().st_mtime < hour_ago):
             path.unlink(missing_ok=True)
 
 

@@ -5,14 +5,18 @@ it. The numba kernels do not use NumPy's matrix products.
 """
 
 import contextlib
+import logging
 import os
 import sys
 
+LAYERS = "default", "safe", "threadsafe", "forksafe", "omp", "tbb", "workqueue"  # what numba's threads can be made of
 _lost = False  # whether this process was forked from one whose kernels had run, see `check_fork`
 
 
 def set_environment():
-    """Set the environment variables that OpenBLAS and OpenMP read when they are loaded."""
+    """Set the environment variables that OpenBLAS, OpenMP and numba read when they are loaded."""
+    _leave_out("NUMBA_NUM_THREADS", lambda text: int(text) > 0, "no number of threads")
+    _leave_out("NUMBA_THREADING_LAYER", LAYERS.__contains__, f"none of {', '.join(LAYERS)}")
     # Threads that have nothing to do wait a moment for the next loop and then sleep, instead of spinning on the cores
     # that the other pool, or another program, needs.
     os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
@@ -20,6 +24,17 @@ def set_environment():
     # OpenBLAS up to 0.3.31 does not see that AMD processors have AVX-512, and multiplies at half the speed.
     if _is_amd_with_avx512(_cpuinfo()):
         os.environ.setdefault("OPENBLAS_CORETYPE", "SkylakeX")
+
+
+def _leave_out(name, fits, what):
+    """Remove a variable that does not fit, with which numba would stop the program or print a traceback."""
+    text = os.environ.get(name)
+    fitting = text is None
+    with contextlib.suppress(ValueError):
+        fitting = fitting or fits(text)
+    if not fitting:
+        del os.environ[name]
+        logging.getLogger("tinyseg").warning(f"{name} is {text!r}, which is {what}: it is left out.")
 
 
 def _cpuinfo():

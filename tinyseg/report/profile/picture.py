@@ -4,10 +4,8 @@ import itertools
 import math
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
+from tinyseg.report.load_matplotlib import load_matplotlib
 from tinyseg.report.plots import BLUE, DPI, GREEN, ORANGE, PURPLE, save
 
 SIZE = 12  # of the text, in points: large enough for a slide
@@ -58,7 +56,8 @@ def comparison(networks, path, title=""):
             "comparison needs at least one network with parameters, multiply_adds, latency or dice, but found "
             f"{networks}."
         )
-    figure = Figure(figsize=(13.3, 1.5 + 0.52 * len(rows)), dpi=DPI, layout="constrained")
+    mpl = load_matplotlib()
+    figure = mpl.Figure(figsize=(13.3, 1.5 + 0.52 * len(rows)), dpi=DPI, layout="constrained")
     figure.get_layout_engine().set(w_pad=0.06, h_pad=0.06, wspace=0.03)
     grid = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
     for axes, (key, label, color) in zip(grid, panels, strict=True):
@@ -76,7 +75,7 @@ def comparison(networks, path, title=""):
     if title:
         figure.suptitle(title, fontsize=SIZE + 1)
     if any(values.get("paper") for values in rows):
-        diamond = Line2D([], [], label="the paper's", **PAPER)
+        diamond = mpl.Line2D([], [], label="the paper's", **PAPER)
         figure.legend(handles=[diamond], loc="outside upper right", frameon=False, fontsize=SIZE)
     save(figure, path)
 
@@ -124,7 +123,7 @@ def _draw_dots(axes, ours, papers, color):
         deviation = f" ± {np.std(seeds, ddof=1):.3f}" if len(seeds) > 1 else ""
         _write(axes, 1, row, f"{mean:.3f}{deviation}", xycoords=axes.get_yaxis_transform())
     axes.set_xlim(centre - 1.16 * half, centre + 1.16 * half)
-    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.xaxis.set_major_locator(load_matplotlib().MaxNLocator(4))
     axes.grid(axis="x", color="0.9")
     axes.set_axisbelow(True)
     return ""
