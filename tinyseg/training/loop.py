@@ -96,7 +96,7 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress):
     begin()
     keep_freed_memory()
     seconds, drawn, saved, x = [], 0.0, time.monotonic(), None
-    first = "first step (compiling kernels)" if "numba" in kernels_in_use(device) else "first step"
+    first = "first step (compiling kernels)" if kernels_in_use(device) == "NumPy + numba" else "first step"
     with interruption, Bar(epochs * len(loader), log.step, not progress, first) as bar:
         while log.epoch < epochs and not interruption.signal:
             model.train()
