@@ -18,24 +18,27 @@ The end of each chain is a case too: its folder must hold the files of a folder 
 same arrays, masks and scores, and no other file.
 """
 
+import os
 import random
 import re
 import shlex
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import NamedTuple
 
 from tests.campaigns import frame, works
-from tests.campaigns.processes import WRITING, Process, at, delivered, places, shows_a_fault
+from tests.campaigns.copies import Copy
+from tests.campaigns.processes import ONE_THREAD, WRITING, Process, at, delivered, places, shows_a_fault
 from tests.campaigns.whole import broken, differences, is_temporary
 
 NAMES = {"SIGKILL": 5, "SIGTERM": 3, "SIGINT": 3, "SIGINT twice": 1, "SIGHUP": 2, "SIGTERM, then SIGKILL": 1}
 STATUSES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
-MOST = 6  # kills of one chain
+MOST = 8  # kills of one chain
 SOON = 4  # seconds after a signal in which a process may still end as if it had not come
 WAITING = 3  # seconds after which a process that has not ended must have said what it waits for
 
@@ -49,13 +52,30 @@ class Reference(NamedTuple):
 
 
 class Kill(NamedTuple):
-    """One kill: the signals, and the moment or the system call of the first one."""
+    """One kill: the signals, and the moment or the system call of the first one.
+
+    Attributes
+    ----------
+    how : str
+        One of `NAMES`.
+    moment : float
+        Seconds from the start.
+    place : tuple, optional
+        The system call, if there is one; see `places`.
+    gap : float
+        Seconds between two signals.
+    alone : bool
+        Whether SIGKILL and SIGTERM are for the command alone, and not for those that it has started.
+    imported : bool
+        Whether the command runs in a copy of this process, so that the moment is not in the imports.
+    """
 
     how: str
     moment: float
     place: tuple | None
     gap: float
     alone: bool
+    imported: bool
 
     @property
     def signals(self):
@@ -66,9 +86,11 @@ class Kill(NamedTuple):
 
 def draw(rng, how, reference):
     """Draw a kill with these signals."""
-    at_a_call = " " not in how and reference.places and rng.random() < 0.5
-    moment, gap = rng.uniform(0.15, reference.seconds), rng.uniform(0, 0.5)
-    return Kill(how, moment, rng.choice(reference.places) if at_a_call else None, gap, rng.random() < 0.5)
+    at_a_call = " " not in how and reference.places and rng.random() < 0.4
+    imported = not at_a_call and rng.random() < 0.7
+    moment = rng.uniform(0, 0.8) if imported else rng.uniform(0.02, 1)
+    place = rng.choice(reference.places) if at_a_call else None
+    return Kill(how, moment * reference.seconds, place, rng.uniform(0, 0.5), rng.random() < 0.5, imported)
 
 
 class Chain:
@@ -98,7 +120,8 @@ class Chain:
         trace = self.folder.parent / f"{self.folder.name}.trace"
         trace.unlink(missing_ok=True)
         first = kill.signals[0]
-        process = Process(self.words, self.folder, at(kill.place, first, trace) if kill.place else None)
+        strace = at(kill.place, first, trace) if kill.place else None
+        process = Process(self.words, self.folder, strace, launch=Copy if kill.imported else None)
         try:
             if kill.place is None:
                 status, since = self._at_the_moment(process, kill)
@@ -175,7 +198,7 @@ class Chain:
         """Run to the end. Return what is wrong, and the sentences with which a command pointed to another one."""
         refused = []
         for _ in range(3):
-            process = Process(self.words, self.folder)
+            process = Process(self.words, self.folder, launch=Copy)
             try:
                 status = process.wait()
                 fault = shows_a_fault(process.said)
@@ -223,7 +246,7 @@ def play(campaign, count, options):
                 here = f"{number:03}-{re.sub('[^a-z]+', '-', work.name.lower())}"
                 if work.name not in references:
                     references[work.name] = make_reference(work, base / f"{here}-undisturbed", material)
-                chain, most = Chain(work, base / here, references[work.name], material), rng.randint(2, MOST)
+                chain, most = Chain(work, base / here, references[work.name], material), rng.randint(MOST // 2, MOST)
                 wrong = None
                 for k in range(most):
                     how = rng.choices(hows, [NAMES[each] for each in hows])[0]
@@ -256,6 +279,10 @@ def play(campaign, count, options):
 
 
 def main():
+    if not ONE_THREAD.items() <= os.environ.items():  # which has to be known before numba is imported
+        os.execve(
+            sys.executable, [sys.executable, "-m", "tests.campaigns.kill", *sys.argv[1:]], os.environ | ONE_THREAD
+        )
     if subprocess.run(["strace", "-V"], capture_output=True).returncode:
         raise SystemExit("this campaign needs strace")
     frame.run("kill", play, 300, __doc__)

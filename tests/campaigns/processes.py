@@ -11,6 +11,7 @@ import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 WRITING = "openat,rename,renameat,renameat2,fsync,fdatasync,unlink,unlinkat,mkdir,mkdirat,flock"
+ONE_THREAD = dict.fromkeys(("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
 LONGEST = 240  # seconds until a command counts as hanging
 
 
@@ -25,11 +26,15 @@ class Process:
         Where it runs. What it says goes into a file beside this folder.
     strace : list of str, optional
         Options of strace, under which it runs.
+    prefix : list of str
+        The command that runs it, such as ``unshare``.
+    launch : callable, optional
+        ``launch(program, cwd, env, output)`` starts a script in another way, see `tests.campaigns.copies`.
     """
 
     count = 0
 
-    def __init__(self, words, folder, strace=None, **environment):
+    def __init__(self, words, folder, strace=None, prefix=(), launch=None):
         Process.count += 1
         self.words = list(map(str, words))
         program = self.words if self.words[0] == "-c" else [str(ROOT / "examples" / self.words[0]), *self.words[1:]]
@@ -37,14 +42,16 @@ class Process:
         temporary = folder.parent / f"{folder.name}-tmp"
         temporary.mkdir(exist_ok=True)
         tracer = ["strace", "--seccomp-bpf", "-f", "-q", "-ttt", *strace] if strace else []
-        threads = dict.fromkeys(("NUMBA_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"), "1")
         own = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-        own |= threads | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)} | environment
+        own |= ONE_THREAD | {"PYTHONPATH": str(ROOT), "TMPDIR": str(temporary)}
         with open(self.log, "wb") as log:
-            self.process = subprocess.Popen(
-                [*tracer, sys.executable, *program], cwd=folder, env=own, stdin=subprocess.DEVNULL, stdout=log,
-                stderr=log, start_new_session=True, preexec_fn=_as_from_a_terminal,
-            )  # fmt: skip
+            if launch and self.words[0] != "-c":
+                self.process = launch(program, folder, own, log)
+            else:
+                self.process = subprocess.Popen(
+                    [*tracer, *prefix, sys.executable, *program], cwd=folder, env=own, stdin=subprocess.DEVNULL,
+                    stdout=log, stderr=log, start_new_session=True, preexec_fn=_as_from_a_terminal,
+                )  # fmt: skip
         self.began = time.monotonic()
 
     @property
@@ -61,7 +68,7 @@ class Process:
         """Return its status, or None if it has not ended after that time."""
         try:
             return self.process.wait(max(0, seconds))
-        except subprocess.TimeoutExpired:
+        except (subprocess.TimeoutExpired, TimeoutError):
             return None
 
     def send(self, number, everyone=False):

@@ -25,6 +25,7 @@ from tinyseg.data import em_sections
 from tinyseg.data.synthetic_brain import write_brains
 
 ISBI = ["--size", 32, "--width", 4, "--batch-size", 4, "--workers", 1, "--schedule", "constant"]
+TIMED = ("output.txt", "tables.md", "summary.json", "isbi_curves.png")  # of a study: times are in them
 BRATS = ["--size", 32, "--width", 4, "--batch-size", 2, "--steps-per-epoch", 4, "--shares", "2:1:1", "--workers", 1]
 DOWNLOAD = """
 import sys
@@ -73,9 +74,10 @@ def _resumed(script, *rest):
     return [script, "--resume", "run", *rest]
 
 
-_NET, _BRAIN_NET = ["--checkpoint", "{folder}/net.safetensors"], ["--checkpoint", "{folder}/brains.safetensors"]
-_SECTIONS = ["--images", "{folder}/stack.tif", "--labels", "{folder}/labels.tif", "--sections", 6]
-_CACHE = ["--cache", "slices", "--workers", 1]
+NET, BRAIN_NET = ["--checkpoint", "{folder}/net.safetensors"], ["--checkpoint", "{folder}/brains.safetensors"]
+SECTIONS = ["--images", "{folder}/stack.tif", "--labels", "{folder}/labels.tif", "--sections", 6]
+CACHE = ["--cache", "slices", "--workers", 1]
+STUDY = ["reproduce_tables.py", "--quick", "--tables", 2, "--data", "isbi", "--networks", "sdunet", "--width", 4]
 WORKS = [
     Work(
         "train_isbi", ["train_isbi.py", *ISBI, "--epochs", 4, "--out", "run"],
@@ -86,27 +88,26 @@ WORKS = [
         _resumed("train_isbi.py", "--workers", 1, "--epochs", 5), begin="resumable", weight=6,
     ),
     Work(
-        "train_brats", ["train_brats.py", "--data", "{folder}/brains", *BRATS, "--epochs", 3, "--out", "run", *_CACHE],
-        _resumed("train_brats.py", *_CACHE), weight=8,
+        "train_brats", ["train_brats.py", "--data", "{folder}/brains", *BRATS, "--epochs", 3, "--out", "run", *CACHE],
+        _resumed("train_brats.py", *CACHE), weight=8,
     ),
     Work(
         "train_brats, synthetic",
-        ["train_brats.py", *BRATS, "--steps-per-epoch", 2, "--epochs", 1, "--out", "run", *_CACHE],
-        _resumed("train_brats.py", *_CACHE), weight=1,
+        ["train_brats.py", *BRATS, "--steps-per-epoch", 2, "--epochs", 1, "--out", "run", *CACHE],
+        _resumed("train_brats.py", *CACHE), weight=1,
     ),
-    Work("predict, stacks", ["predict.py", *_NET, "{folder}/stack.tif", "{folder}/other.tif", "--out", "masks"]),
-    Work("predict, folder", ["predict.py", *_NET, "{folder}/pictures", "--out", "masks", "--transforms", "flips"]),
-    Work("predict, NIfTI", ["predict.py", *_BRAIN_NET, "{folder}/brains", "--out", "masks", "--probabilities"]),
-    Work("evaluate", ["evaluate.py", *_NET, *_SECTIONS, "--out", "scores/isbi.json"], weight=3),
+    Work("predict, stacks", ["predict.py", *NET, "{folder}/stack.tif", "{folder}/other.tif", "--out", "masks"]),
+    Work("predict, folder", ["predict.py", *NET, "{folder}/pictures", "--out", "masks", "--transforms", "flips"]),
+    Work("predict, NIfTI", ["predict.py", *BRAIN_NET, "{folder}/brains", "--out", "masks", "--probabilities"]),
+    Work("evaluate", ["evaluate.py", *NET, *SECTIONS, "--out", "scores/isbi.json"], weight=3),
     Work(
         "evaluate, brains",
-        ["evaluate.py", *_BRAIN_NET, "--images", "{folder}/brains", "--cases", "all", "--out", "scores.json"], weight=2,
+        ["evaluate.py", *BRAIN_NET, "--images", "{folder}/brains", "--cases", "all", "--out", "scores.json"], weight=2,
     ),
     Work(
         "reproduce_tables",
-        ["reproduce_tables.py", "--quick", "--tables", 2, "--data", "isbi", "--networks", "sdunet", "--width", 4]
-        + ["--epochs", 3, "--out", "study"],
-        aside=("output.txt", "tables.md", "summary.json", "isbi_training.png"), weight=5,
+        [*STUDY, "--epochs", 3, "--out", "study"],
+        aside=TIMED, weight=5,
     ),
     Work(
         "download, sections",
