@@ -103,8 +103,8 @@ def test_images_with_other_channels_are_refused(tmp_path):
     [
         ({"scale": "x", "standardize": "section"}, "at scale"), ({"scale": [1], "standardize": "section"}, "at scale"),
         ({"scale": 1, "standardize": "mean"}, "Invalid enum value 'mean' at standardize"),
-        ({"scale": float("nan"), "standardize": "unit"}, "scale must be positive and finite"),
-        ({"scale": [1, -1], "standardize": "unit"}, "scale must be positive and finite"),
+        ({"scale": float("nan"), "standardize": "unit"}, "scale must be from 0.001 to 1000"),
+        ({"scale": [1, -1], "standardize": "unit"}, "scale must be from 0.001 to 1000"),
         ({"kind": "brain", "size": "big"}, "at size"), ({"kind": "brain", "how": "cut"}, "how 'crop' or 'resize'"),
         ({"kind": "brain", "modalities": 4}, '"modalities" do not fit'),
     ],

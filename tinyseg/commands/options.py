@@ -9,6 +9,8 @@ import sys
 
 from tinyseg import backend, models, optim
 from tinyseg.commands.numbers import AUGMENTATION, MEMORY, PROBABILITY, Number
+from tinyseg.data.memory import refuse_beyond_memory
+from tinyseg.models.size import least_memory
 from tinyseg.prediction import TRANSFORMS
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.training import Step
@@ -109,6 +111,23 @@ def build_network(args, in_channels, num_classes, device):
             f"--size {args.size} does not fit: {args.model} takes multiples of {step}, so give --size {sizes}."
         )
     return model
+
+
+def refuse_too_costly(args):
+    """Raise a ValueError if a training step on the CPU would take more than its memory; nothing is built to know it.
+
+    Slices that are cut out of volumes are not counted: they may be smaller than ``args.size``.
+    """
+    if (
+        args.device != "gpu" and backend.parse_device(args.device or "auto") == "cpu"
+    ):  # a GPU says at once what it lacks
+        pixels = 0 if getattr(args, "how", None) == "crop" else args.batch_size * args.size**2
+        weights = models.fewest_weights(args.model, width=args.width)
+        refuse_beyond_memory(
+            least_memory(weights, args.width, pixels, training=True),
+            f"a training step of {args.model} with --width {args.width}, --size {args.size} and --batch-size "
+            f"{args.batch_size} would take at least", "memory", "give smaller ones",
+        )  # fmt: skip
 
 
 def add_device_options(parser):

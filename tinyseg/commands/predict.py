@@ -41,7 +41,7 @@ from tinyseg.data.predictions_json import NAME, Record, hash_of, written_in
 from tinyseg.data.scans import find_scans, open_scan, write_scan
 from tinyseg.data.writing import check_writable
 from tinyseg.prediction import normalizes_over_space
-from tinyseg.prediction.predictor import labels
+from tinyseg.prediction.predictor import SCALES, labels
 from tinyseg.prediction.stacks import stacks_of, statistics_of
 
 
@@ -200,7 +200,7 @@ def parse_arguments():
     add("--out", type=a_path, default=pathlib.Path("predictions"), help="folder (default: predictions)")
     add("--probabilities", action="store_true", help="write probabilities (float32; 16 bits in PNG), not masks")
     add(
-        "--scale", type=Number(float, 0.001, 1000),
+        "--scale", type=Number(float, *SCALES),
         help="size of the network's image over the input's (default: the training's)",
     )  # fmt: skip
     add("--isbi-submission", action="store_true", help="32-bit TIFF of probabilities, as the challenge asks")

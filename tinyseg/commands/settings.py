@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from tinyseg.commands.options import REST, build_network
+from tinyseg.commands.options import REST, build_network, refuse_too_costly
 from tinyseg.data.json_files import check_shape
 from tinyseg.models import checkpoint
 
@@ -57,6 +57,7 @@ def settle(parser, defaults, paper, rest):
         parser.error(f"--warmup is for --schedule cosine and constant, and not for {args.schedule}: leave it out")
     if args.amp and args.cuda_graph:
         parser.error("--amp and --cuda-graph cannot be had together: choose one of the two")
+    refuse_too_costly(args)
     # Hours of reading data can come before the network is built: a small one shows now whether the options go together.
     build_network(argparse.Namespace(**vars(args) | {"width": 2}), 1, 1, "cpu")
     return args
@@ -102,6 +103,8 @@ def read_settings(parser, path, defaults):
     config = meta.get("config") or {}
     if not meta.get("training") or not defaults.keys() <= config.keys():
         parser.error(f"{file} was not written by this script: there is no run to go on with")
+    texts = {name: config[name] for name in defaults}
+    check_shape(texts, dict[str, str | int | float | bool | None], f"{file} is damaged: the options in its metadata")
     kept = {name: config[name] for name in KEPT if name in config}
     for name, value in kept.items():
         check_shape(value, KEPT[name], f"{file} is damaged: {name} in its metadata does not fit")

@@ -33,9 +33,13 @@ class Preparation:
     standardize: str = "volume"
 
     def __post_init__(self):
-        if self.how not in ("crop", "resize") or self.standardize not in ("volume", "slice") or self.size < 0:
+        if (
+            self.how not in ("crop", "resize")
+            or self.standardize not in ("volume", "slice")
+            or not 0 <= self.size <= 2**16
+        ):
             raise ValueError(
-                f"{self}: size must be 0 or more, how 'crop' or 'resize', and standardize 'volume' or 'slice'."
+                f"{self}: size must be from 0 to 65536, how 'crop' or 'resize', and standardize 'volume' or 'slice'."
             )
 
     def as_dict(self):

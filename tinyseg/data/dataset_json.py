@@ -5,6 +5,7 @@ modality. nnU-Net writes ``channel_names`` for ``modality`` and ``{name: number}
 files: they are those of its folders (`tinyseg.data.nnunet`).
 """
 
+import os
 from pathlib import Path
 
 import msgspec
@@ -119,9 +120,19 @@ def describe_classes(folder):
 
 
 def _locate(folder, name):
-    """Return the path of a listed file; Windows writes backslashes for slashes."""
-    path = Path(folder) / name
-    return path if path.exists() else Path(folder) / name.replace("\\", "/")
+    """Return the path of a listed file, which must lie in the folder; Windows writes backslashes for slashes.
+
+    What is a link in the folder is followed: it was made on this computer, and not by the list.
+    """
+    names = [name, name.replace("\\", "/")]
+    for path in (Path(folder) / each for each in names):
+        if "\0" in name or not Path(os.path.abspath(path)).is_relative_to(os.path.abspath(folder)):
+            raise ValueError(
+                f"{Path(folder) / 'dataset.json'} lists {name!r}, which is not in its folder: expected paths like "
+                "imagesTr/a.nii.gz. Move the files into the folder, or link them there."
+            )
+    path, other = (Path(folder) / each for each in names)
+    return path if os.path.lexists(path) else other
 
 
 def _by_number(path, labels):

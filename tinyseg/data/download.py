@@ -13,9 +13,11 @@ from pathlib import Path, PurePosixPath
 
 from tqdm import tqdm
 
+from tinyseg.data.files import list_names
 from tinyseg.data.locks import locked
 
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
+LARGEST = 1 << 30  # bytes of a file or an archive; more is not read
 TEMPORARY = ".download-"  # the folder of a download begins with this, in the folder of the files
 REGISTRY = {
     "train-volume.tif": "465461edbe0254630c4ec5577f1e7764",
@@ -99,7 +101,7 @@ def _fetch_missing(directory, base_url, progress, registry, timeout):
                 os.replace(part, directory / name)
         except OSError as error:  # all errors of requests are OSErrors
             raise ConnectionError(f"could not download from {base_url} ({error}). {by_hand}") from error
-        except (ValueError, zipfile.BadZipFile) as error:
+        except ValueError as error:
             raise RuntimeError(
                 f"{base_url} does not give the expected files ({error}): another version of them, a broken "
                 f"download, or a login page. {by_hand}"
@@ -122,6 +124,7 @@ def _download(url, path, progress, timeout):
         with open(path, "wb") as file, progress_bar("downloading", size or None, progress) as bar:
             for chunk in reply.iter_content(1 << 16):
                 file.write(chunk)
+                _check_size(file.tell(), url)
                 bar.update(len(chunk))
 
 
@@ -131,10 +134,22 @@ def _md5(path):
 
 
 def _extract(archive, name, target):
-    """Write one file of an archive, whichever of the archive's folders holds it."""
-    with zipfile.ZipFile(archive) as z:
-        # An archive made on a Mac has a second, small file of the same name for each file, in the folder __MACOSX.
-        members = {PurePosixPath(m).name: m for m in z.namelist() if not m.startswith("__MACOSX")}
-        if name not in members:
-            raise ValueError(f"the archive has no {name}, only {', '.join(sorted(members))}")
-        target.write_bytes(z.read(members[name]))
+    """Write one file of an archive, whichever of the archive's folders holds it; a damaged one is a ValueError."""
+    try:
+        with zipfile.ZipFile(archive) as z:
+            # An archive made on a Mac has a second, small file of the same name for each file, in the folder __MACOSX.
+            members = {PurePosixPath(m).name: m for m in z.namelist() if not m.startswith("__MACOSX")}
+            if name in members:
+                with z.open(members[name]) as file:
+                    content = file.read(LARGEST + 1)
+    except Exception as error:  # what a damaged archive raises depends on its packing: zlib.error, LZMAError, OSError …
+        raise ValueError(f"the archive is damaged, {type(error).__name__}: {error}") from error
+    if name not in members:
+        raise ValueError(f"the archive has no {name}, only {list_names(sorted(members)) or 'nothing'}")
+    _check_size(len(content), name)
+    target.write_bytes(content)
+
+
+def _check_size(size, name):
+    if size > LARGEST:
+        raise ValueError(f"{name} has more than {LARGEST >> 20} MiB, and the public files have less than 10 MiB each")

@@ -252,7 +252,7 @@ def _unpack(archive, directory, progress):
                 continue
             if not member.isreg():
                 raise ValueError(f"{member.name} in {archive} is no plain file, and nothing was unpacked")
-            if path.is_absolute() or ".." in path.parts:
+            if path.is_absolute() or ".." in path.parts or set(":\\") & set(member.name):  # of Windows, too
                 raise ValueError(f"{member.name} in {archive} leads out of the folder, and nothing was unpacked")
             members[directory.joinpath(*(path.parts[1:] or path.parts))] = member
         if last not in members:

@@ -1,12 +1,12 @@
 """What readers of images share: an open file of sections, and a sentence for what cannot be read."""
 
 import contextlib
-import os
 from pathlib import Path
 
 import numpy as np
 
 from tinyseg.data.files import refuse_missing
+from tinyseg.data.memory import refuse_too_large
 from tinyseg.data.other_kinds import how_to_convert, kind_by_content
 
 
@@ -135,17 +135,15 @@ def oriented(pixels, orientation):
     return pixels
 
 
-def refuse_too_large(size, what):
-    """Raise a ValueError if `size` bytes, read with a copy beside them, are more than this computer's memory."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):  # not on Windows
-        return
-    if 2 * size > memory:
-        raise ValueError(
-            f"{what} would take {2 * size / 2**30:.1f} GiB of memory to read, and this computer has "
-            f"{memory / 2**30:.1f} GiB: cut it into parts, or make it smaller."
-        )
+def read_to_the_end(file):
+    """Unpack what is left of a gzip file, at whose end stands a checksum of all of it.
+
+    If more than 1 GiB is left, which no scan leaves behind its voxels, it is a ValueError.
+    """
+    for _ in range(1024):
+        if not file.read(2**20):
+            return
+    raise ValueError("behind its voxels it holds more than 1 GiB")
 
 
 @contextlib.contextmanager

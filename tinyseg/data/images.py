@@ -16,8 +16,9 @@ import numpy as np
 
 from tinyseg.data import isbi
 from tinyseg.data.files import find_files, refuse_missing, with_ending
-from tinyseg.data.image_file import ImageFile, returned_type
+from tinyseg.data.image_file import ImageFile, read_to_the_end, returned_type
 from tinyseg.data.image_writers import write_like
+from tinyseg.data.memory import DEFLATE, refuse_impossible, refuse_too_large
 from tinyseg.data.pictures import PictureImage
 from tinyseg.data.stacks import READERS, reader_of
 from tinyseg.data.stacks import SUFFIXES as PICTURE_SUFFIXES
@@ -118,8 +119,7 @@ class NiftiImage(ImageFile):
         self.gzipped = self.path.name.lower().endswith(".gz")
         self._file = self._closing.enter_context((gzip.open if self.gzipped else open)(self.path, "rb"))
         size = self._offset + math.prod(volume.shape) * stored.dtype.itemsize
-        if not self.gzipped and size > (found := self.path.stat().st_size):
-            raise EOFError(f"it has {found} bytes where its header asks for {size}")
+        refuse_impossible(size, self.path.stat().st_size, DEFLATE if self.gzipped else 1, "it")
 
     @functools.cached_property
     def grid(self):
@@ -141,6 +141,8 @@ class NiftiImage(ImageFile):
     def _read(self, k):
         if self.gzipped and self.channels > 1:
             if self._whole is None:
+                size = math.prod(self._array_shape) * self._stored.itemsize
+                refuse_too_large(size, f"{self.path}, a volume of {self._array_shape} voxels,")
                 self._whole = self._planes(0, self._count * self.channels)
             section = self._whole[k :: self._count].copy()
         else:
@@ -158,8 +160,7 @@ class NiftiImage(ImageFile):
         if len(content) < n * size:
             raise EOFError(f"it ends in section {(i + len(content) // size) % self._count} of {self._count}")
         if self.gzipped and i + n == self._count * self.channels:
-            while self._file.read(2**20):  # gzip compares the checksum when it comes to the end
-                pass
+            read_to_the_end(self._file)
         return np.frombuffer(content, self._stored).reshape(n, *self.shape[::-1]).transpose(0, 2, 1)
 
     def _in_grey(self, section, name, two_colours):

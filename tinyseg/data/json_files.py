@@ -12,9 +12,11 @@ A shape is a type: ``dict[str, int]``, ``list[str]``, or a `msgspec.Struct` whos
 
 import json
 import pathlib
+from typing import Any
 
 import msgspec
 
+from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.writing import write_atomically
 
 
@@ -72,6 +74,19 @@ def check_shape(content, shape, sentence):
         return msgspec.convert(content, shape)
     except msgspec.ValidationError as error:
         raise ValueError(f"{sentence}: {_in_words(str(error))}.") from None
+
+
+def write_sealed(path, content):
+    """Write a dict as JSON with its own hash, as "sha1", atomically: `read_sealed` knows if it was changed since."""
+    write_atomically(path, json.dumps({"sha1": fingerprint(json.dumps(content))} | content))
+
+
+def read_sealed(path, shape, what):
+    """Read what `write_sealed` wrote; raises as `read_json`, and a ValueError if it was changed or damaged since."""
+    content = read_json(path, dict[str, Any], what)
+    if content.pop("sha1", None) != fingerprint(json.dumps(content)):
+        raise ValueError(f"{path} is not {what}: it was changed after it was written.")
+    return check_shape(content, shape, f"{path} is not {what}")
 
 
 def write_json(path, content, indent=1):

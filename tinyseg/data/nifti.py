@@ -26,9 +26,11 @@ import nibabel as nib
 import numpy as np
 
 from tinyseg.data.files import refuse_missing
-from tinyseg.data.image_file import decoding
+from tinyseg.data.image_file import decoding, read_to_the_end
+from tinyseg.data.memory import DEFLATE, refuse_impossible, refuse_too_large
 
 ORIENTATION = "LPS"
+VOXELS = 1e-30, 1e30  # the smallest and the largest volume of a voxel, mm³
 MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # in a metre, mm and micron, by the code of the unit; without one it is mm
 
 
@@ -95,9 +97,12 @@ def grid_of(path, header, affine):
     if header["qform_code"] == 0 and header["sform_code"] == 0:
         affine, voxel = None, math.prod(float(zoom) * unit for zoom in header.get_zooms()[:3])
     else:
-        affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(affine, np.float64)
-        voxel = abs(float(np.linalg.det(affine[:3, :3]))) if np.isfinite(affine).all() else math.nan
-    if not 0 < voxel < math.inf:
+        with np.errstate(all="ignore"):
+            affine = np.diag([unit, unit, unit, 1.0]) @ np.asarray(affine, np.float64)
+            voxel = abs(float(np.linalg.det(affine[:3, :3]))) if np.isfinite(affine).all() else math.nan
+            if VOXELS[0] <= voxel <= VOXELS[1] and None in nib.aff2axcodes(affine):
+                voxel = 0.0  # its axes lie in one plane, but for rounding
+    if not VOXELS[0] <= voxel <= VOXELS[1]:
         raise ValueError(
             f"{path} has voxels of {voxel:g} mm³ by its header (affine and zooms): expected a size above 0. "
             "Export it again, or correct its header."
@@ -200,6 +205,9 @@ class Volume:
         In the type in which they are stored, mostly int16; float32 if they are floats of more bits, or if the file
         scales its values.
         """
+        stored = self._image.dataobj
+        itemsize = stored.dtype.itemsize if (stored.slope, stored.inter) == (1, 0) else 8  # float64
+        refuse_too_large(math.prod(self._shape) * itemsize, f"{self.path}, a volume of {self._shape} voxels,")
         with decoding(self.path, "NIfTI"):
             voxels = np.asanyarray(self._unpacked().dataobj)  # get_fdata would convert everything to float64
         voxels = voxels.reshape(self._shape if self.channels > 1 else self._shape[:3])
@@ -210,11 +218,14 @@ class Volume:
         """Return the image with its file unpacked to the end, where gzip has a checksum of all of it."""
         if not self.path.name.lower().endswith(".nii.gz"):
             return self._image
-        with gzip.open(self.path) as file:
-            content = file.read()
         stored = self._image.dataobj
-        if len(content) < stored.offset + math.prod(self._image.shape) * stored.dtype.itemsize:
-            raise EOFError(f"it holds {len(content)} bytes, fewer than its header asks for")
+        size = stored.offset + math.prod(self._image.shape) * stored.dtype.itemsize
+        refuse_impossible(size, self.path.stat().st_size, DEFLATE, "it")
+        with gzip.open(self.path) as file:
+            content = file.read(size)
+            if len(content) < size:
+                raise EOFError(f"it holds {len(content)} bytes, fewer than its header asks for")
+            read_to_the_end(file)
         return type(self._image).from_bytes(content)
 
 

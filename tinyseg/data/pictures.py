@@ -1,11 +1,13 @@
 """Pictures: PNG, JPEG and BMP, each one section, read as they are shown."""
 
 import contextlib
+import math
 
 import numpy as np
 from PIL import Image, ImageMode
 
 from tinyseg.data.image_file import ImageFile, oriented, returned_type
+from tinyseg.data.memory import DEFLATE, refuse_impossible
 
 KINDS = ("PNG", "JPEG", "BMP")
 MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "I", "I;16", "I;16B", "F")  # Pillow's names of what is read
@@ -32,6 +34,8 @@ class PictureImage(ImageFile):
             self.shape, self.dpi = self.shape[::-1], self.dpi and self.dpi[::-1]
         described = ImageMode.getmode(mode)
         self.dtype, self.samples = returned_type(described.typestr), len(described.bands)
+        each = self.samples * self.dtype.itemsize  # bytes of a pixel, for which the file has at least a bit
+        refuse_impossible(each * math.prod(self.shape), self.path.stat().st_size, 8 * each * DEFLATE, "it")
 
     def _check(self):
         name = f"{self.path.name} in {self.path.parent}"

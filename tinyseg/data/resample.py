@@ -6,8 +6,12 @@ side, and to the other side in a flipped sample. A prediction for the small imag
 `restore` interpolates between them.
 """
 
+import math
+
 import numpy as np
 from scipy.ndimage import gaussian_filter, map_coordinates
+
+from tinyseg.data.memory import refuse_beyond_memory
 
 
 def resample(image, size):
@@ -19,6 +23,9 @@ def resample(image, size):
     """
     if image.shape == tuple(size):
         return image
+    # Where each pixel is read takes two numbers of 64 bits, and what is read there another.
+    what = f"an image of {size[0]} × {size[1]} pixels would take"
+    refuse_beyond_memory(3 * 8 * math.prod(map(int, size)), what, "memory to resample", "make it smaller")
     sigma = [_antialiasing(n, m) for n, m in zip(image.shape, size, strict=True)]
     grid = np.meshgrid(*(positions(n, m) for n, m in zip(image.shape, size, strict=True)), indexing="ij")
     dtype = np.float32 if image.dtype == np.float32 else np.float64

@@ -8,6 +8,7 @@ A modality has several names: T1 with gadolinium is T1gd in the Decathlon, t1ce 
 """
 
 import contextlib
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from tinyseg.data.dataset_json import describe
 from tinyseg.data.files import find_files, find_volumes
 from tinyseg.data.image_file import ImageFile
 from tinyseg.data.images import NIFTI_SUFFIXES, find_images, open_image, write_like
+from tinyseg.data.memory import refuse_too_large
 from tinyseg.data.nifti import common_grid, turn
 from tinyseg.data.nnunet import cases_to_predict, numbered_by_channel
 
@@ -216,6 +218,9 @@ class _Turned(_Wrapped):
 
     def section(self, k):
         if self._whole is None:
+            stored = self.stored
+            size = len(stored) * stored.channels * math.prod(stored.shape) * stored.dtype.itemsize
+            refuse_too_large(size, f"{self.path}, turned to {self.orientation},")
             whole = np.moveaxis(np.stack(list(self.stored)), (0, 1), (2, 3))  # (X, Y, Z, channels)
             self._whole = turn(whole, self.stored.grid.orientation, self.orientation)
         return np.ascontiguousarray(np.moveaxis(self._whole[:, :, k], 2, 0))

@@ -7,6 +7,7 @@ import numpy as np
 
 from tinyseg.data.files import list_names
 from tinyseg.data.fingerprint import fingerprint
+from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.data.resample import nearest, resample
 
 
@@ -112,6 +113,9 @@ class Sections:
         height, width = sides
         if (height, width) == self.images.shape[1:]:
             return self
+        what = f"{len(self)} sections of {height} × {width} pixels would take"
+        needed = len(self) * height * width * (self.images.itemsize + 5)  # labels, and the images as float32
+        refuse_beyond_memory(needed, what, "memory", "give a smaller size, or fewer sections")
         labels = None if self.labels is None else np.stack([nearest(x, (height, width)) for x in self.labels])
         return Sections(np.stack([resample(x, (height, width)) for x in self.images]), labels, list(self.names))
 

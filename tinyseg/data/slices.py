@@ -1,7 +1,8 @@
 """Prepared slices of many volumes, kept on disk: made once and read through memory maps.
 
 A case has three files: its images (float16), its labels (uint8) and a description, which is written last. In this way
-an interrupted build continues. It holds hashes of the two arrays: slices that were damaged afterwards are made again.
+an interrupted build continues. It holds hashes of the two arrays and of itself: slices that were damaged afterwards are
+made again.
 The names hold a digest of all that the slices were made from: the contents of the sources, the options, and the version
 of this format. Slices that were made from something else have another name, so two trainings with different options or
 data never read or replace each other's.
@@ -25,7 +26,7 @@ from tqdm import tqdm
 
 from tinyseg.data.brats import grid_of_case, read_case
 from tinyseg.data.fingerprint import fingerprint
-from tinyseg.data.json_files import read_json
+from tinyseg.data.json_files import read_sealed, write_sealed
 from tinyseg.data.locks import locked
 from tinyseg.data.sources import Sources
 from tinyseg.data.writing import remove_stale, write_atomically
@@ -260,7 +261,7 @@ def _make(folder, case, stem, sha1, preparation, num_classes, sources):
         np.save(buffer, array)
         write_atomically(folder / f"{stem}.{part}.npy", buffer.getbuffer())
         about[part] = sources.sha1(folder / f"{stem}.{part}.npy")
-    write_atomically(folder / f"{stem}.json", json.dumps(about))
+    write_sealed(folder / f"{stem}.json", about)
     return Entry(counts, outside, about["voxel"], stem, sha1)
 
 
@@ -275,7 +276,7 @@ class _Description(msgspec.Struct):
 def _read_entry(folder, stem, sha1, num_classes, sources):
     """Return the entry of slices that are there as they were written; otherwise None."""
     try:
-        about = read_json(folder / f"{stem}.json", _Description, "a description of slices")
+        about = read_sealed(folder / f"{stem}.json", _Description, "a description of slices")
         counts, outside = np.array(about.counts), np.array(about.outside)
         same = all(sources.sha1(folder / f"{stem}.{part}.npy") == getattr(about, part) for part in ("images", "labels"))
         if same and counts.shape[1:] == outside.shape == (num_classes,):

@@ -8,12 +8,11 @@ times, that of the last change, itself: a program that writes a file and turns i
 """
 
 import contextlib
-import json
 import threading
 from pathlib import Path
 
 from tinyseg.data.fingerprint import fingerprint_of_file
-from tinyseg.data.writing import write_atomically
+from tinyseg.data.json_files import read_sealed, write_sealed
 
 RECORD = "sources.json"
 
@@ -27,25 +26,24 @@ class Sources(contextlib.AbstractContextManager):
         self._found = {}
 
     def _read(self):
-        with contextlib.suppress(OSError, ValueError, RecursionError):
-            known = json.loads(self._record.read_text(encoding="utf-8"))
-            return known if isinstance(known, dict) else {}
+        with contextlib.suppress(OSError, ValueError):  # there is none, or it was damaged: the files are read again
+            return read_sealed(self._record, dict[str, tuple[int, int, int, int, str]], "a record of hashes")
         return {}
 
     def sha1(self, path):
         """Return the SHA-1 of a file, 40 hexadecimal digits."""
         path = Path(path).resolve()
         status = path.stat()
-        state = [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino]
-        known = self._known.get(str(path))
-        if isinstance(known, list) and len(known) == 5 and known[:4] == state:
-            return known[4]
+        state = status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino
+        *known, digest = self._known.get(str(path), (None,))
+        if tuple(known) == state:
+            return digest
         digest = fingerprint_of_file(path)
         with self._lock:
-            self._found[str(path)] = [*state, digest]
+            self._found[str(path)] = (*state, digest)
         return digest
 
     def __exit__(self, *error):
         if self._found:  # another process may have written meanwhile: what it found is kept
             with contextlib.suppress(OSError):  # on a full disk the files are read again next time
-                write_atomically(self._record, json.dumps(self._read() | self._found))
+                write_sealed(self._record, self._read() | self._found)

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from tinyseg.data.files import find_files, folders_in, list_names, with_ending
-from tinyseg.data.image_file import refuse_too_large
+from tinyseg.data.memory import refuse_too_large
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import match_names, page_order, split_masks
 from tinyseg.data.pictures import PictureImage

@@ -18,6 +18,7 @@ histogram; no pixel of it is used.
 """
 
 import io
+import math
 import pathlib
 from typing import NamedTuple
 
@@ -26,6 +27,7 @@ import tifffile
 from scipy.ndimage import gaussian_filter
 from scipy.spatial import cKDTree
 
+from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.data.writing import write_atomically
 
 SECTION_STEP = 3.0  # distance between sections
@@ -70,6 +72,9 @@ def em_sections(num_sections=30, size=256, seed=0):
             "em_sections needs num_sections >= 1, size = pixels or (height, width) of at least 16, and "
             f"seed >= 0, but found num_sections={num_sections}, size={size}, seed={seed}."
         )
+    what = f"{num_sections} sections of {shape[0]} × {shape[1]} pixels would take"
+    needed = 2 * num_sections * math.prod(map(int, shape)) + 8 * 8 * math.prod(map(int, shape))  # and a field or eight
+    refuse_beyond_memory(needed, what, "memory", "give a smaller size")
     tissue = _Tissue(*shape, seed)
     images, labels = zip(*(tissue.section(k) for k in range(num_sections)), strict=True)
     return np.stack(images), np.stack(labels)

@@ -10,9 +10,19 @@ import numpy as np
 import tifffile
 
 from tinyseg.data.image_file import ImageFile, oriented, returned_type
+from tinyseg.data.memory import DEFLATE, refuse_impossible
 
 KINDS = tifffile.PHOTOMETRIC  # what the values of a page are
 GDAL_NODATA = 42113  # the tag in which GeoTIFF says which value stands for no data
+# How many times as many bytes these kinds of packing can make at most; others are not known.
+PACKINGS = tifffile.COMPRESSION
+FACTORS = {
+    PACKINGS.NONE: 1,
+    PACKINGS.PACKBITS: 64,
+    PACKINGS.LZW: 3000,
+    PACKINGS.ADOBE_DEFLATE: DEFLATE,
+    PACKINGS.DEFLATE: DEFLATE,
+}
 GREY_OR_RGB = (KINDS.MINISWHITE, KINDS.MINISBLACK, KINDS.RGB, KINDS.PALETTE, KINDS.YCBCR)  # YCbCr is decoded to RGB
 
 
@@ -31,6 +41,8 @@ class TiffImage(ImageFile):
             raise EOFError("the file ends before its last page")
         pages = list(tif.pages)  # once, since tifffile reads the tags of all pages again each time
         first = pages[0]
+        for page in pages:
+            _refuse_short(page)
         names = ("XResolution", "YResolution", "ResolutionUnit")
         self.tags = {name: first.tags[name].value for name in names if name in first.tags}
         self.description = first.description
@@ -236,6 +248,16 @@ def _is_cut_short(tif):
     (tags,) = struct.unpack(layout.tagnoformat, file.read(layout.tagnosize))
     file.seek(start + layout.tagnosize + tags * layout.tagsize)
     return file.read(layout.offsetsize) != bytes(layout.offsetsize)
+
+
+def _refuse_short(page):
+    """Raise an EOFError if a page has fewer strips than its pixels need, or too few bytes in them."""
+    parts, wanted = len(page.dataoffsets), math.prod(page.keyframe.chunked)
+    if parts < wanted:
+        raise EOFError(f"a page has {parts} of {wanted} strips or tiles")
+    if page.keyframe.compression in FACTORS and not page.is_contiguous:
+        size = page.keyframe.size * page.keyframe.bitspersample // 8
+        refuse_impossible(size, sum(page.databytecounts), FACTORS[page.keyframe.compression], "a page")
 
 
 def _end(page):

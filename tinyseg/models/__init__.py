@@ -2,6 +2,7 @@
 
 import inspect
 
+from tinyseg.models import size
 from tinyseg.models.sd_unet import SDUNet
 from tinyseg.models.unet import UNet
 
@@ -74,6 +75,21 @@ def build(name, in_channels=1, num_classes=1, **options):
     model = cls(in_channels, num_classes, **options)
     model.config = {"name": name, "in_channels": in_channels, "num_classes": num_classes, **options}
     return model
+
+
+def fewest_weights(name, **options):
+    """Return how many weights `build` would give the kernels of a `UNet`, without building it.
+
+    None for another network, and for options that are no numbers, which `build` refuses.
+    """
+    cls, defaults = MODELS.get(name, (None, {}))
+    if cls is None or not issubclass(cls, UNet):
+        return None
+    options = _defaults(UNet) | _defaults(cls) | defaults | {"in_channels": 1, "num_classes": 1} | options
+    sizes = [
+        options[each] for each in ("in_channels", "num_classes", "width", "levels", "stem_layers", "bottleneck_layers")
+    ]
+    return size.fewest_weights(**options) if all(type(each) is int for each in sizes) else None
 
 
 def _defaults(cls):

@@ -100,14 +100,17 @@ def load(path, device="cpu"):
 def _build(path, config, arrays):
     """Build the network that a checkpoint describes, unless it would have more weights than the file holds."""
     stored = sum(a.size for name, a in arrays.items() if name.startswith("model."))
-    limits = {"in_channels": stored, "num_classes": stored, "width": stored, "levels": stored.bit_length()}
-    for name, limit in limits.items():
+    limits = dict.fromkeys(("in_channels", "num_classes", "width", "stem_layers", "bottleneck_layers"), stored)
+    for name, limit in (limits | {"levels": stored.bit_length()}).items():
         size = config.get(name, 1)
         if isinstance(size, int | float) and not 1 <= size <= limit:
             raise ValueError(
                 f"{path} is damaged: it describes a network with {name}={size!r}, and has {stored} weights."
             )
     try:
+        needed = models.fewest_weights(**config)
+        if needed is not None and needed > 4 * stored:  # of fewer, `_fill` says what differs
+            raise ValueError(f"it would have {needed} weights, and the file has {stored}")
         return models.build(**config)
     except Exception as error:  # options of any type are handed to a network of any class
         raise ValueError(f"{path} describes a network that cannot be built: {error or type(error).__name__}") from error

@@ -20,6 +20,8 @@ import numpy as np
 from tinyseg import nn, ops
 from tinyseg.autograd import as_array
 from tinyseg.backend import check_number
+from tinyseg.data.memory import refuse_beyond_memory
+from tinyseg.models.size import fewest_weights
 
 
 class UNet(nn.Module):
@@ -65,12 +67,17 @@ class UNet(nn.Module):
         _check_choice("head", head, ("direct", "paper"))
         if ws and not separable:
             raise ValueError("ws standardizes depthwise kernels; this U-Net has none: use separable=True or ws=None.")
-        check_number("levels", levels, "[2, inf)", integer=True)
+        check_number("levels", levels, "[2, 32]", integer=True)
         counts = {"in_channels": in_channels, "num_classes": num_classes, "width": width, "groups": groups}
         for name, value in (counts | {"stem_layers": stem_layers, "bottleneck_layers": bottleneck_layers}).items():
             check_number(name, value, "[1, inf)", integer=True)
         check_number("dropout", dropout, "[0, 1)")
         check_number("seed", seed, "[0, inf)", integer=True)
+        kernels = counts | {"stem_layers": stem_layers, "bottleneck_layers": bottleneck_layers}
+        weights = fewest_weights(levels=levels, separable=separable, head=head, **kernels)
+        refuse_beyond_memory(
+            4 * weights, f"a network of width {width} and {levels} levels would take", "weights", "make it smaller"
+        )
         self.in_channels, self.num_classes = in_channels, num_classes
         rng = np.random.default_rng(seed)
 

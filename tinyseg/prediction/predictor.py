@@ -3,7 +3,6 @@
 The steps: resample to the pixels of the training, standardize, run the network, interpolate back to the image's pixels.
 """
 
-import math
 from typing import Annotated, Literal
 
 import msgspec
@@ -13,9 +12,12 @@ from tinyseg.backend import need_fast
 from tinyseg.data.brain import Preparation
 from tinyseg.data.isbi import standardize
 from tinyseg.data.json_files import check_shape
+from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.data.resample import resample, restore
 from tinyseg.models import checkpoint
 from tinyseg.prediction.tiles import predict, tile_within
+
+SCALES = 1e-3, 1e3  # the least and the largest size of the network's image over that of the stored one
 
 
 class Predictor:
@@ -47,6 +49,8 @@ class Predictor:
         How the masks of the training stored the class of a network of one class, if the checkpoint says it.
     modalities : list of str or None
         Names of the channels that the network takes, if the checkpoint has them.
+    name : str
+        The checkpoint's file, for messages.
     tile : int
         Largest height and width, in the network's pixels, that go through it at once.
 
@@ -58,7 +62,7 @@ class Predictor:
     """
 
     def __init__(self, model, memory=2 << 30, transforms="none", scale=None, cuda_graph=False):
-        self.model, self.transforms = model, transforms
+        self.model, self.transforms, self.name = model, transforms, "this model"
         self._forward = need_fast("gpu.graphs", "cuda_graph").Inference(model) if cuda_graph else None
         meta = getattr(model, "meta", {})
         _refuse_nonfinite(model)
@@ -78,9 +82,11 @@ class Predictor:
         """Read a checkpoint; raises as `checkpoint.load`, and as the constructor with the name of the file."""
         model = checkpoint.load(path, device)
         try:
-            return cls(model, **options)
+            predictor = cls(model, **options)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
+        predictor.name = str(path)
+        return predictor
 
     @property
     def standardizes_stacks(self):
@@ -123,8 +129,15 @@ class Predictor:
             A network of one class gives the probability of the foreground. Those of several classes sum to 1.
         """
         section = section[None] if section.ndim == 2 else section
+        H, W = map(int, self.preparation.target(section.shape[1:]))
+        arrays = self.model.in_channels + 3 * self.model.num_classes + 1  # the image, logits with a sum, probabilities
+        what = f"an image of {H} × {W} pixels for the network would take"
+        refuse_beyond_memory(4 * arrays * H * W, what, "memory", "cut it into parts, or make it smaller")
         x = self.preparation.prepare(section, self._statistics)
-        p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms, forward=self._forward)[0]
+        try:
+            p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms, forward=self._forward)[0]
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
         return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
 
     def volume(self, volume, threshold=0.5):
@@ -196,8 +209,8 @@ class _SectionPreparation:
 
     def __init__(self, scale, standardize):
         self.scale, self.standardize = np.broadcast_to(scale, 2), standardize
-        if not ((self.scale > 0) & (self.scale < math.inf)).all():
-            raise ValueError(f"scale must be positive and finite, but is {scale}.")
+        if not ((self.scale >= SCALES[0]) & (self.scale <= SCALES[1])).all():
+            raise ValueError(f"scale must be from {SCALES[0]:g} to {SCALES[1]:g}, but is {scale}.")
 
     def statistics(self, sections):
         if self.standardize != "stack":
