@@ -2,14 +2,17 @@
 
 import os
 import shlex
+import signal
 import subprocess
 import sys
 import types
 
 import pytest
+from scripts import ROOT
 
 from tinyseg import backend
 from tinyseg.commands.script import run_script
+from tinyseg.training.interruption import STOPS
 
 
 def test_the_process_keeps_freed_memory_for_the_next_arrays(monkeypatch):
@@ -128,3 +131,66 @@ def test_with_a_limit_the_limit_is_named():
         "Out of memory (allocating 1,024 bytes (allocated so far: 5 bytes, limit set to: 9 bytes)): "
         "try a smaller --batch-size, or a larger --gpu-memory."
     )
+
+
+# ----- signals ---------------------------------------------------------------------
+WRITING = """
+import time
+from tinyseg.commands.script import run_script
+from tinyseg.data.writing import replacing
+
+def main():
+    with replacing("out"):
+        print("ready", flush=True)
+        time.sleep({seconds})
+
+run_script(main, "")
+"""
+
+
+def send_while_writing(tmp_path, *numbers, seconds=60):
+    """Send signals to a command that is writing a file; return its status and what it said."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    program = WRITING.format(seconds=seconds)
+    with subprocess.Popen([sys.executable, "-c", program], cwd=tmp_path, **pipes) as process:
+        process.stdout.readline()
+        for number in numbers:
+            process.send_signal(number)
+        said = process.communicate(timeout=100)[1]
+    return process.returncode, said
+
+
+@pytest.mark.parametrize("number", STOPS)
+def test_a_signal_ends_a_command_through_its_clean_up_and_with_a_line(number, tmp_path):
+    status, said = send_while_writing(tmp_path, number)
+    assert status == 128 + number and list(tmp_path.iterdir()) == []
+    name = signal.Signals(number).name
+    assert said.split("\n")[1:2] == [f"Stopped by {name}. What was written is whole: run the command again."]
+    assert "Traceback" not in said
+
+
+def test_sigterm_comes_twice_as_from_timeout(tmp_path):
+    status, said = send_while_writing(tmp_path, signal.SIGTERM, signal.SIGTERM)
+    assert status == 143 and list(tmp_path.iterdir()) == [] and said.count("Stopped") == 1
+
+
+def test_under_nohup_a_command_outlives_its_terminal(tmp_path, monkeypatch):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a process that is started from here ignores it too
+    try:
+        status, said = send_while_writing(tmp_path, signal.SIGHUP, seconds=0.5)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert status == 0 and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("name", ["train_isbi", "train_brats", "predict", "evaluate", "reproduce_tables"])
+def test_ctrl_c_while_modules_are_imported(name):
+    command = [sys.executable, "-X", "importtime", ROOT / "examples" / f"{name}.py", "--help"]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        for line in process.stderr:
+            if "numpy" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.communicate(timeout=100)[1]
+    assert process.returncode == 130 and "Traceback" not in said and "KeyboardInterrupt" not in said
