@@ -62,7 +62,9 @@ def play(make, rng, base, place):
     if status == 0:
         return "went through", ""
     changed = [name for name, state in after.items() if before.get(name) != state and "cache" not in name]
-    if changed and not re.search(r"\d+ of [2-9]\d* files could not be predicted", text):  # the others were
+    # The other files of several were predicted; a training that diverged was begun.
+    fine = re.search(r"\d+ of [2-9]\d* files could not be predicted|TrainingDiverged", text)
+    if changed and not fine:
         return "lost", f"refused, and written: {changed}: {text[-500:]}"
     if not text.strip():
         return "lost", "refused without a word"

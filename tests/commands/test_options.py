@@ -156,7 +156,7 @@ def test_only_the_options_of_the_script_are_taken_from_a_strangers_checkpoint(tm
     ("change", "words"),
     [
         ({"width": 0}, "--width: expected a whole number from 1 to 4096, found '0'"),
-        ({"seed": []}, "--seed: expected"),
+        ({"seed": []}, "--seed: expected"), ({"seed": None}, "--seed: expected"), ({"head": False}, "--head: expected"),
         ({"augment": 1}, "--augment: augmentation '1' is not known"), ({"model": "net"}, "--model: invalid choice"),
         ({"lr": float("nan")}, "--lr: expected"), ({"fingerprints": [1]}, "fingerprints in its metadata does not fit"),
     ],

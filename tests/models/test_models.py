@@ -229,7 +229,7 @@ def test_sizes_that_do_not_fit_get_a_sentence():
         ({"name": "unet", "head": "both"}, "head must be one of .*'direct', 'paper'.* but is 'both'"),
         ({"name": "unet", "norm": "layer"}, "norm must be one of"),
         ({"name": "unet", "ws": "layer"}, "standardizes depthwise kernels"),
-        ({"name": "unet", "levels": 1}, r"levels must be an integer in the interval \[2, inf\)"),
+        ({"name": "unet", "levels": 1}, r"levels must be an integer in the interval \[2, 32\]"),
         ({"name": "unet_gn", "groups": 0}, r"groups must be an integer in the interval \[1, inf\)"),
     ],
 )

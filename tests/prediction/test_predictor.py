@@ -69,7 +69,7 @@ def test_another_scale_than_the_trainings():
     model = build(scale=(1, 1))
     np.testing.assert_array_equal(Predictor(model, scale=0.5)(image), Predictor(build(scale=(0.5, 0.5)))(image))
     assert np.abs(Predictor(model, scale=0.5)(image) - Predictor(model)(image)).max() > 1e-3
-    with pytest.raises(ValueError, match="scale must be positive"):
+    with pytest.raises(ValueError, match="scale must be from"):
         Predictor(model, scale=-1)
 
 

@@ -209,8 +209,8 @@ def evaluate_tumours(args, predictor):
     if len(classes) > 1 and not same_classes(classes, cases.classes):
         raise ValueError(
             f"the classes of {args.checkpoint or args.predictions} are {', '.join(classes)}, and those of the labels "
-            f"in {args.labels or args.images} {', '.join(cases.classes)}: they cannot be compared. Use a network that was "
-            "trained on such labels."
+            f"in {args.labels or args.images} {', '.join(cases.classes)}: they cannot be compared. Use a network that "
+            "was trained on such labels."
         )
 
     # ----- scores ----------------------------------------------------------------

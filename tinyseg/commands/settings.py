@@ -103,8 +103,10 @@ def read_settings(parser, path, defaults):
     config = meta.get("config") or {}
     if not meta.get("training") or not defaults.keys() <= config.keys():
         parser.error(f"{file} was not written by this script: there is no run to go on with")
-    texts = {name: config[name] for name in defaults}
-    check_shape(texts, dict[str, str | int | float | bool | None], f"{file} is damaged: the options in its metadata")
+    for name, default in defaults.items():
+        shape = bool if isinstance(default, bool) else str | int | float
+        shape = shape | None if default is None else shape
+        check_shape(config[name], shape, f"{file} is damaged: in its metadata --{name.replace('_', '-')}")
     kept = {name: config[name] for name in KEPT if name in config}
     for name, value in kept.items():
         check_shape(value, KEPT[name], f"{file} is damaged: {name} in its metadata does not fit")

@@ -144,8 +144,10 @@ class Optimizer:
                 f"it was saved by another optimizer or for another model. {problems}"
             )
         counts, lr = np.asarray(state["steps"]).tolist(), np.asarray(state["lr"]).item()
-        counts = [check_number("A number of steps in the saved optimizer state", n, "[0, inf)", True) for n in counts]
-        self.counts, self.lr = counts, check_number("lr in the saved optimizer state", lr, "[0, inf)")
+        counts = [
+            check_number("A number of steps in the saved optimizer state", n, f"[0, {2**53}]", True) for n in counts
+        ]
+        self.counts, self.lr = counts, check_number("lr in the saved optimizer state", lr, "[0, 1e6]")
         for slot in self.slots:
             for k, a in enumerate(self.state[slot]):
                 a[...] = to_device(np.asarray(state[f"{slot}.{k}"], a.dtype), device_of(a))

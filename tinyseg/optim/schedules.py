@@ -34,8 +34,17 @@ class Schedule:
             found = f"{', '.join(names)}, but the saved state has {', '.join(map(str, state)) or 'nothing'}"
             raise ValueError(f"{type(self).__name__} needs {found}: it was saved by another schedule.")
         for name in names:
-            setattr(self, name, state[name])
+            setattr(self, name, self._checked(name, state[name]))
         self._apply()
+
+    def _checked(self, name, value):
+        """Return a number of a saved state, if it can be one."""
+        if value is None and getattr(self, name) is None:
+            return None
+        what = f"{name} in the saved state of {type(self).__name__}"
+        if name in ("t", "bad"):
+            return check_number(what, value, f"[0, {2**53}]", integer=True)
+        return check_number(what, value, "[0, 1e6]" if name in ("base_lr", "scale") else "(-inf, inf)")
 
 
 class WarmupLR(Schedule):

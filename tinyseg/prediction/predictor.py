@@ -135,7 +135,8 @@ class Predictor:
         refuse_beyond_memory(4 * arrays * H * W, what, "memory", "cut it into parts, or make it smaller")
         x = self.preparation.prepare(section, self._statistics)
         try:
-            p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms, forward=self._forward)[0]
+            with np.errstate(over="ignore", invalid="ignore"):  # `predict` says it if the output is not finite
+                p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms, forward=self._forward)[0]
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
