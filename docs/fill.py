@@ -20,13 +20,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT)] if str(ROOT) not in sys.path else []
 from benchmarks.summary import summarize  # noqa: E402
 from reproduction.tables import figures, table  # noqa: E402
+from tests.campaigns import frame  # noqa: E402
 
 SOURCES = {  # what a name begins with: the file, and what makes the numbers that pages quote of its content
     "cpu": ("benchmarks/results/cpu.json", summarize),
     "claims": ("benchmarks/results/claims.json", dict),
     "results": ("docs/results.json", dict),
     "reproduction": ("docs/reproduction.json", figures),
-}
+} | {
+    campaign: (f"tests/campaigns/results/{campaign}.json", frame.figures)
+    for campaign in ("kill", "neighbours", "fuzz", "environment")
+}  # fmt: skip
 MARKED = re.compile(r"<!-- n: ([^:>]+?)(?::(\S+))? -->(.*?)<!-- /n -->", re.S)
 
 

@@ -21,6 +21,8 @@ import pathlib
 import sys
 import time
 
+from benchmarks.machine import how_measured
+
 OUTCOMES = ("went through", "refused", "lost")
 
 
@@ -52,16 +54,16 @@ class Campaign:
         return sum(sum(counts.values()) for counts in self.counts.values())
 
     def summary(self):
-        """Return what is kept of the campaign: a dict for JSON."""
+        """Return what is kept of the campaign, a dict for JSON; `docs/promises.md` shows the tables."""
         kinds = [
             {"kind": kind, "tried": sum(counts.values())} | {outcome: counts[outcome] for outcome in OUTCOMES}
             for kind, counts in sorted(self.counts.items())
         ]
         total = {key: sum(kind[key] for kind in kinds) for key in ("tried", *OUTCOMES)}
         minutes = round((time.monotonic() - self.began) / 60, 1)
-        return {"campaign": self.name, "seed": self.seed, "minutes": minutes} | total | {
-            "kinds": kinds, "cases_lost": self.lost,
-        }  # fmt: skip
+        about = {"campaign": self.name, "seed": self.seed, "minutes": minutes}
+        about |= {"measured": how_measured(f"python -m tests.campaigns.{self.name} --seed {self.seed}")}
+        return about | total | {"kinds": kinds, "cases_lost": self.lost}
 
     def table(self):
         """Return a table in Markdown, a line for each kind and one for all."""
@@ -70,6 +72,13 @@ class Campaign:
         rows = [head, ["---"] * len(head), *([str(kind[key]) for key in head] for kind in summary["kinds"])]
         rows.append(["**all**", *(str(summary[key]) for key in head[1:])])
         return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def figures(summary):
+    """Return a summary with what `docs/fill.py` makes a table of: columns, and a row for each kind."""
+    columns = dict.fromkeys(("tried", *OUTCOMES), ",")
+    rows = {each["kind"]: each for each in summary["kinds"]} | {"all": summary}
+    return summary | {"columns": columns, "rows": rows}
 
 
 def run(name, play, default_count, description):
@@ -81,7 +90,9 @@ def run(name, play, default_count, description):
     parser.add_argument("--count", type=int, default=default_count, help=f"cases (default: {default_count})")
     parser.add_argument("--seed", type=int, default=0, help="equal seeds give equal cases (default: 0)")
     parser.add_argument("--only", help="kinds whose name has this in it")
-    parser.add_argument("--out", type=pathlib.Path, help="JSON file for the results")
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="JSON file for the results, such as tests/campaigns/results/kill.json"
+    )
     options = parser.parse_args()
     campaign = Campaign(name, options.seed)
     try:
@@ -90,5 +101,5 @@ def run(name, play, default_count, description):
         print("interrupted: the table is of what was tried until then")
     print(campaign.table())
     if options.out:
-        options.out.write_text(json.dumps(campaign.summary(), indent=1) + "\n")
+        options.out.write_text(json.dumps(campaign.summary(), indent=1) + "\n", encoding="utf-8")
     sys.exit(1 if campaign.lost else 0)

@@ -81,9 +81,19 @@ def test_the_folder_is_deleted_and_made_again_by_another_command_meanwhile(tmp_p
 
 def test_a_lock_that_somebody_wrote_nonsense_into(tmp_path):
     with locked(tmp_path, "one"):
-        (tmp_path / ".lock").write_text("[1]")
-        with pytest.raises(BusyError, match="is in use by another command"), locked(tmp_path, "two"):
-            pass
+        for nonsense in ("[1]", "", '{"what": "\\u001b[2J", "process": 1, "machine": 2, "since": 3}'):
+            (tmp_path / ".lock").write_text(nonsense)
+            with pytest.raises(BusyError, match="is in use by another command"), locked(tmp_path, "two"):
+                pass
+
+
+def test_a_lock_that_is_a_link_to_another_file_is_not_written_to(tmp_path):
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(OSError, match="symbolic links"), locked(tmp_path / "out", "one"):
+        pass
+    assert (tmp_path / "precious").read_text() == "precious"
 
 
 def test_a_disk_that_knows_no_locks(tmp_path, monkeypatch):
@@ -94,7 +104,7 @@ def test_a_disk_that_knows_no_locks(tmp_path, monkeypatch):
     before = len(os.listdir("/proc/self/fd")) if os.path.exists("/proc/self/fd") else 0
     with locked(tmp_path, "one"), locked(tmp_path, "two"):
         pass
-    assert (len(os.listdir("/proc/self/fd")) if before else 0) == before
+    assert (len(os.listdir("/proc/self/fd")) if before else 0) == before and list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_made_for_the_lock_goes_with_it_if_nothing_was_written(tmp_path):

@@ -59,7 +59,6 @@ def locked(folder, what, file=None, wait=False):
     path = folder / (file or "")
     lock_file = folder / (f".{hashlib.sha1(os.fsencode(file)).hexdigest()[:16]}.lock" if file else ".lock")
     made = not folder.is_dir()
-    folder.mkdir(parents=True, exist_ok=True)
     descriptor = None
     try:
         with contextlib.suppress(UnsupportedError):
@@ -91,17 +90,22 @@ def _sign(descriptor, what):
 
 def _take(file, wait):
     """Return the descriptor of a lock file that is now locked, or None if another has it and `wait` is false."""
+    plain = getattr(os, "O_NOFOLLOW", 0)  # a link is refused: it could lead to any file
     while True:
+        file.parent.mkdir(parents=True, exist_ok=True)
         try:
-            descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        except PermissionError:  # somebody else's, who may be the owner of what is locked
-            descriptor = os.open(file, os.O_RDONLY)
-        taken = False
+            descriptor = os.open(file, os.O_RDWR | os.O_CREAT | plain, 0o666)
+        except PermissionError:  # the file is somebody else's, with whom this folder is shared
+            descriptor = os.open(file, os.O_RDONLY | plain)
         try:
             taken = lock(descriptor, wait)
             if taken and _is_at(file, descriptor):
                 return descriptor
-        except BaseException:
+        except UnsupportedError:
+            os.close(descriptor)
+            file.unlink(missing_ok=True)
+            raise
+        except BaseException:  # a signal while it waits
             os.close(descriptor)
             raise
         os.close(descriptor)
@@ -138,6 +142,7 @@ def _holder(file):
     """Say who has a lock, as far as it is known."""
     try:
         who = json.loads(file.read_bytes())
-        return f"{who['what']} (process {who['process']} on {who['machine']}, since {who['since']})"
+        known = f"{who['what']} (process {who['process']} on {who['machine']}, since {who['since']})"
     except (OSError, ValueError, KeyError, TypeError):
-        return "another command"
+        known = ""
+    return known if known and known.isprintable() else "another command"
