@@ -107,6 +107,7 @@ class Run:
                 try:
                     status = process.wait()
                 except BaseException:
+                    print(f"Waiting until {Path(arguments[0]).name} has stopped, too.", file=sys.stderr, flush=True)
                     process.terminate()  # a training writes its checkpoint then
                     process.wait()
                     raise

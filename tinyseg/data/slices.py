@@ -14,6 +14,7 @@ data never read or replace each other's.
 import io
 import json
 import shutil
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
@@ -161,6 +162,9 @@ class SliceCache:
                         entries.pop(case.name, None)
                         leave_out(case.name, str(error))
                     bar.update()
+            except (KeyboardInterrupt, SystemExit):
+                print("Waiting for the cases that are being prepared.", file=sys.stderr, flush=True)
+                raise
             finally:  # after an error, the cases that are waiting are not prepared
                 pool.shutdown(cancel_futures=True)
                 bar.close()

@@ -1,8 +1,10 @@
 """Stopping a training at a step: Ctrl-C, SIGTERM (kill, a batch system's limit) and SIGHUP (a closed terminal)."""
 
 import contextlib
+import io
 import os
 import signal
+import sys
 import threading
 
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has two
@@ -69,6 +71,9 @@ def restore(handlers):
 
 
 def say(sentence):
-    """Write a line to the standard error stream from a handler of signals, in the middle of whatever is printed."""
-    with contextlib.suppress(OSError):
-        os.write(2, f"\n{sentence}\n".encode())
+    """Print a line to the standard error stream from a handler of signals, which may come in the middle of a print."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):  # closed, or never there
+        try:
+            os.write(sys.stderr.fileno(), f"\n{sentence}\n".encode())
+        except io.UnsupportedOperation:  # a stream that is no file, as in a notebook
+            print(f"\n{sentence}", file=sys.stderr)
