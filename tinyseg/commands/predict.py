@@ -92,13 +92,8 @@ def predict_files(predictor, plan, stacks, args):
             if target.exists() and not args.force:
                 check_made(target, kept.differences(target, of_file))
                 continue
-            before = kept.entry(target)
-            kept.enter(target, scan.files, of_file)
-            try:
+            with kept.entering(target, scan.files, of_file):
                 predict_file(predictor, scan, target, args, statistics(stacks[scan]) if scan in stacks else None)
-            except BaseException:
-                kept.put_back(target, before)
-                raise
         except (ValueError, OSError) as error:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
             failed.append(scan)

@@ -5,6 +5,7 @@ path}``. Each file has its own settings, so that masks and probabilities, or the
 folder; the checkpoint is that of the command that wrote last.
 """
 
+import contextlib
 import hashlib
 
 import msgspec
@@ -57,30 +58,56 @@ class Record:
             return None
         return [name for name in before | settings if before.get(name) != settings.get(name)]
 
-    def enter(self, target, files, settings):
-        """Write down a file that is about to be made, so that no file is ever without its entry."""
+    @contextlib.contextmanager
+    def entering(self, target, files, settings):
+        """Write down a file that is made, or not, in the with-block; a signal or a crash at any moment does no harm.
+
+        A new file has its entry before it is there, so that no file is ever without one. While a file is replaced, its
+        entry does not say how it was made: should the process be killed, it can be the old one or the new one.
+        """
+        before, there = self._entry(target), _identity(target)
+        self._enter(target, files, settings if there is None else None)
+        try:
+            yield
+        finally:
+            if _identity(target) == there:  # it was not made
+                self._put_back(target, before)
+            elif there is not None:
+                self._enter(target, files, settings)
+
+    def _enter(self, target, files, settings):
         self.content.files[target.name] = ", ".join(map(str, files))
-        self.content.settings[target.name] = settings
-        self.content.checkpoint = settings["checkpoint"]
+        self.content.settings.pop(target.name, None)
+        if settings is not None:
+            self.content.settings[target.name] = settings
+            self.content.checkpoint = settings["checkpoint"]
         self._write()
 
-    def put_back(self, target, before):
-        """Write down again what a file was, or that there was none: it could not be made. `before` is from `entry`."""
-        for part, entry in zip((self.content.files, self.content.settings), before, strict=True):
+    def _entry(self, target):
+        return self.content.files.get(target.name), self.content.settings.get(target.name), self.content.checkpoint
+
+    def _put_back(self, target, before):
+        *entries, self.content.checkpoint = before
+        for part, entry in zip((self.content.files, self.content.settings), entries, strict=True):
             part.pop(target.name, None)
             if entry is not None:
                 part[target.name] = entry
         self._write()
-
-    def entry(self, target):
-        """Return what the record has of a file, for `put_back`."""
-        return self.content.files.get(target.name), self.content.settings.get(target.name)
 
     def _write(self):
         if not self.content.files:  # nothing could be made
             self.path.unlink(missing_ok=True)
             return
         write_json(self.path, msgspec.to_builtins(self.content))
+
+
+def _identity(path):
+    """Return what changes when a file is replaced; None if there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_ctime_ns
 
 
 def written_in(folder):
