@@ -14,7 +14,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reproduction import results
+from tinyseg.data.locks import locked
 from tinyseg.data.writing import write_atomically
+from tinyseg.training.interruption import STOPS
+
+# By Ctrl-C, kill, or a closed terminal: the statuses of a command that was interrupted.
+ENDED = [status for number in STOPS for status in (-number, 128 + number)]
 
 
 class RunFailed(RuntimeError):
@@ -77,6 +82,8 @@ class Run:
         KeyboardInterrupt
             If a script was interrupted.
         """
+        with locked(self.folder, "a study", wait=True):  # a killed study leaves a training that still writes
+            pass
         kept = self.folder / "command.txt"
         before = kept.read_text(encoding="utf-8").strip() if kept.is_file() else self.command
         if before != self.command:
@@ -113,7 +120,7 @@ class Run:
                     raise
             output.seek(start)
             said = output.read().replace("\r", "\n").strip().split("\n")
-        if status in (130, 143, -signal.SIGINT, -signal.SIGTERM):
+        if status in ENDED:
             raise KeyboardInterrupt
         if status < 0:
             name = signal.Signals(-status).name

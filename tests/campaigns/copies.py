@@ -5,7 +5,10 @@ line. It loads its own kernels and starts its own threads.
 """
 
 import atexit
+import importlib
+import io
 import os
+import pkgutil
 import runpy
 import signal
 import sys
@@ -19,6 +22,13 @@ import tinyseg.commands.evaluate
 import tinyseg.commands.predict
 import tinyseg.commands.train_brats
 import tinyseg.commands.train_isbi  # noqa: F401
+import tinyseg.fast.cpu
+from tinyseg.report.load_matplotlib import load_matplotlib
+
+for _module in pkgutil.iter_modules(tinyseg.fast.cpu.__path__):
+    importlib.import_module(f"tinyseg.fast.cpu.{_module.name}")
+load_matplotlib()
+importlib.import_module("matplotlib.figure").Figure().savefig(io.BytesIO())
 
 
 class Copy:

@@ -108,7 +108,7 @@ class Chain:
 
     def __init__(self, work, folder, reference, material):
         self.work, self.folder, self.reference = work, folder, reference
-        self.first, self.resume = works.words(work, material)
+        self.first, self.resume = works.fill(work, material)
         self.words = self.first
         if work.begin:
             shutil.copytree(material["folder"] / work.begin, folder)
@@ -130,7 +130,8 @@ class Chain:
                 since = delivered(trace, first)
             wrong = self._look_at(process, status, kill, since)
         finally:
-            process.end()
+            if kill.how != "SIGKILL" or not kill.alone:  # what a killed study has started goes on
+                process.end()
         self._choose_next(process.said, status)
         return wrong, status != 0
 
@@ -184,8 +185,8 @@ class Chain:
     def _choose_next(self, said, status):
         """Choose what a user would type next."""
         advised = re.search(r"Go on with: python \S+ --resume", said)
-        begun = self.resume and any(self.folder.glob("*/checkpoint.safetensors"))
-        self.words = self.resume if advised or begun else self.first
+        begun = any(self.folder.glob("*/checkpoint.safetensors"))
+        self.words = self.resume if self.resume and (advised or begun) else self.first
 
     def _other(self, said):
         """Return the command to which a sentence points, or None."""
@@ -257,6 +258,8 @@ def play(campaign, count, options):
                 chain, most = Chain(work, base / here, references[work.name], material), rng.randint(MOST // 2, MOST)
                 wrong = None
                 for k in range(most):
+                    if killed >= count:
+                        break
                     how = rng.choices(hows, [NAMES[each] for each in hows])[0]
                     kill = draw(rng, how, references[work.name])
                     wrong, was_killed = chain.kill(kill)

@@ -4,11 +4,13 @@ import json
 import re
 import signal
 import time
+from pathlib import Path
 
 from safetensors import safe_open
 
 from tests.campaigns import works
 from tests.campaigns.meeting import WHO, Wrong, wait_for
+from tests.campaigns.processes import at
 from tests.campaigns.whole import broken, differences
 
 CONTAINER = ["unshare", "--pid", "--fork", "--kill-child"]
@@ -213,6 +215,23 @@ def prediction_twice(meeting):
     refused = meeting.refusals(meeting.at_once(words, words, most=1))
     meeting.compare(meeting.leaves(words))
     return refused
+
+
+@scenario("a killed prediction with --force")
+def forced(meeting):
+    begin = masks("another", "{folder}/pictures")
+    words = [*masks("net", "{folder}/pictures"), "--force"]
+    meeting.put("predicted")
+    place = "rename", meeting.rng.randint(1, 18)
+    meeting.ended(meeting.start(words, strace=at(place, signal.SIGKILL, "/dev/null")), -signal.SIGKILL)
+    record = json.loads((meeting.folder / "masks" / "predictions.json").read_text())
+    folders = {"another": meeting.leaves(begin), "net": meeting.leaves(masks("net", "{folder}/pictures"))}
+    for name, how in record["settings"].items():
+        network = Path(how["checkpoint"]).stem
+        if (meeting.folder / "masks" / name).read_bytes() != (folders[network] / "masks" / name).read_bytes():
+            raise Wrong(f"predictions.json calls {name} a mask of {network}, which it is not")
+    meeting.ended(meeting.start(words), 0)
+    return 0
 
 
 @scenario("scores of two networks, one --out", 2)

@@ -12,7 +12,6 @@ import zipfile
 from types import SimpleNamespace
 from typing import NamedTuple
 
-import nibabel as nib
 import numpy as np
 import tifffile
 from PIL import Image
@@ -62,7 +61,7 @@ class Work(NamedTuple):
     weight: int = 4
 
 
-def words(work, material):
+def fill(work, material):
     """Return the words of the first command and of the one that goes on."""
     return [
         each and [word.format(**material) if isinstance(word, str) and "{" in word else word for word in each]
@@ -88,6 +87,10 @@ WORKS = [
         _resumed("train_isbi.py", "--workers", 1, "--epochs", 5), begin="resumable", weight=6,
     ),
     Work(
+        "train_isbi --overwrite", ["train_isbi.py", *ISBI, "--seed", 1, "--epochs", 3, "--overwrite", "--out", "run"],
+        begin="resumable",
+    ),
+    Work(
         "train_brats", ["train_brats.py", "--data", "{folder}/brains", *BRATS, "--epochs", 3, "--out", "run", *CACHE],
         _resumed("train_brats.py", *CACHE), weight=8,
     ),
@@ -98,6 +101,9 @@ WORKS = [
     ),
     Work("predict, stacks", ["predict.py", *NET, "{folder}/stack.tif", "{folder}/other.tif", "--out", "masks"]),
     Work("predict, folder", ["predict.py", *NET, "{folder}/pictures", "--out", "masks", "--transforms", "flips"]),
+    Work(
+        "predict --force", ["predict.py", *NET, "{folder}/pictures", "--out", "masks", "--force"], begin="predicted",
+    ),
     Work("predict, NIfTI", ["predict.py", *BRAIN_NET, "{folder}/brains", "--out", "masks", "--probabilities"]),
     Work("evaluate", ["evaluate.py", *NET, *SECTIONS, "--out", "scores/isbi.json"], weight=3),
     Work(
@@ -148,11 +154,15 @@ def make_inputs(folder):
             buffer = io.BytesIO()
             tifffile.imwrite(buffer, rng.integers(0, 255, (4, 128, 128), np.uint8))
             archive.writestr(f"challenge/{name}.tif", buffer.getvalue())
-    (folder / "resumable").mkdir()
-    done = Process(["train_isbi.py", *ISBI, "--epochs", 2, "--out", "run"], folder / "resumable")
-    if done.wait() != 0:
-        raise RuntimeError(f"a training without any disturbance failed: {done.said}")
-    assert nib.load(folder / "brains" / "imagesTr" / "SYNTHETIC_000.nii.gz").shape == (40, 36, 16, 4)
+    another = ["--checkpoint", folder / "another.safetensors", folder / "pictures"]
+    for name, words in (
+        ("resumable", ["train_isbi.py", *ISBI, "--epochs", 2, "--out", "run"]),
+        ("predicted", ["predict.py", *another, "--out", "masks"]),
+    ):
+        (folder / name).mkdir()
+        done = Process(words, folder / name)
+        if done.wait() != 0:
+            raise RuntimeError(f"{words[0]} failed without any disturbance: {done.said}")
 
 
 class _Slowly:

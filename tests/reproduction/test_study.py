@@ -2,10 +2,13 @@
 
 import json
 import math
+import os
+import threading
 
 import pytest
 
 from reproduction.study import Run, RunFailed, spread
+from tinyseg.data.locks import locked
 
 TRAIN = """
 import json, os, pathlib, signal, sys
@@ -16,6 +19,8 @@ with open(out / "calls.txt", "a") as file:
 how = pathlib.Path(__file__).with_name("how.txt").read_text()
 if how == "interrupted":
     sys.exit(143)
+if how == "closed":
+    sys.exit(129)
 if how == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
 if how == "bad":
@@ -122,3 +127,20 @@ def test_spread():
     assert found["mean"] == 2.5 and math.isclose(found["std"], math.sqrt(4.5)) and found["values"] == [1.0, None, 4.0]
     assert spread([3.0]) == {"mean": 3.0, "std": None, "values": [3.0]}
     assert spread([None]) == {"mean": None, "std": None, "values": [None]}
+
+
+def test_a_study_was_killed_and_its_training_still_writes(run, tmp_path, capfd):
+    with locked(tmp_path / "run", "a training"):
+        again = threading.Thread(target=run("--width", 8).carry_out)
+        again.start()
+        again.join(0.3)
+        assert again.is_alive()
+        assert not (tmp_path / "run" / "calls.txt").exists()
+    again.join()
+    assert len(calls(run())) == 1
+    assert f"{tmp_path / 'run'} is in use by a training (process {os.getpid()} " in capfd.readouterr().err
+
+
+def test_only_the_training_was_ended_by_a_closed_terminal(run):
+    with pytest.raises(KeyboardInterrupt):
+        run(how="closed").carry_out()

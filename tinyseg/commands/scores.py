@@ -37,7 +37,12 @@ def write_scores(args, report):
     if args.out:
         settings = {n: str(value) if isinstance(value, pathlib.Path) else value for n, value in vars(args).items()}
         del settings["given"]
+        _picture(args.out).unlink(missing_ok=True)  # of other scores: if this is killed now, nobody mistakes it
         write_json(args.out, report | {"settings": settings})
+
+
+def _picture(out):
+    return out.with_name(out.name.removesuffix(".json") + PICTURE)
 
 
 def draw_worst(args, scores, draw):
@@ -46,7 +51,7 @@ def draw_worst(args, scores, draw):
         return
     written, worst = [args.out], np.argsort(scores, kind="stable")[: args.worst]
     if len(worst):
-        with plots.drawing(args.out.with_name(args.out.name.removesuffix(".json") + PICTURE)) as picture:
+        with plots.drawing(_picture(args.out)) as picture:
             draw(worst, picture)
             written.append(picture)
     print(f"wrote {' and '.join(map(str, written))}")
