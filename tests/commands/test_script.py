@@ -194,3 +194,23 @@ def test_ctrl_c_while_modules_are_imported(name):
         process.send_signal(signal.SIGINT)
         said = process.communicate(timeout=100)[1]
     assert process.returncode == 130 and "Traceback" not in said and "KeyboardInterrupt" not in said
+
+
+# ----- sentences -------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("No threading layer.\nHINT:\nTBB is required"), "ValueError: No threading layer. HINT: TBB"),
+        (RuntimeError("can't start new thread"), "(ulimit -u)"),
+        (DeprecationWarning("this will go"), "PYTHONWARNINGS"),  # raised under -W error
+        (UserWarning("a note"), "PYTHONWARNINGS"),
+    ],
+)
+def test_errors_of_other_libraries_and_of_the_system_are_one_sentence_too(error, words, capsys):
+    def main():
+        raise error
+
+    with pytest.raises(SystemExit) as stop:
+        run_script(main, out_of_memory="")
+    assert words in stop.value.code and "\n" not in stop.value.code
+    assert "Traceback" not in capsys.readouterr().err

@@ -139,6 +139,7 @@ def _namesake(op, arrays):
         return None
     if device == "cpu" and threads is not None:
         threads.check_fork()
+        threads.check_limit()
     return _or_maths(module, op)
 
 

@@ -53,17 +53,27 @@ def stopped_by_signals():
         restore(before)
 
 
+def explain(error):
+    """Return the sentence with which an error ends a command, in one line."""
+    text = " ".join(str(error).split("\n"))
+    if "start new thread" in text:  # Python's words
+        text += ": the limit of processes (ulimit -u), or that of the container, is reached. Raise it."
+    return f"{type(error).__name__}: {text}"
+
+
 def _status_of(main, out_of_memory):
     """Run `main`; return the status of the process, or the sentence with which it ends."""
     try:
         main()
     except (MemoryError, ValueError, OSError, RuntimeError) as error:
         if not backend.is_out_of_memory(error):
-            return f"{type(error).__name__}: {error}"
+            return explain(error)
         why = str(error).removeprefix("Out of memory ").rstrip(".")
         if "limit set to" in why:  # CuPy's words, where its pool has a limit
             out_of_memory += ", or a larger --gpu-memory"
         return f"Out of memory ({why}): {out_of_memory}."
+    except Warning as warning:
+        return f"{explain(warning)} It ended the command because -W or PYTHONWARNINGS says so: leave that out."
     except KeyboardInterrupt:
         return 130
     except SystemExit as stop:

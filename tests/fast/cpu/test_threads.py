@@ -72,3 +72,25 @@ def test_a_threading_layer_that_numba_does_not_know_is_left_out_with_a_line():
     code = "import os, tinyseg; print(os.environ.get('NUMBA_THREADING_LAYER'))"
     assert run(code, NUMBA_THREADING_LAYER="nonsense") == ["None"]
     assert run(code, NUMBA_THREADING_LAYER="workqueue") == ["workqueue"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks Linux")
+def test_threads_that_cannot_be_started_are_a_sentence_and_not_the_end_of_the_process():
+    code = """
+import threading, numpy as np, tinyseg as ts
+started, start = [], threading.Thread.start
+def refuse(thread):
+    if len(started) == 2:
+        raise RuntimeError("can't start new thread")
+    started.append(thread)
+    start(thread)
+threading.Thread.start = refuse
+for _ in range(2):
+    try:
+        ts.ops.relu(np.ones((1, 8, 64, 64), np.float32))
+    except RuntimeError as error:
+        print("NUMBA_NUM_THREADS" in str(error) and "only 2 more" in str(error), sum(t.is_alive() for t in started))
+    threading.Thread.start, started = start, started
+print(threading.active_count())
+"""
+    assert run(code, NUMBA_NUM_THREADS="5") == ["True", "0", "1"]

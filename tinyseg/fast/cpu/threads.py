@@ -5,9 +5,11 @@ it. The numba kernels do not use NumPy's matrix products.
 """
 
 import contextlib
+import functools
 import logging
 import os
 import sys
+import threading
 
 LAYERS = "default", "safe", "threadsafe", "forksafe", "omp", "tbb", "workqueue"  # what numba's threads can be made of
 _lost = False  # whether this process was forked from one whose kernels had run, see `check_fork`
@@ -65,6 +67,29 @@ def check_fork():
             "threads are not there. Start processes by multiprocessing.get_context('spawn'), or compute inside "
             "tinyseg.using(kernels='reference')."
         )
+
+
+@functools.cache  # once in a process, unless it fails
+def check_limit():
+    """Raise a RuntimeError if the threads of the kernels cannot be started: GNU's OpenMP would end the process."""
+    import numba
+
+    others, end = numba.config.NUMBA_NUM_THREADS - 1, threading.Event()
+    started = []
+    try:
+        for _ in range(others):
+            started.append(threading.Thread(target=end.wait, daemon=True))
+            started[-1].start()
+    except RuntimeError:
+        raise RuntimeError(
+            f"The kernels compute in {others + 1} threads, and this process can start only {len(started) - 1} more "
+            "(see ulimit -u, or the limit of the container): set the environment variable NUMBA_NUM_THREADS to less."
+        ) from None
+    finally:
+        end.set()
+        for thread in started:
+            with contextlib.suppress(RuntimeError):  # the last one may not have been started
+                thread.join()
 
 
 def _note_fork():
