@@ -108,7 +108,7 @@ class Run:
 
     def _call(self, arguments):
         """Run a script; what it prints goes to ``output.txt``. Whatever ends this ends the script first."""
-        with open(self.folder / "output.txt", "a+", encoding="utf-8") as output:
+        with open(self.folder / "output.txt", "a+", encoding="utf-8", errors="replace") as output:
             start = output.tell()
             with subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=output) as process:
                 try:
@@ -126,7 +126,7 @@ class Run:
             name = signal.Signals(-status).name
             raise RunFailed(f"it was ended by {name}, as when the memory does not suffice or a library crashes")
         if status:
-            raise RunFailed(said[-1])
+            raise RunFailed(said[-1] or f"it ended with the status {status} and said nothing")
 
 
 def spread(values):

@@ -10,6 +10,7 @@ mended after that, the same command goes on and gives the same result. In no cas
 is not whole. Equal bits are asked for, except where a place changes how numbers are computed.
 """
 
+import itertools
 import os
 import pathlib
 import random
@@ -78,9 +79,11 @@ def not_whole(out):
 # ----- the campaign --------------------------------------------------------------------
 def play(campaign, count, options):
     """Try `count` cases of all places and their commands."""
-    cases = [(place, command) for place in PLACES for command in place.commands]
-    random.Random(campaign.seed).shuffle(cases)
-    cases = [(place, command) for place, command in cases if (options.only or "") in f"{place.kind}: {place.name}"]
+    draw, cases = random.Random(campaign.seed), []
+    places = [place for place in PLACES if (options.only or "") in f"{place.kind}: {place.name}"]
+    turns = [[(place, command) for command in draw.sample(place.commands, len(place.commands))] for place in places]
+    for turn in itertools.zip_longest(*turns):  # every place comes once before one comes twice
+        cases += draw.sample([case for case in turn if case], sum(case is not None for case in turn))
     with tempfile.TemporaryDirectory(prefix="environment_", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o777)
         base = Base(pathlib.Path(folder))

@@ -227,7 +227,7 @@ def all_places():
         yield Place("output", f"{' and '.join(names)} on a full disk", full(*names))
         yield Place("output", f"{' and '.join(names)} without a reader", reader_gone(*names))
 
-    for flags in ("-O", "-OO", "-I", "-B", "-u", "-X dev", "-X utf8=0", "-bb"):
+    for flags in ("-O", "-OO", "-P", "-B", "-u", "-X dev", "-X utf8=0", "-bb"):
         yield Place("Python", flags, variables(flags=flags.split()), TWO if flags != "-OO" else ("predict", "evaluate"))
     yield Place("Python", "-W error", variables("either", ("PYTHONWARNINGS",), flags=["-W", "error"]))
     for name, text in {

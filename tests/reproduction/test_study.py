@@ -23,7 +23,10 @@ if how == "closed":
     sys.exit(129)
 if how == "killed":
     os.kill(os.getpid(), signal.SIGKILL)
+if how == "silent":
+    sys.exit(3)
 if how == "bad":
+    print("12 mm\\u00b3")
     print("half a bar\\rLoss: nan")
     sys.exit("TrainingDiverged: the loss is nan.")
 (out / "log.csv").write_text("epoch,val_dice,val_small\\n1,0.5,nan\\n2,0.75,\\n")
@@ -93,6 +96,19 @@ def test_only_the_scoring_is_missing(run):
 def test_a_failed_run_ends_with_the_scripts_own_sentence(run):
     with pytest.raises(RunFailed, match=r"^TrainingDiverged: the loss is nan\.$"):
         run(how="bad").carry_out()
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "ascii:replace"])
+def test_scripts_may_print_in_any_encoding(encoding, run, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    with pytest.raises(RunFailed):
+        run(how="bad").carry_out()
+    assert run().carry_out()["summary"] == {"steps": 20}
+
+
+def test_a_run_that_fails_without_a_word_has_its_status(run):
+    with pytest.raises(RunFailed, match="status 3"):
+        run(how="silent").carry_out()
 
 
 def test_a_training_that_was_killed_is_named_and_is_no_interruption(run):

@@ -76,7 +76,7 @@ def _of_the_computer():
 def _of_cgroups():
     """Return the least limit of the control groups of this process (Linux): of its container, or its batch job."""
     found = [float("inf")]
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError, ValueError):
         for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
             _, kinds, place = line.split(":", 2)
             if kinds and "memory" not in kinds.split(","):

@@ -198,7 +198,7 @@ def _bytes_held(device, peak=False):
     arena = fast("cpu.arena")
     if arena is not None and not peak:
         arena.arena.clear()
-    with contextlib.suppress(OSError, StopIteration):
+    with contextlib.suppress(OSError, ValueError, StopIteration):
         lines = pathlib.Path("/proc/self/status").read_text().splitlines()
         key = "VmHWM:" if peak else "VmRSS:"
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
