@@ -86,10 +86,13 @@ def play(campaign, count, options):
     os.environ["XDG_CACHE_HOME"] = str(folder / "home")
     player = Player(make_base(folder / "base"), str(folder / "case" / "files"), campaign.seed)
     try:
+        cases = []
         for kind, weight in weights.items():
-            numbers = [int(number)] if number else range(round(count * weight / sum(weights.values())))
-            for k in numbers:
-                campaign.add(kind, f"{kind} #{k}", *player.play(kind, k))
+            n = round(count * weight / sum(weights.values()))
+            numbers = [int(number)] if number else range(n)
+            cases += [((k + 0.5) / max(n, 1), kind, k) for k in numbers]
+        for _, kind, k in sorted(cases):  # the kinds take turns, so that a part of the campaign has all of them
+            campaign.add(kind, f"{kind} #{k}", *player.play(kind, k))
     finally:
         player.end()
         if number:
