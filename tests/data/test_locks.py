@@ -1,11 +1,13 @@
 """Two commands that want one folder."""
 
+import contextlib
 import errno
 import os
 import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 
@@ -57,6 +59,7 @@ def test_threads_wait_for_each_other_and_one_is_in_at_a_time(tmp_path, capfd):
             with locked(tmp_path, "preparing", "slices", wait=True):
                 inside.append(1)
                 most.append(len(inside))
+                time.sleep(0.005)  # so that others have to wait
                 inside.pop()
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -114,3 +117,45 @@ def test_a_folder_that_is_made_for_the_lock_goes_with_it_if_nothing_was_written(
     with locked(tmp_path / "a" / "b", "one"):
         (tmp_path / "a" / "b" / "c").touch()
     assert [p.name for p in (tmp_path / "a" / "b").iterdir()] == ["c"]
+
+
+FORK = """
+import os, sys, time
+from tinyseg.data.locks import locked
+with locked(sys.argv[1], "a training"):
+    if os.fork() == 0:
+        time.sleep(60)
+    print("forked", flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forks_while_it_has_a_lock_and_the_new_one_leaves_the_block_first(tmp_path):
+    with contextlib.ExitStack() as block:
+        block.enter_context(locked(tmp_path, "a training"))
+        child = os.fork()
+        if child == 0:
+            block.close()
+            os._exit(0)
+        os.waitpid(child, 0)
+        with pytest.raises(BusyError), locked(tmp_path, "another"):
+            pass
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_process_is_killed_and_one_that_it_had_forked_lives_on(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-c", FORK, tmp_path], stdout=subprocess.PIPE, start_new_session=True
+    ) as process:
+        process.stdout.readline()
+        with pytest.raises(BusyError), locked(tmp_path, "another"):
+            pass
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        try:
+            with locked(tmp_path, "another"):
+                pass
+        finally:
+            os.killpg(process.pid, signal.SIGKILL)

@@ -24,6 +24,9 @@ except ImportError:  # Windows
     fcntl = None
 
 
+_held = set()  # descriptors of the locks that this process has
+
+
 class BusyError(RuntimeError):
     """Another command has the lock; the message says which."""
 
@@ -68,16 +71,29 @@ def locked(folder, what, file=None, wait=False):
             if descriptor is None:
                 print(f"{path} is in use by {_holder(lock_file)}: waiting for it.", file=sys.stderr, flush=True)
                 descriptor = _take(lock_file, wait=True)
+            _held.add(descriptor)
             _sign(descriptor, what)
         yield
     finally:
-        if descriptor is not None:
+        if descriptor in _held:
+            _held.remove(descriptor)
             if _is_at(lock_file, descriptor):
                 lock_file.unlink(missing_ok=True)
             os.close(descriptor)
         if made:
             with contextlib.suppress(OSError):  # it is not empty
                 folder.rmdir()
+
+
+def _let_go():
+    """In a process that was forked, forget the locks: they are those of the process before it alone."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+if hasattr(os, "register_at_fork"):  # Windows has none
+    os.register_at_fork(after_in_child=_let_go)
 
 
 def _sign(descriptor, what):
