@@ -227,7 +227,7 @@ def make_reference(work, folder, material):
     traced = (
         traced and shutil.which("strace") and not subprocess.run(["strace", "-f", "-o", os.devnull, "true"]).returncode
     )
-    process = Process(chain.first, folder, ["-o", str(trace), "-e", f"trace={WRITING}"] if traced else None)
+    process = Process(chain.first, folder, ["--seccomp-bpf", "-o", str(trace), "-e", f"trace={WRITING}"] if traced else None)
     if process.wait() != 0:
         raise RuntimeError(f"{work.name} failed without any disturbance: {process.said}")
     return Reference(folder, process.seconds, places(trace) if traced else [])

@@ -27,7 +27,8 @@ ISBI = ["--size", 32, "--width", 4, "--batch-size", 4, "--workers", 1, "--schedu
 TIMED = ("output.txt", "tables.md", "summary.json", "isbi_curves.png")  # of a study: times are in them
 BRATS = ["--size", 32, "--width", 4, "--batch-size", 2, "--steps-per-epoch", 4, "--shares", "2:1:1", "--workers", 1]
 DOWNLOAD = """
-import sys
+import os, signal
+signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # as the scripts of examples/ do
 from tinyseg.commands.script import run_script
 from tinyseg.data import download, download_brats
 download_brats.CHUNK, download_brats.PAUSE = 64, 0
