@@ -8,7 +8,7 @@ next, killed again, and in the end left alone. Each kill is a case:
 
 went through
     The process ended with the status of its signal and without a traceback, every file under a final name is whole,
-    after another signal than SIGKILL no temporary file is left, and no process that it had started goes on.
+    after one signal that can be handled no temporary file is left, and no process that it had started goes on.
 refused
     The next command said in a sentence which other command goes on, and that one did. A case beside that of the kill.
 lost
@@ -173,7 +173,7 @@ class Chain:
             if process.others():
                 return "a process that it had started goes on"
             left = self._temporary()
-            if left:
+            if left and len(kill.signals) == 1:  # a second Ctrl-C ends it at once
                 return f"after {kill.how}, {', '.join(left)} stayed behind"
         return None
 
