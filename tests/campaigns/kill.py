@@ -223,11 +223,9 @@ def make_reference(work, folder, material):
     """Run a piece of work without any disturbance."""
     trace = folder.parent / f"{folder.name}.trace"
     chain = Chain(work, folder, None, material)
-    traced = work.name != "reproduce_tables"  # strace would count the calls of its trainings too
-    traced = (
-        traced and shutil.which("strace") and not subprocess.run(["strace", "-f", "-o", os.devnull, "true"]).returncode
-    )
-    process = Process(chain.first, folder, ["--seccomp-bpf", "-o", str(trace), "-e", f"trace={WRITING}"] if traced else None)
+    traced = work.name != "reproduce_tables" and can_trace()  # strace would count the calls of its trainings too
+    strace = ["--seccomp-bpf", "-o", str(trace), "-e", f"trace={WRITING}"] if traced else None
+    process = Process(chain.first, folder, strace)
     if process.wait() != 0:
         raise RuntimeError(f"{work.name} failed without any disturbance: {process.said}")
     return Reference(folder, process.seconds, places(trace) if traced else [])
