@@ -139,6 +139,15 @@ def test_a_training_beside_it_with_other_options_changes_nothing(data, tmp_path)
     np.testing.assert_array_equal(first.labels("SYNTHETIC_001"), labels)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows deletes no file that is in use")
+def test_somebody_empties_the_cache_while_a_training_reads_it(data, tmp_path):
+    cache, other = build(data, tmp_path / "slices"), build(data, tmp_path / "other")
+    shutil.rmtree(tmp_path / "slices")
+    for name in cache.entries:
+        assert np.array_equal(cache.images(name), other.images(name))
+        assert np.array_equal(cache.labels(name), other.labels(name))
+
+
 def test_bad_cases_are_an_error_or_left_out_and_named(data, tmp_path):
     data = shutil.copytree(data, tmp_path / "data")
     (data / "imagesTr" / "SYNTHETIC_001.nii.gz").write_text("<html>login</html>")

@@ -32,6 +32,7 @@ from tinyseg.data.locks import locked
 from tinyseg.data.sources import Sources
 from tinyseg.data.writing import remove_stale, write_atomically
 
+PARTS = ("images", "labels")
 FORMAT = "2"  # another number if the slices of a case change
 HINT = "skip_bad (--skip-bad) leaves such cases out and lists them."
 
@@ -81,6 +82,9 @@ class SliceCache:
     def __init__(self, folder, modalities, classes, entries, skipped):
         self.folder, self.modalities, self.classes = Path(folder), modalities, classes
         self.entries, self.skipped = entries, skipped
+        # Mapped once: they can be read even if somebody empties the folder during the training.
+        names = {(name, part): f"{entry.stem}.{part}.npy" for name, entry in entries.items() for part in PARTS}
+        self._arrays = {key: np.load(self.folder / file, mmap_mode="r") for key, file in names.items()}
 
     @classmethod
     def build(cls, cases, folder, preparation, workers=2, skip_bad=False, progress=True, check_shape=None):
@@ -174,11 +178,11 @@ class SliceCache:
 
     def images(self, name):
         """Return the slices of a case, float16 (Z, M, h, w), mapped from the file."""
-        return np.load(self.folder / f"{self.entries[name].stem}.images.npy", mmap_mode="r")
+        return self._arrays[name, "images"]
 
     def labels(self, name):
         """Return the labels of a case, uint8 (Z, h, w), mapped from the file."""
-        return np.load(self.folder / f"{self.entries[name].stem}.labels.npy", mmap_mode="r")
+        return self._arrays[name, "labels"]
 
     def fingerprints(self, **parts):
         """Return fingerprints of the cases of each part, for `tinyseg.data.fingerprint.refuse_changed`.
@@ -282,7 +286,7 @@ def _read_entry(folder, stem, sha1, num_classes, sources):
     try:
         about = read_sealed(folder / f"{stem}.json", _Description, "a description of slices")
         counts, outside = np.array(about.counts), np.array(about.outside)
-        same = all(sources.sha1(folder / f"{stem}.{part}.npy") == getattr(about, part) for part in ("images", "labels"))
+        same = all(sources.sha1(folder / f"{stem}.{part}.npy") == getattr(about, part) for part in PARTS)
         if same and counts.shape[1:] == outside.shape == (num_classes,):
             return Entry(counts, outside, about.voxel, stem, sha1)
     except (OSError, ValueError):
