@@ -190,7 +190,6 @@ def all_places():
         yield Place("threads", f"NUMBA_THREADING_LAYER={text}", layer, TWO)
     nojit = variables(NUMBA_DISABLE_JIT="1", close=True)
     yield Place("threads", "NUMBA_DISABLE_JIT=1", nojit, ("train_isbi", "evaluate", "train_brats"))
-    yield Place("threads", "NUMBA_OPT=nonsense", variables(NUMBA_CPU_NAME="", NUMBA_LOG_LEVEL="x"), ("evaluate",))
 
     for text in ("nonsense", "TkAgg", "module://nothing", "QtAgg", "svg", ""):
         yield Place("pictures", f"MPLBACKEND={text}", variables(MPLBACKEND=text))

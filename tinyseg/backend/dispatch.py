@@ -9,6 +9,7 @@ returns NotImplemented, because of its other arguments. An exception in a kernel
 without the folder `tinyseg/fast`.
 """
 
+import contextlib
 import contextvars
 import functools
 import importlib
@@ -117,7 +118,8 @@ class OrMaths:
             return getattr(sys.modules[self.op], name)
 
         def call(*args):
-            found = kernel(*args)
+            with threads.turn() if threads is not None else contextlib.nullcontext():
+                found = kernel(*args)
             if found is not NotImplemented:
                 return found
             arrays = [a for a in args if hasattr(a, "dtype")]

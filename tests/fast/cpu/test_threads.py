@@ -94,3 +94,16 @@ for _ in range(2):
 print(threading.active_count())
 """
     assert run(code, NUMBA_NUM_THREADS="5") == ["True", "0", "1"]
+
+
+@pytest.mark.parametrize("layer", ["workqueue", "omp"])
+def test_threads_can_predict_at_the_same_time_whatever_numbas_threads_are_made_of(layer):
+    code = """
+import concurrent.futures, numba, numpy as np, tinyseg as ts
+x = np.random.default_rng(0).standard_normal((8, 4, 16, 64, 64)).astype("float32")
+def compute(k): return ts.ops.relu(ts.ops.avg_pool2d(x[k], 2)).data
+with concurrent.futures.ThreadPoolExecutor(8) as pool:
+    found = list(pool.map(compute, list(range(8)) * 5))
+print(numba.threading_layer(), all((y == compute(k % 8)).all() for k, y in enumerate(found)))
+"""
+    assert run(code, NUMBA_NUM_THREADS="2", NUMBA_THREADING_LAYER=layer) == [layer, "True"]

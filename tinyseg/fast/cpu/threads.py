@@ -12,6 +12,7 @@ import sys
 import threading
 
 LAYERS = "default", "safe", "threadsafe", "forksafe", "omp", "tbb", "workqueue"  # what numba's threads can be made of
+_turn = threading.RLock()
 _lost = False  # whether this process was forked from one whose kernels had run, see `check_fork`
 
 
@@ -92,8 +93,21 @@ def check_limit():
                 thread.join()
 
 
+def turn():
+    """Return a context manager for the call of a kernel.
+
+    Where numba has neither OpenMP nor TBB, as often on a Mac, two threads that call kernels at the same time would end
+    the process: they take turns. It is not known before the first kernel has run.
+    """
+    numba = sys.modules.get("numba")
+    with contextlib.suppress(ValueError):  # no kernel has run yet
+        return _turn if numba is not None and numba.threading_layer() == "workqueue" else contextlib.nullcontext()
+    return _turn
+
+
 def _note_fork():
-    global _lost
+    global _lost, _turn
+    _turn = threading.RLock()  # another thread, which is not there, may have held it
     numba = sys.modules.get("numba")
     with contextlib.suppress(ValueError, AttributeError):  # ValueError: the threads have not been started
         _lost = numba.threading_layer() == "omp"
