@@ -1,11 +1,16 @@
-"""Names that README, docs, notebooks and examples have used stay where programs look for them."""
+"""Names that README, docs, notebooks and examples have used stay where programs look for them; how scripts begin."""
 
 import importlib
+import os
+import pathlib
+import subprocess
 import sys
 
 import pytest
 
 import tinyseg as ts
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # What programs have imported from modules that are now elsewhere.
 IMPORTED = {
@@ -53,3 +58,14 @@ def test_a_name_that_never_was_is_refused():
         _ = ts.nonsense
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("tinyseg.nonsense")
+
+
+@pytest.mark.parametrize("script", sorted(path.name for path in (ROOT / "examples").glob("*.py")))
+def test_a_script_whose_modules_cannot_be_loaded_ends_with_one_sentence(script, tmp_path):
+    """As with too little memory, too few open files, a variable that a library refuses, a broken installation."""
+    (tmp_path / "numpy.py").write_text("raise OSError('Too many open files')\n")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+    command = [sys.executable, ROOT / "examples" / script, "--help"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr.count("\n") == 1 and "could not be loaded (OSError: Too many open files)" in done.stderr
