@@ -23,6 +23,8 @@ from tests.campaigns import environment_disks, environment_limits, environment_s
 from tests.campaigns.environment_commands import COMMANDS, Base, Command, run
 from tests.campaigns.environment_places import Missing
 
+# With these words a library ends the process, without a chance to clean up.
+LAST_WORDS = "OpenBLAS error", "LLVM ERROR", "libgomp: Thread creation failed", "Fatal Python error"
 PLACES = [
     place for part in (environment_disks, environment_limits, environment_settings) for place in part.all_places()
 ]
@@ -33,7 +35,8 @@ def judge(command, setting, base, done):
     """Return an outcome, and why it was lost."""
     if "Traceback" in done.text or "report it to its developers" in done.text:
         return "lost", f"a traceback: {done.sentence[-300:]}"
-    if broken := not_whole(setting.out):
+    died = done.status < 0 or any(words in done.text for words in LAST_WORDS)
+    if broken := not_whole(setting.out, died):
         return "lost", f"{broken} (status {done.status}: {done.sentence[-200:]})"
     if done.status == 0:
         if setting.expected == "refused":
@@ -66,29 +69,40 @@ def compare(found, expected, close):
     return "went through", ""
 
 
-def not_whole(out):
-    """Name a file below --out (or --out itself) that is not whole, or a temporary one that was left; else None."""
+def not_whole(out, died):
+    """Name a file below --out (or --out itself) that is not whole, or a temporary one that was left.
+
+    A process that died may leave those: the next command deletes them.
+    """
     out = pathlib.Path(os.fsdecode(out))
     folder = out if out.is_dir() else out.parent if out.is_file() else None
     if folder is None:
         return None
-    left = [name for name, path in whole.files_of(folder).items() if whole.is_temporary(path)]
+    left = [name for name, path in whole.files_of(folder).items() if whole.is_temporary(path) and not died]
     return "; ".join([*whole.broken(folder), *(f"{name} was left" for name in left)])
 
 
 # ----- the campaign --------------------------------------------------------------------
 def play(campaign, count, options):
     """Try `count` cases of all places and their commands."""
-    draw, cases = random.Random(campaign.seed), []
-    places = [place for place in PLACES if (options.only or "") in f"{place.kind}: {place.name}"]
-    turns = [[(place, command) for command in draw.sample(place.commands, len(place.commands))] for place in places]
-    for turn in itertools.zip_longest(*turns):  # every place comes once before one comes twice
-        cases += draw.sample([case for case in turn if case], sum(case is not None for case in turn))
+    cases = draw_cases(random.Random(campaign.seed), options.only or "")[:count]
+    needed = {"train_isbi"} | {command for _, command in cases}  # its network is that of the others
     with tempfile.TemporaryDirectory(prefix="environment_", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o777)
-        base = Base(pathlib.Path(folder))
-        for number, (place, command) in enumerate(cases[:count]):
+        base = Base(pathlib.Path(folder), [name for name in COMMANDS if name in needed])
+        for number, (place, command) in enumerate(cases):
             try_place(campaign, base, place, COMMANDS[command], pathlib.Path(folder) / f"case{number}")
+
+
+def draw_cases(rng, only):
+    """Return places and names of commands in a random order; every place comes once before one comes twice."""
+    places = [place for place in PLACES if only in f"{place.kind}: {place.name}"]
+    turns = [[(place, command) for command in rng.sample(place.commands, len(place.commands))] for place in places]
+    cases = []
+    for turn in itertools.zip_longest(*turns):
+        there = [case for case in turn if case is not None]
+        cases += rng.sample(there, len(there))
+    return cases
 
 
 def try_place(campaign, base, place, command, room):

@@ -41,9 +41,9 @@ class Setting:
 
 
 class Base:
-    """The data that the commands are given, and what came of each command in an ordinary place."""
+    """The data that commands are given, and what came of each in an ordinary place; `commands` are their names."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, commands):
         from tinyseg.data import em_sections
         from tinyseg.data.synthetic_brain import write_brains
 
@@ -58,7 +58,7 @@ class Base:
         tifffile.imwrite(self.inputs / "stack.tif", images[:2, :48, :40], photometric="minisblack")
         Image.fromarray(images[2, :40, :56]).save(self.inputs / "section.png")
         self.brains = write_brains(folder / "brains", num_cases=3, shape=(36, 40, 16))
-        for command in COMMANDS.values():
+        for command in map(COMMANDS.get, commands):
             setting = self.ordinary(folder / "ordinary" / command.name)
             done = run(command, setting, self)
             if done.status:
