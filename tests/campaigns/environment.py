@@ -41,6 +41,10 @@ def judge(command, setting, base, done):
     if done.status == 0:
         if setting.expected == "refused":
             return "lost", "it went through, and should have been refused"
+        folder = pathlib.Path(os.fsdecode(setting.out))
+        folder = folder.parent if command.is_file else folder
+        if any(not (folder / name).is_file() for name in command.pictures) and "could not be drawn" not in done.text:
+            return "lost", f"a picture is missing: {done.sentence[-200:]}"
         try:
             return compare(command.result(setting.out), base.results[command.name], setting.close)
         except Exception as error:
