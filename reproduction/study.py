@@ -85,7 +85,7 @@ class Run:
         with locked(self.folder, "a study", wait=True):  # a killed study leaves a training that still writes
             pass
         kept = self.folder / "command.txt"
-        before = kept.read_text(encoding="utf-8").strip() if kept.is_file() else self.command
+        before = kept.read_text(encoding="utf-8", errors="surrogateescape").strip() if kept.is_file() else self.command
         if before != self.command:
             raise ValueError(
                 f"{self.folder} holds a run made with other options ({before}; now {self.command}). "

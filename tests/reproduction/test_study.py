@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import os
 import threading
 
 import pytest
@@ -14,7 +15,7 @@ TRAIN = """
 import json, os, pathlib, signal, sys
 out = pathlib.Path(sys.argv[sys.argv.index("--resume" if "--resume" in sys.argv else "--out") + 1])
 with open(out / "calls.txt", "a") as file:
-    print(" ".join(sys.argv[1:]), file=file)
+    print(" ".join(sys.argv[1:]).encode("ascii", "replace").decode(), file=file)
 (out / "checkpoint.safetensors").write_text("weights")
 how = pathlib.Path(__file__).with_name("how.txt").read_text()
 if how == "interrupted":
@@ -104,6 +105,12 @@ def test_scripts_may_print_in_any_encoding(encoding, run, monkeypatch):
     with pytest.raises(RunFailed):
         run(how="bad").carry_out()
     assert run().carry_out()["summary"] == {"steps": 20}
+
+
+def test_the_name_of_the_data_may_be_no_utf_8(run):
+    name = os.fsdecode(b"caf\xe9")
+    assert run("--data", name).carry_out() == run("--data", name).carry_out()
+    assert b"caf\xe9" in (run().folder / "command.txt").read_bytes()
 
 
 def test_a_run_that_fails_without_a_word_has_its_status(run):

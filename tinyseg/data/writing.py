@@ -78,8 +78,11 @@ def _close_quietly(file):
 
 
 def write_atomically(path, content):
-    """Write bytes or text to `path`, as `replacing` does, with its errors."""
-    content = content.encode() if isinstance(content, str) else content
+    """Write bytes or text to `path`, as `replacing` does, with its errors.
+
+    Text is written as UTF-8; the name of a file that is no UTF-8 keeps its bytes.
+    """
+    content = content.encode(errors="surrogateescape") if isinstance(content, str) else content
     with replacing(path, len(content)) as file, explaining(pathlib.Path(path), len(content)):
         file.write(content)
 
