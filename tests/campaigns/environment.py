@@ -79,7 +79,7 @@ def not_whole(out, died):
     A process that died may leave those: the next command deletes them.
     """
     out = pathlib.Path(os.fsdecode(out))
-    folder = out if out.is_dir() else out.parent if out.is_file() else None
+    folder = out if os.path.isdir(out) else out.parent if os.path.isfile(out) else None
     if folder is None:
         return None
     left = [name for name, path in whole.files_of(folder).items() if whole.is_temporary(path) and not died]
