@@ -201,7 +201,7 @@ def test_ctrl_c_while_modules_are_imported(name):
     ("error", "words"),
     [
         (ValueError("No threading layer.\nHINT:\nTBB is required"), "ValueError: No threading layer. HINT: TBB"),
-        (RuntimeError("can't start new thread"), "(ulimit -u)"),
+        (RuntimeError("can't start new thread"), "(ulimit -u, ulimit -v)"),
         (DeprecationWarning("this will go"), "PYTHONWARNINGS"),  # raised under -W error
         (UserWarning("a note"), "PYTHONWARNINGS"),
     ],
