@@ -226,7 +226,7 @@ def change_npy(rng, content):
     how = rng.integers(4)
     try:
         data = np.load(io.BytesIO(content))
-    except ValueError:  # changed before
+    except Exception:  # changed before
         how = 0
     if how == 0:
         return change_bytes(rng, content, head=128)

@@ -43,13 +43,25 @@ def read_json(path, shape, what):
     ValueError
         It is not JSON, has a key twice, or has another shape; the message names the file and the field.
     """
+    return parse_json(pathlib.Path(path).read_bytes(), shape, path, what)
+
+
+def parse_json(content, shape, path, what):
+    """Return what a JSON text says, as an object of the type `shape`; raises as `read_json`.
+
+    `content` is a text, or bytes in UTF-8.
+    """
+    sentence = f"{path} is not {what}"
     try:
-        content = json.loads(pathlib.Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=_without_repeats)
+        text = content if isinstance(content, str) else content.decode("utf-8-sig")
+        found = json.loads(text, object_pairs_hook=_without_repeats)
+        if "\\ud" in text.lower():  # perhaps half of a letter, which could be neither printed nor written
+            json.dumps(found, ensure_ascii=False).encode()
     except _RepeatedError as error:
         raise ValueError(f"{path} has {error} twice in one place: keep one of them.") from None
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{path} is not {what}: it cannot be read as JSON ({error}).") from None
-    return check_shape(content, shape, f"{path} is not {what}")
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{sentence}: it cannot be read as JSON ({error}).") from None
+    return check_shape(found, shape, sentence)
 
 
 class _RepeatedError(Exception):
@@ -72,7 +84,7 @@ def check_shape(content, shape, sentence):
     """
     try:
         return msgspec.convert(content, shape)
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, OverflowError) as error:
         raise ValueError(f"{sentence}: {_in_words(str(error))}.") from None
 
 

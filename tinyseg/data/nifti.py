@@ -216,11 +216,11 @@ class Volume:
 
     def _unpacked(self):
         """Return the image with its file unpacked to the end, where gzip has a checksum of all of it."""
-        if not self.path.name.lower().endswith(".nii.gz"):
-            return self._image
-        stored = self._image.dataobj
+        stored, gzipped = self._image.dataobj, self.path.name.lower().endswith(".nii.gz")
         size = stored.offset + math.prod(self._image.shape) * stored.dtype.itemsize
-        refuse_impossible(size, self.path.stat().st_size, DEFLATE, "it")
+        refuse_impossible(size, self.path.stat().st_size, DEFLATE if gzipped else 1, "it")
+        if not gzipped:
+            return self._image
         with gzip.open(self.path) as file:
             content = file.read(size)
             if len(content) < size:

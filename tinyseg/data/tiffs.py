@@ -17,12 +17,9 @@ GDAL_NODATA = 42113  # the tag in which GeoTIFF says which value stands for no d
 # How many times as many bytes these kinds of packing can make at most; others are not known.
 PACKINGS = tifffile.COMPRESSION
 FACTORS = {
-    PACKINGS.NONE: 1,
-    PACKINGS.PACKBITS: 64,
-    PACKINGS.LZW: 3000,
-    PACKINGS.ADOBE_DEFLATE: DEFLATE,
-    PACKINGS.DEFLATE: DEFLATE,
-}
+    PACKINGS.NONE: 1, PACKINGS.PACKBITS: 64, PACKINGS.LZW: 3000, PACKINGS.ADOBE_DEFLATE: DEFLATE,
+    PACKINGS.DEFLATE: DEFLATE, PACKINGS.LZMA: 10_000, PACKINGS.ZSTD: 40_000,
+}  # fmt: skip
 GREY_OR_RGB = (KINDS.MINISWHITE, KINDS.MINISBLACK, KINDS.RGB, KINDS.PALETTE, KINDS.YCBCR)  # YCbCr is decoded to RGB
 
 
@@ -43,6 +40,8 @@ class TiffImage(ImageFile):
         first = pages[0]
         for page in pages:
             _refuse_short(page)
+        if all(page.keyframe.compression in FACTORS for page in pages):  # pages may share what they are unpacked from
+            refuse_impossible(sum(map(_unpacked_size, pages)), tif.filehandle.size, max(FACTORS.values()), "it")
         names = ("XResolution", "YResolution", "ResolutionUnit")
         self.tags = {name: first.tags[name].value for name in names if name in first.tags}
         self.description = first.description
@@ -256,8 +255,12 @@ def _refuse_short(page):
     if parts < wanted:
         raise EOFError(f"a page has {parts} of {wanted} strips or tiles")
     if page.keyframe.compression in FACTORS and not page.is_contiguous:
-        size = page.keyframe.size * page.keyframe.bitspersample // 8
-        refuse_impossible(size, sum(page.databytecounts), FACTORS[page.keyframe.compression], "a page")
+        refuse_impossible(_unpacked_size(page), sum(page.databytecounts), FACTORS[page.keyframe.compression], "a page")
+
+
+def _unpacked_size(page):
+    """Return the bytes of a page's pixels when they are unpacked."""
+    return page.keyframe.size * page.keyframe.bitspersample // 8
 
 
 def _end(page):

@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from tinyseg import models
-from tinyseg.data.json_files import check_shape
+from tinyseg.data.json_files import check_shape, parse_json
 from tinyseg.data.writing import write_atomically
 
 FORMAT = 1
@@ -164,15 +164,12 @@ def read(path):
         ) from None
     if text is None:
         raise ValueError(f"{path} is a safetensors file, but not one of tinyseg's: it does not name a model to build.")
-    what = f"{path} is not a checkpoint of tinyseg: its metadata"
-    try:
-        meta = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"{what} cannot be read as JSON ({error}).") from None
-    found = check_shape(meta, Format, f"{what} does not fit").tinyseg
+    what = "a checkpoint of tinyseg, by its metadata"
+    meta = parse_json(text, dict[str, Any], path, what)
+    found = check_shape(meta, Format, f"{path} is not {what}").tinyseg
     if found > FORMAT:
         raise NewerError(f"{path} was written by a newer tinyseg (format {found}). Update tinyseg.")
-    check_shape(meta, _Metadata, f"{what} does not fit")
+    check_shape(meta, _Metadata, f"{path} is not {what}")
     return arrays, meta
 
 

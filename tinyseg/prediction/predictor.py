@@ -106,6 +106,7 @@ class Predictor:
                 f"{image.path} has {channels}, and the network takes {self.model.in_channels}: give it the images it "
                 "was trained for, or another checkpoint."
             )
+        self._refuse_large(image.shape, image.path)
         if statistics is None:
             self.take_statistics(image.section(k) for k in range(len(image)))
         else:
@@ -129,10 +130,7 @@ class Predictor:
             A network of one class gives the probability of the foreground. Those of several classes sum to 1.
         """
         section = section[None] if section.ndim == 2 else section
-        H, W = map(int, self.preparation.target(section.shape[1:]))
-        arrays = self.model.in_channels + 3 * self.model.num_classes + 1  # the image, logits with a sum, probabilities
-        what = f"an image of {H} × {W} pixels for the network would take"
-        refuse_beyond_memory(4 * arrays * H * W, what, "memory", "cut it into parts, or make it smaller")
+        self._refuse_large(section.shape[1:])
         x = self.preparation.prepare(section, self._statistics)
         try:
             with np.errstate(over="ignore", invalid="ignore"):  # `predict` says it if the output is not finite
@@ -140,6 +138,13 @@ class Predictor:
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
+
+    def _refuse_large(self, shape, name="an image"):
+        """Raise a ValueError if predicting a section of `shape` would take more than this computer's memory."""
+        H, W = map(int, self.preparation.target(shape))
+        arrays = self.model.in_channels + 3 * self.model.num_classes + 1  # the image, logits with a sum, probabilities
+        what = f"{name} of {H} × {W} pixels for the network would take"
+        refuse_beyond_memory(4 * arrays * H * W, what, "memory", "cut it into parts, or make it smaller")
 
     def volume(self, volume, threshold=0.5):
         """Return the class of each voxel of a whole volume, on its own grid.
