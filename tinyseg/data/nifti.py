@@ -211,7 +211,8 @@ class Volume:
         with decoding(self.path, "NIfTI"):
             voxels = np.asanyarray(self._unpacked().dataobj)  # get_fdata would convert everything to float64
         voxels = voxels.reshape(self._shape if self.channels > 1 else self._shape[:3])
-        voxels = voxels.astype(np.float32) if voxels.dtype.kind == "f" and voxels.itemsize > 4 else voxels
+        with np.errstate(over="ignore"):  # infinity is refused by whoever takes intensities, and is no label
+            voxels = voxels.astype(np.float32) if voxels.dtype.kind == "f" and voxels.itemsize > 4 else voxels
         return turn(voxels, self.grid.orientation, orientation)
 
     def _unpacked(self):
