@@ -57,7 +57,9 @@ def explain(error):
     """Return the sentence with which an error ends a command, in one line."""
     text = " ".join(str(error).split("\n"))
     if "start new thread" in text:  # Python's words
-        text += ": the limit of processes or of memory (ulimit -u, ulimit -v), or the container's, is reached. Raise it."
+        text += (
+            ": the limit of processes or of memory (ulimit -u, ulimit -v), or the container's, is reached. Raise it."
+        )
     return f"{type(error).__name__}: {text}"
 
 
