@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from brains import as_brats, change_dataset
 
-from tinyseg.data import slices as module
+from tinyseg.data import slice_files as module
+from tinyseg.data import slices
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases, read_case
 from tinyseg.data.slice_sampler import SliceSampler
@@ -30,13 +31,13 @@ def data(tmp_path_factory):
 @pytest.fixture
 def made(monkeypatch):
     """Names of the cases that are prepared."""
-    names, make = [], module._make
+    names, make = [], module.make
 
     def record_and_make(folder, case, *rest):
         names.append(case.name)
         return make(folder, case, *rest)
 
-    monkeypatch.setattr(module, "_make", record_and_make)
+    monkeypatch.setattr(module, "make", record_and_make)
     return names
 
 
@@ -90,7 +91,7 @@ def test_a_changed_source_is_made_anew_and_a_touched_one_is_not(data, tmp_path, 
 
 
 def test_an_interrupted_build_goes_on(data, tmp_path, monkeypatch, made):
-    make, done = module._make, []
+    make, done = module.make, []
 
     def interrupted(*args):
         if len(done) == 1:
@@ -98,10 +99,10 @@ def test_an_interrupted_build_goes_on(data, tmp_path, monkeypatch, made):
         done.append(args)
         return make(*args)
 
-    monkeypatch.setattr(module, "_make", interrupted)
+    monkeypatch.setattr(module, "make", interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(data, tmp_path, workers=1)
-    monkeypatch.setattr(module, "_make", make)
+    monkeypatch.setattr(module, "make", make)
     made.clear()
     build(data, tmp_path)
     assert len(made) == 2
@@ -294,7 +295,7 @@ def test_a_folder_that_cannot_be(data, tmp_path):
 
 
 def test_a_full_disk_is_seen_before_the_work(data, tmp_path, monkeypatch, made):
-    monkeypatch.setattr(module.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
+    monkeypatch.setattr(slices.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 1000}))
     with pytest.raises(OSError, match="slices of 3 cases take 0.0 GiB"):
         build(data, tmp_path)
     assert not made

@@ -1,69 +1,35 @@
 """Prepared slices of many volumes, kept on disk: made once and read through memory maps.
 
-A case has three files: its images (float16), its labels (uint8) and a description, which is written last. In this way
-an interrupted build continues. It holds hashes of the two arrays and of itself: slices that were damaged afterwards are
-made again.
-The names hold a digest of all that the slices were made from: the contents of the sources, the options, and the version
-of this format. Slices that were made from something else have another name, so two trainings with different options or
-data never read or replace each other's.
+A case has three files (`tinyseg.data.slice_files`), whose names hold a digest of all that the slices were made from: the
+contents of the sources, the options, and the version of the format. Slices that were made from something else have
+another name, so two trainings with different options or data never read or replace each other's.
 
     slices = SliceCache.build(find_cases("Task01_BrainTumour"), default_folder(), Preparation())
     x, y = slices.images("BRATS_001")[77], slices.labels("BRATS_001")[77]       # (M, h, w) and (h, w)
 """
 
-import io
-import json
 import shutil
 import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
-from typing import NamedTuple
 
-import msgspec
 import numpy as np
 import platformdirs
 from tqdm import tqdm
 
-from tinyseg.data.brats import grid_of_case, read_case
+from tinyseg.data.brats import grid_of_case
 from tinyseg.data.fingerprint import fingerprint
-from tinyseg.data.json_files import read_sealed, write_sealed
-from tinyseg.data.locks import locked
+from tinyseg.data.slice_files import make_once, read_entry, stem_of
 from tinyseg.data.sources import Sources
-from tinyseg.data.writing import remove_stale, write_atomically
+from tinyseg.data.writing import remove_stale
 
-PARTS = ("images", "labels")
-FORMAT = "2"  # another number if the slices of a case change
 HINT = "skip_bad (--skip-bad) leaves such cases out and lists them."
 
 
 def default_folder():
     """Return the folder for prepared slices among the user's caches, such as ``~/.cache/tinyseg/slices``."""
     return platformdirs.user_cache_path("tinyseg", appauthor=False) / "slices"
-
-
-class Entry(NamedTuple):
-    """What the cache knows of a case without opening its arrays.
-
-    Attributes
-    ----------
-    counts : int ndarray, (Z, classes)
-        Voxels of each class in each prepared slice.
-    outside : int ndarray, (classes,)
-        Voxels of each class that the preparation cut off.
-    voxel : float
-        Volume of a voxel of the source, mm³.
-    stem : str
-        Beginning of the names of its files.
-    sha1 : tuple of str
-        Hashes of its sources: the images, then the labels.
-    """
-
-    counts: np.ndarray
-    outside: np.ndarray
-    voxel: float
-    stem: str
-    sha1: tuple
 
 
 class SliceCache:
@@ -79,12 +45,9 @@ class SliceCache:
         Cases that cannot be used, with the reason.
     """
 
-    def __init__(self, folder, modalities, classes, entries, skipped):
+    def __init__(self, folder, modalities, classes, entries, skipped, make_again):
         self.folder, self.modalities, self.classes = Path(folder), modalities, classes
-        self.entries, self.skipped = entries, skipped
-        # Mapped once: they can be read even if somebody empties the folder during the training.
-        names = {(name, part): f"{entry.stem}.{part}.npy" for name, entry in entries.items() for part in PARTS}
-        self._arrays = {key: np.load(self.folder / file, mmap_mode="r") for key, file in names.items()}
+        self.entries, self.skipped, self._make_again = entries, skipped, make_again
 
     @classmethod
     def build(cls, cases, folder, preparation, workers=2, skip_bad=False, progress=True, check_shape=None):
@@ -138,16 +101,24 @@ class SliceCache:
             leave_out(name, sentence)
         grids = _read_headers(cases, leave_out)
         _check_shapes([(case, grids[case.name]) for case in cases if case.name in grids], preparation, check_shape)
-        stems = {}
+        stems, by_name = {}, {case.name: case for case in cases}
+
+        def make(name, sources):
+            return make_once(folder, by_name[name], *stems[name], preparation, len(cases.classes), sources)
+
+        def make_again(name):
+            with Sources(folder) as sources:
+                make(name, sources)
+
         with Sources(folder) as sources:
             for case in tqdm(cases, desc="looking for changes", unit="case", disable=not progress, delay=2):
                 if case.name in grids:
                     sha1 = tuple(sources.sha1(path) for path in case.files)
-                    stems[case.name] = _stem(case, sha1, preparation, len(cases.classes)), sha1
+                    stems[case.name] = stem_of(case, sha1, preparation, len(cases.classes)), sha1
             for name, sentence in _find_duplicates([case for case in cases if case.name in stems], stems).items():
                 leave_out(name, sentence)
                 del stems[name]
-            entries = {name: _read_entry(folder, *stem, len(cases.classes), sources) for name, stem in stems.items()}
+            entries = {name: read_entry(folder, *stem, len(cases.classes), sources) for name, stem in stems.items()}
             missing = [case for case in cases if case.name in stems and entries[case.name] is None]
             _check_room(folder, [(case, grids[case.name]) for case in missing], preparation, len(cases.modalities))
             pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="tinyseg-cases")
@@ -155,9 +126,7 @@ class SliceCache:
             try:
                 work = {}
                 for case in missing:
-                    stem = stems[case.name]
-                    done = pool.submit(_make_once, folder, case, *stem, preparation, len(cases.classes), sources)
-                    work[done] = case
+                    work[pool.submit(make, case.name, sources)] = case
                 for future in as_completed(work):
                     case = work[future]
                     try:
@@ -174,15 +143,22 @@ class SliceCache:
                 bar.close()
         if not entries:
             raise ValueError(f"none of {len(cases)} cases can be used: {'; '.join(list(skipped.values())[:3])}")
-        return cls(folder, cases.modalities, cases.classes, entries, skipped)
+        return cls(folder, cases.modalities, cases.classes, entries, skipped, make_again)
 
     def images(self, name):
         """Return the slices of a case, float16 (Z, M, h, w), mapped from the file."""
-        return self._arrays[name, "images"]
+        return self._map(name, "images")
 
     def labels(self, name):
         """Return the labels of a case, uint8 (Z, h, w), mapped from the file."""
-        return self._arrays[name, "labels"]
+        return self._map(name, "labels")
+
+    def _map(self, name, part):
+        """Map a file; if somebody has emptied the folder during the training, the case is prepared again."""
+        file = self.folder / f"{self.entries[name].stem}.{part}.npy"
+        if not file.exists():
+            self._make_again(name)
+        return np.load(file, mmap_mode="r")
 
     def fingerprints(self, **parts):
         """Return fingerprints of the cases of each part, for `tinyseg.data.fingerprint.refuse_changed`.
@@ -232,66 +208,6 @@ def _check_shapes(found, preparation, check_shape):
                 f"with --size {preparation.size} --how {preparation.how} the slices of {case.images[0]} come to "
                 f"{shape[0]} × {shape[1]}. {error} Choose another --size, or --how resize."
             ) from None
-
-
-def _stem(case, sha1, preparation, num_classes):
-    """Return the beginning of the names of a case's files, which depends on all that its slices are made from."""
-    options = {"format": FORMAT, "preparation": preparation.as_dict(), "recode": case.recode, "classes": num_classes}
-    return f"{case.name[:40]}-{fingerprint(json.dumps(options), *sha1)[:20]}"
-
-
-def _make_once(folder, case, stem, sha1, preparation, num_classes, sources):
-    """Prepare one case and return its entry. If another command is preparing it at this moment, wait and take that."""
-    with locked(folder, f"a command that prepares {case.name}", stem, wait=True):
-        made = _read_entry(folder, stem, sha1, num_classes, sources)
-        return made or _make(folder, case, stem, sha1, preparation, num_classes, sources)
-
-
-def _make(folder, case, stem, sha1, preparation, num_classes, sources):
-    """Prepare one case, write its three files, and return its entry."""
-    volume, label = read_case(case)
-    planes = np.moveaxis(volume, 3, 0)  # (Z, M, X, Y)
-    statistics = preparation.statistics(planes)
-    images = np.stack([preparation.prepare(x, statistics).astype(np.float16) for x in planes])
-    labels = np.ascontiguousarray(preparation.fit(np.moveaxis(label, 2, 0)))
-    counts = np.stack([np.bincount(plane.ravel(), minlength=num_classes) for plane in labels])
-    outside = np.zeros(num_classes, int)
-    if preparation.how == "crop":
-        outside = np.bincount(label.ravel(), minlength=num_classes) - counts.sum(axis=0)
-    about = {
-        "format": FORMAT, "preparation": preparation.as_dict(), "recode": case.recode,
-        "voxel": grid_of_case(case).voxel,
-        "sources": [{"name": path.name, "sha1": each} for path, each in zip(case.files, sha1, strict=True)],
-        "counts": counts.tolist(), "outside": outside.tolist(),
-    }  # fmt: skip
-    for part, array in (("images", images), ("labels", labels)):
-        buffer = io.BytesIO()
-        np.save(buffer, array)
-        write_atomically(folder / f"{stem}.{part}.npy", buffer.getbuffer())
-        about[part] = sources.sha1(folder / f"{stem}.{part}.npy")
-    write_sealed(folder / f"{stem}.json", about)
-    return Entry(counts, outside, about["voxel"], stem, sha1)
-
-
-class _Description(msgspec.Struct):
-    counts: list[list[int]]
-    outside: list[int]
-    voxel: float
-    images: str
-    labels: str
-
-
-def _read_entry(folder, stem, sha1, num_classes, sources):
-    """Return the entry of slices that are there as they were written; otherwise None."""
-    try:
-        about = read_sealed(folder / f"{stem}.json", _Description, "a description of slices")
-        counts, outside = np.array(about.counts), np.array(about.outside)
-        same = all(sources.sha1(folder / f"{stem}.{part}.npy") == getattr(about, part) for part in PARTS)
-        if same and counts.shape[1:] == outside.shape == (num_classes,):
-            return Entry(counts, outside, about.voxel, stem, sha1)
-    except (OSError, ValueError):
-        pass
-    return None
 
 
 def _find_duplicates(cases, stems):
