@@ -172,7 +172,7 @@ class Chain:
                 time.sleep(0.1)
             if process.others():
                 return "a process that it had started goes on"
-            left = self._temporary()
+            left = [name for name in self._temporary() if not name.endswith(".lock")]  # nobody has them any more
             if left and len(kill.signals) == 1:  # a second Ctrl-C ends it at once
                 return f"after {kill.how}, {', '.join(left)} stayed behind"
         return None

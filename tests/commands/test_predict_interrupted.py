@@ -71,4 +71,4 @@ def test_a_prediction_is_stopped_before_its_mask_is_there(words, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(predict, "predict_file", stopped)
         run_example("predict.py", *words[0], code=143)
-    assert not (tmp_path / "o").exists()
+    assert list((tmp_path / "o").iterdir()) == []

@@ -51,7 +51,8 @@ def test_a_command_that_is_killed_does_not_leave_the_folder_locked(tmp_path, oth
     assert list(tmp_path.iterdir()) == []
 
 
-def test_threads_wait_for_each_other_and_one_is_in_at_a_time(tmp_path, capfd):
+def test_threads_wait_for_each_other_and_one_is_in_at_a_time(tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0)
     inside, most = [], []
 
     def work():
@@ -159,3 +160,12 @@ def test_a_process_is_killed_and_one_that_it_had_forked_lives_on(tmp_path):
                 pass
         finally:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+def test_a_short_wait_is_not_worth_a_line(tmp_path, capfd):
+    with locked(tmp_path, "one", wait=True):
+        second = threading.Thread(target=lambda: locked(tmp_path, "another", wait=True).__enter__())
+        second.start()
+        time.sleep(0.2)
+    second.join()
+    assert capfd.readouterr().err == ""

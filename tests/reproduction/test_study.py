@@ -8,6 +8,7 @@ import threading
 import pytest
 
 from reproduction.study import Run, RunFailed, spread
+from tinyseg.data import locks
 from tinyseg.data.locks import locked
 
 TRAIN = """
@@ -151,7 +152,8 @@ def test_spread():
     assert spread([None]) == {"mean": None, "std": None, "values": [None]}
 
 
-def test_a_study_was_killed_and_its_training_still_writes(run, tmp_path, capfd):
+def test_a_study_was_killed_and_its_training_still_writes(run, tmp_path, capfd, monkeypatch):
+    monkeypatch.setattr(locks, "PATIENCE", 0)
     with locked(tmp_path / "run", "a training"):
         again = threading.Thread(target=run("--width", 8).carry_out)
         again.start()

@@ -72,6 +72,7 @@ def predict():
         )
     stacks = stacks_of(inputs) if predictor.standardizes_stacks else {}
     check_writable(args.out)
+    args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out, "predict.py"):
         predict_files(predictor, plan, stacks, args)
 

@@ -9,7 +9,7 @@ import warnings
 
 from tinyseg import backend
 from tinyseg.commands.output import safe_output
-from tinyseg.training.interruption import handle, restore, say
+from tinyseg.training.interruption import handle, raised_again, restore, say
 from tinyseg.training.loop import keep_freed_memory
 
 
@@ -30,7 +30,7 @@ def run_script(main, out_of_memory):
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     keep_freed_memory()
-    with safe_output(), stopped_by_signals():
+    with safe_output(), raised_again(), stopped_by_signals():
         status = _status_of(main, out_of_memory)
     if status:
         sys.exit(status)

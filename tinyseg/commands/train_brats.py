@@ -119,9 +119,9 @@ def train_in(run, args, device):
         "steps": result["steps"], "seconds_per_step": result["seconds_per_step"],
         "best_epoch": result["best"]["epoch"], "val": result["best"], "test" if test else "val_patients": report,
     }  # fmt: skip
-    run.write_json("summary.json", summary)
     with ts.plots.drawing(run.path / "predictions.png") as picture:
         ts.plots.tumours(*examples_of(best, cache, scored), picture, cache.modalities, classes)
+    run.write_json("summary.json", summary)  # the last file: where it is, the run is done
     part = "test" if test else "validation"
     print(f"{len(scored)} patients of the {part} (best epoch: {result['best']['epoch']}), Dice:")
     for name, value in (report["regions"] | report["classes"]).items():

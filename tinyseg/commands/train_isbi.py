@@ -91,9 +91,9 @@ def train_in(run, args, device):
         "steps": result["steps"], "seconds_per_step": result["seconds_per_step"],
         "best_epoch": result["best"]["epoch"], "val": scores, "val_last_epoch": last,
     }  # fmt: skip
-    run.write_json("summary.json", summary)
     with ts.plots.drawing(run.path / "predictions.png") as picture:
         ts.plots.predictions(val.images, val.labels, probabilities, picture, names=val.names)
+    run.write_json("summary.json", summary)  # the last file: where it is, the run is done
     print("Held-out sections (the best epoch is the one with the highest mean IoU on these very sections):")
     for name, figures in ((f"best, epoch {result['best']['epoch']}", scores), ("last", last)):
         print(f"  {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()))

@@ -4,10 +4,11 @@ The challenge's own server (brainiac2.mit.edu) is gone. ImageJ's site, which kee
 files as one archive. If this download fails, the error says how to place the files by hand.
 """
 
+import contextlib
 import hashlib
 import os
+import secrets
 import shutil
-import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -84,7 +85,7 @@ def _fetch_missing(directory, base_url, progress, registry, timeout):
     listed = ", ".join(f"{name} (MD5 {md5})" if md5 else name for name, md5 in registry.items())
     by_hand = f"To place the files by hand, put {listed} in {directory} and give --data {directory}."
     # A file is moved into the folder when it is whole.
-    with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=directory) as temporary:
+    with _temporary_folder(directory) as temporary:
         archive = Path(temporary, "archive.zip") if base_url.lower().endswith(".zip") else None
         try:
             if archive:
@@ -107,6 +108,17 @@ def _fetch_missing(directory, base_url, progress, registry, timeout):
                 f"download, or a login page. {by_hand}"
             ) from error
     return directory
+
+
+@contextlib.contextmanager
+def _temporary_folder(directory):
+    """Make a folder that is deleted at the end of the with-block, also if a signal comes when it has just been made."""
+    folder = directory / f"{TEMPORARY}{secrets.token_hex(4)}"
+    try:
+        folder.mkdir()
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def progress_bar(what, total, show, initial=0):

@@ -24,6 +24,7 @@ except ImportError:  # Windows
     fcntl = None
 
 
+PATIENCE = 5  # seconds to wait without a word
 _held = set()  # descriptors of the locks that this process has
 
 
@@ -49,7 +50,7 @@ def locked(folder, what, file=None, wait=False):
     file : str, optional
         The name of the file that is locked, which need not exist. The lock of a folder does not lock its files.
     wait : bool
-        Wait, and say so on the standard error stream, instead of raising an error.
+        Wait instead of raising an error, and say so on the standard error stream if it takes longer than `PATIENCE`.
 
     Raises
     ------
@@ -69,8 +70,7 @@ def locked(folder, what, file=None, wait=False):
             if descriptor is None and not wait:
                 raise BusyError(f"{path} is in use by {_holder(lock_file)}. Wait until it has ended, or give another.")
             if descriptor is None:
-                print(f"{path} is in use by {_holder(lock_file)}: waiting for it.", file=sys.stderr, flush=True)
-                descriptor = _take(lock_file, wait=True)
+                descriptor = _wait_for(lock_file, path)
             _held.add(descriptor)
             _sign(descriptor, what)
         yield
@@ -102,6 +102,18 @@ def _sign(descriptor, what):
     with contextlib.suppress(OSError):  # on a full disk others do not learn who it is
         os.truncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(who).encode(), 0)
+
+
+def _wait_for(file, path):
+    """Return the descriptor of a lock file as soon as it can be locked. A wait that takes longer is said."""
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        time.sleep(0.02)
+        descriptor = _take(file, wait=False)
+        if descriptor is not None:
+            return descriptor
+    print(f"{path} is in use by {_holder(file)}: waiting for it.", file=sys.stderr, flush=True)
+    return _take(file, wait=True)
 
 
 def _take(file, wait):

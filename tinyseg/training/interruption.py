@@ -10,6 +10,9 @@ import threading
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has two
 
 
+_again = []  # the handlers of SIGALRM that `raised_again` has replaced, the first one first
+
+
 class Stopped(BaseException):
     """A signal came in a block that it ends at once, see `Interruption.at_once`."""
 
@@ -49,6 +52,7 @@ class Interruption:
             yield
         finally:
             self._at_once = False
+            raise_no_more()
 
     def __exit__(self, *exc):
         restore(self.old)
@@ -68,6 +72,44 @@ def restore(handlers):
     """Handle signals as before `handle`."""
     for number, handler in handlers.items():
         signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def raised_again():
+    """Raise what a handler of signals raises once more, a moment later, where Python throws it away.
+
+    It does so with any exception that is raised while an object is being freed, in ``__del__`` or a callback of a weak
+    reference; otherwise it would go on as if there had been no signal.
+    """
+    before = sys.unraisablehook
+
+    def hook(unraisable):
+        error = unraisable.exc_value
+        if not isinstance(error, (SystemExit, KeyboardInterrupt, Stopped)) or not hasattr(signal, "setitimer"):
+            before(unraisable)
+            return
+        again = type(error)(*error.args)
+
+        def raise_again(number, frame):
+            raise again
+
+        _again.append(signal.signal(signal.SIGALRM, raise_again))
+        signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+    sys.unraisablehook = hook
+    try:
+        yield
+    finally:
+        raise_no_more()
+        sys.unraisablehook = before
+
+
+def raise_no_more():
+    """Leave out what `raised_again` was about to raise: the block that it was to end has ended."""
+    if _again:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, _again[0])
+        _again.clear()
 
 
 def say(sentence):
