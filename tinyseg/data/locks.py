@@ -24,7 +24,7 @@ except ImportError:  # Windows
     fcntl = None
 
 
-PATIENCE = 5  # seconds to wait without a word
+PATIENCE = 1  # seconds to wait without a word
 _held = set()  # descriptors of the locks that this process has
 
 

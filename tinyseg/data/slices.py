@@ -1,6 +1,6 @@
 """Prepared slices of many volumes, kept on disk: made once and read through memory maps.
 
-A case has three files (`tinyseg.data.slice_files`), whose names hold a digest of all that the slices were made from: the
+A case has three files (`tinyseg.data.slice_files`). Their names hold a digest of what the slices were made from: the
 contents of the sources, the options, and the version of the format. Slices that were made from something else have
 another name, so two trainings with different options or data never read or replace each other's.
 
