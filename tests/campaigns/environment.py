@@ -16,6 +16,7 @@ import pathlib
 import random
 import shutil
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -23,6 +24,7 @@ from tests.campaigns import environment_disks, environment_limits, environment_s
 from tests.campaigns.environment_commands import COMMANDS, Base, Command, run
 from tests.campaigns.environment_places import Missing
 
+JOBS = 2  # cases at a time
 # With these words a library ends the process, without a chance to clean up.
 LAST_WORDS = "OpenBLAS error", "LLVM ERROR", "libgomp: Thread creation failed", "Fatal Python error"
 PLACES = [
@@ -36,17 +38,17 @@ def judge(command, setting, base, done):
     if "Traceback" in done.text or "report it to its developers" in done.text:
         return "lost", f"a traceback: {done.sentence[-300:]}"
     died = done.status < 0 or any(words in done.text for words in LAST_WORDS)
-    if broken := not_whole(setting.out, died):
+    if broken := not_whole(setting.made or setting.out, died):
         return "lost", f"{broken} (status {done.status}: {done.sentence[-200:]})"
     if done.status == 0:
         if setting.expected == "refused":
             return "lost", "it went through, and should have been refused"
-        folder = pathlib.Path(os.fsdecode(setting.out))
+        folder = pathlib.Path(os.fsdecode(setting.made or setting.out))
         folder = folder.parent if command.is_file else folder
         if any(not (folder / name).is_file() for name in command.pictures) and "could not be drawn" not in done.text:
             return "lost", f"a picture is missing: {done.sentence[-200:]}"
         try:
-            return compare(command.result(setting.out), base.results[command.name], setting.close)
+            return compare(command.result(setting.made or setting.out), base.results[command.name], setting.close)
         except Exception as error:
             return "lost", f"status 0, and no result: {type(error).__name__}: {error}; {done.sentence[-200:]}"
     if setting.killed and done.status < 0:
@@ -94,8 +96,15 @@ def play(campaign, count, options):
     with tempfile.TemporaryDirectory(prefix="environment_", ignore_cleanup_errors=True) as folder:
         os.chmod(folder, 0o777)
         base = Base(pathlib.Path(folder), [name for name in COMMANDS if name in needed])
+        pool, running = ThreadPoolExecutor(JOBS), []
         for number, (place, command) in enumerate(cases):
-            try_place(campaign, base, place, COMMANDS[command], pathlib.Path(folder) / f"case{number}")
+            arguments = campaign, base, place, COMMANDS[command], pathlib.Path(folder) / f"case{number}"
+            running.append(pool.submit(try_place, *arguments))
+        try:
+            for each in running:
+                each.result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def draw_cases(rng, only):

@@ -28,6 +28,7 @@ class Setting:
     out: str | bytes  # what is given to --out
     cwd: str | bytes
     environment: dict
+    made: str | None = None  # where what is made is found, if `out` does not say it
     package: pathlib.Path = ROOT  # where examples/ and tinyseg/ are
     prefix: list = field(default_factory=list)  # such as ["nice"]
     flags: list = field(default_factory=list)  # of Python

@@ -92,11 +92,10 @@ def a_file(path):
 
 
 def a_socket(path):
-    before = os.getcwd()
-    os.chdir(path.parent)  # the name of a socket is short
+    folder = os.open(path.parent, os.O_RDONLY)
     with socket.socket(socket.AF_UNIX) as made:
-        made.bind(path.name)
-    os.chdir(before)
+        made.bind(f"/proc/self/fd/{folder}/{path.name}")  # the name of a socket is short
+    os.close(folder)
 
 
 def a_device(number):
@@ -136,15 +135,10 @@ def no_folder_any_more(setting, command):
 
 
 def here(setting, command):
-    setting.cwd = setting.out if not command.is_file else os.path.dirname(setting.out)
+    setting.made, setting.out = setting.out, "scores.json" if command.is_file else "."
+    setting.cwd = os.path.dirname(setting.made) if command.is_file else setting.made
     os.makedirs(setting.cwd, exist_ok=True)
-    full, setting.out = setting.out, "scores.json" if command.is_file else "."
-    before = os.getcwd()
-    os.chdir(os.path.dirname(full) if command.is_file else full)  # where results are read from, too
-    try:
-        yield
-    finally:
-        os.chdir(before)
+    yield
 
 
 # ----- names -----------------------------------------------------------------------
