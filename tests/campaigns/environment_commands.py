@@ -174,7 +174,7 @@ class Done:
 def run(command, setting, base):
     """Run a command in a setting."""
     words = command.arguments(base)
-    out = [b"--out", os.fsencode(setting.out)]
+    out = [] if "--resume" in words else [b"--out", os.fsencode(setting.out)]
     line = [*setting.prefix, sys.executable, *setting.flags, setting.package / "examples" / words[0], *words[1:]]
     environment = {key: value for key, value in setting.environment.items() if value is not None}
     streams = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | setting.streams

@@ -108,7 +108,7 @@ READ_ONLY_IMAGE = "mount -o remount,bind,ro /", "mount --bind $BASE $BASE", "mou
 
 def all_places():
     """Yield every place."""
-    memory = ("Out of memory", "memory", "OpenBLAS", "allocate")
+    memory = ("memory", "OpenBLAS", "allocate", "shared object")  # the last are the words of what loads LLVM
     for megabytes in (300, 500, 700, 1000):
         yield Place("limits", f"{megabytes} MB of addresses", limit("RLIMIT_AS", megabytes * 10**6, words=memory))
     for files in (12, 20, 40):

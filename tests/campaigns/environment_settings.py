@@ -180,7 +180,7 @@ def program(text, threads):
 def all_places():
     """Yield every place."""
     for text in ("0", "-1", "nonsense", "", "1.5"):
-        yield Place("threads", f"NUMBA_NUM_THREADS={text}", variables(NUMBA_NUM_THREADS=text), TWO)
+        yield Place("threads", f"NUMBA_NUM_THREADS={text}", variables(NUMBA_NUM_THREADS=text, close=True), TWO)
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         for text in ("0", "999", "nonsense"):
             yield Place("threads", f"{name}={text}", variables(**{name: text}), TWO)
