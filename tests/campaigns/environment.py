@@ -151,7 +151,9 @@ def go_on(command, setting, base):
     """Run a command again in its mended place: it goes on where it was, if it was anywhere."""
     done = run(command, setting, base)
     if done.status and "--resume" in done.sentence:
-        resumed = Command(command.name, lambda base: [command.arguments(base)[0], "--resume", setting.out], None)
+        script, *words = command.arguments(base)
+        cache = words[words.index("--cache") :] if "--cache" in words else []
+        resumed = Command(command.name, lambda base: [script, "--resume", os.fsdecode(setting.out), *cache], None)
         done = run(resumed, setting, base)
     outcome, why = judge(command, setting, base, done)
     return outcome, why and f"in the mended place: {why}"

@@ -127,8 +127,8 @@ def train_isbi(base):
 
 
 def train_brats(base):
-    slices = ["--shares", "1:1:1", "--steps-per-epoch", 1, "--cache", base.folder / "slices"]
-    return ["train_brats.py", "--data", base.brains, *slices, *SMALL]
+    cases = ["--data", base.brains, "--shares", "1:1:1"]
+    return ["train_brats.py", *cases, "--steps-per-epoch", 1, *SMALL, "--cache", base.folder / "slices"]
 
 
 def predict(base):
