@@ -139,8 +139,8 @@ def try_place(campaign, base, place, command, room):
     except Missing as error:
         print(f"left out: {case}: {error}")
         return
-    except AssertionError as error:  # of the place itself
-        outcome, why = "lost", str(error)
+    except Exception as error:  # of the place itself
+        outcome, why = "lost", f"{type(error).__name__}: {error}"
     finally:
         steps.close()
         shutil.rmtree(room, ignore_errors=True)

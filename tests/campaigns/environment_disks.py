@@ -77,6 +77,7 @@ def existing(create, expected="refused", words=()):
         path = pathlib.Path(setting.out)
         if command.is_file:
             path.parent.mkdir()
+        shutil.rmtree(path, ignore_errors=True)  # the study is made from the start
         create(path)
         setting.expected, setting.words = expected, words
         yield
@@ -88,7 +89,7 @@ def existing(create, expected="refused", words=()):
 
 
 def a_file(path):
-    path.write_text("a letter to a friend\n")
+    path.write_text('"a letter to a friend"\n')  # which is JSON, and no file of ours
 
 
 def a_socket(path):
