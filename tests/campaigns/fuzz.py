@@ -21,7 +21,7 @@ for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "NUMBA_NUM_THREADS"):
 
 # The threads are set before NumPy is imported; the two files of kinds enter theirs into KINDS.
 from tests.campaigns import frame, fuzz_images, fuzz_kinds  # noqa: E402, F401
-from tests.campaigns.fuzz_base import KINDS, WEIGHTS, make_base  # noqa: E402
+from tests.campaigns.fuzz_base import WEIGHTS, make_base  # noqa: E402
 
 SECONDS, BYTES = 20, 4 << 30
 

@@ -28,7 +28,6 @@ def command(name, *arguments):
     """Return a function that runs ``tinyseg.commands.<name>`` with arguments in this process."""
 
     def run():
-        import importlib
 
         sys.argv = [f"{name}.py", *map(str, arguments)]
         importlib.import_module(f"tinyseg.commands.{name}").main()

@@ -42,7 +42,7 @@ def checkpoint_kind(name, weight, damage):
             "--val-cases",
             "does not exist",
             "is not a folder",
-            "validation sections",
+            "validation sections", "the checkpoint that this run",
         )  # whose data were given with the run
         return command(f"train_{run}", "--resume", folder, "--epochs", 2, *more), names
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import pathlib
 import re
 import shutil
@@ -99,15 +98,14 @@ def run(command):
 
 
 def listing(folder, deep=True):
-    """Return the size and the time of every file below a folder, or of what is right in it, by name."""
+    """Return a checksum of every file below a folder by name; not `deep`, the names of what is right in it."""
     found = {}
     for path in folder.rglob("*") if deep else folder.iterdir():
         with contextlib.suppress(OSError):
-            status = path.lstat()
             if path.is_file():
-                found[str(path.relative_to(folder))] = status.st_size, status.st_mtime_ns
+                found[str(path.relative_to(folder))] = zlib.crc32(path.read_bytes()) if deep else 0
             elif not deep:
-                found[path.name] = 0, 0
+                found[path.name] = 0
     return found
 
 
@@ -115,9 +113,3 @@ def forget_peak():
     """Let the system count this process's largest memory from now on (Linux)."""
     with contextlib.suppress(OSError):
         pathlib.Path("/proc/self/clear_refs").write_text("5")
-
-
-def well_formed(folder):
-    """Raise a ValueError if a JSON file below a folder is not whole."""
-    for path in folder.rglob("*.json"):
-        json.loads(path.read_text(encoding="utf-8"))

@@ -22,6 +22,7 @@ from tinyseg.commands.options import (
     note_computer,
 )
 from tinyseg.commands.settings import settle
+from tinyseg.data import memory
 from tinyseg.fast.gpu.mixed_precision import MixedPrecisionStep
 from tinyseg.models import checkpoint
 from tinyseg.training import Step
@@ -328,3 +329,10 @@ def test_a_run_is_resumed_on_another_computer_or_with_other_threads(capsys):
     note_computer(args, "cpu")
     said = capsys.readouterr().out
     assert f"threads 64, now {now['threads']}; numpy 1.0, now {now['numpy']}" in said and "last bits" in said
+
+
+@pytest.mark.parametrize("given", [("--width", 4096), ("--size", 65536, "--batch-size", 4096)])
+def test_a_training_that_cannot_fit_into_memory_is_refused_at_once(given, monkeypatch):
+    monkeypatch.setattr(memory, "memory_limit", lambda: 64 << 30)
+    with pytest.raises(ValueError, match="a training step of .* would take at least .* GiB of memory"):
+        settled(monkeypatch, *map(str, given), "--device", "cpu")

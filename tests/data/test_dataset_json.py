@@ -159,3 +159,17 @@ def test_test_images_as_paths_or_as_dicts(folder):
 def test_a_class_that_is_the_whole_tumour_may_be_called_so(folder):
     cases = find_cases(write(folder, labels={"0": "background", "1": "whole tumour"}))
     assert cases.classes == ("background", "whole tumour")
+
+
+@pytest.mark.parametrize(
+    "name", ["../other/a.nii.gz", "/etc/passwd", "imagesTr/../../a.nii.gz", "..\\a.nii.gz", "a\0b"]
+)
+def test_a_list_does_not_lead_out_of_its_folder(folder, name):
+    for part in ("image", "label"):
+        with pytest.raises(ValueError, match=r"dataset\.json lists .*, which is not in its folder"):
+            find_cases(write(folder, training=[GOOD["training"][0] | {part: name}]))
+    with pytest.raises(ValueError, match="not in its folder"):
+        describe_test(write(folder, test=[name]))
+    (folder / "imagesTr" / "C_0.nii.gz").rename(folder.parent / "elsewhere.nii.gz")
+    (folder / "imagesTr" / "C_0.nii.gz").symlink_to(folder.parent / "elsewhere.nii.gz")
+    assert len(find_cases(write(folder))) == 2  # a link was made on this computer

@@ -2,6 +2,7 @@
 
 import hashlib
 import http.server
+import io
 import socket
 import threading
 import zipfile
@@ -195,3 +196,40 @@ def test_progress_goes_to_stderr(site, tmp_path, capsys):
 def test_the_public_files():
     assert set(download.REGISTRY) == {"train-volume.tif", "train-labels.tif", "test-volume.tif"}
     assert all(len(bytes.fromhex(md5)) == 16 for md5 in download.REGISTRY.values())
+
+
+def packed(kind):
+    """An archive of one file that is damaged in the way that `kind` says."""
+    method = {"lzma": zipfile.ZIP_LZMA, "bzip2": zipfile.ZIP_BZIP2}.get(kind, zipfile.ZIP_DEFLATED)
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", method) as z:
+        z.writestr("train-volume.tif", b"v" * 4000)
+    content = bytearray(file.getvalue())
+    listed = content.find(b"PK\x01\x02")
+    if kind == "deflate":
+        content[46] = 7  # a block of no known type
+    elif kind in ("lzma", "bzip2"):
+        content[50:70] = b"\xff" * 20
+    elif kind == "method":
+        content[8:10] = content[listed + 10 : listed + 12] = b"\x63\0"
+    elif kind == "encrypted":
+        content[6] |= 1
+        content[listed + 8] |= 1
+    return bytes(content)
+
+
+@pytest.mark.parametrize("kind", ["deflate", "lzma", "bzip2", "method", "encrypted"])
+def test_an_archive_with_a_damaged_or_unknown_packing_is_named(kind, site, tmp_path):
+    (site.folder / "isbi.zip").write_bytes(packed(kind))
+    with pytest.raises(RuntimeError, match=r"isbi\.zip does not give the expected files \(the archive is damaged"):
+        fetch(f"{site.url}/isbi.zip", tmp_path / "isbi", registry={"train-volume.tif": None})
+    assert files(tmp_path / "isbi") == {}
+
+
+def test_an_archive_or_a_file_that_is_far_too_large_is_not_taken(site, tmp_path, monkeypatch):
+    url = serve_zip(site)
+    for largest in (100, (site.folder / "isbi.zip").stat().st_size):
+        monkeypatch.setattr(download, "LARGEST", largest)
+        monkeypatch.setattr(download.zipfile.ZipExtFile, "read", lambda file, n: b"x" * n)  # a bomb
+        with pytest.raises(RuntimeError, match="has more than 0 MiB"):
+            fetch(url, tmp_path / "isbi")

@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from tinyseg.data.json_files import check_shape, read_json, write_json
+from tinyseg.data.json_files import check_shape, read_json, read_sealed, write_json, write_sealed
 
 
 class Entry(msgspec.Struct):
@@ -61,3 +61,33 @@ def test_what_was_read_elsewhere_is_checked_the_same_way():
 def test_nan_and_infinity_are_written_as_null(tmp_path):
     write_json(tmp_path / "r.json", [float("nan"), float("inf"), 1.5])
     assert read_json(tmp_path / "r.json", list[float | None], "numbers") == [None, None, 1.5]
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"files": {"a": "\\ud800"}}', "surrogates not allowed"), ('{"files": {}, "n": 1' + "0" * 5000 + "}", "limit"),
+        ('{"files": {}, "files": {}}', '"files" twice'),
+    ],
+)  # fmt: skip
+def test_half_a_letter_a_number_without_end_and_a_key_twice_are_refused(tmp_path, text, found):
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=rf"r\.json .*{found}"):
+        read_json(tmp_path / "r.json", Record, "a record")
+    (tmp_path / "r.json").write_text('{"files": {"a": "\\ud83d\\ude00"}}')
+    assert read_json(tmp_path / "r.json", Record, "a record").files == {"a": "\N{GRINNING FACE}"}
+
+
+def test_a_number_too_large_for_a_float_is_refused_with_its_place():
+    with pytest.raises(ValueError, match="the file: Number out of range"):
+        check_shape(10**400, float, "the file")
+
+
+def test_a_sealed_file_is_read_until_a_letter_of_it_changes(tmp_path):
+    write_sealed(tmp_path / "r.json", {"files": {"a": "b"}, "classes": ["x"]})
+    assert read_sealed(tmp_path / "r.json", Record, "a record").files == {"a": "b"}
+    text = (tmp_path / "r.json").read_text()
+    for other in (text.replace('"b"', '"c"'), text.replace("sha1", "sha2"), '{"files": {}}'):
+        (tmp_path / "r.json").write_text(other)
+        with pytest.raises(ValueError, match=r"r\.json is not a record: it was changed"):
+            read_sealed(tmp_path / "r.json", Record, "a record")

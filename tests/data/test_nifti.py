@@ -221,3 +221,18 @@ def test_a_slope_and_an_intercept_are_applied_once(tmp_path):
     content[112:120] = np.array([2, 10], "<f4").tobytes()
     (tmp_path / "a.nii").write_bytes(content)
     np.testing.assert_array_equal(open_volume(tmp_path / "a.nii").read(), 2 * scan() + 10)
+
+
+@pytest.mark.parametrize("where", ["two axes run along one line", "a row beyond float32"])
+def test_an_affine_of_which_no_order_of_axes_follows_is_refused(tmp_path, where):
+    affine = LPS.copy()
+    if where == "a row beyond float32":
+        affine[0, 0] = 3e38
+    else:
+        affine[:3, 2] = affine[:3, 0] + [0, 1e-20, 1e-20]
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    image.header["srow_x"], image.header["srow_y"], image.header["srow_z"] = affine[:3]
+    image.header["sform_code"] = 1
+    nib.save(image, tmp_path / "a.nii")
+    with pytest.raises(ValueError, match=r"a\.nii has voxels of .* mm³ by its header"):
+        open_volume(tmp_path / "a.nii")

@@ -87,6 +87,8 @@ GOOD = {"tinyseg": 1, "model": {"name": "sdunet_bn", "width": 4, "levels": 2}}
         (GOOD | {"model": GOOD["model"] | {"width": "8"}}, "cannot be built"),
         (GOOD | {"model": GOOD["model"] | {"width": 10**9}}, "width=1000000000, and has"),
         (GOOD | {"model": GOOD["model"] | {"levels": 60}}, "levels=60"),
+        (GOOD | {"model": GOOD["model"] | {"bottleneck_layers": 10**25}}, "bottleneck_layers=1"),
+        (GOOD | {"model": GOOD["model"] | {"width": 500}}, "it would have .* weights, and the file has"),
         (GOOD | {"model": GOOD["model"] | {"levels": float("nan")}}, "levels=nan"),
         (GOOD | {"model": GOOD["model"] | {"width": 8}}, "weights are for another model"),
     ],

@@ -269,3 +269,19 @@ def test_a_registered_network_is_built_by_name_and_a_name_is_given_once(monkeypa
     for name in ("wide", "unet"):
         with pytest.raises(ValueError, match=f"model '{name}' already"):
             models.register(name, models.SDUNet)
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"head": "paper"}, {"levels": 2, "width": 5}, {"stem_layers": 3, "bottleneck_layers": 1, "num_classes": 4}],
+)
+def test_the_weights_are_known_before_a_network_is_built(name, options):
+    options = {"width": 16} | options
+    counted = models.build(name, **options).num_parameters()
+    assert 0.85 * counted < models.fewest_weights(name, **options) <= counted
+
+
+def test_a_network_that_does_not_fit_into_memory_is_refused_before_it_is_built():
+    with pytest.raises(ValueError, match=r"a network of width 1000000 and 5 levels would take .* GiB of weights"):
+        models.build("unet", width=10**6)

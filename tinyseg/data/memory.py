@@ -10,7 +10,7 @@ import pathlib
 
 # Deflate, in PNG, gzip and TIFF, makes bytes at most 1032 times as many.
 DEFLATE = 1100
-CGROUPS = pathlib.Path("/sys/fs/cgroup")
+CGROUPS, OWN_GROUPS = pathlib.Path("/sys/fs/cgroup"), pathlib.Path("/proc/self/cgroup")
 
 
 def memory_limit():
@@ -77,7 +77,7 @@ def _of_cgroups():
     """Return the least limit of the control groups of this process (Linux): of its container, or its batch job."""
     found = [float("inf")]
     with contextlib.suppress(OSError, ValueError):
-        for line in pathlib.Path("/proc/self/cgroup").read_text().splitlines():
+        for line in OWN_GROUPS.read_text().splitlines():
             _, kinds, place = line.split(":", 2)
             if kinds and "memory" not in kinds.split(","):
                 continue

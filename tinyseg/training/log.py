@@ -11,6 +11,9 @@ from tinyseg.data.json_files import check_shape
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
+REQUIRED = {"epoch", "step", "lr", "train_loss", "train_dice", "seconds_per_step"}  # columns of every log
+
+
 class State(msgspec.Struct):
     """The shape of the state of a `Log` in a checkpoint."""
 
@@ -23,12 +26,15 @@ class State(msgspec.Struct):
     area: Count
     lr: float
     loss_sum: float
-    history: list[dict[str, int | float | None]]
+    history: list[dict[str, float]]
     best: Count | None
 
     def __post_init__(self):
         if len(self.history) != self.epoch or (self.best is not None and self.best >= self.epoch):
             raise ValueError(f"the history has {len(self.history)} epochs and the state {self.epoch}")
+        columns = set(self.history[0]) if self.history else REQUIRED
+        if any(set(row) != columns for row in self.history) or not columns >= REQUIRED:
+            raise ValueError("the rows of the history have not one set of columns, with those of every log")
         if not (0 <= self.lr < math.inf and math.isfinite(self.loss_sum)):
             raise ValueError(f"the learning rate is {self.lr} and the sum of the losses {self.loss_sum}")
 
@@ -105,7 +111,13 @@ class Log:
             **{f"val_{name}": value for name, value in scores.items()},
             "seconds_per_step": statistics.median(seconds[-self.batch :]) if seconds else math.nan,
         }
-        self.history.append(row | more)
+        row |= more
+        if self.history and row.keys() != self.history[0].keys():
+            odd = ", ".join(sorted(row.keys() ^ self.history[0].keys()))
+            raise ValueError(
+                f"the checkpoint that this run goes on from is damaged: in its history {odd} does not fit."
+            )
+        self.history.append(row)
         self.epoch += 1
         self._begin_epoch()
         improved = self._improved(f"val_{best}")
