@@ -41,7 +41,12 @@ class TiffImage(ImageFile):
         for page in pages:
             _refuse_short(page)
         if all(page.keyframe.compression in FACTORS for page in pages):  # pages may share what they are unpacked from
-            refuse_impossible(sum(map(_unpacked_size, pages)), tif.filehandle.size, max(FACTORS.values()), "it")
+            refuse_impossible(
+                sum(map(_unpacked_size, pages)),
+                tif.filehandle.size,
+                max(FACTORS[p.keyframe.compression] for p in pages),
+                "it",
+            )
         names = ("XResolution", "YResolution", "ResolutionUnit")
         self.tags = {name: first.tags[name].value for name in names if name in first.tags}
         self.description = first.description
