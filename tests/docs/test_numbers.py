@@ -44,6 +44,7 @@ GIVEN = {
         "smaller than that of nine tenths of the pixels", "more than 1000 times as large",  # what counts as uneven
     ),
     "performance.md": ("four times as large",),
+    "security.md": ("at most 1032 times as many", "more than 20 seconds of computing, more than 4 GiB"),
     "reproduction.md": (  # what the paper says
         "8 times fewer parameters, 8 times fewer operations", "23 times smaller", "Faster: 188 → 107 ms",
         "Mean Dice on brain tumours 82.75, U-Net 80.30", "0.94 to 0.98 on ISBI",
