@@ -20,7 +20,8 @@ SIGNS = ("Traceback (most recent call last)", "This is a bug in tinyseg")
 
 def serve(pipe, base, place, seed):
     """Play the cases (kind, number) that come through a pipe, in the folder `place`; send (outcome, why) back."""
-    from tests.campaigns.fuzz import KINDS
+    from tests.campaigns import fuzz_images, fuzz_kinds  # noqa: F401 (they enter their kinds into KINDS)
+    from tests.campaigns.fuzz_base import KINDS
     from tinyseg.report import plots
 
     @contextlib.contextmanager
