@@ -113,7 +113,7 @@ def change_json(rng, content):
 
 # ----- bytes -------------------------------------------------------------------------
 def change_bytes(rng, content, head=512):
-    """Return bytes with a few of them changed, more often among the first `head`; or cut short, or with others put in."""
+    """Return bytes with a few of them changed, mostly among the first `head`, or taken out, or with others put in."""
     data = bytearray(content)
     for _ in range(rng.integers(1, 4)):
         if not data:

@@ -19,6 +19,15 @@ import numpy as np
 
 from tests.campaigns.fuzz_changes import ELSEWHERE, LARGE, NUMBERS, change_bytes, change_content, change_json, pick
 
+TAGS = (254, 256, 257, 258, 259, 262, 270, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 330, 338, 339)
+CHUNKS = (
+    (b"PLTE", 9), (b"tRNS", 3), (b"pHYs", 9), (b"eXIf", 40), (b"acTL", 8), (b"zTXt", 60), (b"iCCP", 60), (b"gAMA", 4),
+)  # fmt: skip
+HEADERS = (  # what is replaced in the header of a .npy file, and by what
+    ("'descr': '", "'descr': '>"), ("(", "(2, "), (", ", "0, "), ("False", "True"), ("(", "(-"), ("f2", "O"),
+    ("u1", "O"), ("(", "(99999999999, "), ("{", "{'x': __import__('os'), "),
+)  # fmt: skip
+
 
 # ----- NIfTI, TIFF, PNG, NumPy ----------------------------------------------------------
 def change_nifti(rng, content, packed=True):
@@ -62,7 +71,7 @@ def change_tiff(rng, content):
             return change_bytes(rng, content)
         where, how = pick(rng, entries), rng.integers(5)
         if how == 0:
-            struct.pack_into("<H", data, where, pick(rng, (256, 257, 258, 259, 262, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339, 270, 330, 254)))  # fmt: skip
+            struct.pack_into("<H", data, where, pick(rng, TAGS))
         elif how == 1:
             struct.pack_into("<H", data, where + 2, int(rng.integers(0, 20)))
         elif how == 2:
@@ -92,8 +101,8 @@ def change_png(rng, content):
         elif how == 4:
             chunks.insert(k, copy.deepcopy(pick(rng, chunks)))
         else:
-            extra = pick(rng, ((b"PLTE", rng.bytes(9)), (b"tRNS", rng.bytes(3)), (b"pHYs", rng.bytes(9)), (b"eXIf", rng.bytes(40)), (b"acTL", rng.bytes(8)), (b"zTXt", rng.bytes(60)), (b"iCCP", rng.bytes(60)), (b"gAMA", bytes(4))))  # fmt: skip
-            chunks.insert(k, [extra[0], bytearray(extra[1])])
+            extra = pick(rng, CHUNKS)
+            chunks.insert(k, [extra[0], bytearray(rng.bytes(extra[1]))])
     parts = [struct.pack(">I", len(c)) + k + bytes(c) + struct.pack(">I", zlib.crc32(k + bytes(c))) for k, c in chunks]
     return content[:8] + b"".join(parts)
 
@@ -108,13 +117,15 @@ def change_npy(rng, content):
     if how == 0:
         return change_bytes(rng, content, head=128)
     if how == 1:
-        other = pick(rng, (data.T, data.astype(pick(rng, ("f4", "u1", "i8", ">f2", "c8", "S3", "?"))), data[:-1], data[..., :-1], data[None], data * 0, data[::-1], data.ravel()))  # fmt: skip
+        typed = data.astype(pick(rng, ("f4", "u1", "i8", ">f2", "c8", "S3", "?")))
+        shaped = data.T, data[:-1], data[..., :-1], data[None], data * 0, data[::-1], data.ravel()
+        other = pick(rng, (typed, *shaped))
         file = io.BytesIO()
         np.save(file, other)
         return file.getvalue()
     size = 10 + struct.unpack_from("<H", content, 8)[0]
     head = content[10:size].decode()
-    old, new = pick(rng, (("'descr': '", "'descr': '>"), ("(", "(2, "), (", ", "0, "), ("False", "True"), ("(", "(-"), ("f2", "O"), ("u1", "O"), ("(", "(99999999999, "), ("{", "{'x': __import__('os'), ")))  # fmt: skip
+    old, new = pick(rng, HEADERS)
     head = head.replace(old, new, 1).rstrip()
     head = head.ljust((len(head) + 74) // 64 * 64 - 11) + "\n"
     return content[:8] + struct.pack("<H", len(head)) + head.encode() + content[size:]
@@ -129,7 +140,8 @@ def change_zip(rng, members):
     file, members = io.BytesIO(), dict(members)
     if rng.random() < 0.3:
         members = {pick(rng, NAMES) + ("/" + name if rng.random() < 0.5 else ""): c for name, c in members.items()}
-    with zipfile.ZipFile(file, "w", pick(rng, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2))) as out:  # fmt: skip
+    packings = zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2
+    with zipfile.ZipFile(file, "w", pick(rng, packings)) as out:
         for name, content in members.items():
             out.writestr(name.replace("\0", "0") or "empty", content)
     data = bytearray(file.getvalue())
@@ -201,5 +213,6 @@ def change_arrays(rng, content):
         elif how == 3:
             arrays[name] = pick(rng, (a[None], a.reshape(-1), a[..., None], a.T, a.reshape(-1)[:0], a.reshape(-1)[:1]))
         else:
-            arrays[name] = np.full_like(a, pick(rng, (0, -1, 1e30, 3e38, np.nan, np.inf, 1e-40)) if a.dtype.kind == "f" else pick(rng, (0, -1, 2**62)))  # fmt: skip
+            odd = (0, -1, 1e30, 3e38, np.nan, np.inf, 1e-40) if a.dtype.kind == "f" else (0, -1, 2**62)
+            arrays[name] = np.full_like(a, pick(rng, odd))
     return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, header["__metadata__"])

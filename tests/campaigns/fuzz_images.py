@@ -108,8 +108,9 @@ def options(rng, base, place):
         (
             (
                 ("train_isbi", *ISBI, "--data", base / "stack", "--val-sections", 1, "--epochs", 1, *out),
-                "--augment --model --width --head --ws --dropout --protocol --epochs --batch-size --lr --schedule --warmup "
-                "--clip --seed --gpu-memory --workers --foreground --size --val-sections --standardize --out --resume --data",
+                "--augment --model --width --head --ws --dropout --protocol --epochs --batch-size --lr --schedule "
+                "--warmup --clip --seed --gpu-memory --workers --foreground --size --val-sections --standardize --out "
+                "--resume --data",
             ),
             (
                 ("train_brats", *BRATS, "--data", base / "brains", "--cache", base / "cache", "--epochs", 1, *out),
@@ -122,7 +123,8 @@ def options(rng, base, place):
             ),
             (
                 ("evaluate", "--checkpoint", best, "--images", base / "stack", "--sections", "all", "--worst", 0),
-                "--threshold --memory --sections --small --foreground --empty --degenerate --worst --cases --out --images",
+                "--threshold --memory --sections --small --foreground --empty --degenerate --worst --cases --out "
+                "--images",
             ),
         ),
     )  # fmt: skip

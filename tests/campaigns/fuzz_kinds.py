@@ -27,7 +27,8 @@ def checkpoint_kind(name, weight, damage):
     @kind(f"{name}, predict.py and evaluate.py", weight)
     def read(rng, base, place):
         run, file = pick(rng, ("isbi", "brats")), place / "net.safetensors"
-        file.write_bytes(damage(rng, (base / run / pick(rng, ("best", "checkpoint"))).with_suffix(".safetensors").read_bytes()))  # fmt: skip
+        whole = base / run / pick(rng, ("best.safetensors", "checkpoint.safetensors"))
+        file.write_bytes(damage(rng, whole.read_bytes()))
         return reader(rng, base, place, run, file), ["net.safetensors"]
 
     @kind(f"{name}, --resume", weight)
@@ -42,7 +43,8 @@ def checkpoint_kind(name, weight, damage):
             "--val-cases",
             "does not exist",
             "is not a folder",
-            "validation sections", "the checkpoint that this run",
+            "validation sections",
+            "the checkpoint that this run",
         )  # whose data were given with the run
         return command(f"train_{run}", "--resume", folder, "--epochs", 2, *more), names
 
@@ -135,7 +137,8 @@ STUDY = {
     "costs": {"networks": {}, "device": "cpu", "measured": "x"},
     "isbi": {
         "rows": {"sdunet": {"title": "SD-UNet", "model": "sdunet", "failed": [{"seed": 1, "why": "x"}], "figures": {
-            "accuracy": {"mean": 0.9, "std": 0.1, "values": [0.9, None]}, "dice": {"mean": None, "std": None, "values": []},
+            "accuracy": {"mean": 0.9, "std": 0.1, "values": [0.9, None]},
+            "dice": {"mean": None, "std": None, "values": []},
         }}}, "command": "python x", "seeds": 2,
     },
 }  # fmt: skip

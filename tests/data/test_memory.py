@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from tinyseg.data import memory
+from tinyseg.data import image_file, memory
 from tinyseg.data.brats import read_label
 from tinyseg.data.images import open_image
 from tinyseg.data.nifti import open_volume
@@ -45,10 +45,15 @@ def nifti(*shape):
 
 
 CLAIMS = {
-    "strips.tif": tiff(100_000, 1), "strip.tif": tiff(60_000, 60_000), "plain.tif": tiff(60_000, 60_000, compression=1),
-    "pages.tif": tiff(1000, 1000, pages=1500), "a.png": png(100_000), "volume.nii": nifti(20_000, 20_000, 10),
-    "packed.nii.gz": gzip.compress(nifti(20_000, 20_000, 10)), "four.nii.gz": gzip.compress(nifti(20_000, 20_000, 5, 2)),
-}  # fmt: skip
+    "strips.tif": tiff(100_000, 1),
+    "strip.tif": tiff(60_000, 60_000),
+    "plain.tif": tiff(60_000, 60_000, compression=1),
+    "pages.tif": tiff(1000, 1000, pages=1500),
+    "a.png": png(100_000),
+    "volume.nii": nifti(20_000, 20_000, 10),
+    "packed.nii.gz": gzip.compress(nifti(20_000, 20_000, 10)),
+    "four.nii.gz": gzip.compress(nifti(20_000, 20_000, 5, 2)),
+}
 
 
 @pytest.mark.parametrize("name", CLAIMS)
@@ -67,10 +72,13 @@ def test_a_small_file_that_claims_to_be_huge_is_refused_before_anything_is_alloc
             tracemalloc.stop()
 
 
-def test_a_volume_with_a_gigabyte_behind_its_voxels_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti(8, 8, 8) + bytes((1 << 30) + 2**21), 1))
-    with pytest.raises(ValueError, match=r"a\.nii\.gz .*behind its voxels"):
+def test_a_volume_with_much_more_behind_its_voxels_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(image_file, "LEFTOVER", 2**20)
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(nifti(8, 8, 8) + bytes(2**22), 1))
+    with pytest.raises(ValueError, match=r"a\.nii\.gz .*behind its voxels it holds more than 1 MiB"):
         open_volume(tmp_path / "a.nii.gz").read()
+    with open_image(tmp_path / "a.nii.gz") as image, pytest.raises(ValueError, match="behind its voxels"):
+        image.section(7)
 
 
 def test_the_least_of_the_limits_counts(monkeypatch):

@@ -9,6 +9,8 @@ from tinyseg.data.files import refuse_missing
 from tinyseg.data.memory import refuse_too_large
 from tinyseg.data.other_kinds import how_to_convert, kind_by_content
 
+LEFTOVER = 1 << 30
+
 
 def returned_type(stored):
     """Return the type of the sections of a file: float32 for floats, any other type as it is stored."""
@@ -138,12 +140,12 @@ def oriented(pixels, orientation):
 def read_to_the_end(file):
     """Unpack what is left of a gzip file, at whose end stands a checksum of all of it.
 
-    If more than 1 GiB is left, which no scan leaves behind its voxels, it is a ValueError.
+    If more than `LEFTOVER` bytes are left, as no scan leaves behind its voxels, it is a ValueError.
     """
-    for _ in range(1024):
+    for _ in range(LEFTOVER >> 20):
         if not file.read(2**20):
             return
-    raise ValueError("behind its voxels it holds more than 1 GiB")
+    raise ValueError(f"behind its voxels it holds more than {LEFTOVER >> 20} MiB")
 
 
 @contextlib.contextmanager
