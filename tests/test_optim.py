@@ -193,6 +193,24 @@ def test_plateau_waits_for_its_patience(mode, sign):
     np.testing.assert_allclose(seen, [1, 1, 1, 0.5, 0.5, 0.25, 0.25, 0.25, 0.2, 0.2, 0.2])
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("t", 10**400),
+        ("t", -1),
+        ("t", "1"),
+        ("t", 1.5),
+        ("base_lr", float("nan")),
+        ("base_lr", 1e308),
+        ("base_lr", [0.1]),
+    ],
+)
+def test_a_schedule_refuses_a_state_of_impossible_numbers(name, value):
+    schedule = optim.CosineAnnealingLR(optim.SGD(parameters()), T_max=10)
+    with pytest.raises(ValueError, match=f"{name} in the saved state of CosineAnnealingLR must be"):
+        schedule.load_state_dict(schedule.state_dict() | {name: value})
+
+
 def test_schedules_continue_from_their_state():
     def make():
         return optim.CosineAnnealingLR(optim.SGD(parameters(), lr=1.0), T_max=10, warmup=2)

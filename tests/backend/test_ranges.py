@@ -15,7 +15,7 @@ WEIGHTS = [nn.Parameter(np.ones(3))]
     ("value", "interval", "inside"),
     [
         (0, "[0, 1)", True), (1, "[0, 1)", False), (0, "(0, 1]", False), (1.0, "(0, 1]", True),
-        (math.nan, "[0, 1]", False),
+        (10**400, "[0, inf)", False), (math.nan, "[0, 1]", False),
         (math.inf, "[0, inf)", False), (math.inf, "[0, inf]", True), (-1e-9, "[0, inf]", False), ("1", "[0, 2]", False),
         (True, "[0, 2]", False), (np.float32(0.5), "[0, 1]", True), (None, "[0, 1]", False),
     ],

@@ -41,6 +41,7 @@ def checkpoint_kind(name, weight, damage):
         names = (
             f"{folder}",
             "--val-cases",
+            "--class-weights",
             "does not exist",
             "is not a folder",
             "validation sections",

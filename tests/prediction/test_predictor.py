@@ -5,7 +5,7 @@ import pytest
 import tifffile
 
 import tinyseg as ts
-from tinyseg.data import Sections, standardize
+from tinyseg.data import Sections, memory, standardize
 from tinyseg.data.images import open_image
 from tinyseg.prediction import predict
 from tinyseg.prediction.predictor import Predictor
@@ -71,6 +71,21 @@ def test_another_scale_than_the_trainings():
     assert np.abs(Predictor(model, scale=0.5)(image) - Predictor(model)(image)).max() > 1e-3
     with pytest.raises(ValueError, match="scale must be from"):
         Predictor(model, scale=-1)
+
+
+def test_an_image_that_the_scale_makes_huge_is_refused_before_it_is_resampled(monkeypatch):
+    monkeypatch.setattr(memory, "memory_limit", lambda: 8 << 30)
+    with pytest.raises(ValueError, match="32000 × 32000 pixels for the network would take .* GiB of memory"):
+        Predictor(build(scale=(1, 1)), scale=1000)(stack((32, 32)))
+
+
+def test_a_network_without_a_finite_output_is_named_with_its_file(tmp_path):
+    model = build(scale=(1, 1))
+    for p in model.parameters():
+        p.data *= np.float32(1e30)
+    ts.checkpoint.save(tmp_path / "large.safetensors", model, preprocessing=model.meta["preprocessing"])
+    with pytest.raises(ValueError, match=r"large\.safetensors: the network's output is NaN or infinite"):
+        Predictor.load(tmp_path / "large.safetensors")(stack((32, 32)))
 
 
 def test_little_memory_means_tiles_with_nearly_the_same_result():

@@ -1,6 +1,5 @@
 """Numbers that a user passes, checked against the range in which they make sense."""
 
-import math
 import numbers
 
 
@@ -24,10 +23,15 @@ def check_number(name, value, interval, integer=False):
     """
     low, high = map(float, interval[1:-1].split(","))
     kind = numbers.Integral if integer else numbers.Real
-    inside = isinstance(value, kind) and not isinstance(value, bool) and not math.isnan(value)
+    inside = isinstance(value, kind) and not isinstance(value, bool) and value == value  # not NaN
     inside = inside and (low <= value if interval[0] == "[" else low < value)
     inside = inside and (value <= high if interval[-1] == "]" else value < high)
+    if inside and not integer:
+        try:
+            value = float(value)
+        except OverflowError:  # an integer with hundreds of digits
+            inside = False
     if not inside:
         what = "an integer" if integer else "a number"
         raise ValueError(f"{name} must be {what} in the interval {interval}, but is {value!r}.")
-    return int(value) if integer else float(value)
+    return int(value) if integer else value
