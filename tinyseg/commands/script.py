@@ -4,12 +4,13 @@ import contextlib
 import platform
 import signal
 import sys
+import threading
 import traceback
 import warnings
 
 from tinyseg import backend
 from tinyseg.commands.output import safe_output
-from tinyseg.training.interruption import handle, raised_again, restore, say
+from tinyseg.training.interruption import Stopped, handle, restore, say
 from tinyseg.training.loop import keep_freed_memory
 
 
@@ -30,7 +31,7 @@ def run_script(main, out_of_memory):
     """
     warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
     keep_freed_memory()
-    with safe_output(), raised_again(), stopped_by_signals():
+    with safe_output(), stopped_by_signals():
         status = _status_of(main, out_of_memory)
     if status:
         sys.exit(status)
@@ -39,18 +40,39 @@ def run_script(main, out_of_memory):
 @contextlib.contextmanager
 def stopped_by_signals():
     """Let the first signal in the with-block raise a SystemExit. A Ctrl-C after it ends the process at once."""
+    said = []
 
     def stop(number, frame):
         handle(signal.SIG_IGN)  # some send SIGTERM twice
         restore({signal.SIGINT: signal.SIG_DFL})
-        say(f"Stopped by {signal.Signals(number).name}. What was written is whole: run the command again.")
+        if not said:
+            say(f"Stopped by {signal.Signals(number).name}. What was written is whole: run the command again.")
+        said.append(number)
         sys.exit(128 + number)
 
-    before = handle(stop)
+    def stop_again(lost):
+        """Stop a moment later: the signal came where Python drops exceptions, as while an object is deleted."""
+        if said and issubclass(lost.exc_type, SystemExit):
+            signal.signal(said[0], stop)
+            threading.Timer(0.05, signal_main_thread, said[:1]).start()
+        elif not issubclass(lost.exc_type, Stopped):
+            hook(lost)
+
+    before, hook = handle(stop), sys.unraisablehook
+    sys.unraisablehook = stop_again
     try:
         yield
     finally:
+        sys.unraisablehook = hook
         restore(before)
+
+
+def signal_main_thread(number):
+    """Send a signal to the main thread, which wakes it where the system can do that (not on Windows)."""
+    if hasattr(signal, "pthread_kill"):
+        signal.pthread_kill(threading.main_thread().ident, number)
+    else:
+        signal.raise_signal(number)
 
 
 def explain(error):

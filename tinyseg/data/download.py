@@ -7,8 +7,8 @@ files as one archive. If this download fails, the error says how to place the fi
 import contextlib
 import hashlib
 import os
-import secrets
 import shutil
+import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from tinyseg.data.files import list_names
 from tinyseg.data.locks import locked
+from tinyseg.data.undisturbed import undisturbed
 
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 LARGEST = 1 << 30  # bytes of a file or an archive; more is not read
@@ -85,7 +86,9 @@ def _fetch_missing(directory, base_url, progress, registry, timeout):
     listed = ", ".join(f"{name} (MD5 {md5})" if md5 else name for name, md5 in registry.items())
     by_hand = f"To place the files by hand, put {listed} in {directory} and give --data {directory}."
     # A file is moved into the folder when it is whole.
-    with _temporary_folder(directory) as temporary:
+    with contextlib.ExitStack() as cleanup:
+        with undisturbed():
+            temporary = cleanup.enter_context(tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=directory))
         archive = Path(temporary, "archive.zip") if base_url.lower().endswith(".zip") else None
         try:
             if archive:
@@ -108,17 +111,6 @@ def _fetch_missing(directory, base_url, progress, registry, timeout):
                 f"download, or a login page. {by_hand}"
             ) from error
     return directory
-
-
-@contextlib.contextmanager
-def _temporary_folder(directory):
-    """Make a folder that is deleted at the end of the with-block, also if a signal comes when it has just been made."""
-    folder = directory / f"{TEMPORARY}{secrets.token_hex(4)}"
-    try:
-        folder.mkdir()
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def progress_bar(what, total, show, initial=0):

@@ -18,13 +18,15 @@ import platform
 import sys
 import time
 
+from tinyseg.data.undisturbed import undisturbed
+
 try:
     import fcntl
 except ImportError:  # Windows
     fcntl = None
 
-
-PATIENCE = 1  # seconds to wait without a word
+BETWEEN_TRIES = 0.1  # seconds
+PATIENCE = 5  # seconds to wait without a word
 _held = set()  # descriptors of the locks that this process has
 
 
@@ -66,12 +68,18 @@ def locked(folder, what, file=None, wait=False):
     descriptor = None
     try:
         with contextlib.suppress(UnsupportedError):
-            descriptor = _take(lock_file, wait=False)
+            with undisturbed():
+                descriptor = _take(lock_file)
             if descriptor is None and not wait:
                 raise BusyError(f"{path} is in use by {_holder(lock_file)}. Wait until it has ended, or give another.")
-            if descriptor is None:
-                descriptor = _wait_for(lock_file, path)
-            _held.add(descriptor)
+            began, said = time.monotonic(), False
+            while descriptor is None:
+                if not said and time.monotonic() - began >= PATIENCE:
+                    print(f"{path} is in use by {_holder(lock_file)}: waiting for it.", file=sys.stderr, flush=True)
+                    said = True
+                time.sleep(BETWEEN_TRIES)
+                with undisturbed():
+                    descriptor = _take(lock_file)
             _sign(descriptor, what)
         yield
     finally:
@@ -104,20 +112,8 @@ def _sign(descriptor, what):
         os.pwrite(descriptor, json.dumps(who).encode(), 0)
 
 
-def _wait_for(file, path):
-    """Return the descriptor of a lock file as soon as it can be locked. A wait that takes longer is said."""
-    end = time.monotonic() + PATIENCE
-    while time.monotonic() < end:
-        time.sleep(0.02)
-        descriptor = _take(file, wait=False)
-        if descriptor is not None:
-            return descriptor
-    print(f"{path} is in use by {_holder(file)}: waiting for it.", file=sys.stderr, flush=True)
-    return _take(file, wait=True)
-
-
-def _take(file, wait):
-    """Return the descriptor of a lock file that is now locked, or None if another has it and `wait` is false."""
+def _take(file):
+    """Return the descriptor of a lock file that is now locked by this process, or None if another has it."""
     plain = getattr(os, "O_NOFOLLOW", 0)  # a link is refused: it could lead to any file
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -126,31 +122,29 @@ def _take(file, wait):
         except PermissionError:  # the file is somebody else's, with whom this folder is shared
             descriptor = os.open(file, os.O_RDONLY | plain)
         try:
-            taken = lock(descriptor, wait)
-            if taken and _is_at(file, descriptor):
-                return descriptor
+            taken = lock(descriptor)
         except UnsupportedError:
             os.close(descriptor)
             file.unlink(missing_ok=True)
             raise
-        except BaseException:  # a signal while it waits
-            os.close(descriptor)
-            raise
+        if taken and _is_at(file, descriptor):
+            _held.add(descriptor)
+            return descriptor
         os.close(descriptor)
         if not taken:
             return None
         # Its last owner has deleted the file meanwhile: it is made again.
 
 
-def lock(descriptor, wait=False):
-    """Lock an open file; return whether it is locked now. With `wait` it is, as soon as nobody else has it.
+def lock(descriptor):
+    """Lock an open file; return whether it is locked now, and not by another.
 
     Where there are no locks, it is an `UnsupportedError`.
     """
     if fcntl is None:
         raise UnsupportedError("this system has no flock")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

@@ -15,6 +15,7 @@ import shutil
 import tempfile
 
 from tinyseg.data import locks
+from tinyseg.data.undisturbed import undisturbed
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
 
@@ -47,7 +48,10 @@ def replacing(path, size=0):
         with explaining(path, size):
             if path.exists() and not path.is_file():
                 raise OSError(errno.EEXIST, "it is a folder, a device or a pipe and not a regular file")
-            temporary, file = _begin_temporary(path, cleanup)
+            with undisturbed():
+                temporary, file = _begin_temporary(path)
+                cleanup.callback(temporary.unlink, missing_ok=True)
+                cleanup.callback(_close_quietly, file)
         yield file
         with explaining(path, size):
             file.flush()
@@ -57,20 +61,18 @@ def replacing(path, size=0):
             os.replace(temporary, path)  # while it is locked
 
 
-def _begin_temporary(path, cleanup):
-    """Make an empty file with a hidden name in the folder of `path`, and lock it; return its path and the open file.
-
-    That it is deleted in the end is decided before it is there, since a signal can come at any moment.
-    """
+def _begin_temporary(path):
+    """Make an empty file with a hidden name in the folder of `path`, and lock it; return its path and the open file."""
     while True:
         temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # short, however long the name of `path` is
-        cleanup.callback(temporary.unlink, missing_ok=True)
-        file = open(temporary, "xb+")  # noqa: SIM115 (closed by the clean-up)
-        cleanup.callback(_close_quietly, file)
-        with contextlib.suppress(locks.UnsupportedError):
-            locks.lock(file.fileno(), wait=True)
-        if temporary.exists():  # `remove_stale` of another process can have taken it before it was locked
+        file = open(temporary, "xb+")  # noqa: SIM115 (closed by `replacing`)
+        try:
+            mine = locks.lock(file.fileno()) and temporary.exists()
+        except locks.UnsupportedError:
+            mine = True
+        if mine:
             return temporary, file
+        file.close()  # `remove_stale` of another process took it before it was locked, and deletes it
 
 
 def _close_quietly(file):

@@ -7,10 +7,9 @@ import signal
 import sys
 import threading
 
+from tinyseg.data.undisturbed import postpone
+
 STOPS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]  # Windows has two
-
-
-_again = []  # the handlers of SIGALRM that `raised_again` has replaced, the first one first
 
 
 class Stopped(BaseException):
@@ -52,19 +51,27 @@ class Interruption:
             yield
         finally:
             self._at_once = False
-            raise_no_more()
 
     def __exit__(self, *exc):
         restore(self.old)
 
 
 def handle(handler):
-    """Handle the signals that the process does not ignore; return the handlers before, for `restore`."""
+    """Handle the signals that the process does not ignore; return the handlers before, for `restore`.
+
+    The handler is a function, or `signal.SIG_IGN`. It is called later if a signal comes at a moment that must not be
+    disturbed (`tinyseg.data.undisturbed`).
+    """
+
+    def handle_now_or_later(number, frame):
+        if not postpone(number):
+            handler(number, frame)
+
     old = {}
     if threading.current_thread() is threading.main_thread():  # Python allows handlers only there
         for number in STOPS:
             if signal.getsignal(number) is not signal.SIG_IGN:
-                old[number] = signal.signal(number, handler)
+                old[number] = signal.signal(number, handle_now_or_later if callable(handler) else handler)
     return old
 
 
@@ -72,44 +79,6 @@ def restore(handlers):
     """Handle signals as before `handle`."""
     for number, handler in handlers.items():
         signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def raised_again():
-    """Raise what a handler of signals raises once more, a moment later, where Python throws it away.
-
-    It does so with any exception that is raised while an object is being freed, in ``__del__`` or a callback of a weak
-    reference; otherwise it would go on as if there had been no signal.
-    """
-    before = sys.unraisablehook
-
-    def hook(unraisable):
-        error = unraisable.exc_value
-        if not isinstance(error, (SystemExit, KeyboardInterrupt, Stopped)) or not hasattr(signal, "setitimer"):
-            before(unraisable)
-            return
-        again = type(error)(*error.args)
-
-        def raise_again(number, frame):
-            raise again
-
-        _again.append(signal.signal(signal.SIGALRM, raise_again))
-        signal.setitimer(signal.ITIMER_REAL, 0.001)
-
-    sys.unraisablehook = hook
-    try:
-        yield
-    finally:
-        raise_no_more()
-        sys.unraisablehook = before
-
-
-def raise_no_more():
-    """Leave out what `raised_again` was about to raise: the block that it was to end has ended."""
-    if _again:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, _again[0])
-        _again.clear()
 
 
 def say(sentence):
