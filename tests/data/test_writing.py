@@ -105,13 +105,3 @@ def test_a_disk_without_locks_is_written_to_and_its_temporary_files_are_left_alo
     check_writable(tmp_path)
     write_atomically(tmp_path / "a", "text")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".0123456789abcdef.tmp", "a"]
-
-
-def test_a_signal_comes_when_a_temporary_file_has_just_been_made(tmp_path, monkeypatch):
-    def stopped(*arguments, **options):
-        raise SystemExit(143)
-
-    monkeypatch.setattr(locks, "lock", stopped)
-    with pytest.raises(SystemExit):
-        write_atomically(tmp_path / "a.json", "{}")
-    assert list(tmp_path.iterdir()) == []

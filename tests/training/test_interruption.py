@@ -2,7 +2,6 @@
 
 import shutil
 import signal
-import time
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import pytest
 import tinyseg as ts
 from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.training import RunDirectory, Step, evaluate, fit, loop
-from tinyseg.training.interruption import raised_again
 
 
 @pytest.fixture
@@ -145,25 +143,3 @@ def test_a_computer_that_crashes_costs_minutes_of_an_epoch_of_hours(train, monke
     with pytest.raises(RuntimeError, match="power failure"):
         train("run", validating=crash)
     assert train("run", resume=True)[0]["steps"] == 6
-
-
-class Freed:
-    def __del__(self):
-        signal.raise_signal(signal.SIGTERM)
-
-
-@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
-@pytest.mark.filterwarnings("error::pytest.PytestUnraisableExceptionWarning")
-def test_a_stop_comes_while_a_validation_frees_an_object(train):
-    def validating():
-        Freed()
-        for _ in range(500):
-            time.sleep(0.01)
-        raise AssertionError("the validation went on")
-
-    before = signal.getsignal(signal.SIGALRM)
-    with raised_again():
-        result, run = train("run", validating=once(validating, 1))
-    assert result["interrupted"] == signal.SIGTERM and result["steps"] == 3
-    assert run.latest.is_file()
-    assert signal.getsignal(signal.SIGALRM) == before
