@@ -238,7 +238,12 @@ def all_places():
 
     for zone in ("nonsense", "Pacific/Kiritimati", ":/etc/passwd"):
         yield Place("times", f"TZ={zone}", variables(TZ=zone), ("train_isbi",))
-    yield Place("times", "SOURCE_DATE_EPOCH=nonsense", variables(SOURCE_DATE_EPOCH="nonsense"), TWO)
+    yield Place(
+        "times",
+        "SOURCE_DATE_EPOCH=nonsense",
+        variables("either", ("could not be loaded",), SOURCE_DATE_EPOCH="nonsense"),
+        TWO,
+    )
     yield Place("times", "data of tomorrow", touched(time.time() + 10**6))
     yield Place("times", "data of 1970", touched(0))
     yield Place("times", "data of 1901", touched(-2_000_000_000), ("train_brats", "predict"))
