@@ -119,7 +119,7 @@ class Chain:
         """Start the next command and kill it. Return what is wrong, and whether it was killed (or was done before)."""
         trace = self.folder.parent / f"{self.folder.name}.trace"
         trace.unlink(missing_ok=True)
-        first = kill.signals[0]
+        first, self.before = kill.signals[0], self._temporary()  # what an earlier SIGKILL left
         strace = at(kill.place, first, trace) if kill.place else None
         process = Process(self.words, self.folder, strace, launch=Copy if kill.imported else None)
         try:
@@ -174,7 +174,7 @@ class Chain:
                 time.sleep(0.1)
             if process.others():
                 return "a process that it had started goes on"
-            left = [name for name in self._temporary() if not name.endswith(".lock")]  # nobody has them any more
+            left = [name for name in self._temporary() if name not in self.before and not name.endswith(".lock")]
             if left and len(kill.signals) == 1:  # a second Ctrl-C ends it at once
                 return f"after {kill.how}, {', '.join(left)} stayed behind"
         return None
