@@ -26,7 +26,7 @@ except ImportError:  # Windows
     fcntl = None
 
 BETWEEN_TRIES = 0.1  # seconds
-PATIENCE = 1  # seconds to wait without a word
+PATIENCE = 3  # seconds to wait without a word
 _held = set()  # descriptors of the locks that this process has
 
 
