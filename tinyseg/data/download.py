@@ -107,8 +107,8 @@ def _fetch_missing(directory, base_url, progress, registry, timeout):
             raise ConnectionError(f"could not download from {base_url} ({error}). {by_hand}") from error
         except ValueError as error:
             raise RuntimeError(
-                f"{base_url} does not give the expected files ({error}): another version of them, a broken "
-                f"download, or a login page. {by_hand}"
+                f"The download does not give the expected files ({base_url}: {error}): another version of them, a "
+                f"broken download, or a login page. {by_hand}"
             ) from error
     return directory
 
