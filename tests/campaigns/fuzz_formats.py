@@ -215,4 +215,5 @@ def change_arrays(rng, content):
         else:
             odd = (0, -1, 1e30, 3e38, np.nan, np.inf, 1e-40) if a.dtype.kind == "f" else (0, -1, 2**62)
             arrays[name] = np.full_like(a, pick(rng, odd))
-    return save({name: np.ascontiguousarray(a) for name, a in arrays.items()}, header["__metadata__"])
+    arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}  # 0-d stays 0-d
+    return save(arrays, header["__metadata__"])
