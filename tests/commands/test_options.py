@@ -10,7 +10,7 @@ from scripts import run_example
 
 from tinyseg import backend, models, ops, optim
 from tinyseg.backend import devices, dispatch
-from tinyseg.commands import train_isbi
+from tinyseg.commands import predict, train_isbi
 from tinyseg.commands.numbers import CHOSEN_SECTIONS, CLASS_WEIGHTS, SECTIONS, SHARES, make_parser, read_class_weights
 from tinyseg.commands.options import (
     REST,
@@ -336,3 +336,18 @@ def test_a_training_that_cannot_fit_into_memory_is_refused_at_once(given, monkey
     monkeypatch.setattr(memory, "memory_limit", lambda: 64 << 30)
     with pytest.raises(ValueError, match="a training step of .* would take at least .* GiB of memory"):
         settled(monkeypatch, *map(str, given), "--device", "cpu")
+
+
+def test_a_run_whose_checkpoint_names_data_by_half_a_path(tmp_path, monkeypatch):
+    defaults = train_isbi.DEFAULTS | {"data": "../somewhere", "lr": 1e-3}
+    checkpoint.save(
+        tmp_path / "checkpoint.safetensors", models.build("sdunet", width=4), config=defaults, training={"a": 1}
+    )
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors is damaged: .* --data is '\.\./somewhere', and not"):
+        settled(monkeypatch, "--resume", tmp_path)
+
+
+@pytest.mark.parametrize("text", ["a/b", "a\\b", "\0", "\ud800"])
+def test_a_suffix_that_no_name_can_have(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a part of a file's name"):
+        predict.suffix(text)

@@ -159,6 +159,8 @@ def test_an_archive_placed_by_hand(site, tmp_path):
     (tmp_path / ARCHIVE).write_bytes(TAR)
     fetch(site, tmp_path, keep_archive=True)
     assert files(tmp_path) == FILES | {ARCHIVE: TAR}
+    fetch(site, tmp_path)  # as if it had been killed when all was unpacked
+    assert files(tmp_path) == FILES
     assert site.asked == []
 
 

@@ -22,6 +22,7 @@ Reads top to bottom: what to do, each file, options.
 
 import argparse
 import functools
+import os
 import pathlib
 import sys
 
@@ -183,7 +184,12 @@ def check_names(plan):
 
 def suffix(text):
     """Return --suffix, which is a part of a name."""
-    if "/" in text or "\\" in text or "\0" in text:
+    try:
+        os.fsencode(text)
+        fits = not {"/", "\\", "\0"} & set(text)
+    except UnicodeEncodeError:
+        fits = False
+    if not fits:
         raise argparse.ArgumentTypeError(f"expected a part of a file's name, without slashes, found {text!r}")
     return text
 

@@ -1,6 +1,7 @@
 """The options of a training script: those that are given, those of the run that is resumed, and the defaults."""
 
 import argparse
+import os
 import pathlib
 
 from tinyseg.commands.options import REST, build_network, refuse_too_costly
@@ -107,6 +108,8 @@ def read_settings(parser, path, defaults):
         shape = bool if isinstance(default, bool) else str | int | float
         shape = shape | None if default is None else shape
         check_shape(config[name], shape, f"{file} is damaged: in its metadata --{name.replace('_', '-')}")
+    if config["data"] is not None and not os.path.isabs(str(config["data"])):
+        raise ValueError(f"{file} is damaged: in its metadata --data is {config['data']!r}, and not an absolute path.")
     kept = {name: config[name] for name in KEPT if name in config}
     for name, value in kept.items():
         check_shape(value, KEPT[name], f"{file} is damaged: {name} in its metadata does not fit")

@@ -79,19 +79,22 @@ def fetch_brain_tumours(directory, url=URL, md5=MD5, size=SIZE, progress=True, t
         The folder has a ``dataset.json`` that does not describe a Decathlon task.
     """
     directory = Path(directory)
-    if not _is_complete(directory):
-        directory.mkdir(parents=True, exist_ok=True)
-        with locked(directory, "a download", wait=True):
-            _fetch(directory, url, md5, size, progress, timeout, keep_archive)
+    archive = directory / ARCHIVE
+    if _is_complete(directory) and (keep_archive or not archive.exists()):
+        return directory
+    directory.mkdir(parents=True, exist_ok=True)
+    with locked(directory, "a download", wait=True):
+        if not _is_complete(directory):  # otherwise another command has done it, or was killed when it was done
+            _fetch(directory, archive, url, md5, size, progress, timeout)
+        if not keep_archive:
+            archive.unlink(missing_ok=True)
     return directory
 
 
-def _fetch(directory, url, md5, size, progress, timeout, keep_archive):
-    if _is_complete(directory):  # another command has done it meanwhile
-        return
+def _fetch(directory, archive, url, md5, size, progress, timeout):
     for folder in ("", "imagesTr", "labelsTr", "imagesTs"):
         remove_stale(directory / folder)
-    archive, part = directory / ARCHIVE, directory / f"{ARCHIVE}.part"
+    part = directory / f"{ARCHIVE}.part"
     source = archive if archive.exists() else url
     _check_room(directory, _size(archive) or _size(part), size)
     by_hand = (
@@ -122,8 +125,6 @@ def _fetch(directory, url, md5, size, progress, timeout, keep_archive):
             f"the disk of {directory}, or your share of it, is full ({error}). Make room and call this again: it "
             "continues where it stopped."
         ) from error
-    if not keep_archive:
-        archive.unlink()
 
 
 def _is_complete(directory):

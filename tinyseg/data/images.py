@@ -149,7 +149,8 @@ class NiftiImage(ImageFile):
             section = np.stack([self._planes(k + c * self._count, 1)[0] for c in range(self.channels)])
         if self._scaling:
             slope, intercept = self._scaling
-            section = (section * np.float64(slope) + intercept).astype(np.float32)
+            with np.errstate(over="ignore", invalid="ignore"):  # `section` refuses what is not finite
+                section = (section * np.float64(slope) + intercept).astype(np.float32)
         return section
 
     def _planes(self, i, n):

@@ -72,7 +72,7 @@ def predict_cases(predictor, cases, modalities, threshold=0.5):
     voxel : float
         Volume of a voxel, mm³.
     """
-    order = list(channels_of(predictor.modalities or modalities, modalities, "The data"))
+    order = list(channels_of(predictor.modalities or modalities, modalities, f"The data for {predictor.name}"))
     for case in cases:
         volume, truth = read_case(case)
         yield predictor.volume(volume[order], threshold), truth, grid_of_case(case).voxel
