@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -174,11 +175,12 @@ def test_a_place_where_nothing_can_be_written_is_refused_before_the_data_are_rea
         assert f"{out} could not be written" in err
 
 
-def test_the_folder_in_the_advice_may_have_blanks(tmp_path, capsys):
+def test_the_advice_has_the_options_that_a_run_does_not_keep_and_its_folder_may_have_blanks(tmp_path, capsys):
     folder = tmp_path / "my run"
     with pytest.raises(SystemExit):
-        exit_if_interrupted({"interrupted": 2, "steps": 5}, RunDirectory(folder))
-    assert f"--resume '{folder}'" in capsys.readouterr().out
+        args = SimpleNamespace(given={"width", "workers", "cuda_graph"}, width=4, workers=3, cuda_graph=True)
+        exit_if_interrupted({"interrupted": 2, "steps": 5}, RunDirectory(folder), args)
+    assert capsys.readouterr().out.endswith(f"--resume '{folder}' --cuda-graph --workers 3\n")
     folder.mkdir()
     (folder / "checkpoint.safetensors").touch()
     with pytest.raises(FileExistsError, match=f"--resume '{folder}'"):

@@ -262,9 +262,17 @@ def note_computer(args, device):
     return now
 
 
-def exit_if_interrupted(result, run):
-    """If `fit` was interrupted, print how to go on, and end the process with the status that its signal asks for."""
+def exit_if_interrupted(result, run, args):
+    """If `fit` was interrupted, print how to go on, and end the process with the status that its signal asks for.
+
+    The options that were given and are not kept with the run, such as --device, belong to the command.
+    """
     if result["interrupted"]:
-        command = shlex.join(["python", sys.argv[0], "--resume", str(run.path)])
+        words = ["python", sys.argv[0], "--resume", str(run.path)]
+        for name in ("cache", *REST):
+            value = getattr(args, name, None)
+            if name in args.given - {"overwrite", "resume", "download"}:
+                words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
+        command = shlex.join(words)
         print(f"Stopped after step {result['steps']}. Go on with: {command}")
         sys.exit(128 + result["interrupted"])

@@ -109,7 +109,7 @@ def train_in(run, args, device):
 
     step = options.make_step(args, model, optimizer, loss)
     result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, best="dice")
-    options.exit_if_interrupted(result, run)
+    options.exit_if_interrupted(result, run, args)
 
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)
