@@ -33,10 +33,12 @@ class Campaign:
     ----------
     name : str
     seed : int
+    count : int, optional
+        How many cases were asked for.
     """
 
-    def __init__(self, name, seed):
-        self.name, self.seed, self.began = name, seed, time.monotonic()
+    def __init__(self, name, seed, count=None):
+        self.name, self.seed, self.count, self.began = name, seed, count, time.monotonic()
         self.counts, self.lost = collections.defaultdict(collections.Counter), []
 
     def add(self, kind, case, outcome, why=""):
@@ -61,8 +63,10 @@ class Campaign:
         ]
         total = {key: sum(kind[key] for kind in kinds) for key in ("tried", *OUTCOMES)}
         minutes = round((time.monotonic() - self.began) / 60, 1)
+        asked = "" if self.count is None else f" --count {self.count}"
+        command = f"python -m tests.campaigns.{self.name}{asked} --seed {self.seed}"
         about = {"campaign": self.name, "seed": self.seed, "minutes": minutes}
-        about |= {"measured": how_measured(f"python -m tests.campaigns.{self.name} --seed {self.seed}")}
+        about |= {"measured": how_measured(command)}
         return about | total | {"kinds": kinds, "cases_lost": self.lost}
 
     def table(self):
@@ -94,7 +98,7 @@ def run(name, play, default_count, description):
         "--out", type=pathlib.Path, help="JSON file for the results, such as tests/campaigns/results/kill.json"
     )
     options = parser.parse_args()
-    campaign = Campaign(name, options.seed)
+    campaign = Campaign(name, options.seed, options.count)
     try:
         play(campaign, options.count, options)
     except KeyboardInterrupt:
