@@ -16,5 +16,4 @@ if __name__ == "__main__":
         from tinyseg.commands import train_brats
     except Exception as error:  # memory, open files, a setting that a library refuses, a broken installation
         sys.exit(f"tinyseg could not be loaded ({type(error).__name__}: {error}). Where: python -c 'import tinyseg'")
-
     train_brats.main()

@@ -138,9 +138,9 @@ def make_inputs(folder):
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     images, labels = em_sections(num_sections=24, size=64, seed=1)
-    tifffile.imwrite(folder / "stack.tif", images)
-    tifffile.imwrite(folder / "other.tif", images[:8, ::-1])
-    tifffile.imwrite(folder / "labels.tif", np.where(labels, np.uint8(255), np.uint8(0)))
+    tifffile.imwrite(folder / "stack.tif", images, photometric="minisblack")
+    tifffile.imwrite(folder / "other.tif", images[:8, ::-1], photometric="minisblack")
+    tifffile.imwrite(folder / "labels.tif", np.where(labels, np.uint8(255), np.uint8(0)), photometric="minisblack")
     (folder / "pictures").mkdir()
     for k in range(6):
         Image.fromarray(rng.integers(0, 255, (48, 64), np.uint8)).save(folder / "pictures" / f"{k}.png")
@@ -153,7 +153,7 @@ def make_inputs(folder):
     with zipfile.ZipFile(folder / "sections.zip", "w") as archive:
         for name in ("train-volume", "train-labels", "test-volume"):
             buffer = io.BytesIO()
-            tifffile.imwrite(buffer, rng.integers(0, 255, (4, 128, 128), np.uint8))
+            tifffile.imwrite(buffer, rng.integers(0, 255, (4, 128, 128), np.uint8), photometric="minisblack")
             archive.writestr(f"challenge/{name}.tif", buffer.getvalue())
     another = ["--checkpoint", folder / "another.safetensors", folder / "pictures"]
     for name, words in (
