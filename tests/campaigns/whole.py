@@ -63,8 +63,9 @@ def _steady(content):
 
 
 def is_temporary(path):
-    """Whether a file has the name of one that is still being written."""
-    return path.name.endswith((".tmp", ".lock")) or path.name.startswith((".download-", "tmp"))
+    """Whether a file, or a folder that it is in, has the name of one that is still being written."""
+    inside = any(part.startswith(".download-") for part in path.parts)
+    return inside or path.name.endswith((".tmp", ".lock")) or path.name.startswith("tmp")
 
 
 def files_of(folder):
