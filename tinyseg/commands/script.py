@@ -63,8 +63,8 @@ def stopped_by_signals():
     try:
         yield
     finally:
-        sys.unraisablehook = hook
         restore(before)
+        sys.unraisablehook = hook
 
 
 def signal_main_thread(number):
