@@ -50,6 +50,8 @@ from tinyseg.autograd import Setting  # noqa: E402
 from tinyseg.backend.devices import cores, device_name, processor, versions, xp_of  # noqa: E402
 from tinyseg.backend.half import ROUNDED_ONCE, in_float32, is_half, like_float32  # noqa: E402
 
+NUMBA = "NumPy + numba"  # `kernels_in_use` where numba computes
+
 
 class Config:
     """The options that `using` has set here."""
@@ -107,10 +109,13 @@ def kernels(op, *arrays):
 
 
 class OrMaths:
-    """The functions of a fast namesake. The maths file computes where one is missing or returns NotImplemented."""
+    """The functions of a fast namesake. The maths file computes where one is missing or returns NotImplemented.
 
-    def __init__(self, namesake, op):
-        self.namesake, self.op = namesake, op
+    Each call of a kernel is in a with-block of what `turn` returns.
+    """
+
+    def __init__(self, namesake, op, turn=contextlib.nullcontext):
+        self.namesake, self.op, self.turn = namesake, op, turn
 
     def __getattr__(self, name):
         kernel = getattr(self.namesake, name, None)
@@ -118,7 +123,7 @@ class OrMaths:
             return getattr(sys.modules[self.op], name)
 
         def call(*args):
-            with threads.turn() if threads is not None else contextlib.nullcontext():
+            with self.turn():
                 found = kernel(*args)
             if found is not NotImplemented:
                 return found
@@ -139,10 +144,11 @@ def _namesake(op, arrays):
     module = _module_of(op, device, tool)
     if module is None or not module.supports(*arrays):
         return None
-    if device == "cpu" and threads is not None:
-        threads.check_fork()
-        threads.check_limit()
-    return _or_maths(module, op)
+    if device == "gpu" or threads is None:
+        return _or_maths(module, op)
+    threads.check_fork()
+    threads.check_limit()
+    return _or_maths(module, op, threads.turn)
 
 
 def compiles(tool):
@@ -187,7 +193,7 @@ def kernels_in_use(device="cpu"):
     if device == "gpu":
         return "CuPy + CUDA" + (", TF32" if int(os.environ.get("CUPY_TF32", "0")) > 0 else "")
     if compiles("numba"):
-        return "NumPy + numba"
+        return NUMBA
     why = "NUMBA_DISABLE_JIT is set" if importlib.util.find_spec("numba") else "pip install numba for faster kernels"
     return f"NumPy ({why})"
 
@@ -198,7 +204,12 @@ def describe_computer(device="cpu"):
     It holds the processor (for "gpu" the GPU), the kernels, the number of threads between which they divide their work,
     and the versions.
     """
-    kernels = kernels_in_use(device)
-    threads = importlib.import_module("numba").get_num_threads() if kernels == "NumPy + numba" else cores()
     where = device_name(device) if device == "gpu" else processor()
-    return {"processor": where, "kernels": kernels, "threads": str(threads)} | versions()
+    return {"processor": where, "kernels": kernels_in_use(device), "threads": str(count_threads(device))} | versions()
+
+
+def count_threads(device="cpu"):
+    """Return between how many threads numba's kernels divide their work; the processor's cores for other kernels."""
+    if kernels_in_use(device) == NUMBA:
+        return importlib.import_module("numba").get_num_threads()
+    return cores()

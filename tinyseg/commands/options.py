@@ -118,16 +118,15 @@ def refuse_too_costly(args):
 
     Slices that are cut out of volumes are not counted: they may be smaller than ``args.size``.
     """
-    if (
-        args.device != "gpu" and backend.parse_device(args.device or "auto") == "cpu"
-    ):  # a GPU says at once what it lacks
-        pixels = 0 if getattr(args, "how", None) == "crop" else args.batch_size * args.size**2
-        weights = models.fewest_weights(args.model, width=args.width)
-        refuse_beyond_memory(
-            least_memory(weights, args.width, pixels, training=True),
-            f"a training step of {args.model} with --width {args.width}, --size {args.size} and --batch-size "
-            f"{args.batch_size} would take at least", "memory", "give smaller ones",
-        )  # fmt: skip
+    if args.device == "gpu" or backend.parse_device(args.device or "auto") == "gpu":  # which says at once what it lacks
+        return
+    pixels = 0 if getattr(args, "how", None) == "crop" else args.batch_size * args.size**2
+    weights = models.fewest_weights(args.model, width=args.width)
+    refuse_beyond_memory(
+        least_memory(weights, args.width, pixels, training=True),
+        f"a training step of {args.model} with --width {args.width}, --size {args.size} and --batch-size "
+        f"{args.batch_size} would take at least", "memory", "give smaller ones",
+    )  # fmt: skip
 
 
 def add_device_options(parser):
@@ -270,8 +269,8 @@ def exit_if_interrupted(result, run, args):
     if result["interrupted"]:
         words = ["python", sys.argv[0], "--resume", str(run.path)]
         for name in ("cache", *REST):
-            value = getattr(args, name, None)
             if name in args.given - {"overwrite", "resume", "download"}:
+                value = getattr(args, name)
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         command = shlex.join(words)
         print(f"Stopped after step {result['steps']}. Go on with: {command}")

@@ -18,7 +18,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from tinyseg.data.writing import explaining, replacing
+from tinyseg.data.writing import close_quietly, explaining, replacing
 
 CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that fit, with their tags, into a TIFF that is not a BigTIFF
 
@@ -130,15 +130,6 @@ class _Output:
             self._add(np.ascontiguousarray(section.reshape(self.shape), self.dtype))
         self.written += 1
 
-    def _close_later(self, file):
-        """Close a file at the end of the with-block, also after an error."""
-
-        def close():
-            with contextlib.suppress(OSError, ValueError):  # the disk is full, or the file is closed already
-                file.close()
-
-        self.cleanup.callback(close)
-
     def _begin(self):
         pass
 
@@ -226,10 +217,10 @@ class _NiftiOutput(_Output):
         if self.gzipped:
             level = 1 if self.dtype.kind == "f" else 6  # floats hardly get smaller
             self.volume = self.pixels = gzip.GzipFile("", "wb", level, self.file, mtime=0)
-            self._close_later(self.volume)
+            self.cleanup.callback(close_quietly, self.volume)
             if self.channels > 1:
                 self.pixels = tempfile.TemporaryFile(dir=self.path.parent)  # noqa: SIM115 (closed by the clean-up)
-                self._close_later(self.pixels)
+                self.cleanup.callback(close_quietly, self.pixels)
                 self.start = 0
         self.volume.write(start.getvalue())
 

@@ -51,7 +51,7 @@ def replacing(path, size=0):
             with undisturbed():
                 temporary, file = _begin_temporary(path)
                 cleanup.callback(temporary.unlink, missing_ok=True)
-                cleanup.callback(_close_quietly, file)
+                cleanup.callback(close_quietly, file)
         yield file
         with explaining(path, size):
             file.flush()
@@ -75,7 +75,7 @@ def _begin_temporary(path):
         file.close()  # `remove_stale` of another process took it before it was locked, and deletes it
 
 
-def _close_quietly(file):
+def close_quietly(file):
     """Close a file that may be closed already, or on a full disk."""
     with contextlib.suppress(OSError, ValueError):
         file.close()

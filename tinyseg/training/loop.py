@@ -11,6 +11,7 @@ import warnings
 
 from tinyseg import optim
 from tinyseg.backend import device_of, fast, kernels_in_use, to_device
+from tinyseg.backend.dispatch import NUMBA
 from tinyseg.models import checkpoint
 from tinyseg.report import plots
 from tinyseg.training.divergence import check_step, check_validation
@@ -96,7 +97,7 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress):
     begin()
     keep_freed_memory()
     seconds, drawn, saved, x = [], 0.0, time.monotonic(), None
-    first = "first step (compiling kernels)" if kernels_in_use(device) == "NumPy + numba" else "first step"
+    first = "first step (compiling kernels)" if kernels_in_use(device) == NUMBA else "first step"
     with interruption, Bar(epochs * len(loader), log.step, not progress, first) as bar:
         while log.epoch < epochs and not interruption.signal:
             model.train()

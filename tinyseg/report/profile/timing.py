@@ -1,13 +1,11 @@
 """How long inference or a training step takes: median, quartiles and minimum of repeated runs, after a warm-up."""
 
 import dataclasses
-import os
-import sys
 import time
 
 import numpy as np
 
-from tinyseg.backend import config, device_name, device_of, kernels_in_use, synchronize
+from tinyseg.backend import count_threads, device_name, device_of, kernels_in_use, synchronize
 from tinyseg.report.profile.steps import copy_model, make_batch, make_step
 from tinyseg.report.profile.table import format_shape
 
@@ -120,14 +118,4 @@ def latency(model, input_shape, training=False, loss=None, repeats=20, budget=10
         seconds.append(time.perf_counter() - start)
         del result  # here, where the time to free its memory is not counted
     name, kernels = device_name(device), kernels_in_use(device)
-    return Latency(x.shape, training, tuple(seconds), name, kernels, _count_threads(device))
-
-
-def _count_threads(device):
-    """Return the `threads` of a Latency."""
-    if device == "gpu":
-        return None
-    numba = sys.modules.get("numba")  # imported once a kernel has run
-    if numba is not None and config.kernels == "fast":
-        return numba.get_num_threads()
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return Latency(x.shape, training, tuple(seconds), name, kernels, None if device == "gpu" else count_threads())
