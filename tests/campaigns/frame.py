@@ -19,10 +19,12 @@ import collections
 import json
 import pathlib
 import sys
+import tempfile
 import time
 
 from benchmarks.machine import how_measured
 
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 OUTCOMES = ("went through", "refused", "lost")
 
 
@@ -40,6 +42,7 @@ class Campaign:
     def __init__(self, name, seed, count=None):
         self.name, self.seed, self.count, self.began = name, seed, count, time.monotonic()
         self.counts, self.lost = collections.defaultdict(collections.Counter), []
+        self.stopped = False  # before its end
 
     def add(self, kind, case, outcome, why=""):
         """Count a case; `why` says what was lost."""
@@ -47,6 +50,7 @@ class Campaign:
             raise ValueError(f"expected one of {OUTCOMES}, found {outcome!r}")
         self.counts[kind][outcome] += 1
         if outcome == "lost":
+            why = why.replace(f"{ROOT}/", "").replace(tempfile.gettempdir(), "…")
             self.lost.append({"kind": kind, "case": str(case), "why": why})
             print(f"LOST {kind} {case}: {why}", flush=True)
 
@@ -67,6 +71,8 @@ class Campaign:
         command = f"python -m tests.campaigns.{self.name}{asked} --seed {self.seed}"
         about = {"campaign": self.name, "seed": self.seed, "minutes": minutes}
         about |= {"measured": how_measured(command)}
+        if self.stopped:
+            about["measured"]["how"] = f"`{command}`, stopped before its end"
         return about | total | {"kinds": kinds, "cases_lost": self.lost}
 
     def table(self):
@@ -79,10 +85,22 @@ class Campaign:
 
 
 def figures(summary):
-    """Return a summary with what `docs/fill.py` makes a table of: columns, and a row for each kind."""
+    """Return a summary with what `docs/fill.py` makes tables of: columns, and a row for each kind.
+
+    Of kinds such as "train_isbi: SIGTERM" there are two tables more, "works" and "signals", each with a row for what is
+    equal before the colon, or after it.
+    """
     columns = dict.fromkeys(("tried", *OUTCOMES), ",")
-    rows = {each["kind"]: each for each in summary["kinds"]} | {"all": summary}
-    return summary | {"columns": columns, "rows": rows}
+    tables = {"rows": {}, "works": {}, "signals": {}}
+    for kind in summary["kinds"]:
+        work, _, signal = kind["kind"].partition(": ")
+        for name, row in zip(tables, (kind["kind"], work, signal), strict=True):
+            counts = tables[name].setdefault(row, collections.Counter())
+            counts.update({key: kind[key] for key in columns})
+    for rows in tables.values():
+        rows["all"] = summary
+    more = {name: {"columns": columns, "rows": tables[name]} for name in ("works", "signals")}
+    return summary | {"columns": columns, "rows": tables["rows"]} | more
 
 
 def run(name, play, default_count, description):
@@ -102,6 +120,7 @@ def run(name, play, default_count, description):
     try:
         play(campaign, options.count, options)
     except KeyboardInterrupt:
+        campaign.stopped = True
         print("interrupted: the table is of what was tried until then")
     print(campaign.table())
     if options.out:

@@ -45,7 +45,6 @@ def checkpoint_kind(name, weight, damage):
             "does not exist",
             "is not a folder",
             "validation sections",
-            "the checkpoint that this run",
         )  # whose data were given with the run
         return command(f"train_{run}", "--resume", folder, "--epochs", 2, *more), names
 
@@ -119,9 +118,8 @@ def scores_json(rng, base, place):
 @kind("prepared slices", 8)
 def prepared(rng, base, place):
     copied(base, place, "cache")
-    for _ in range(rng.integers(1, 3)):
-        files = sorted((place / "cache").iterdir())
-        file = pick(rng, files)
+    files = sorted((place / "cache").iterdir())
+    for file in rng.permutation(files)[: rng.integers(1, 3)]:
         if file.suffix == ".json" and rng.random() < 0.8:
             damaged_json(rng, file)
         elif file.suffix == ".npy":

@@ -1,7 +1,7 @@
 """Commands are killed at random moments and at chosen system calls; the next command must go on as if nothing was.
 
     python -m tests.campaigns.kill --count 300 --seed 1 --out kill.json
-    python -m tests.campaigns.kill --only "train_isbi, SIGTERM"
+    python -m tests.campaigns.kill --only "train_isbi: SIGTERM"
 
 A chain is one piece of work, such as a training: it is begun, killed, taken up by the command that a user would type
 next, killed again, and in the end left alone. Each kill is a case:
@@ -243,7 +243,7 @@ def play(campaign, count, options):
     base = Path(tempfile.mkdtemp(prefix="campaign-")).resolve()
     rng, references, killed, number = random.Random(options.seed), {}, 0, 0
     only = options.only or ""
-    kinds = [(work, [how for how in NAMES if only in f"{work.name}, {how}"]) for work in works.WORKS]
+    kinds = [(work, [how for how in NAMES if only in f"{work.name}: {how}"]) for work in works.WORKS]
     kinds = [(work, hows) for work, hows in kinds if hows]
     if not kinds:
         raise SystemExit(f"no kind has {only!r} in its name")
@@ -266,17 +266,16 @@ def play(campaign, count, options):
                     if not (wrong or was_killed):  # it was done before
                         continue
                     where = f"at {kill.place[0]} {kill.place[1]}" if kill.place else f"after {kill.moment:.2f} s"
-                    campaign.add(
-                        f"{work.name}, {how}", f"{here}/{k} {where}", "lost" if wrong else "went through", wrong
-                    )
+                    outcome = "lost" if wrong else "went through"
+                    campaign.add(f"{work.name}: {how}", f"{here}/{k} {where}", outcome, wrong)
                     killed += 1
                     if wrong:
                         break
                 if wrong is None:
                     wrong, refused = chain.finish()
                     for sentence in refused:
-                        campaign.add(f"{work.name}, pointed to another command", f"{here}: {sentence}", "refused")
-                    campaign.add(f"{work.name}, the end", here, "lost" if wrong else "went through", wrong)
+                        campaign.add(f"{work.name}: pointed to another command", f"{here}: {sentence}", "refused")
+                    campaign.add(f"{work.name}: the end", here, "lost" if wrong else "went through", wrong)
                 if wrong is None:
                     shutil.rmtree(base / here)
                 print(

@@ -104,11 +104,10 @@ def _as_from_a_terminal():
 
 
 def shows_a_fault(said):
-    """Return the line that a user should never see: of a traceback, or of a fault of the program; or None."""
+    """Return the lines that a user should never see: of a traceback, or of a fault of the program; or None."""
     for line in said.splitlines():
         if re.search(r"Traceback|Exception ignored|Fatal Python error|This is a bug in tinyseg|leaked", line):
-            rest = said[said.index(line) :].strip().splitlines()
-            return f"{line.strip()} … {rest[-1].strip()}"[:300]
+            return " / ".join(said[said.index(line) :].strip().splitlines())[:1500]
     return None
 
 

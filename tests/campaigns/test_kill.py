@@ -12,7 +12,7 @@ from tests.campaigns.processes import ROOT
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(
-    ("only", "count", "seed"), [("train_isbi,", 5, 1), ("train_brats,", 3, 2), ("predict, folder", 5, 3)]
+    ("only", "count", "seed"), [("train_isbi:", 5, 1), ("train_brats:", 3, 2), ("predict, folder:", 5, 3)]
 )
 def test_a_command_that_is_killed_goes_on_as_if_nothing_was(only, count, seed, tmp_path):
     out = tmp_path / "kill.json"

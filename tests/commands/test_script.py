@@ -36,6 +36,10 @@ def test_an_error_is_one_sentence_and_ctrl_c_a_status():
     with pytest.raises(SystemExit) as stop:
         run_script(raises(KeyboardInterrupt()), out_of_memory="")
     assert stop.value.code == 130
+    with pytest.raises(SystemExit) as stop:
+        run_script(raises(ValueError(f"a.json names {'x' * 100_000}: choose another name.")), out_of_memory="")
+    assert len(stop.value.code) < 2100
+    assert stop.value.code.startswith("ValueError: a.json names xx") and stop.value.code.endswith("another name.")
 
 
 @pytest.mark.parametrize("error", [TypeError("a bug"), KeyError("a bug"), ZeroDivisionError("a bug")])
@@ -216,6 +220,40 @@ def test_a_signal_that_comes_while_an_object_is_deleted_is_not_lost():
     done = subprocess.run([sys.executable, "-c", LOSING], capture_output=True, text=True, timeout=50)
     assert done.returncode == 143 and done.stderr.count("Stopped by SIGTERM") == 1
     assert "Exception ignored" not in done.stderr
+
+
+HALF_CLOSED = """
+import signal
+from tinyseg.commands.script import run_script
+
+class Thing:  # closes itself as the modules of llvmlite do
+    handle = None
+
+    def __init__(self):
+        self.handle = 1
+
+    def close(self):
+        del self.handle
+        signal.raise_signal(signal.SIGHUP)  # the note that it is closed would come next
+
+    def __del__(self):
+        self.close()
+
+things = []
+
+def main():
+    things.append(Thing())
+    things[0].close()
+
+run_script(main, "")
+"""
+
+
+def test_a_signal_that_leaves_an_object_half_closed_shows_nothing_of_it():
+    done = subprocess.run([sys.executable, "-c", HALF_CLOSED], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 129 and done.stderr.strip().splitlines() == [
+        "Stopped by SIGHUP. What was written is whole: run the command again."
+    ]
 
 
 # ----- sentences -------------------------------------------------------------------

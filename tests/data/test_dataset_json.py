@@ -100,6 +100,7 @@ def test_labels_by_number_or_by_name(folder, labels):
         ({"labels": {"0": "background", "1": None}}, "found null"),
         ({"labels": {"background": 0, "a": 1.5}}, "expected"),
         ({"labels": {"background": 0, "a": -1}}, "expected 0, 1"),
+        ({"labels": {"0": "background", "1" * 5000: "a"}}, "numbers its labels"),
         ({"labels": ["background", "a"]}, "expected object"), ({"labels": ...}, "labels"),
         ({"labels": {}}, "0 classes"), ({"labels": {"0": "background", "1": "tumour", "2": "Tumor"}}, "one name"),
         ({"labels": {"0": "background", "1": " "}}, "printable"), ({"labels": {"0": "bg", "1": "a\nb"}}, "printable"),

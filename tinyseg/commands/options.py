@@ -116,12 +116,15 @@ def build_network(args, in_channels, num_classes, device):
 def refuse_too_costly(args):
     """Raise a ValueError if a training step on the CPU would take more than its memory; nothing is built to know it.
 
-    Slices that are cut out of volumes are not counted: they may be smaller than ``args.size``.
+    What a network costs that is no `tinyseg.models.UNet` is not known. Slices that are cut out of volumes are not
+    counted: they may be smaller than ``args.size``.
     """
     if args.device == "gpu" or backend.parse_device(args.device or "auto") == "gpu":  # which says at once what it lacks
         return
     pixels = 0 if getattr(args, "how", None) == "crop" else args.batch_size * args.size**2
     weights = models.fewest_weights(args.model, width=args.width)
+    if weights is None:
+        return
     refuse_beyond_memory(
         least_memory(weights, args.width, pixels, training=True),
         f"a training step of {args.model} with --width {args.width}, --size {args.size} and --batch-size "

@@ -32,7 +32,7 @@ from tqdm import tqdm
 import tinyseg as ts
 from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
-from tinyseg.commands.script import run_script
+from tinyseg.commands.script import explain, run_script
 from tinyseg.data.brain import Preparation
 from tinyseg.data.files import list_names
 from tinyseg.data.images import output_name
@@ -97,7 +97,7 @@ def predict_files(predictor, plan, stacks, args):
             with kept.entering(target, scan.files, of_file):
                 predict_file(predictor, scan, target, args, statistics(stacks[scan]) if scan in stacks else None)
         except (ValueError, OSError) as error:
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            print(explain(error), file=sys.stderr)
             failed.append(scan)
     if failed:
         sys.exit(f"{len(failed)} of {len(plan)} files could not be predicted: {', '.join(s.name for s in failed)}")

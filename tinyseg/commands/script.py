@@ -13,6 +13,8 @@ from tinyseg.commands.output import safe_output
 from tinyseg.training.interruption import Stopped, handle, restore, say
 from tinyseg.training.loop import keep_freed_memory
 
+LONGEST = 2000  # characters of an error's sentence
+
 
 def run_script(main, out_of_memory):
     """Run a command; an error that its user can mend ends it with one sentence and a status that is not 0.
@@ -51,11 +53,14 @@ def stopped_by_signals():
         sys.exit(128 + number)
 
     def stop_again(lost):
-        """Stop a moment later: the signal came where Python drops exceptions, as while an object is deleted."""
+        """Stop a moment later: the signal came where Python drops exceptions, as while an object is deleted.
+
+        Other exceptions that are dropped after a signal come from objects that it left half closed: nothing is said.
+        """
         if said and issubclass(lost.exc_type, SystemExit):
             signal.signal(said[0], stop)
             threading.Timer(0.05, signal_main_thread, said[:1]).start()
-        elif not issubclass(lost.exc_type, Stopped):
+        elif not said and not issubclass(lost.exc_type, Stopped):
             hook(lost)
 
     before, hook = handle(stop), sys.unraisablehook
@@ -64,7 +69,8 @@ def stopped_by_signals():
         yield
     finally:
         restore(before)
-        sys.unraisablehook = hook
+        if not said:  # after a signal some objects are deleted only when the process ends
+            sys.unraisablehook = hook
 
 
 def signal_main_thread(number):
@@ -76,8 +82,10 @@ def signal_main_thread(number):
 
 
 def explain(error):
-    """Return the sentence with which an error ends a command, in one line."""
+    """Return the sentence with which an error ends a command, in one line; of a very long one, both ends."""
     text = " ".join(str(error).split("\n"))
+    if len(text) > LONGEST:  # it quotes what a file has in place of a name
+        text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
     if "start new thread" in text:  # Python's words
         text += (
             ": the limit of processes or of memory (ulimit -u, ulimit -v), or the container's, is reached. Raise it."

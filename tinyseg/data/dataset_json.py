@@ -155,6 +155,7 @@ def _by_number(path, labels):
 
 def _in_order(path, what, names):
     """Return the names of {"0": name, "1": name …} in the order of their numbers."""
-    if not all(key.isdecimal() for key in names) or sorted(map(int, names)) != list(range(len(names))):
+    numbers = {key: int(key) if key.isdecimal() and len(key) < 10 else -1 for key in names}
+    if sorted(numbers.values()) != list(range(len(names))):
         raise ValueError(f"{path} numbers its {what} {', '.join(names)}: expected 0, 1, 2 … without gaps.")
-    return tuple(names[key] for key in sorted(names, key=int))
+    return tuple(names[key] for key in sorted(names, key=numbers.get))

@@ -32,9 +32,8 @@ class State(msgspec.Struct):
     def __post_init__(self):
         if len(self.history) != self.epoch or (self.best is not None and self.best >= self.epoch):
             raise ValueError(f"the history has {len(self.history)} epochs and the state {self.epoch}")
-        columns = set(self.history[0]) if self.history else REQUIRED
-        if any(set(row) != columns for row in self.history) or not columns >= REQUIRED:
-            raise ValueError("the rows of the history have not one set of columns, with those of every log")
+        if not all(row.keys() >= REQUIRED for row in self.history):
+            raise ValueError(f"a row of the history has not the columns of every log, {', '.join(sorted(REQUIRED))}")
         if not (0 <= self.lr < math.inf and math.isfinite(self.loss_sum)):
             raise ValueError(f"the learning rate is {self.lr} and the sum of the losses {self.loss_sum}")
 
@@ -51,7 +50,7 @@ class Log:
     skipped : int
         Steps of this epoch that did not change the weights (`tinyseg.training.step.Figures`).
     history : list of dict
-        One row for each epoch.
+        One row for each epoch. Rows have the same columns, unless the run goes on with other scores than it began with.
     best : int or None
         Index of the row with the best score.
     """
@@ -111,13 +110,7 @@ class Log:
             **{f"val_{name}": value for name, value in scores.items()},
             "seconds_per_step": statistics.median(seconds[-self.batch :]) if seconds else math.nan,
         }
-        row |= more
-        if self.history and row.keys() != self.history[0].keys():
-            odd = ", ".join(sorted(row.keys() ^ self.history[0].keys()))
-            raise ValueError(
-                f"the checkpoint that this run goes on from is damaged: in its history {odd} does not fit."
-            )
-        self.history.append(row)
+        self.history.append(row | more)
         self.epoch += 1
         self._begin_epoch()
         improved = self._improved(f"val_{best}")
@@ -129,7 +122,7 @@ class Log:
         """Whether the last row is the best so far. A row with NaN is the best only if it is the first row."""
         if self.best is None:
             return True
-        score, before = self.history[-1][name], self.history[self.best][name]
+        score, before = self.history[-1][name], self.history[self.best].get(name, math.nan)
         return score > before or (math.isnan(before) and not math.isnan(score))
 
     def state_dict(self):

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import io
+import itertools
 import pathlib
 import shlex
 import sys
@@ -116,9 +117,9 @@ class RunDirectory:
         write_json(self.path / name, content, indent=2)
 
     def write_log(self, history):
-        """Write log.csv: one row for each epoch."""
-        text = io.StringIO()
-        rows = csv.DictWriter(text, fieldnames=list(history[0]), lineterminator="\n")
+        """Write log.csv: one row for each epoch. What a row does not have is an empty cell."""
+        text, columns = io.StringIO(), list(dict.fromkeys(itertools.chain(*history)))
+        rows = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
         rows.writeheader()
         rows.writerows(history)
         write_atomically(self.path / "log.csv", text.getvalue())
