@@ -285,6 +285,10 @@ def test_a_name_that_is_too_long_is_refused_with_the_options_name(monkeypatch, c
         with pytest.raises(SystemExit):
             settled(monkeypatch, f"{option}={'x' * 300}")
         assert f"argument {option}: expected the name of a file or folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        settled(monkeypatch, f"--size={'1' * 100_000}")
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "argument --size: " in said and len(said) < 2100
 
 
 def test_a_size_that_does_not_fit_gets_two_that_do(monkeypatch):

@@ -37,8 +37,8 @@ def test_an_error_is_one_sentence_and_ctrl_c_a_status():
         run_script(raises(KeyboardInterrupt()), out_of_memory="")
     assert stop.value.code == 130
     with pytest.raises(SystemExit) as stop:
-        run_script(raises(ValueError(f"a.json names {'x' * 100_000}: choose another name.")), out_of_memory="")
-    assert len(stop.value.code) < 2100
+        run_script(raises(ValueError(f"a.json names {'x' * 100_000}\x1b[2J: choose another name.")), out_of_memory="")
+    assert len(stop.value.code) < 2100 and stop.value.code.isprintable()
     assert stop.value.code.startswith("ValueError: a.json names xx") and stop.value.code.endswith("another name.")
 
 

@@ -9,6 +9,7 @@ import argparse
 import math
 import re
 
+from tinyseg.commands.output import one_line
 from tinyseg.data import Augment
 
 
@@ -142,6 +143,10 @@ class Parser(argparse.ArgumentParser):
                 action.default = default
         known = {action.dest: action.default for action in actions}
         return argparse.Namespace(**known | given, given=set(given))
+
+    def error(self, message):
+        """End the process with a sentence of what is wrong with the command line."""
+        super().error(one_line(message))
 
     def _get_values(self, action, arg_strings):
         if action.option_strings and arg_strings == ["--"]:  # --out=--, of which argparse makes an empty list

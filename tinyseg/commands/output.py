@@ -4,6 +4,17 @@ import contextlib
 import os
 import sys
 
+LONGEST = 2000  # characters of a line that says what is wrong
+
+
+def one_line(text):
+    """Return a text in one line, which may quote anything that a file holds: what is very long loses its middle.
+
+    What cannot be printed, as what changes the colours of a terminal, becomes a replacement character.
+    """
+    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split("\n")))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+
 
 class Output:
     """A text stream whose `write` and `flush` do not fail. All else is the stream's own.

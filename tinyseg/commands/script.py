@@ -9,11 +9,9 @@ import traceback
 import warnings
 
 from tinyseg import backend
-from tinyseg.commands.output import safe_output
+from tinyseg.commands.output import one_line, safe_output
 from tinyseg.training.interruption import Stopped, handle, restore, say
 from tinyseg.training.loop import keep_freed_memory
-
-LONGEST = 2000  # characters of an error's sentence
 
 
 def run_script(main, out_of_memory):
@@ -31,7 +29,7 @@ def run_script(main, out_of_memory):
     out_of_memory : str
         What to try if the memory of the computer or of the GPU does not suffice.
     """
-    warnings.formatwarning = lambda message, *_: f"Warning: {message}\n"
+    warnings.formatwarning = lambda message, *_: f"Warning: {one_line(str(message))}\n"
     keep_freed_memory()
     with safe_output(), stopped_by_signals():
         status = _status_of(main, out_of_memory)
@@ -82,10 +80,8 @@ def signal_main_thread(number):
 
 
 def explain(error):
-    """Return the sentence with which an error ends a command, in one line; of a very long one, both ends."""
-    text = " ".join(str(error).split("\n"))
-    if len(text) > LONGEST:  # it quotes what a file has in place of a name
-        text = f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
+    """Return the sentence with which an error ends a command."""
+    text = one_line(str(error))
     if "start new thread" in text:  # Python's words
         text += (
             ": the limit of processes or of memory (ulimit -u, ulimit -v), or the container's, is reached. Raise it."
