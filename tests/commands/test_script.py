@@ -257,6 +257,21 @@ def test_a_signal_that_leaves_an_object_half_closed_shows_nothing_of_it():
 
 
 # ----- sentences -------------------------------------------------------------------
+@pytest.mark.skipif(os.name == "nt", reason="Windows does not delete a folder that a process is in")
+@pytest.mark.parametrize("given", [["--out", "run"], ["--data", "sections", "--out", "run"]])
+def test_a_command_in_a_folder_that_was_deleted_says_so(given, tmp_path):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    words = [sys.executable, str(ROOT / "examples" / "train_isbi.py"), *given]
+    code = f"import os; os.rmdir({str(gone)!r}); os.execv({sys.executable!r}, {words!r})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=gone, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True,
+        text=True, timeout=50,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "the current folder was deleted. Change to one that is there" in done.stderr.splitlines()[-1]
+
+
 @pytest.mark.parametrize(
     ("error", "words"),
     [

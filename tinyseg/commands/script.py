@@ -1,6 +1,7 @@
 """Run a command: set up its process, end it by one sentence, and let no signal leave anything half done."""
 
 import contextlib
+import os
 import platform
 import signal
 import sys
@@ -86,7 +87,18 @@ def explain(error):
         text += (
             ": the limit of processes or of memory (ulimit -u, ulimit -v), or the container's, is reached. Raise it."
         )
+    if isinstance(error, FileNotFoundError) and _is_deleted_here():
+        text += ": the current folder was deleted. Change to one that is there (cd), and run the command again."
     return f"{type(error).__name__}: {text}"
+
+
+def _is_deleted_here():
+    """Whether the current folder was deleted."""
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _status_of(main, out_of_memory):
