@@ -12,6 +12,7 @@ Reads top to bottom: costs, training, tables and figures, options.
 """
 
 import pathlib
+import sys
 
 import numpy as np
 from tqdm import tqdm
@@ -78,10 +79,13 @@ def make_tables(args):
             raise ValueError(f"--tables {table} needs data: give a folder of such data to --data, or {kind}.")
     if 1 in args.tables:
         keep("costs", measure_costs(args.device, args.quick), "python examples/reproduce_tables.py --tables 1")
+    failed = []
     for kind, folder in data:
         if TABLE_OF[kind] in args.tables:
             study, histories = train_all(kind, folder, args)
             keep(kind, study, study["command"])
+            for name, row in study["rows"].items():
+                failed += [f"{kind}, {name}, seed {run['seed']}" for run in row["failed"]]
             with plots.drawing(args.out / f"{kind}_*.png"):
                 draw(kind, folder, histories, args)
     if "costs" in results:
@@ -92,6 +96,8 @@ def make_tables(args):
     write_atomically(args.out / "tables.md", text)
     print(text)
     print(f"Tables, figures and runs are in {args.out}")
+    if failed:
+        sys.exit(f"Runs that failed, as said above: {'; '.join(failed)}. The same command makes them alone again.")
 
 
 # ----- training --------------------------------------------------------------------

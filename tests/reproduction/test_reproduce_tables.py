@@ -6,6 +6,7 @@ import pytest
 from scripts import run_example
 
 from reproduction import command
+from reproduction.study import Run, RunFailed
 
 SMALL = ("--quick", "--width", "4", "--epochs", "1", "--networks", "unet", "sdunet", "sdunet_filter")
 
@@ -54,6 +55,21 @@ def test_results_of_another_program_are_left_alone(content, tmp_path):
     _, error = run_example("reproduce_tables.py", *SMALL, "--tables", 2, "--out", tmp_path, code=1)
     assert "results.json is not the results of a study, so give another --out" in error
     assert (tmp_path / "results.json").read_text() == content
+
+
+def test_a_study_whose_trainings_fail_says_so_at_its_end(tmp_path, monkeypatch, capsys):
+    def fail(run):
+        raise RunFailed("TrainingDiverged: the loss is nan.")
+
+    monkeypatch.setattr(Run, "carry_out", fail)
+    given = ["--quick", "--width", 4, "--epochs", 1, "--networks", "unet", "--tables", 2, "--out", tmp_path / "out"]
+    monkeypatch.setattr("sys.argv", ["reproduce_tables.py", *map(str, given)])
+    with pytest.raises(SystemExit) as stop:
+        command.main()
+    assert stop.value.code.startswith("Runs that failed, as said above: isbi, unet, seed 0.")
+    printed = capsys.readouterr().out
+    assert "unet, seed 0: TrainingDiverged: the loss is nan." in printed and "1 runs failed" in printed
+    assert (tmp_path / "out" / "tables.md").is_file()
 
 
 @pytest.mark.slow
