@@ -269,7 +269,7 @@ def test_a_command_in_a_folder_that_was_deleted_says_so(given, tmp_path):
         text=True, timeout=50,
     )  # fmt: skip
     assert done.returncode == 1
-    assert "the current folder was deleted. Change to one that is there" in done.stderr.splitlines()[-1]
+    assert "the current folder was deleted: change to one that is there" in done.stderr.splitlines()[-1]
 
 
 @pytest.mark.parametrize(

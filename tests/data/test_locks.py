@@ -169,3 +169,14 @@ def test_a_short_wait_is_not_worth_a_line(tmp_path, capfd):
         time.sleep(0.2)
     second.join()
     assert capfd.readouterr().err == ""
+
+
+def test_a_lock_on_a_full_disk_is_explained(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device", str(tmp_path / ".lock"))
+
+    monkeypatch.setattr(locks.os, "open", full)
+    sentence = r"could not be written: No space left on device\. Make room"
+    with pytest.raises(OSError, match=sentence) as error, locked(tmp_path, "a training"):
+        pass
+    assert error.value.errno == errno.ENOSPC and str(tmp_path) in str(error.value)

@@ -66,7 +66,7 @@ def test_bad_files_get_a_sentence(tmp_path):
     with pytest.raises(ValueError, match="newer tinyseg"):
         checkpoint.load(tmp_path / "newer")
     checkpoint.save(tmp_path / "best.safetensors", model())
-    with pytest.raises(FileNotFoundError, match=r"It is a folder: give .*best\.safetensors\."):
+    with pytest.raises(FileNotFoundError, match=r" is a folder: give .*best\.safetensors\."):
         checkpoint.load(tmp_path)
 
 

@@ -226,7 +226,7 @@ def test_divergence_stops_with_step_rate_and_place_and_keeps_the_checkpoint(data
                 model.encoder[1].convs[0].pointwise.weight.data[...] = 3e38
 
     run = RunDirectory(run.path, resume=True)
-    with pytest.raises(TrainingDiverged, match=message) as caught, np.errstate(all="ignore"):
+    with pytest.raises(TrainingDiverged, match=message) as caught:
         step = Step(model, optimizer, losing)
         fit(step, loader, validate, schedule=schedule, epochs=4, run=run, progress=False)
     assert (

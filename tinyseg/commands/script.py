@@ -88,7 +88,7 @@ def explain(error):
             ": the limit of processes or of memory (ulimit -u, ulimit -v), or the container's, is reached. Raise it."
         )
     if isinstance(error, FileNotFoundError) and _is_deleted_here():
-        text += ": the current folder was deleted. Change to one that is there (cd), and run the command again."
+        text = "the current folder was deleted: change to one that is there (cd), and run the command again."
     return f"{type(error).__name__}: {text}"
 
 

@@ -18,7 +18,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from tinyseg.data.writing import close_quietly, explaining, replacing
+from tinyseg.data.os_errors import explaining
+from tinyseg.data.writing import close_quietly, replacing
 
 CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that fit, with their tags, into a TIFF that is not a BigTIFF
 

@@ -18,6 +18,7 @@ import platform
 import sys
 import time
 
+from tinyseg.data.os_errors import explaining
 from tinyseg.data.undisturbed import undisturbed
 
 try:
@@ -67,7 +68,7 @@ def locked(folder, what, file=None, wait=False):
     made = not folder.is_dir()
     descriptor = None
     try:
-        with contextlib.suppress(UnsupportedError):
+        with explaining(folder), contextlib.suppress(UnsupportedError):
             with undisturbed():
                 descriptor = _take(lock_file)
             if descriptor is None and not wait:

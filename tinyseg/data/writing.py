@@ -15,6 +15,7 @@ import shutil
 import tempfile
 
 from tinyseg.data import locks
+from tinyseg.data.os_errors import explaining
 from tinyseg.data.undisturbed import undisturbed
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
@@ -121,23 +122,3 @@ def remove_stale(folder):
         with contextlib.suppress(OSError), open(path, "rb+") as file:  # an OSError: somebody else's, or not there
             if locks.lock(file.fileno()):
                 os.unlink(path)
-
-
-@contextlib.contextmanager
-def explaining(path, size):
-    """Explain the system's errors about a file or folder in a sentence; their class and ``errno`` stay the same."""
-    try:
-        yield
-    except OSError as error:
-        sentence = f"{path} could not be written: {error.strerror or error}."
-        if error.errno == errno.ENOENT and not path.parent.is_dir():
-            sentence += f" The folder {path.parent} does not exist: make it first."
-        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-            sentence += f" Up to {size / 2**20:.1f} MiB are needed: make room or choose another folder."
-        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
-            sentence += " Choose another folder, or ask for permission to write there."
-        elif error.errno == errno.EEXIST:
-            sentence += " Choose another name."
-        explained = type(error)(sentence)
-        explained.errno = error.errno
-        raise explained from error

@@ -151,8 +151,9 @@ def read(path):
     path = pathlib.Path(path)
     if not path.is_file():
         inside = [path / name for name in ("best.safetensors", "checkpoint.safetensors") if (path / name).is_file()]
-        hint = f" It is a folder: give {' or '.join(map(str, inside))}." if inside else ""
-        raise FileNotFoundError(f"There is no checkpoint {path}.{hint}")
+        hint = f"give {' or '.join(map(str, inside))}" if inside else "give a file that ends in .safetensors"
+        folder = f" {path.absolute()} is a folder: {hint}." if path.is_dir() else ""
+        raise FileNotFoundError(f"There is no checkpoint {path}.{folder}")
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("tinyseg")

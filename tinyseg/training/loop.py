@@ -9,6 +9,8 @@ import contextlib
 import time
 import warnings
 
+import numpy as np
+
 from tinyseg import optim
 from tinyseg.backend import device_of, fast, kernels_in_use, to_device
 from tinyseg.backend.dispatch import NUMBA
@@ -103,7 +105,8 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress):
             model.train()
             for x, y in on_device(loader.epoch(log.epoch, log.batch), device):
                 start = time.perf_counter()
-                figures = step(x, y)
+                with quiet():
+                    figures = step(x, y)
                 check_step(figures, step, x, log, run)
                 log.count(figures, optimizer.lr)
                 if figures.updated and not by_epoch:
@@ -116,7 +119,7 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress):
                     save(run.latest, optimizer)
                     saved = time.monotonic()
             try:
-                with interruption.at_once():  # after the last step of an epoch, too: the resumed run validates
+                with interruption.at_once(), quiet():  # after the last step of an epoch, too: the resumed run validates
                     scores = {name: float(value) for name, value in validate(model).items()}
             except Stopped:
                 break
@@ -197,6 +200,11 @@ def on_device(batches, device):
     if upload is not None:
         return upload.uploaded(batches, device)
     return (tuple(to_device(a, device) for a in batch) for batch in batches)
+
+
+def quiet():
+    """Let NumPy compute with what is not finite without a warning: `check_step` and `check_validation` say it."""
+    return np.errstate(over="ignore", invalid="ignore")
 
 
 def keep_freed_memory():

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from tinyseg.data.json_files import write_json
 from tinyseg.data.locks import locked
-from tinyseg.data.writing import check_writable, explaining, write_atomically
+from tinyseg.data.writing import check_writable, write_atomically
 
 
 class RunDirectory:
@@ -85,8 +85,7 @@ class RunDirectory:
 
     def _hold(self):
         """Make the folder, and lock it."""
-        with explaining(self.path, 0):
-            self._lock.enter_context(locked(self.path, "a training"))
+        self._lock.enter_context(locked(self.path, "a training"))
 
     def __exit__(self, *exc):
         self._blocks -= 1

@@ -1,0 +1,28 @@
+"""The system's errors of writing, explained: what could not be written, why, and what to do."""
+
+import contextlib
+import errno
+
+
+@contextlib.contextmanager
+def explaining(path, size=0):
+    """Explain the system's errors about a file or folder in a sentence; their class and ``errno`` stay the same.
+
+    `size` is the number of bytes that were to be written, if it is known.
+    """
+    try:
+        yield
+    except OSError as error:
+        sentence = f"{path} could not be written: {error.strerror or error}."
+        if error.errno == errno.ENOENT and not path.parent.is_dir():
+            sentence += f" The folder {path.parent} does not exist: make it first."
+        elif error.errno in (errno.ENOSPC, errno.EDQUOT):
+            needed = f"Up to {size / 2**20:.1f} MiB are needed: m" if size else "M"
+            sentence += f" {needed}ake room or choose another folder."
+        elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            sentence += " Choose another folder, or ask for permission to write there."
+        elif error.errno == errno.EEXIST:
+            sentence += " Choose another name."
+        explained = type(error)(sentence)
+        explained.errno = error.errno
+        raise explained from error
