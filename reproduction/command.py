@@ -15,7 +15,6 @@ import pathlib
 import sys
 
 import numpy as np
-from tqdm import tqdm
 
 from benchmarks.machine import how_measured
 from reproduction import paper, tables
@@ -30,6 +29,7 @@ from tinyseg.data import isbi
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import REGIONS
 from tinyseg.data.json_files import write_json
+from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.synthetic import write_sections
 from tinyseg.data.synthetic_brain import write_brains

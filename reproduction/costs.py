@@ -1,9 +1,8 @@
 """Measure what the six networks cost: parameters, multiply-adds and time, beside PyTorch's and the paper's."""
 
-from tqdm import tqdm
-
 import tinyseg as ts
 from reproduction import paper
+from tinyseg.data.load_tqdm import tqdm
 from tinyseg.report.profile import picture
 
 SHAPE = (1, 1, 256, 256)

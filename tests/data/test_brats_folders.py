@@ -109,3 +109,13 @@ def test_the_user_gives_the_folder_above_the_task(tmp_path):
     (tmp_path / "Task01" / "dataset.json").write_text("{}")
     with pytest.raises(FileNotFoundError, match="no cases in .* Give .*Task01 by itself"):
         find_cases(tmp_path)
+
+
+@pytest.mark.timeout(60)
+def test_links_that_lead_in_circles_are_looked_into_once(tmp_path):
+    for k in range(50):
+        (tmp_path / f"l{k}").symlink_to(tmp_path, target_is_directory=True)
+    with pytest.raises(FileNotFoundError, match="no cases in"):
+        find_cases(tmp_path)
+    write_case(tmp_path / "set", "BraTS20_Training_001")
+    assert [case.name for case in find_cases(tmp_path)] == ["BraTS20_Training_001"]

@@ -174,3 +174,17 @@ def test_a_list_does_not_lead_out_of_its_folder(folder, name):
     (folder / "imagesTr" / "C_0.nii.gz").rename(folder.parent / "elsewhere.nii.gz")
     (folder / "imagesTr" / "C_0.nii.gz").symlink_to(folder.parent / "elsewhere.nii.gz")
     assert len(find_cases(write(folder))) == 2  # a link was made on this computer
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"labels": {f"c{k}": k for k in range(60_000)}}, "60000 classes"),
+        ({"modality": {str(k): f"m{k}" for k in range(60_000)}}, "expected one image, or one for each of 60000"),
+    ],
+)
+def test_tens_of_thousands_of_names_are_refused_soon(folder, fields, words):
+    listed = [{"image": ["imagesTr/C_0.nii.gz"] * 2, "label": "labelsTr/C_0.nii.gz"}]
+    with pytest.raises(ValueError, match=words):
+        find_cases(write(folder, training=listed if "modality" in fields else GOOD["training"], **fields))

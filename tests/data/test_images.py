@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import math
 import os
 import tracemalloc
 from pathlib import Path
@@ -465,8 +466,9 @@ def test_bigtiff_when_it_does_not_fit(tmp_path, monkeypatch):
             assert tif.series[0].shape == array.shape
 
 
-def test_strange_resolution_is_left_out(tmp_path):
-    tags = [(282, "2I", 1, (0, 0), True), (283, "2I", 1, (0, 0), True)]
+@pytest.mark.parametrize(("kind", "value"), [("2I", (0, 0)), ("2i", (-4, 2)), ("2I", (1, 0)), ("d", 1e300)])
+def test_strange_resolution_is_left_out(tmp_path, kind, value):
+    tags = [(number, kind, 1, value, True) for number in (282, 283)]
     tifffile.imwrite(tmp_path / "a.tif", values((2, 18, 23)), metadata=None, resolution=(0, 0), extratags=tags)
     copy_of(tmp_path / "a.tif", tmp_path / "out.tif", values((2, 18, 23)))
     np.testing.assert_array_equal(sections(tmp_path / "out.tif")[:, 0], values((2, 18, 23)))
@@ -480,6 +482,16 @@ def test_dots_per_inch(tmp_path, suffix):
         assert picture.format == "PNG"
         assert picture.info["dpi"] == pytest.approx((300, 150), abs=0.02)
         np.testing.assert_array_equal(np.asarray(picture), values((18, 23), seed=1))
+
+
+@pytest.mark.parametrize("dpi", [(1e300, 1), (math.inf, 1), (math.nan, 1), (-5, 1), (0, 0), (4294967295, 1)])
+def test_dots_per_inch_that_a_png_cannot_have_are_left_out(tmp_path, dpi):
+    Image.fromarray(values((18, 23))).save(tmp_path / "a.png")
+    with open_image(tmp_path / "a.png") as image:
+        image.dpi = dpi
+        write_all(image, tmp_path / "out", values((1, 18, 23)))
+    with Image.open(tmp_path / "out") as picture:
+        np.testing.assert_array_equal(np.asarray(picture), values((18, 23)))
 
 
 FIELDS = {"descrip": b"by hand", "xyzt_units": 10, "qform_code": 1, "sform_code": 2, "cal_max": 900, "toffset": 1.5}

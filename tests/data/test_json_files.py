@@ -1,5 +1,7 @@
 """JSON of users and of other programs: taken if it has the declared shape, refused in a sentence if not."""
 
+import os
+
 import msgspec
 import pytest
 
@@ -91,3 +93,22 @@ def test_a_sealed_file_is_read_until_a_letter_of_it_changes(tmp_path):
         (tmp_path / "r.json").write_text(other)
         with pytest.raises(ValueError, match=r"r\.json is not a record: it was changed"):
             read_sealed(tmp_path / "r.json", Record, "a record")
+
+
+@pytest.mark.timeout(60)
+def test_a_key_twice_among_a_hundred_thousand_is_found_soon(tmp_path):
+    text = "{" + ", ".join(f'"k{k}": 0' for k in [*range(100_000), 99_999]) + "}"
+    (tmp_path / "r.json").write_text(text)
+    with pytest.raises(ValueError, match=r'r\.json has "k99999" twice'):
+        read_json(tmp_path / "r.json", Record, "a record")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.timeout(60)
+def test_a_pipe_or_a_device_of_the_name_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "r.json")
+    with pytest.raises(ValueError, match=r"r\.json is not a record: it is a folder, a device or a pipe"):
+        read_json(tmp_path / "r.json", Record, "a record")
+    (tmp_path / "zero.json").symlink_to("/dev/zero")
+    with pytest.raises(ValueError, match=r"zero\.json is not a record"):
+        read_json(tmp_path / "zero.json", Record, "a record")

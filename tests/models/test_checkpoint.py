@@ -110,6 +110,15 @@ def test_weights_of_another_type_are_refused(tmp_path):
         checkpoint.load(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize(("kind", "size"), [("BF16", 2), ("F8_E4M3", 1)])
+def test_an_array_of_a_type_that_numpy_does_not_have_is_refused_by_name(tmp_path, kind, size):
+    header = {"__metadata__": {"tinyseg": "{}"}, "more": {"dtype": kind, "shape": [4], "data_offsets": [0, 4 * size]}}
+    text = json.dumps(header).encode()
+    (tmp_path / "c.safetensors").write_bytes(len(text).to_bytes(8, "little") + text + bytes(4 * size))
+    with pytest.raises(ValueError, match=rf"c\.safetensors: more is stored as {kind} .* float32: convert it"):
+        checkpoint.load(tmp_path / "c.safetensors")
+
+
 def test_a_model_without_config_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"models\.build"):
         checkpoint.save(tmp_path / "a", ts.nn.ReLU())

@@ -6,10 +6,10 @@ need them, and then masks; what is left out is printed.
 """
 
 import numpy as np
-from tqdm import tqdm
 
 from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.files import find_files, list_names
+from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.masks import as_probabilities, binarize_labels
 from tinyseg.data.pairs import prefer_probabilities
 from tinyseg.data.stacks import SUFFIXES, load_pairs, pair_files, shape_in_words

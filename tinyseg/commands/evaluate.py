@@ -19,7 +19,6 @@ Reads top to bottom: membranes, then tumours, each with what is compared, scores
 import math
 
 import numpy as np
-from tqdm import tqdm
 
 from tinyseg.commands.compared import predict_sections, read_sections
 from tinyseg.commands.numbers import CHOSEN_SECTIONS, Number, make_parser, refuse_given
@@ -34,6 +33,7 @@ from tinyseg.data.classes import DECATHLON, regions_of, same_classes
 from tinyseg.data.files import list_names, refuse_missing
 from tinyseg.data.json_files import check_shape
 from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes
+from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.split import patient_of
 from tinyseg.metrics import BinaryScores, sensitivity, specificity
 from tinyseg.metrics.isbi import isbi_scores

@@ -27,7 +27,6 @@ import pathlib
 import sys
 
 import numpy as np
-from tqdm import tqdm
 
 import tinyseg as ts
 from tinyseg.commands.numbers import Number, make_parser
@@ -36,6 +35,7 @@ from tinyseg.commands.script import explain, run_script
 from tinyseg.data.brain import Preparation
 from tinyseg.data.files import list_names
 from tinyseg.data.images import output_name
+from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.pairs import split_masks
 from tinyseg.data.predictions_json import NAME, Record, hash_of, written_in

@@ -8,7 +8,7 @@
 - `loader`: a data set of arrays, and a loader of reproducible batches
 - `download`, `download_brats`: the public ISBI 2012 files, and the Decathlon's brain tumours
 - `images`, `image_writers`: any image read section by section, and results written in its format; `image_file`,
-  `pictures` and `tiffs`: its readers
+  `pictures`, `tiffs` and `ome`: its readers
 - `resample`: images, labels and predictions at another size, aligned
 - `brats`, `brain`, `slices`, `synthetic_brain`: brain tumours in MRI, their slices prepared and kept on disk
 - `scans`, `label_volumes`: images to predict, of one or more modalities; predicted labels and the true ones

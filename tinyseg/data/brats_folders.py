@@ -22,16 +22,18 @@ def case_folders(folder, depth=DEPTH):
 
     What lies in a folder of a case is not looked at: it may hold results of another program.
     """
-    return _below(folder, depth) or [folder]
+    return _below(folder, depth, {folder.resolve(): depth}) or [folder]
 
 
-def _below(folder, depth):
+def _below(folder, depth, seen):
+    """Return the folders of cases below a folder. One that many links lead to is not looked into again and again."""
     found = []
     for inner in folders_in(folder):
         if any(_ending(path.name) for path in inner.iterdir()):
             found.append(inner)
-        elif depth > 1:
-            found += _below(inner, depth - 1)
+        elif depth > seen.get(there := inner.resolve(), 1):
+            seen[there] = depth
+            found += _below(inner, depth - 1, seen)
     return found
 
 

@@ -5,6 +5,7 @@ modality. nnU-Net writes ``channel_names`` for ``modality`` and ``{name: number}
 files: they are those of its folders (`tinyseg.data.nnunet`).
 """
 
+import collections
 import os
 from pathlib import Path
 
@@ -66,8 +67,8 @@ def describe(folder):
     if not channels:
         raise ValueError(f'{path} names no modalities: expected "modality": {{"0": "FLAIR", …}}.')
     modalities = _in_order(path, "modalities", channels)
-    repeated = [name for name in modalities if [n.casefold() for n in modalities].count(name.casefold()) > 1]
-    if repeated or not all(name.strip() and name.isprintable() for name in modalities):
+    different = {name.casefold() for name in modalities if name.strip() and name.isprintable()}
+    if len(different) < len(modalities):
         raise ValueError(f"{path} names the modalities {list(modalities)}: give each a name of its own.")
     classes = _in_order(path, "labels", _by_number(path, about.labels))
     return modalities, classes, _listed(path, about, len(modalities))
@@ -147,7 +148,7 @@ def _by_number(path, labels):
             "one of the classes, or leave such cases out."
         )
     numbers = [str(value) for value in labels.values()]
-    repeated = sorted({number for number in numbers if numbers.count(number) > 1})
+    repeated = sorted(number for number, times in collections.Counter(numbers).items() if times > 1)
     if repeated:
         raise ValueError(f"{path} gives several classes the number {', '.join(repeated)}: give each its own.")
     return dict(zip(numbers, labels, strict=True))

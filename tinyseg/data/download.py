@@ -12,9 +12,8 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from tqdm import tqdm
-
 from tinyseg.data.files import list_names
+from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.undisturbed import undisturbed
 

@@ -142,7 +142,7 @@ class _TiffOutput(_Output):
     def _begin(self):
         options = {"photometric": "minisblack", "metadata": None}
         sizes = [self.image.tags.get(name) for name in ("XResolution", "YResolution")]
-        if all(isinstance(size, tuple) and len(size) == 2 and all(size) for size in sizes):  # a fraction, not 0/0
+        if all(map(_is_fraction, sizes)):
             unit = self.image.tags.get("ResolutionUnit")
             options |= {"resolution": sizes, "resolutionunit": unit if unit in (1, 2, 3) else 2}  # 2: inch, by default
         by_imagej = self.image.description.startswith("ImageJ=")
@@ -183,6 +183,12 @@ class _TiffOutput(_Output):
         self.tiff.close()
 
 
+def _is_fraction(size):
+    """Whether the tag of a TIFF says the size of a pixel as a fraction of two numbers that can be written again."""
+    parts = size if isinstance(size, tuple) and len(size) == 2 else (0, 0)
+    return all(isinstance(n, int) and 0 < n < 2**32 for n in parts)
+
+
 class _PngOutput(_Output):
     def _add(self, section):
         if self.dtype.kind == "f":
@@ -191,7 +197,8 @@ class _PngOutput(_Output):
                     f"{self.path} is a picture of probabilities from 0 to 1, found {section.min()} to {section.max()}."
                 )
             section = np.rint(section * np.float32(65535)).astype(np.uint16)
-        options = {"dpi": self.image.dpi} if self.image.dpi and all(self.image.dpi) else {}
+        dpi = self.image.dpi or ()
+        options = {"dpi": dpi} if dpi and all(1e-2 < each < 1e7 for each in dpi) else {}  # PNG has 32 bits for it
         Image.fromarray(section[0]).save(self.file, "PNG", **options)
 
 

@@ -10,6 +10,7 @@ A shape is a type: ``dict[str, int]``, ``list[str]``, or a `msgspec.Struct` whos
     record.files                                # a dict of strings, whatever was in the file
 """
 
+import collections
 import json
 import pathlib
 from typing import Any
@@ -43,7 +44,10 @@ def read_json(path, shape, what):
     ValueError
         It is not JSON, has a key twice, or has another shape; the message names the file and the field.
     """
-    return parse_json(pathlib.Path(path).read_bytes(), shape, path, what)
+    path = pathlib.Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is not {what}: it is a folder, a device or a pipe.")
+    return parse_json(path.read_bytes(), shape, path, what)
 
 
 def parse_json(content, shape, path, what):
@@ -70,11 +74,10 @@ class _RepeatedError(Exception):
 
 def _without_repeats(pairs):
     """Return the key and value pairs of a JSON object as a dict; Python would take the last of several."""
-    keys = [key for key, _ in pairs]
-    repeated = next((key for key in keys if keys.count(key) > 1), None) if len(set(keys)) < len(keys) else None
-    if repeated is not None:
-        raise _RepeatedError(json.dumps(repeated))
-    return dict(pairs)
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _RepeatedError(json.dumps(collections.Counter(key for key, _ in pairs).most_common(1)[0][0]))
+    return found
 
 
 def check_shape(content, shape, sentence):

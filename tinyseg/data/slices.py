@@ -16,10 +16,10 @@ from pathlib import Path
 
 import numpy as np
 import platformdirs
-from tqdm import tqdm
 
 from tinyseg.data.brats import grid_of_case
 from tinyseg.data.fingerprint import fingerprint
+from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.slice_files import make_once, read_entry, stem_of
 from tinyseg.data.sources import Sources
 from tinyseg.data.writing import remove_stale

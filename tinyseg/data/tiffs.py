@@ -9,8 +9,10 @@ import warnings
 import numpy as np
 import tifffile
 
+from tinyseg.data.files import list_names
 from tinyseg.data.image_file import ImageFile, oriented, returned_type
 from tinyseg.data.memory import DEFLATE, refuse_impossible
+from tinyseg.data.ome import other_files, refuse_claims
 
 KINDS = tifffile.PHOTOMETRIC  # what the values of a page are
 GDAL_NODATA = 42113  # the tag in which GeoTIFF says which value stands for no data
@@ -47,10 +49,12 @@ class TiffImage(ImageFile):
                 max(FACTORS[p.keyframe.compression] for p in pages),
                 "it",
             )
+        refuse_claims(tif, len(pages))
+        self._others = other_files(tif)
         names = ("XResolution", "YResolution", "ResolutionUnit")
         self.tags = {name: first.tags[name].value for name in names if name in first.tags}
         self.description = first.description
-        parts = [_TiffPart(source) for source in _sources(tif, pages)]
+        parts = [_TiffPart(source) for source in _sources(tif, pages, self._others)]
         ends = [part.end for part in parts] + [_end(page) for page in pages]
         images = re.match(r"(?s)ImageJ=.*?\nimages=(\d+)", first.description)
         if images and len(pages) == 1 and first.is_contiguous:
@@ -84,6 +88,12 @@ class TiffImage(ImageFile):
                 'writes both alike. Write stacks with photometric="minisblack" to make that clear.',
                 stacklevel=4,
             )
+        if self._others:
+            warnings.warn(
+                f"{self.path} is one file of several that belong together: its own {len(self)} sections are read, and "
+                f"no others ({list_names(self._others)}).",
+                stacklevel=4,
+            )
         self._refuse_channels_last()
         found = [(part.shape, part.dtype) for part, _ in self._sections]
         refuse_mixed(self.path.parent, list(map(self.name, range(len(self)))), found)
@@ -115,13 +125,15 @@ class TiffImage(ImageFile):
         return super()._in_grey(section, name, two_colours)
 
 
-def _sources(tif, pages):
-    """Return the series or the pages of a TIFF that hold its sections."""
+def _sources(tif, pages, others):
+    """Return the series or the pages of a TIFF that hold its sections; those of other files are not looked for."""
     # Pages that belong together are one series. If there are several series, the pages were written one by one, unless
     # a microscope's software says which of them are channels (OME, LSM, ...).
-    plain = tif.series[0].kind in ("shaped", "uniform", "generic")
     # 1 and 4: a smaller copy of another page, and its transparency.
     full = [page for page in pages if not page.keyframe.subfiletype & (1 | 4)] or pages
+    if others:
+        return [page.aspage() for page in full]
+    plain = tif.series[0].kind in ("shaped", "uniform", "generic")
     if plain and len(pages) > 1 and any(map(_has_own_look, pages)):
         return [page.aspage() for page in full]  # each may have its own colours, and be turned in its own way
     # tifffile takes a page of half the size for a copy of the page before it, even if the file does not say so.

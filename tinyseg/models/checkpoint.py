@@ -157,7 +157,7 @@ def read(path):
     try:
         with safe_open(path, framework="numpy") as file:
             text = (file.metadata() or {}).get("tinyseg")
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            arrays = {name: _array(path, file, name) for name in file.keys()}  # noqa: SIM118 (not a dict)
     except SafetensorError as error:
         raise ValueError(
             f"{path} ({path.stat().st_size} bytes) is not a readable checkpoint: it is truncated, damaged or not a "
@@ -172,6 +172,18 @@ def read(path):
         raise NewerError(f"{path} was written by a newer tinyseg (format {found}). Update tinyseg.")
     check_shape(meta, _Metadata, f"{path} is not {what}")
     return arrays, meta
+
+
+def _array(path, file, name):
+    """Return an array of an open safetensors file; one that NumPy cannot hold is a ValueError."""
+    try:
+        return file.get_tensor(name)
+    except (TypeError, AttributeError, ValueError) as error:  # it has no such type, or not as many axes
+        stored = file.get_slice(name)
+        raise ValueError(
+            f"{path}: {name} is stored as {stored.get_dtype()} with {len(stored.get_shape())} axes, which NumPy does "
+            f"not have ({error}). Expected an array of float32: convert it."
+        ) from None
 
 
 def _part(arrays, prefix):

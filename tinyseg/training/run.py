@@ -9,9 +9,8 @@ import shlex
 import sys
 import warnings
 
-from tqdm import tqdm
-
 from tinyseg.data.json_files import write_json
+from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.writing import check_writable, write_atomically
 
