@@ -53,12 +53,12 @@ def test_a_file_that_was_given_another_name_is_still_its_own(tmp_path):
 @pytest.mark.parametrize(
     ("planes", "sizes"),
     [
-        ("", 'SizeZ="100000000" SizeT="1"'), ("", 'SizeZ="30000" SizeT="30000"'),
+        ("", 'SizeZ="100000000" SizeT="1"'), ("", 'SizeZ="30000" SizeT="30000"'), ("", f'SizeZ="{10**400}" SizeT="1"'),
         ('<TiffData IFD="0" PlaneCount="30000000"/>', 'SizeZ="2" SizeT="1"'),
         ('<TiffData IFD="0" NumPlanes="30000000"/>', 'SizeZ="2" SizeT="1"'),
     ],
 )  # fmt: skip
 def test_a_small_file_that_claims_many_planes_is_refused(tmp_path, planes, sizes):
     write(tmp_path / "a.ome.tif", planes, sizes)
-    with pytest.raises(ValueError, match=r"a\.ome\.tif cannot be read.*planes, and it has 2 pages"):
+    with pytest.raises(ValueError, match=r"a\.ome\.tif cannot be read.*many more planes than its 2 pages can hold"):
         read(tmp_path / "a.ome.tif")

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import sys
+import unicodedata
 
 LONGEST = 2000  # characters of a line that says what is wrong
 
@@ -12,7 +13,8 @@ def one_line(text):
 
     What cannot be printed, as what changes the colours of a terminal, becomes a replacement character.
     """
-    text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split("\n")))
+    letters = text.replace("\n", " ")
+    text = "".join(c if c.isprintable() or unicodedata.category(c) == "Zs" else "\ufffd" for c in letters)
     return text if len(text) <= LONGEST else f"{text[: LONGEST // 2]} … {text[-LONGEST // 2 :]}"
 
 

@@ -15,7 +15,7 @@ def other_files(tif):
 
     They are in the text of OME; Micro-Manager and NDTiff name them in another file, or by a pattern.
     """
-    if tif.is_mmstack or tif.is_ndtiff:
+    if any(getattr(tif, f"is_{kind}", False) for kind in ("mmstack", "ndtiff")):
         return ["those of Micro-Manager or NDTiff beside it"]
     root, found = _root(tif), set()
     for element in root.iter():
@@ -37,8 +37,8 @@ def refuse_claims(tif, pages):
         elif element.tag[:-1].endswith("Along") and "Start" in numbers:
             start, stop, step = (float(numbers.get(name, 1)) for name in ("Start", "End", "Step"))
             claims.append(abs(stop - start) / abs(step) if step else math.inf)
-    if not max(claims) <= MOST * max(pages, 10):  # NaN is refused too
-        raise EOFError(f"its text claims {max(claims):,.0f} planes, and it has {pages} pages")
+    if max(claims) > MOST * max(pages, 10):
+        raise EOFError(f"its text claims many more planes than its {pages} pages can hold")
 
 
 def _root(tif):
