@@ -155,6 +155,8 @@ def go_on(command, setting, base):
         cache = words[words.index("--cache") :] if "--cache" in words else []
         resumed = Command(command.name, lambda base: [script, "--resume", os.fsdecode(setting.out), *cache], None)
         done = run(resumed, setting, base)
+    elif done.status and "--overwrite" in done.sentence:
+        done = run(Command(command.name, lambda base: [*command.arguments(base), "--overwrite"], None), setting, base)
     outcome, why = judge(command, setting, base, done)
     return outcome, why and f"in the mended place: {why}"
 
