@@ -14,6 +14,7 @@ import zlib
 import numpy as np
 
 from tests.campaigns.fuzz_changes import ELSEWHERE
+from tinyseg.commands.output import one_line
 
 SIGNS = ("Traceback (most recent call last)", "This is a bug in tinyseg")
 
@@ -72,7 +73,7 @@ def play(make, rng, base, place):
         return "lost", "refused without a word"
     if len(text.splitlines()[-1]) > 2500:
         return "lost", f"a sentence of {len(text.splitlines()[-1])} characters: {text[:300]}"
-    if not any(name in text for name in names):
+    if not any(name in text or one_line(name) in text for name in names):
         return "lost", f"the sentence names none of {names}: {text[-700:]}"
     return "refused", ""
 

@@ -49,7 +49,7 @@ def test_a_place_where_nothing_can_be_written(tmp_path, monkeypatch):
             check_writable(path)
     monkeypatch.setattr(writing.shutil, "disk_usage", lambda path: types.SimpleNamespace(free=2**20))
     check_writable(tmp_path, 2**20)
-    with pytest.raises(OSError, match="No space left on device. Up to 2.0 MiB are needed: make room or") as caught:
+    with pytest.raises(OSError, match="No space left on device. Up to 2.0 MiB are needed. Make room or") as caught:
         check_writable(tmp_path, 2**21)
     assert caught.value.errno == errno.ENOSPC
 

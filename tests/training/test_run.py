@@ -59,6 +59,6 @@ def test_a_command_that_fails_before_it_writes_leaves_no_folder(tmp_path):
 
 def test_a_run_that_has_only_its_best_weights_cannot_be_gone_on_with(tmp_path):
     (tmp_path / "best.safetensors").touch()
-    with pytest.raises(FileExistsError, match=r"It has no checkpoint\.safetensors to go on from.*--overwrite") as error:
+    with pytest.raises(FileExistsError, match=r"has no checkpoint\.safetensors to go on from.*--overwrite") as error:
         RunDirectory(tmp_path)
     assert "--resume" not in str(error.value)

@@ -17,8 +17,8 @@ def explaining(path, size=0):
         if error.errno == errno.ENOENT and not path.parent.is_dir():
             sentence += f" The folder {path.parent} does not exist: make it first."
         elif error.errno in (errno.ENOSPC, errno.EDQUOT):
-            needed = f"Up to {size / 2**20:.1f} MiB are needed: m" if size else "M"
-            sentence += f" {needed}ake room or choose another folder."
+            needed = f" Up to {size / 2**20:.1f} MiB are needed." if size else ""
+            sentence += f"{needed} Make room or choose another folder."
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             sentence += " Choose another folder, or ask for permission to write there."
         elif error.errno == errno.EEXIST:

@@ -58,11 +58,14 @@ class RunDirectory:
     def _check(self):
         """Raise an error if this run may not be written here."""
         if not (self.overwrite or self.resume) and any(file.exists() for file in (self.latest, self.best)):
-            # A run that was ended within its first epoch's writing has only its best weights.
-            go_on = f"Continue it with --resume {shlex.quote(str(self.path))}, choose"
-            go_on = go_on if self.latest.exists() else f"It has no {self.latest.name} to go on from: choose"
-            raise FileExistsError(
-                f"{self.path} already holds a training run. {go_on} another --out, or replace it with --overwrite."
+            if self.latest.exists():
+                raise FileExistsError(
+                    f"{self.path} already holds a training run. Continue it with --resume "
+                    f"{shlex.quote(str(self.path))}, choose another --out, or replace it with --overwrite."
+                )
+            raise FileExistsError(  # the first checkpoint was not written, or somebody has deleted the last one
+                f"{self.path} already holds a training run, which has no {self.latest.name} to go on from: choose "
+                "another --out, or replace it with --overwrite."
             )
         for file in self.files:
             if file.exists() and not file.is_file():
