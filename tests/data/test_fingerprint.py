@@ -1,9 +1,11 @@
 """Fingerprints: anything that changes what is read changes them, and nothing else does."""
 
+import os
+
 import numpy as np
 import pytest
 
-from tinyseg.data.fingerprint import fingerprint, refuse_changed
+from tinyseg.data.fingerprint import fingerprint, fingerprint_of_file, refuse_changed
 
 A = np.arange(12, dtype=np.uint8).reshape(3, 4)
 
@@ -35,3 +37,13 @@ def test_what_differs_is_named():
     refuse_changed(before, dict(before), "runs/a")
     with pytest.raises(ValueError, match=r"begun with: masks, modalities differ\."):
         refuse_changed(before, before | {"masks": "x", "modalities": "y"}, "runs/a")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.timeout(60)
+def test_a_pipe_and_a_device_are_not_read_without_end(tmp_path):
+    os.mkfifo(tmp_path / "slices.npy")
+    (tmp_path / "zero.npy").symlink_to("/dev/zero")
+    for name in ("slices.npy", "zero.npy"):
+        with pytest.raises(OSError, match=rf"{name} is a folder, a device or a pipe: expected a file"):
+            fingerprint_of_file(tmp_path / name)

@@ -5,6 +5,7 @@ is resumed, the same things are read again, and `refuse_changed` names those tha
 """
 
 import hashlib
+import os
 
 import numpy as np
 
@@ -31,7 +32,12 @@ def fingerprint(*parts):
 
 
 def fingerprint_of_file(path):
-    """Return the SHA-1 of the content of a file, as 40 hexadecimal digits."""
+    """Return the SHA-1 of the content of a file, as 40 hexadecimal digits.
+
+    What is there and is no regular file is an OSError: a pipe, or a link to a device, could be read without end.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        raise OSError(f"{path} is a folder, a device or a pipe: expected a file.")
     with open(path, "rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()
 
