@@ -22,7 +22,7 @@ def explaining(path, size=0):
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             sentence += " Choose another folder, or ask for permission to write there."
         elif error.errno == errno.EEXIST:
-            sentence += " Choose another name."
+            sentence += " Move it elsewhere, or choose another name."
         explained = type(error)(sentence)
         explained.errno = error.errno
         raise explained from error
