@@ -12,6 +12,11 @@ class TrainingDiverged(RuntimeError):
     """The loss or a gradient is not finite. The checkpoint on disk was written before that."""
 
 
+def quiet():
+    """Let NumPy compute with what is not finite without a warning: `check_step` and `check_validation` say it."""
+    return np.errstate(over="ignore", invalid="ignore")
+
+
 def check_step(figures, step, x, log, run):
     """Raise TrainingDiverged if a step could not update the weights.
 
@@ -76,7 +81,7 @@ def find_first_nonfinite(model, forward, x):
             found.append(names[id(module)])
 
     if x is not None:
-        with no_grad(), nn.watch(watch):
+        with no_grad(), nn.watch(watch), quiet():
             forward(x)
     if found:
         return f"layer {found[0]} is the first whose output is not finite"

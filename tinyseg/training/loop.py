@@ -9,14 +9,12 @@ import contextlib
 import time
 import warnings
 
-import numpy as np
-
 from tinyseg import optim
 from tinyseg.backend import device_of, fast, kernels_in_use, to_device
 from tinyseg.backend.dispatch import NUMBA
 from tinyseg.models import checkpoint
 from tinyseg.report import plots
-from tinyseg.training.divergence import check_step, check_validation
+from tinyseg.training.divergence import check_step, check_validation, quiet
 from tinyseg.training.interruption import Interruption, Stopped
 from tinyseg.training.log import Log
 from tinyseg.training.run import Bar
@@ -200,11 +198,6 @@ def on_device(batches, device):
     if upload is not None:
         return upload.uploaded(batches, device)
     return (tuple(to_device(a, device) for a in batch) for batch in batches)
-
-
-def quiet():
-    """Let NumPy compute with what is not finite without a warning: `check_step` and `check_validation` say it."""
-    return np.errstate(over="ignore", invalid="ignore")
 
 
 def keep_freed_memory():
