@@ -1,9 +1,14 @@
 """Fixtures of the whole suite."""
 
+import signal
+
 import pytest
 from stand_in import stand_in  # noqa: F401 (a fixture)
 
 import tinyseg
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so shells start what runs in the background; tests send Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(params=["reference", "fast"])
