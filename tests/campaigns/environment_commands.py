@@ -14,7 +14,8 @@ import safetensors.numpy
 import tifffile
 from PIL import Image
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.campaigns.processes import ROOT
+
 THREADS = dict.fromkeys(("NUMBA_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 LEFT_OUT = ("PYTHON", "MPL", "NUMBA_", "LC_", "LANG", "DISPLAY", "WAYLAND")
 SECONDS = 240  # a command that takes longer hangs

@@ -23,8 +23,8 @@ import tempfile
 import time
 
 from benchmarks.machine import how_measured
+from tests.campaigns.processes import ROOT
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 OUTCOMES = ("went through", "refused", "lost")
 
 
@@ -91,16 +91,16 @@ def figures(summary):
     equal before the colon, or after it.
     """
     columns = dict.fromkeys(("tried", *OUTCOMES), ",")
-    tables = {"rows": {}, "works": {}, "signals": {}}
-    for kind in summary["kinds"]:
-        work, _, signal = kind["kind"].partition(": ")
-        for name, row in zip(tables, (kind["kind"], work, signal), strict=True):
-            counts = tables[name].setdefault(row, collections.Counter())
-            counts.update({key: kind[key] for key in columns})
-    for rows in tables.values():
-        rows["all"] = summary
-    more = {name: {"columns": columns, "rows": tables[name]} for name in ("works", "signals")}
-    return summary | {"columns": columns, "rows": tables["rows"]} | more
+
+    def table(row_of):
+        rows = collections.defaultdict(collections.Counter)
+        for each in summary["kinds"]:
+            rows[row_of(each["kind"])].update({key: each[key] for key in columns})
+        return {"columns": columns, "rows": rows | {"all": summary}}
+
+    works = table(lambda kind: kind.partition(": ")[0])
+    signals = table(lambda kind: kind.partition(": ")[2])
+    return summary | table(str) | {"works": works, "signals": signals}
 
 
 def run(name, play, default_count, description):

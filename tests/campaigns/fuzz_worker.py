@@ -71,8 +71,8 @@ def play(make, rng, base, place):
         return "lost", f"refused, and written: {changed}: {text[-500:]}"
     if not text.strip():
         return "lost", "refused without a word"
-    if len(text.splitlines()[-1]) > 2500:
-        return "lost", f"a sentence of {len(text.splitlines()[-1])} characters: {text[:300]}"
+    if (length := len(text.splitlines()[-1])) > 2500:
+        return "lost", f"a sentence of {length} characters: {text[:300]}"
     if not any(name in text or one_line(name) in text for name in names):
         return "lost", f"the sentence names none of {names}: {text[-700:]}"
     return "refused", ""

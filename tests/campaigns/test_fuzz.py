@@ -1,7 +1,6 @@
 """A short run of the campaign of damaged files: nothing is lost."""
 
 import os
-import pathlib
 import subprocess
 import sys
 
@@ -11,8 +10,7 @@ from tests.campaigns import fuzz_formats
 from tests.campaigns.frame import Campaign
 from tests.campaigns.fuzz_base import WEIGHTS
 from tests.campaigns.fuzz_worker import play
-
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+from tests.campaigns.processes import ROOT
 
 
 @pytest.mark.slow

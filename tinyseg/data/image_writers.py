@@ -197,7 +197,7 @@ class _PngOutput(_Output):
                     f"{self.path} is a picture of probabilities from 0 to 1, found {section.min()} to {section.max()}."
                 )
             section = np.rint(section * np.float32(65535)).astype(np.uint16)
-        dpi = self.image.dpi or ()
+        dpi = self.image.dpi
         options = {"dpi": dpi} if dpi and all(1e-2 < each < 1e7 for each in dpi) else {}  # PNG has 32 bits for it
         Image.fromarray(section[0]).save(self.file, "PNG", **options)
 

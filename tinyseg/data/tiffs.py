@@ -9,10 +9,10 @@ import warnings
 import numpy as np
 import tifffile
 
+from tinyseg.data import ome
 from tinyseg.data.files import list_names
 from tinyseg.data.image_file import ImageFile, oriented, returned_type
 from tinyseg.data.memory import DEFLATE, refuse_impossible
-from tinyseg.data.ome import other_files, refuse_claims
 
 KINDS = tifffile.PHOTOMETRIC  # what the values of a page are
 GDAL_NODATA = 42113  # the tag in which GeoTIFF says which value stands for no data
@@ -49,8 +49,9 @@ class TiffImage(ImageFile):
                 max(FACTORS[p.keyframe.compression] for p in pages),
                 "it",
             )
-        refuse_claims(tif, len(pages))
-        self._others = other_files(tif)
+        text = ome.read_text(tif)
+        ome.refuse_claims(text, len(pages))
+        self._others = ome.other_files(tif, text)
         names = ("XResolution", "YResolution", "ResolutionUnit")
         self.tags = {name: first.tags[name].value for name in names if name in first.tags}
         self.description = first.description
@@ -127,12 +128,12 @@ class TiffImage(ImageFile):
 
 def _sources(tif, pages, others):
     """Return the series or the pages of a TIFF that hold its sections; those of other files are not looked for."""
-    # Pages that belong together are one series. If there are several series, the pages were written one by one, unless
-    # a microscope's software says which of them are channels (OME, LSM, ...).
     # 1 and 4: a smaller copy of another page, and its transparency.
     full = [page for page in pages if not page.keyframe.subfiletype & (1 | 4)] or pages
-    if others:
+    if others:  # before `tif.series`, which opens them
         return [page.aspage() for page in full]
+    # Pages that belong together are one series. If there are several series, the pages were written one by one, unless
+    # a microscope's software says which of them are channels (OME, LSM, ...).
     plain = tif.series[0].kind in ("shaped", "uniform", "generic")
     if plain and len(pages) > 1 and any(map(_has_own_look, pages)):
         return [page.aspage() for page in full]  # each may have its own colours, and be turned in its own way

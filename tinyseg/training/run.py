@@ -57,13 +57,14 @@ class RunDirectory:
 
     def _check(self):
         """Raise an error if this run may not be written here."""
-        if not (self.overwrite or self.resume) and any(file.exists() for file in (self.latest, self.best)):
-            if self.latest.exists():
-                raise FileExistsError(
-                    f"{self.path} already holds a training run. Continue it with --resume "
-                    f"{shlex.quote(str(self.path))}, choose another --out, or replace it with --overwrite."
-                )
-            raise FileExistsError(  # the first checkpoint was not written, or somebody has deleted the last one
+        is_new = not (self.overwrite or self.resume)
+        if is_new and self.latest.exists():
+            raise FileExistsError(
+                f"{self.path} already holds a training run. Continue it with --resume {shlex.quote(str(self.path))}, "
+                "choose another --out, or replace it with --overwrite."
+            )
+        if is_new and self.best.exists():  # the first checkpoint was not written, or somebody has deleted the last one
+            raise FileExistsError(
                 f"{self.path} already holds a training run, which has no {self.latest.name} to go on from: choose "
                 "another --out, or replace it with --overwrite."
             )
