@@ -178,6 +178,20 @@ def test_sigterm_comes_twice_as_from_timeout(tmp_path):
     assert status == 143 and list(tmp_path.iterdir()) == [] and said.count("Stopped") == 1
 
 
+ENDING = """
+import atexit, signal
+from tinyseg.commands.script import run_script
+
+atexit.register(signal.raise_signal, signal.SIGTERM)
+run_script(lambda: signal.raise_signal(signal.SIGTERM), "")
+"""
+
+
+def test_the_second_sigterm_comes_while_the_process_ends():
+    done = subprocess.run([sys.executable, "-c", ENDING], capture_output=True, text=True, timeout=50)
+    assert done.returncode == 143 and done.stderr.count("Stopped") == 1
+
+
 def test_under_nohup_a_command_outlives_its_terminal(tmp_path, monkeypatch):
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a process that is started from here ignores it too
     try:

@@ -67,8 +67,8 @@ def stopped_by_signals():
     try:
         yield
     finally:
-        restore(before)
-        if not said:  # after a signal some objects are deleted only when the process ends
+        if not said:  # after a signal the process ends: a second SIGTERM may come until then, and objects are deleted
+            restore(before)
             sys.unraisablehook = hook
 
 
