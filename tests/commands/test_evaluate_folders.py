@@ -1,6 +1,7 @@
 """evaluate.py with predictions as people keep them: several kinds in a folder, masks, one image, other folders."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -202,6 +203,23 @@ def test_out_does_not_replace_what_holds_no_scores(folder, no_pictures):
     for _ in range(2):
         run_example("evaluate.py", *given, folder / "new.json")
     assert json.loads((folder / "new.json").read_text())["metrics"]
+
+
+@pytest.mark.parametrize("there", ["a picture", "a folder", "a link to nothing"])
+def test_a_picture_of_the_users_own_has_the_name_of_the_worst(folder, monkeypatch, there):
+    own = folder / "new.worst.png"
+    if there == "a picture":
+        own.write_bytes(b"mine")
+    elif there == "a folder":
+        own.mkdir()
+    else:
+        own.symlink_to(folder / "nowhere.png")
+    monkeypatch.setattr("tinyseg.commands.evaluate.evaluate_membranes", None)  # it is not reached
+    given = "--predictions", folder / "probability.tif", "--labels", folder / "labels.tif", "--worst", 0
+    said = run_example("evaluate.py", *given, "--out", folder / "new.json", code=1)[1]
+    assert f"needs the name {own} for a picture, and something else is there: give another name" in said
+    assert os.path.lexists(own) and not (folder / "new.json").exists()
+    assert there != "a picture" or own.read_bytes() == b"mine"
 
 
 def test_pictures_of_scores_whose_names_have_a_point(folder):

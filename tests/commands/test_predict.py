@@ -219,6 +219,13 @@ def test_a_record_of_another_program_is_left_alone(content, tmp_path, checkpoint
     assert (tmp_path / "predictions.json").read_text() == content
 
 
+def test_a_record_that_is_a_folder_is_found_before_anything_is_predicted(tmp_path, checkpoint):
+    (tmp_path / "predictions.json").mkdir()
+    _, err = predict(checkpoint, png(tmp_path / "in" / "a.png"), "--out", tmp_path, code=1)
+    assert "predictions.json is not a record of predict.py, so give another --out: it is a folder" in err
+    assert err.count("predictions.json") == 1
+
+
 def test_a_file_that_cannot_be_made_is_not_in_the_record(tmp_path, checkpoint):
     bad = tmp_path / "in" / "b.png"
     png(tmp_path / "in" / "a.png")

@@ -174,6 +174,26 @@ def test_a_gzipped_file_that_is_damaged_is_not_read(tmp_path, where):
         read_label(tmp_path / "l.nii.gz", [(k, k) for k in range(4)])
 
 
+@pytest.mark.parametrize("kind", [nib.Nifti1Image, nib.Nifti2Image])
+@pytest.mark.parametrize("size", [15 << 20, 17 << 20])
+def test_a_small_file_with_large_extensions_is_refused_before_they_are_unpacked(tmp_path, monkeypatch, kind, size):
+    """An extension of zeros, which gzip stores in a thousandth of its size."""
+    image = kind(scan(), LPS)
+    image.header.extensions.append(nib.nifti1.Nifti1Extension("comment", bytes(size)))
+    (tmp_path / "a.nii.gz").write_bytes(gzip.compress(image.to_bytes()))
+    if size < 16 << 20:
+        np.testing.assert_array_equal(open_volume(tmp_path / "a.nii.gz").read(), scan())
+        with open_image(tmp_path / "a.nii.gz") as opened:
+            np.testing.assert_array_equal(opened.section(1)[0], scan()[:, :, 1])
+        return
+    monkeypatch.setattr(nib, "load", None)
+    for read in (open_volume, open_image):
+        with pytest.raises(
+            ValueError, match=r"a\.nii\.gz cannot be read: .* its voxels begin at byte 17,82.,...: expected"
+        ):
+            read(tmp_path / "a.nii.gz")
+
+
 @pytest.mark.parametrize("shape", [(*SHAPE, 1), (*SHAPE, 1, 1)])
 def test_labels_and_modalities_with_further_axes_of_one(tmp_path, shape):
     voxels, truth = scan(), labels()

@@ -63,6 +63,13 @@ def test_a_palette_of_colours(tmp_path, suffix):
         load_stack(tmp_path / f"a.{suffix}")
 
 
+@pytest.mark.parametrize(("palette", "found"), [(None, 0), (b"", 0), (bytes(range(31)), 10)])
+def test_a_palette_that_lacks_colours_of_the_pixels(tmp_path, palette, found):
+    png(tmp_path / "a.png", grey() % 11, 8, 3, *([] if palette is None else [(b"PLTE", palette)]))
+    with pytest.raises(ValueError, match=rf"a\.png cannot be read: .* colour 10, .* palette of {found} colours"):
+        load_stack(tmp_path / "a.png")
+
+
 @pytest.mark.parametrize("scale", [1, 256, 257, 300])
 def test_colour_maps_of_8_and_of_16_bits(tmp_path, scale):
     """Some programs write 8 bits into the 16 of a TIFF's colour map."""

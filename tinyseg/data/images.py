@@ -104,11 +104,10 @@ class NiftiImage(ImageFile):
     expected = f"a NIfTI volume ({', '.join(NIFTI_SUFFIXES)})"
 
     def _read_header(self):
-        import nibabel  # not at the top: importing it takes as long as the rest of this package
+        # Not at the top: importing nibabel takes as long as the rest of this package.
+        from tinyseg.data.nifti import load, without_empty_axes
 
-        from tinyseg.data.nifti import without_empty_axes
-
-        volume = nibabel.load(self.path)
+        volume, _ = load(self.path)
         stored, self._array_shape = volume.dataobj, volume.shape
         shape = without_empty_axes(volume.shape)
         self.header, self.affine, self.ndim = volume.header, volume.affine, len(shape)

@@ -31,6 +31,7 @@ from tinyseg.data.memory import DEFLATE, refuse_impossible, refuse_too_large
 
 ORIENTATION = "LPS"
 VOXELS = 1e-30, 1e30  # the smallest and the largest volume of a voxel, mm³
+EXTENSIONS = 1 << 24  # the largest place of the first voxel: nibabel unpacks and parses what stands before it
 MILLIMETRES = {1: 1000.0, 2: 1.0, 3: 0.001}  # in a metre, mm and micron, by the code of the unit; without one it is mm
 
 
@@ -230,6 +231,33 @@ class Volume:
         return type(self._image).from_bytes(content)
 
 
+def load(path):
+    """Read the header of a file with nibabel, unless it asks for much to be read before its voxels.
+
+    Returns
+    -------
+    image : nibabel.Nifti1Image, or another of nibabel's if the file is no NIfTI
+    stored : nibabel.Nifti1Header, or whatever the image has
+        Of a NIfTI file as it is stored, where nibabel makes zooms of 0 to 1.
+
+    Raises
+    ------
+    Exception
+        Whatever nibabel raises: see `tinyseg.data.image_file.decoding`.
+    """
+    with nib.openers.ImageOpener(path) as file:
+        start = file.read(nib.Nifti2Header.sizeof_hdr)
+    for kind in (nib.Nifti1Header, nib.Nifti2Header):
+        if kind.may_contain_header(start):
+            stored = kind(start[: kind.sizeof_hdr], check=False)
+            offset = float(stored["vox_offset"])
+            if offset > EXTENSIONS:
+                raise ValueError(f"its voxels begin at byte {offset:,.0f}: expected {EXTENSIONS:,} at most")
+            return nib.load(path), stored
+    image = nib.load(path)
+    return image, image.header
+
+
 def open_volume(path):
     """Read the header of a NIfTI file.
 
@@ -249,12 +277,10 @@ def open_volume(path):
     if not path.is_file():
         raise ValueError(f"{path} is a folder, or no regular file: expected a NIfTI file.")
     with decoding(path, "NIfTI"):
-        image = nib.load(path)
+        image, stored = load(path)
     if not isinstance(image, nib.Nifti1Image):  # two files, .hdr and .img, are another class
         raise ValueError(f"{path} is {type(image).__name__}: expected NIfTI in one file (.nii, .nii.gz). Convert it.")
-    with nib.openers.ImageOpener(path) as file:  # as it is in the file: nibabel makes zooms of 0 to 1
-        header = type(image.header).from_fileobj(file, check=False)
-    zooms = header["pixdim"][1:4].tolist()
-    if 0 in zooms and header["sform_code"] == 0:
+    zooms = stored["pixdim"][1:4].tolist()
+    if 0 in zooms and stored["sform_code"] == 0:
         raise ValueError(f"{path} has zooms of {zooms}: expected the size of a voxel. Correct its header.")
     return Volume(path, image)

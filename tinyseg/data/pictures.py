@@ -55,7 +55,7 @@ class PictureImage(ImageFile):
         with _open(self.path) as picture:
             stored, transparent = _raw_mode(picture), picture.info.get("transparency")
             paletted = picture.mode in ("P", "PA")
-            pixels = np.array(picture.convert("RGBA") if paletted else picture)
+            pixels = _through_palette(picture) if paletted else np.array(picture)
         self.opacity = paletted or self._mode in ("LA", "RGBA")
         if transparent is not None and not paletted:  # a grey value or a colour whose pixels are not to be seen
             pixels, self.opacity = _with_opacity(pixels, transparent, stored), True
@@ -78,6 +78,15 @@ def _raw_mode(picture):
     """Return Pillow's name of how pixels are stored, such as "RGB;16B"; empty if the file does not say it."""
     raw = picture.tile[0][3] if picture.tile else ""
     return raw if isinstance(raw, str) else str(raw[0]) if raw else ""
+
+
+def _through_palette(picture):
+    """Return the colours (H, W, 4) of a picture with a palette. Pillow would show those that it lacks as black."""
+    last = int(np.atleast_3d(np.array(picture))[..., 0].max())
+    found = len(picture.getpalette() or ()) // 3
+    if last >= found:
+        raise ValueError(f"its pixels refer to colour {last}, counted from 0, of a palette of {found} colours")
+    return np.array(picture.convert("RGBA"))
 
 
 def _with_opacity(pixels, transparent, stored):

@@ -43,7 +43,7 @@ class Record:
 
     def __init__(self, folder, classes):
         self.path, self.content = folder / NAME, Content(classes, {}, {})
-        if self.path.is_file():
+        if self.path.exists():
             self.content = read_json(self.path, Content, "a record of predict.py, so give another --out")
             if self.content.classes != classes:
                 raise ValueError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from tinyseg.data.writing import write_atomically
 from tinyseg.report.load_matplotlib import default_style, load_matplotlib
 
+CREATOR = "tinyseg"  # stands in every PNG, by which a picture of this library is known
 LONGEST = 48  # letters of a line that are drawn: more do not fit beside a picture or below it
 MOST_LINES = 4
 
@@ -44,8 +45,16 @@ def save(figure, path):
         warnings.filterwarnings("ignore", "Glyph", UserWarning)  # the font lacks a letter: a box is drawn
         warnings.filterwarnings("ignore", "Matplotlib currently does not support", UserWarning)
         warnings.filterwarnings("ignore", "constrained_layout not applied", UserWarning)  # small pictures, long names
-        figure.savefig(picture, format=path.suffix.lstrip(".") or "png")
+        kind = path.suffix.lstrip(".") or "png"
+        metadata = {"Creator": CREATOR} if kind == "png" else None  # Matplotlib refuses it for some other formats
+        figure.savefig(picture, format=kind, metadata=metadata)
     write_atomically(path, picture.getvalue())
+
+
+def is_own_picture(path):
+    """Return whether a file is a PNG that `save` wrote."""
+    with open(path, "rb") as file:
+        return f"Creator\0{CREATOR}".encode() in file.read(4096)
 
 
 def _show_names_as_they_are(figure):
