@@ -287,6 +287,7 @@ def test_scores_are_there_though_nothing_can_be_printed_or_drawn(data, monkeypat
 
 def test_what_was_written_is_said_without_a_picture(data):
     out, _ = evaluate(*masks(data[0], "--worst", "0", "--out", data[0] / "s.json"))
+    assert "is given as predictions and as labels: the scores say nothing" in out
     assert f"wrote {data[0] / 's.json'}\n" in out
 
 

@@ -147,6 +147,7 @@ def test_nothing_is_overwritten_without_force(tmp_path, checkpoint):
     target.write_bytes(b"precious")
     out, err = predict(checkpoint, image, "--out", target.parent)
     assert "is there already, and predictions.json does not say how it was made" in out and "could not" not in err
+    assert "if it is not a prediction, give another --out or --suffix" in out
     assert target.read_bytes() == b"precious"
     predict(checkpoint, image, "--out", target.parent, "--force")
     assert target.read_bytes() != b"precious"

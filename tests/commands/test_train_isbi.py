@@ -213,6 +213,9 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path):
     fails("--ws", "layer", "--model", "unet", says="ws standardizes depthwise kernels")
     fails("--size", "33", says="multiples of 16")
     fails("--download", says="--download needs --data", code=2)
+    for out in (tmp_path, tmp_path / "images", tmp_path / "MASKS"):
+        _, err = run(*SMALL, "--data", tmp_path, "--out", out, code=2)
+        assert "is a folder of the data: give the run a folder of its own" in err.replace("\n", " ")
     tifffile.imwrite(tmp_path / "train-volume.tif", np.zeros((3, 32, 40), np.uint8), photometric="minisblack")
     tifffile.imwrite(tmp_path / "train-labels.tif", np.zeros((2, 32, 40), np.uint8), photometric="minisblack")
     fails("--data", tmp_path, says="train-labels.tif has")

@@ -1,5 +1,6 @@
 """Reading stacks and masks: layouts, file formats, and a sentence for everything that can be wrong."""
 
+import json
 import re
 from pathlib import Path
 
@@ -35,9 +36,38 @@ def write_challenge(folder, images, masks, suffix=".tif"):
 
 
 def write_pngs(folder, sections, name="section_{}.png"):
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for i, section in enumerate(sections):
         Image.fromarray(section).save(folder / name.format(i))
+
+
+# ---- predictions
+
+
+def record(folder, *names):
+    """Write what predict.py keeps beside its files."""
+    content = {"classes": ["inside of a cell"], "files": dict.fromkeys(names, "x"), "settings": {}}
+    (folder / "predictions.json").write_text(json.dumps(content))
+
+
+def test_predictions_beside_their_images_are_not_labels(tmp_path):
+    write_pngs(tmp_path, grey(3), "{}.png")
+    write_pngs(tmp_path, mask(3), "{}_mask.png")
+    assert load(tmp_path).labels is not None
+    record(tmp_path, "0_mask.png", "1_mask.png", "2_mask.png")
+    with pytest.raises(FileNotFoundError, match="no images in .* with masks beside them"):
+        load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", ["{}.png", "{}_mask.png"])
+def test_predictions_in_a_folder_of_labels_are_not_labels(tmp_path, suffix):
+    write_pngs(tmp_path / "images", grey(3), "{}.png")
+    write_pngs(tmp_path / "labels", mask(3), suffix)
+    record(tmp_path / "labels", suffix.format(2))
+    with pytest.raises(ValueError, match=rf"{suffix.format(2)} is a prediction of predict\.py \(see predictions\.json"):
+        load(tmp_path)
+    (tmp_path / "labels" / "predictions.json").unlink()
+    assert len(load(tmp_path)) == 3
 
 
 # ---- layouts

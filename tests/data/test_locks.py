@@ -91,6 +91,16 @@ def test_a_lock_that_somebody_wrote_nonsense_into(tmp_path):
                 pass
 
 
+def test_a_file_of_the_users_own_has_the_name_of_a_lock(tmp_path):
+    (tmp_path / ".lock").write_text("{mine}")
+    with pytest.raises(ValueError, match=r"\.lock is no lock of tinyseg.*move it elsewhere"), locked(tmp_path, "one"):
+        pass
+    assert (tmp_path / ".lock").read_text() == "{mine}"
+    (tmp_path / ".lock").write_text('{"wha')  # of a process that was killed while it wrote it
+    with locked(tmp_path, "one"):
+        pass
+
+
 def test_a_lock_that_is_a_link_to_another_file_is_not_written_to(tmp_path):
     (tmp_path / "precious").write_text("precious")
     (tmp_path / "out").mkdir()

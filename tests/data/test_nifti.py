@@ -194,6 +194,33 @@ def test_a_small_file_with_large_extensions_is_refused_before_they_are_unpacked(
             read(tmp_path / "a.nii.gz")
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [("vox_offset", 0, "begin at byte 0: expected 352"), ("magic", b"ni1", "one half of a pair of files")],
+)
+def test_a_header_that_leads_to_itself_is_not_read_as_voxels(tmp_path, field, value, words):
+    content = bytearray(nib.Nifti1Image(scan(), LPS).to_bytes())
+    header = nib.Nifti1Header(bytes(content[:348]), check=False)
+    header[field] = value
+    (tmp_path / "a.nii").write_bytes(header.binaryblock + content[348:])
+    for read in (open_volume, open_image):
+        with pytest.raises(ValueError, match=words):
+            read(tmp_path / "a.nii")
+
+
+@pytest.mark.parametrize("name", ["a.Nii", "a.nIi.gz", "b.NII", "b.nii.GZ"])
+def test_names_in_capitals(tmp_path, name):
+    save(tmp_path / name.lower(), scan())
+    (tmp_path / name.lower()).rename(tmp_path / name)
+    if name[0] == "b":
+        np.testing.assert_array_equal(open_volume(tmp_path / name).read(), scan())
+        return
+    with pytest.raises(
+        ValueError, match=rf"{name} cannot be read: .* so that it ends in {name[1:].lower()}"
+    ):
+        open_volume(tmp_path / name)
+
+
 @pytest.mark.parametrize("shape", [(*SHAPE, 1), (*SHAPE, 1, 1)])
 def test_labels_and_modalities_with_further_axes_of_one(tmp_path, shape):
     voxels, truth = scan(), labels()

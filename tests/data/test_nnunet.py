@@ -91,6 +91,15 @@ def test_labels_are_named_by_the_dataset_json_beside_their_folder(tmp_path):
     assert find_labels(tmp_path / "labelsTr").classes == DECATHLON
 
 
+def test_predictions_in_a_folder_of_labels_are_not_labels(tmp_path):
+    write_task(tmp_path, NEW)
+    content = {"classes": ["a"], "files": {"prostate_0001.nii.gz": "x"}, "settings": {}}
+    (tmp_path / "labelsTr" / "predictions.json").write_text(json.dumps(content))
+    for read, place in ((find_labels, tmp_path / "labelsTr"), (find_cases, tmp_path)):
+        with pytest.raises(ValueError, match=r"prostate_0001\.nii\.gz is a prediction of predict\.py"):
+            read(place)
+
+
 def test_names_of_the_decathlon_that_end_in_four_digits_are_no_channels(tmp_path):
     for k in range(3):
         for part in ("imagesTr", "labelsTr", "imagesTs"):

@@ -115,6 +115,37 @@ def test_a_run_whose_best_checkpoint_is_gone_says_so_before_it_trains(data, tmp_
     assert result["best"]["epoch"] == 3 and ts.checkpoint.load(run.best).meta["training"]["state"]["epoch"] == 3
 
 
+def test_the_best_checkpoint_is_of_another_epoch_or_run(data, tmp_path):
+    """Somebody has put an older checkpoint back, or copied a file from another run."""
+    _, run = run_fit(data, tmp_path / "run", epochs=1)
+    older = run.latest.read_bytes()
+    result, _ = run_fit(data, tmp_path / "run", epochs=4, resume=True)
+    assert result["best"]["epoch"] > 1
+    newest = run.latest.read_bytes()
+    run.latest.write_bytes(older)
+    with pytest.raises(ValueError, match=r"best\.safetensors is of another run, or of epoch \d\. .*weights of epoch 1"):
+        run_fit(data, tmp_path / "run", epochs=1, resume=True)
+    again, _ = run_fit(data, tmp_path / "run", epochs=4, resume=True)  # the epoch of the newer best is trained again
+    assert again["best"]["val_mean_iou"] == result["best"]["val_mean_iou"] and run.latest.read_bytes() != newest
+    _, other = run_fit(data, tmp_path / "other", epochs=4, lr=1e-2)
+    run.best.write_bytes(other.best.read_bytes())
+    with pytest.raises(ValueError, match=r"best\.safetensors is of another run.*Move it elsewhere"):
+        run_fit(data, tmp_path / "run", epochs=5, resume=True)
+
+
+def test_the_best_checkpoint_is_given_for_the_latest(data, tmp_path):
+    _, run = run_fit(data, tmp_path / "run", epochs=1)
+    run.latest.write_bytes(run.best.read_bytes())
+    with pytest.raises(ValueError, match=r"checkpoint\.safetensors holds weights and no state of an optimizer"):
+        run_fit(data, tmp_path / "run", epochs=2, resume=True)
+
+
+def test_a_resumed_run_is_to_have_fewer_epochs_than_it_has(data, tmp_path):
+    run_fit(data, tmp_path / "run", epochs=2)
+    with pytest.raises(ValueError, match="epochs must be at least 2, as many as .*run has already: found 1"):
+        run_fit(data, tmp_path / "run", epochs=1, resume=True)
+
+
 def test_a_disk_without_room_for_the_checkpoints_is_found_before_the_first_step(data, tmp_path, monkeypatch):
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1000))
     with pytest.raises(OSError, match="run could not be written: No space left on device. .* MiB are needed"):

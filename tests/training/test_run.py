@@ -57,6 +57,23 @@ def test_a_command_that_fails_before_it_writes_leaves_no_folder(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("name", ["config.json", "log.csv", "predictions.png"])
+def test_files_of_the_users_own_have_the_names_of_a_runs(tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(FileExistsError, match=rf"holds no training run, and files .*: {name}\. Choose another --out"):
+        RunDirectory(tmp_path)
+    assert (tmp_path / name).read_text() == '{"mine": 1}'
+    RunDirectory(tmp_path, overwrite=True)
+
+
+def test_a_run_was_killed_before_its_first_checkpoint_and_is_begun_again(tmp_path):
+    with RunDirectory(tmp_path) as run:
+        run.begin()
+        run.write_config({"epochs": 3})
+        run.write_log([{"epoch": 1}])
+    RunDirectory(tmp_path)
+
+
 def test_a_run_that_has_only_its_best_weights_cannot_be_gone_on_with(tmp_path):
     (tmp_path / "best.safetensors").touch()
     with pytest.raises(FileExistsError, match=r"has no checkpoint\.safetensors to go on from.*--overwrite") as error:

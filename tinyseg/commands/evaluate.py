@@ -57,6 +57,8 @@ def evaluate_what_is_given(args):
     for name in ("images", "predictions", "labels"):
         if getattr(args, name):
             refuse_missing(getattr(args, name), name)
+    if args.predictions and args.labels and args.predictions.samefile(args.labels):
+        print(f"WARNING: {args.labels} is given as predictions and as labels: the scores say nothing.")
     brains = isinstance(predictor.preparation, Preparation) if predictor else holds_volumes(args.labels)
     if args.predictions and not brains and holds_volumes(args.predictions):
         raise ValueError(f"{args.predictions} holds NIfTI volumes and {args.labels} does not: give labels of one kind.")

@@ -135,8 +135,13 @@ def check_made(target, differences):
             f"{target} was made with another {', '.join(changed)} (see {NAME}): give another --out or --suffix, "
             "or --force to make it again."
         )
-    how = f", and {NAME} does not say how it was made" if differences is None else ""
-    print(f"{target} is there already{how} (--force makes it again)")
+    if differences is None:
+        print(
+            f"{target} is there already, and {NAME} does not say how it was made: if it is not a prediction, give "
+            "another --out or --suffix (--force replaces it)"
+        )
+    else:
+        print(f"{target} is there already (--force makes it again)")
 
 
 def predict_file(predictor, scan, target, args, statistics):

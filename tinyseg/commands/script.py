@@ -1,6 +1,7 @@
 """Run a command: set up its process, end it by one sentence, and let no signal leave anything half done."""
 
 import contextlib
+import errno
 import os
 import platform
 import signal
@@ -87,6 +88,8 @@ def explain(error):
         text += (
             ": the limit of processes or of memory (ulimit -u, ulimit -v), or the container's, is reached. Raise it."
         )
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        text += " So many files may be open at a time (ulimit -n): raise that."
     if isinstance(error, FileNotFoundError) and _is_deleted_here():
         text = "the current folder was deleted: change to one that is there (cd), and run the command again."
     return f"{type(error).__name__}: {text}"

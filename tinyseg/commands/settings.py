@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from tinyseg.commands.options import REST, build_network, refuse_too_costly
+from tinyseg.data.isbi import LAYOUTS
 from tinyseg.data.json_files import check_shape
 from tinyseg.models import checkpoint
 
@@ -58,10 +59,19 @@ def settle(parser, defaults, paper, rest):
         parser.error(f"--warmup is for --schedule cosine and constant, and not for {args.schedule}: leave it out")
     if args.amp and args.cuda_graph:
         parser.error("--amp and --cuda-graph cannot be had together: choose one of the two")
+    if args.data is not None:
+        refuse_among_data(parser, args)
     refuse_too_costly(args)
     # Hours of reading data can come before the network is built: a small one shows now whether the options go together.
     build_network(argparse.Namespace(**vars(args) | {"width": 2}), 1, 1, "cpu")
     return args
+
+
+def refuse_among_data(parser, args):
+    """End the command if --out is a folder whose pictures are data: those of the run would be taken for some."""
+    out, data = pathlib.Path(args.out).resolve(), pathlib.Path(args.data).resolve()
+    if out == data or (out.parent == data and out.name.casefold() in {name for part in LAYOUTS[1] for name in part}):
+        parser.error(f"--out {args.out} is a folder of the data: give the run a folder of its own")
 
 
 def read_settings(parser, path, defaults):

@@ -27,6 +27,7 @@ from tinyseg.data.files import find_volumes, list_contents, list_names, natural_
 from tinyseg.data.nifti import Volume, common_grid, open_volume
 from tinyseg.data.nnunet import numbered_by_channel
 from tinyseg.data.other_kinds import how_to_convert
+from tinyseg.data.predictions_json import refuse_predictions
 from tinyseg.data.split import patient_of
 
 
@@ -126,6 +127,7 @@ def find_cases(folder, skip_bad=False):
     if not cases:
         raise FileNotFoundError(f"no case in {folder} can be used: {'; '.join(list(missing.values())[:3])}")
     refuse_repeated(cases)
+    refuse_predictions(case.label for case in cases)
     cases = sorted(cases, key=lambda case: natural_order(case.name))
     return Cases(modalities, classes, tuple(cases), missing)
 

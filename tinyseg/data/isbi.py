@@ -20,6 +20,7 @@ from tinyseg.data.files import find_files, folders_in, list_contents, list_names
 from tinyseg.data.masks import binarize_labels
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import split_masks
+from tinyseg.data.predictions_json import written_in
 from tinyseg.data.sections import Sections
 from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack, pictures_in
 
@@ -151,7 +152,9 @@ def find_images_and_labels(path, labels="auto"):
     if not search:
         return path, given
     if any(file.name.lower().endswith(SUFFIXES) for file in path.iterdir()):
-        files = {file.name: file for file in find_files(path, SUFFIXES, "sections")}
+        predicted = written_in(path)
+        found = (file for file in find_files(path, SUFFIXES, "sections") if file.name not in predicted)
+        files = {file.name: file for file in found}
         images, masks = ([files[name] for name in part] for part in split_masks(list(files)))
         if masks:
             return images, masks

@@ -17,7 +17,7 @@ from tinyseg.data.files import find_files, find_volumes, list_contents, natural_
 from tinyseg.data.images import NIFTI_SUFFIXES
 from tinyseg.data.json_files import read_json
 from tinyseg.data.nifti import common_grid, open_volume
-from tinyseg.data.predictions_json import NAME, Content
+from tinyseg.data.predictions_json import NAME, Content, refuse_predictions
 
 PREDICTED = ("_mask", "", "_pred", "_seg", "-seg")  # endings of the names of predictions
 PROBABILITIES = "_probability"  # ending of what predict.py writes with --probabilities, which is not scored
@@ -74,6 +74,7 @@ def find_labels(path, classes=DECATHLON):
         recode = unchanged_labels(len(classes))
         cases = [Case(name, (), file, recode) for name, file in files.items()]
     refuse_repeated(cases)
+    refuse_predictions(case.label for case in cases)
     return Cases((), tuple(classes), tuple(sorted(cases, key=lambda case: natural_order(case.name))))
 
 

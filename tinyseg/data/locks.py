@@ -113,6 +113,12 @@ def _sign(descriptor, what):
         os.pwrite(descriptor, json.dumps(who).encode(), 0)
 
 
+def _is_ours(descriptor):
+    """Whether a lock file, open and locked, is empty or begins as `_sign` writes it."""
+    start = os.pread(descriptor, 8, 0)
+    return b'{"what":'.startswith(start)
+
+
 def _take(file):
     """Return the descriptor of a lock file that is now locked by this process, or None if another has it."""
     plain = getattr(os, "O_NOFOLLOW", 0)  # a link is refused: it could lead to any file
@@ -129,6 +135,9 @@ def _take(file):
             file.unlink(missing_ok=True)
             raise
         if taken and _is_at(file, descriptor):
+            if not _is_ours(descriptor):
+                os.close(descriptor)
+                raise ValueError(f"{file} is no lock of tinyseg, and a lock of that name is needed: move it elsewhere.")
             _held.add(descriptor)
             return descriptor
         os.close(descriptor)

@@ -19,6 +19,7 @@ they are stored, and a label without codes in that of its image.
 import gzip
 import itertools
 import math
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -245,14 +246,19 @@ def load(path):
     Exception
         Whatever nibabel raises: see `tinyseg.data.image_file.decoding`.
     """
+    for ending in re.findall(r"\.nii(?:\.gz)?$", path.name, re.IGNORECASE):
+        if not ending.startswith((".nii", ".NII")):  # nibabel would look for another file
+            raise ValueError(f"its name ends in {ending}: rename it, so that it ends in {ending.lower()}")
     with nib.openers.ImageOpener(path) as file:
         start = file.read(nib.Nifti2Header.sizeof_hdr)
     for kind in (nib.Nifti1Header, nib.Nifti2Header):
         if kind.may_contain_header(start):
             stored = kind(start[: kind.sizeof_hdr], check=False)
-            offset = float(stored["vox_offset"])
-            if offset > EXTENSIONS:
-                raise ValueError(f"its voxels begin at byte {offset:,.0f}: expected {EXTENSIONS:,} at most")
+            offset, least = float(stored["vox_offset"]), kind.single_vox_offset
+            if stored["magic"] != kind.single_magic:
+                raise ValueError("it is one half of a pair of files, .hdr and .img, by its header")
+            if not least <= offset <= EXTENSIONS:
+                raise ValueError(f"its voxels begin at byte {offset:,.0f}: expected {least} to {EXTENSIONS:,}")
             return nib.load(path), stored
     image = nib.load(path)
     return image, image.header

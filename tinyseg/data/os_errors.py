@@ -21,6 +21,8 @@ def explaining(path, size=0):
             sentence += f"{needed} Make room or choose another folder."
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             sentence += " Choose another folder, or ask for permission to write there."
+        elif error.errno == errno.EFBIG:
+            sentence += " A limit of the size of files (ulimit -f, or the disk's) is reached: raise it."
         elif error.errno == errno.EEXIST:
             sentence += " Move it elsewhere, or choose another name."
         explained = type(error)(sentence)

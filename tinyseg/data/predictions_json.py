@@ -6,6 +6,7 @@ folder; the checkpoint is that of the command that wrote last.
 """
 
 import contextlib
+import functools
 import hashlib
 
 import msgspec
@@ -116,6 +117,17 @@ def written_in(folder):
         return set(read_json(folder / NAME, Content, "a record").files)
     except (ValueError, OSError):  # there is no record, or it is another program's
         return set()
+
+
+def refuse_predictions(files):
+    """Raise a ValueError if predict.py wrote one of these files, which are to be labels."""
+    written = functools.cache(written_in)
+    found = next((file for file in files if file.name in written(file.parent)), None)
+    if found is not None:
+        raise ValueError(
+            f"{found} is a prediction of predict.py (see {NAME} beside it): expected labels that somebody drew. If it "
+            f"has been corrected by hand since, move it to another folder, without {NAME}."
+        )
 
 
 def hash_of(*files):

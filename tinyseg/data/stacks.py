@@ -15,6 +15,7 @@ from tinyseg.data.memory import refuse_too_large
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import match_names, page_order, split_masks
 from tinyseg.data.pictures import PictureImage
+from tinyseg.data.predictions_json import refuse_predictions
 from tinyseg.data.tiffs import TiffImage, refuse_mixed
 
 READERS = (TiffImage, PictureImage)
@@ -72,9 +73,11 @@ def load_pairs(path, label_path, what=("images", "labels")):
     Raises
     ------
     FileNotFoundError, ValueError
-        What `load_stack` and `pair_files` raise; or partners differ in their numbers of sections, or in shape.
+        What `load_stack` and `pair_files` raise; partners differ in their numbers of sections, or in shape; or masks
+        are predictions of predict.py.
     """
     files, label_files = pair_files(path, label_path, what)
+    refuse_predictions(label_files)
     stack, names, counts, axes = _read(files, masks=False)
     masks, mask_names, mask_counts, mask_axes = _read(label_files, masks=True)
     if len(files) == len(label_files):

@@ -142,7 +142,13 @@ def restore(path, model, optimizer=None):
         raise ValueError(f"{path} holds the model {meta['model']}, but this run builds {model.config}.")
     _fill(path, model, _part(arrays, "model."))
     if optimizer is not None:
-        _fill(path, optimizer, _part(arrays, "optimizer."))
+        state = _part(arrays, "optimizer.")
+        if not state:
+            raise ValueError(
+                f"{path} holds weights and no state of an optimizer, so the training cannot go on from it: give the "
+                "latest checkpoint of the run (checkpoint.safetensors), and not a copy of its best.safetensors."
+            )
+        _fill(path, optimizer, state)
     return meta
 
 

@@ -74,12 +74,14 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress):
             log.load_state_dict(saved["state"])
             schedule.load_state_dict(saved["schedule"])
             step.load_state_dict(saved["scaler"])
+        if log.epoch > epochs:
+            raise ValueError(f"epochs must be at least {log.epoch}, as many as {run.path} has already: found {epochs}.")
         look_for_best(run, model, log, epochs)
 
     def begin():
         weights = 4 * model.num_parameters()
         run.begin(size=8 * weights)  # two checkpoints, one of them with Adam's arrays; the new one beside the old
-        run.write_json("config.json", meta.get("config", {}))
+        run.write_config(meta.get("config", {}))
 
     def keep_folder():
         if run.make_again():
@@ -145,14 +147,14 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress):
 
 
 @contextlib.contextmanager
-def reading_state(path):
+def reading_state(path, advice="Begin the run again with --overwrite."):
     """Turn what comes of a state that has other parts or other types into a ValueError that names the file."""
     try:
         yield
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
         raise ValueError(
             f'{path} is damaged: "training" in its metadata, the position in the run, does not fit '
-            f"({type(error).__name__}: {error}). Begin the run again with --overwrite."
+            f"({type(error).__name__}: {error}). {advice}"
         ) from error
 
 
@@ -170,9 +172,16 @@ def look_for_best(run, model, log, epochs):
         miss_best(run, log)
         return
     try:
-        found = checkpoint.read(run.best)[1]["model"]
-        if found != model.config:
-            raise ValueError(f"{run.best} holds the model {found}, and this run has {model.config}.")
+        meta = checkpoint.read(run.best)[1]
+        if meta["model"] != model.config:
+            raise ValueError(f"{run.best} holds the model {meta['model']}, and this run has {model.config}.")
+        found = Log()
+        with reading_state(run.best, "Its place in a run is not known."):
+            found.load_state_dict(meta["training"]["state"])
+        # A run that was stopped between its two files has a newer best, of an epoch that is trained again now.
+        again = log.epoch < found.epoch <= epochs and str(found.history[: log.epoch]) == str(log.history)
+        if not again and str(found.history) != str(log.history[: log.best + 1]):
+            raise ValueError(f"{run.best} is of another run, or of epoch {found.epoch}.")
     except ValueError as error:
         raise ValueError(
             f"{error} It should hold the weights of epoch {log.best + 1}, the best of this run. Move it elsewhere and "

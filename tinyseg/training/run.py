@@ -4,6 +4,7 @@ import contextlib
 import csv
 import io
 import itertools
+import json
 import pathlib
 import shlex
 import sys
@@ -36,8 +37,8 @@ class RunDirectory:
     Raises
     ------
     FileExistsError
-        If the folder holds a run, and neither `overwrite` nor `resume` is given; or something that is no file has the
-        name of a file of the run.
+        If the folder holds a run, or other files with the names of those of a run, and neither `overwrite` nor `resume`
+        is given; or something that is no file has such a name.
     BusyError
         If another training has the folder.
     OSError
@@ -68,6 +69,12 @@ class RunDirectory:
                 f"{self.path} already holds a training run, which has no {self.latest.name} to go on from: choose "
                 "another --out, or replace it with --overwrite."
             )
+        there = [file.name for file in self.files if file.is_file()]
+        if is_new and there and not self._began():
+            raise FileExistsError(
+                f"{self.path} holds no training run, and files with the names of those that a run writes: "
+                f"{', '.join(there)}. Choose another --out, or replace them with --overwrite."
+            )
         for file in self.files:
             if file.exists() and not file.is_file():
                 raise FileExistsError(
@@ -75,6 +82,13 @@ class RunDirectory:
                     "choose another --out."
                 )
         check_writable(self.path)
+
+    def _began(self):
+        """Whether a run began here: one that ended before its first checkpoint leaves the file of its options."""
+        try:
+            return json.loads((self.path / "config.json").read_bytes())["written_by"] == "tinyseg"
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def __enter__(self):
         if self._blocks == 0:
@@ -115,6 +129,10 @@ class RunDirectory:
         if not self.resume:
             for file in self.files:
                 file.unlink(missing_ok=True)
+
+    def write_config(self, options):
+        """Write config.json, the first file of a run: its options, and who wrote it."""
+        self.write_json("config.json", {"written_by": "tinyseg"} | options)
 
     def write_json(self, name, content):
         """Write a dict as JSON. NaN and infinities, which JSON does not have, become null."""
