@@ -172,7 +172,8 @@ def synthetic(meeting):
 
 @scenario("one download twice", 2)
 def downloads(meeting):
-    work = next(each for each in works.WORKS if each.name == meeting.rng.choice(("download, sections", DOWNLOAD)))
+    name = meeting.rng.choice(("download, sections", DOWNLOAD))
+    work = next(each for each in works.WORKS if each.name == name)
     processes = meeting.at_once(work.first, work.first, most=1)
     refused = meeting.refusals(processes)
     meeting.compare(meeting.leaves(work.first))
