@@ -215,9 +215,7 @@ def test_names_in_capitals(tmp_path, name):
     if name[0] == "b":
         np.testing.assert_array_equal(open_volume(tmp_path / name).read(), scan())
         return
-    with pytest.raises(
-        ValueError, match=rf"{name} cannot be read: .* so that it ends in {name[1:].lower()}"
-    ):
+    with pytest.raises(ValueError, match=rf"{name} cannot be read: .* so that it ends in {name[1:].lower()}"):
         open_volume(tmp_path / name)
 
 

@@ -96,6 +96,18 @@ def test_what_another_process_is_writing_stays(tmp_path, writer):
     assert len(before) == 1 and list(tmp_path.iterdir()) == before
 
 
+def test_the_lock_of_a_file_that_a_killed_process_left_is_deleted_and_others_are_kept(tmp_path):
+    code = "import os, sys; from tinyseg.data.locks import locked\nwith locked(sys.argv[1], 'a', 'x'): os._exit(1)"
+    subprocess.run([sys.executable, "-c", code, tmp_path])
+    (left,) = tmp_path.iterdir()
+    mine = tmp_path / ".0123456789abcdef.lock"
+    mine.write_text("my own")
+    with locks.locked(tmp_path, "b", "y"):
+        held = set(tmp_path.iterdir()) - {left, mine}
+        check_writable(tmp_path)
+        assert set(tmp_path.iterdir()) == held | {mine}
+
+
 def test_a_disk_without_locks_is_written_to_and_its_temporary_files_are_left_alone(tmp_path, monkeypatch):
     def flock(descriptor, how):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -113,7 +113,7 @@ def _sign(descriptor, what):
         os.pwrite(descriptor, json.dumps(who).encode(), 0)
 
 
-def _is_ours(descriptor):
+def is_ours(descriptor):
     """Whether a lock file, open and locked, is empty or begins as `_sign` writes it."""
     start = os.pread(descriptor, 8, 0)
     return b'{"what":'.startswith(start)
@@ -135,7 +135,7 @@ def _take(file):
             file.unlink(missing_ok=True)
             raise
         if taken and _is_at(file, descriptor):
-            if not _is_ours(descriptor):
+            if not is_ours(descriptor):
                 os.close(descriptor)
                 raise ValueError(f"{file} is no lock of tinyseg, and a lock of that name is needed: move it elsewhere.")
             _held.add(descriptor)

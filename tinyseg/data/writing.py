@@ -18,7 +18,7 @@ from tinyseg.data import locks
 from tinyseg.data.os_errors import explaining
 from tinyseg.data.undisturbed import undisturbed
 
-TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.tmp")
+TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.(tmp|lock)")
 
 
 @contextlib.contextmanager
@@ -113,12 +113,12 @@ def check_writable(folder, size=0):
 
 
 def remove_stale(folder):
-    """Delete the temporary files in a folder, which need not exist, that no process is writing any more."""
+    """Delete the temporary files and the locks of files that killed processes left in a folder, which need not exist."""
     if not os.path.isdir(folder):
         return
     with os.scandir(folder) as entries:
         found = [entry.path for entry in entries if TEMPORARY.fullmatch(entry.name)]
     for path in found:
         with contextlib.suppress(OSError), open(path, "rb+") as file:  # an OSError: somebody else's, or not there
-            if locks.lock(file.fileno()):
+            if locks.lock(file.fileno()) and (path.endswith(".tmp") or locks.is_ours(file.fileno())):
                 os.unlink(path)
