@@ -113,7 +113,7 @@ def check_writable(folder, size=0):
 
 
 def remove_stale(folder):
-    """Delete the temporary files and the locks of files that killed processes left in a folder, which need not exist."""
+    """Delete temporary files and locks of files that killed processes left in a folder, which need not exist."""
     if not os.path.isdir(folder):
         return
     with os.scandir(folder) as entries:
