@@ -20,14 +20,14 @@ from benchmarks.machine import how_measured
 from reproduction import paper, tables
 from reproduction.costs import draw_costs, measure_costs
 from reproduction.drawing import draw
-from reproduction.results import Results, read
+from reproduction.results import SCORES, Results, metrics_of, read
 from reproduction.study import Network, Run, RunFailed, run_folder, spread
+from tinyseg.commands import train_brats, train_isbi
 from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.options import a_path, add_device_options, choose_device
 from tinyseg.commands.script import run_script
 from tinyseg.data import isbi
 from tinyseg.data.brats import find_cases
-from tinyseg.data.classes import REGIONS
 from tinyseg.data.json_files import write_json
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
@@ -42,9 +42,9 @@ NETWORKS = {name: Network(title, name) for name, title in paper.ROWS.items()} | 
     "sdunet_filter": Network("SD-UNet, WS per filter", "sdunet", "filter"),
 }
 FEW_CASES = 20  # with fewer cases, one is held out for each seed; otherwise the cases are split as in the paper
+SCRIPTS = {"isbi": train_isbi, "brats": train_brats}
 TABLE_OF = {"isbi": 2, "brats": 3}  # the number of the table that each data set fills
-QUICK = {
-    "width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8},
+QUICK = {    "width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8},
     "brats": {"--size": 96, "--epochs": 2, "--steps-per-epoch": 30},
 }  # fmt: skip
 
@@ -175,20 +175,20 @@ def make_run(kind, folder, name, seed, held_out, args):
     sections = ["--sections", args.val_sections] if kind == "isbi" else []
     cache = ["--cache", args.out / "slices"] if kind == "brats" else []
     score = [EXAMPLES / "evaluate.py", "--images", folder, *sections, "--worst", 0, *device, *tf32]
-    return Run(run_folder(args.out, kind, name, seed), train, score, [*cache, *device])
+    defaults = SCRIPTS[kind].DEFAULTS | (SCRIPTS[kind].PAPER if args.protocol else {})
+    return Run(run_folder(args.out, kind, name, seed), train, score, [*cache, *device], defaults, SCORES[kind])
 
 
 def as_figures(kind, found, limit):
     """Return the figures of one run that go into its table: those of the last epoch."""
     last, scores = found["history"][-1], found["scores"]
     figures = {"loss": last["val_loss"], "train_loss": last["train_loss"], "seconds_per_step": last["seconds_per_step"]}
+    figures |= {name: scores["metrics"].get(name) for name in metrics_of(kind)}
     if kind == "isbi":
-        names = ("accuracy", "dice", "iou", "mean_iou", "membrane_iou", "v_rand", "v_info")
-        return figures | {name: scores["metrics"][name] for name in names}
-    figures |= {name: scores["metrics"][name] for name in ("accuracy", "dice", *REGIONS)}
+        return figures
     for stratum, small in (("small", True), ("large", False)):
         dice = [p["whole tumour"] for p in scores["patients"] if (p["tumour_mm3"] < limit) == small]
-        figures[stratum] = float(np.mean(dice)) if dice else None
+        figures[stratum] = spread(dice)["mean"]
     return figures
 
 

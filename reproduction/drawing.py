@@ -27,7 +27,7 @@ def load_scores(kind, seed, args):
     if not all(file.is_file() for file in files.values()):
         return {}
     what = "a file of scores of evaluate.py"
-    return {paper.ROWS[name]: results.read(file, results.Scores, what) for name, file in files.items()}
+    return {paper.ROWS[name]: results.read(file, results.SCORES[kind], what) for name, file in files.items()}
 
 
 def load_predictors(kind, seed, args):

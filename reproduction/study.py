@@ -1,10 +1,13 @@
 """A study: several networks and several seeds under one protocol, each a run of the training script.
 
 Each run has a folder of its own (`run_folder`) and is a process of its own. Its command, which a user could type, is
-kept in ``command.txt``. A finished run is not made again, an interrupted one continues where it stopped, and one that
-fails is named and does not end the others. The figures reported are those of the last epoch, not of the best one.
+kept in ``command.txt`` from before it begins. A finished run is not made again, an interrupted one continues where it
+stopped, and one that fails is named and does not end the others. A folder with a training that the study did not begin,
+or that somebody went on with under other options, is refused. The figures reported are those of the last epoch, not of
+the best one.
 """
 
+import itertools
 import shlex
 import signal
 import statistics
@@ -14,12 +17,18 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reproduction import results
+from tinyseg.data.fingerprint import fingerprint_of_file
+from tinyseg.data.json_files import write_json
 from tinyseg.data.locks import locked
 from tinyseg.data.writing import write_atomically
 from tinyseg.training.interruption import STOPS
 
 # By Ctrl-C, kill, or a closed terminal: the statuses of a command that was interrupted.
 ENDED = [status for number in STOPS for status in (-number, 128 + number)]
+
+
+# Files of a training, one of which is there once it has learned something.
+TRAINED = ("checkpoint.safetensors", "best.safetensors", "summary.json")
 
 
 class RunFailed(RuntimeError):
@@ -52,12 +61,19 @@ class Run:
         The evaluation script, and its options except ``--checkpoint`` and ``--out``.
     rest : list of str
         Options of the training that do not change its result, such as the device.
+    defaults : dict
+        What the training script takes for options that `train` does not give, by their names in config.json.
+    shape : type
+        What the scores must hold, one of `results.SCORES`.
     """
 
-    def __init__(self, folder, train, evaluate, rest=()):
+    def __init__(self, folder, train, evaluate, rest=(), defaults=None, shape=results.Scores):
         self.folder, self.rest = Path(folder), list(map(str, rest))
         self.train, self.evaluate = list(map(str, train)), list(map(str, evaluate))
         self.latest, self.scores = self.folder / "checkpoint.safetensors", self.folder / "scores.json"
+        self.kept, self.shape = self.folder / "command.txt", shape
+        given = {a[2:].replace("-", "_"): b for a, b in itertools.pairwise(self.train[1:]) if a.startswith("--")}
+        self.settings = (defaults or {}) | given
 
     @property
     def command(self):
@@ -76,7 +92,7 @@ class Run:
         Raises
         ------
         ValueError
-            If the folder holds a run with other options.
+            If the folder holds a run with other options, one that this study did not begin, or a damaged file.
         RunFailed
             If a script ends with an error; the message is the script's.
         KeyboardInterrupt
@@ -84,27 +100,68 @@ class Run:
         """
         with locked(self.folder, "a study", wait=True):  # a killed study leaves a training that still writes
             pass
-        kept = self.folder / "command.txt"
-        before = kept.read_text(encoding="utf-8", errors="surrogateescape").strip() if kept.is_file() else self.command
-        if before != self.command:
-            raise ValueError(
-                f"{self.folder} holds a run made with other options ({before}; now {self.command}). "
-                "Choose another --out, or delete the folder."
-            )
-        if not (self.folder / "summary.json").is_file():
-            if self.latest.is_file() and kept.is_file():
+        self._refuse_others()
+        summary = self.folder / "summary.json"
+        if not summary.is_file():
+            if self.latest.is_file():
                 self._call([self.train[0], "--resume", str(self.folder), *self.rest])
             else:
                 self.folder.mkdir(parents=True, exist_ok=True)
-                write_atomically(kept, self.command + "\n")
+                write_atomically(self.kept, self.command + "\n")  # first: by it a study that was killed knows its run
                 self._call([*self.train, "--out", str(self.folder), "--overwrite", *self.rest])
-        if not self.scores.is_file():
+        with locked(self.folder, "a study", wait=True):  # nobody goes on with the training while it is scored
+            return {
+                "summary": results.read(
+                    summary, results.Summary, "the summary of a finished training", results.TRAIN_AGAIN
+                ),
+                "history": self._read_log(),
+                "scores": self._score(),
+            }
+
+    def _refuse_others(self):
+        """Raise a ValueError if the folder holds a training that is not this run."""
+        if not self.kept.is_file():
+            found = [name for name in TRAINED if (self.folder / name).exists()]
+            if found:
+                raise ValueError(
+                    f"{self.folder} holds a training that this study did not begin ({', '.join(found)}, and no "
+                    f"{self.kept.name}). Move it elsewhere, delete it, or choose another --out."
+                )
+            return
+        before = self.kept.read_text(encoding="utf-8", errors="surrogateescape").strip()
+        if before != self.command:
+            self._refuse(f"{before}; now {self.command}")
+        config = self.folder / "config.json"
+        if config.is_file():
+            found = results.read(config, dict, "the options of a training", results.TRAIN_AGAIN)
+            other = [name for name in self.settings if name in found and not _same(found[name], self.settings[name])]
+            if other:
+                said = ", ".join(f"--{name.replace('_', '-')} {found[name]}" for name in other)
+                self._refuse(f"in {config.name} {said}; now {self.command}")
+
+    def _refuse(self, what):
+        raise ValueError(
+            f"{self.folder} holds a run made with other options ({what}). Choose another --out, or delete the folder."
+        )
+
+    def _read_log(self):
+        """Read the log; a ValueError if it does not have the epochs that the run is to have."""
+        history = results.read_log(self.folder / "log.csv")
+        epochs = self.settings.get("epochs", len(history))
+        if len(history) != int(epochs):
+            self._refuse(f"log.csv has {len(history)} epochs, and the runs of this study have {epochs}")
+        return history
+
+    def _score(self):
+        """Return the scores of the latest checkpoint: those that are there, or new ones if they are of another."""
+        what, advice = "a file of scores of evaluate.py", " Delete it to score again."
+        network = fingerprint_of_file(self.latest) if self.latest.is_file() else None  # it may be deleted once scored
+        scores = results.read(self.scores, results.Scores, what, advice) if self.scores.is_file() else None
+        if scores is None or network not in (scores.get("checkpoint"), None):
             self._call([*self.evaluate, "--checkpoint", str(self.latest), "--out", str(self.scores)])
-        return {
-            "history": results.read_log(self.folder / "log.csv"),
-            "summary": results.read(self.folder / "summary.json", dict, "the summary of a training"),
-            "scores": results.read(self.scores, results.Scores, "a file of scores of evaluate.py"),
-        }
+            scores = results.read(self.scores, results.Scores, what, advice)
+            write_json(self.scores, scores | {"checkpoint": network})
+        return results.read(self.scores, self.shape, what, advice)
 
     def _call(self, arguments):
         """Run a script; what it prints goes to ``output.txt``. Whatever ends this ends the script first."""
@@ -127,6 +184,14 @@ class Run:
             raise RunFailed(f"it was ended by {name}, as when the memory does not suffice or a library crashes")
         if status:
             raise RunFailed(said[-1] or f"it ended with the status {status} and said nothing")
+
+
+def _same(found, expected):
+    """Whether an option in config.json is the one that was given, as a text perhaps: 0.0 and "0" are the same."""
+    try:
+        return float(found) == float(expected)
+    except (TypeError, ValueError):
+        return str(found) == str(expected)
 
 
 def spread(values):

@@ -7,8 +7,11 @@ import threading
 
 import pytest
 
+from reproduction import results
 from reproduction.study import Run, RunFailed, spread
 from tinyseg.data import locks
+from tinyseg.data.classes import REGIONS
+from tinyseg.data.fingerprint import fingerprint_of_file
 from tinyseg.data.locks import locked
 
 TRAIN = """
@@ -30,15 +33,21 @@ if how == "bad":
     print("12 mm\\u00b3")
     print("half a bar\\rLoss: nan")
     sys.exit("TrainingDiverged: the loss is nan.")
-(out / "log.csv").write_text("epoch,val_dice,val_small\\n1,0.5,nan\\n2,0.75,\\n")
-(out / "summary.json").write_text(json.dumps({"steps": 20}))
+epochs = int(sys.argv[sys.argv.index("--epochs") + 1]) if "--epochs" in sys.argv else 2
+(out / "config.json").write_text(json.dumps({"epochs": epochs, "lr": 0.001, "amp": False}))
+rows = [f"{k},{10 * k},1.0,{1 / k},{0.25 + k / 4},nan,0.1" for k in range(1, epochs + 1)]
+names = "epoch,step,train_loss,val_loss,val_dice,val_small,seconds_per_step"
+(out / "log.csv").write_text("\\n".join([names, *rows, ""]))
+(out / "summary.json").write_text(json.dumps({"steps": 20, "best_epoch": 2}))
 """
 EVALUATE = """
 import json, pathlib, sys
-assert pathlib.Path(sys.argv[sys.argv.index("--checkpoint") + 1]).is_file()
+checkpoint = pathlib.Path(sys.argv[sys.argv.index("--checkpoint") + 1]).read_text()
 out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
-out.write_text(json.dumps({"metrics": {"dice": 0.7}, "said": sys.argv[1:3]}))
+out.write_text(json.dumps({"metrics": {"dice": 0.7}, "of": checkpoint, "said": sys.argv[1:3]}))
 """
+LOG = "epoch,step,train_loss,val_loss,val_dice,seconds_per_step\n1,10,1,0.5,0.5,0.1\n2,20,1,0.5,0.75,0.25\n"
+DONE = {"steps": 20, "best_epoch": 2}
 
 
 @pytest.fixture
@@ -49,10 +58,10 @@ def run(tmp_path):
     (folder / "train.py").write_text(TRAIN)
     (folder / "evaluate.py").write_text(EVALUATE)
 
-    def make(*options, how="good"):
+    def make(*options, how="good", **more):
         (folder / "how.txt").write_text(how)
         train = [folder / "train.py", *options]
-        return Run(tmp_path / "run", train, [folder / "evaluate.py", "--sections", 4], ["--device", "cpu"])
+        return Run(tmp_path / "run", train, [folder / "evaluate.py", "--sections", 4], ["--device", "cpu"], **more)
 
     return make
 
@@ -63,18 +72,21 @@ def calls(run):
 
 def test_trains_scores_and_reads_what_was_left(run):
     found = run("--width", 8).carry_out()
-    assert found["summary"] == {"steps": 20}
-    assert found["scores"] == {"metrics": {"dice": 0.7}, "said": ["--sections", "4"]}
+    assert found["summary"] == DONE
+    network = fingerprint_of_file(run().latest)
+    said = {"of": "weights", "said": ["--sections", "4"]}
+    assert found["scores"] == {"metrics": {"dice": 0.7}, "checkpoint": network} | said
+    same = {"train_loss": 1, "val_small": None, "seconds_per_step": 0.1}
     assert found["history"] == [
-        {"epoch": 1, "val_dice": 0.5, "val_small": None},
-        {"epoch": 2, "val_dice": 0.75, "val_small": None},
+        {"epoch": 1, "step": 10, "val_loss": 1, "val_dice": 0.5} | same,
+        {"epoch": 2, "step": 20, "val_loss": 0.5, "val_dice": 0.75} | same,
     ]
     assert (run().folder / "command.txt").read_text() == "python scripts/train.py --width 8\n"
 
 
 def test_a_finished_run_is_not_made_again(run):
     run("--width", 8).carry_out()
-    assert run("--width", 8).carry_out()["summary"] == {"steps": 20}
+    assert run("--width", 8).carry_out()["summary"] == DONE
     assert len(calls(run())) == 1
 
 
@@ -104,7 +116,7 @@ def test_scripts_may_print_in_any_encoding(encoding, run, monkeypatch):
     monkeypatch.setenv("PYTHONIOENCODING", encoding)
     with pytest.raises(RunFailed):
         run(how="bad").carry_out()
-    assert run().carry_out()["summary"] == {"steps": 20}
+    assert run().carry_out()["summary"] == DONE
 
 
 def test_the_name_of_the_data_may_be_no_utf_8(run):
@@ -127,8 +139,10 @@ def test_a_training_that_was_killed_is_named_and_is_no_interruption(run):
     ("name", "content", "words"),
     [
         ("scores.json", "[]", "not a file of scores"), ("scores.json", "{}", "metrics"), ("scores.json", "", "JSON"),
-        ("summary.json", "null", "not the summary"), ("log.csv", "epoch,val_dice\n", "no epochs"),
+        ("summary.json", "null", "not the summary"), ("summary.json", '{"x": 1}', "steps.* Delete its folder"),
+        ("config.json", "{", "not the options"), ("log.csv", "epoch,val_dice\n", "no epochs"),
         ("log.csv", "epoch,val_dice\n1,much\n", "not the log"),
+        ("log.csv", LOG.replace("1,10", "1,much"), "not the log"),
     ],
 )  # fmt: skip
 def test_a_file_of_a_run_that_was_damaged_is_named(name, content, words, run):
@@ -142,7 +156,7 @@ def test_other_options_are_refused_and_nothing_is_lost(run):
     run("--width", 8).carry_out()
     with pytest.raises(ValueError, match=r"--width 8; now .*--width 16.*Choose another --out"):
         run("--width", 16).carry_out()
-    assert json.loads((run().folder / "summary.json").read_text()) == {"steps": 20}
+    assert json.loads((run().folder / "summary.json").read_text()) == DONE
 
 
 def test_spread():
@@ -168,3 +182,99 @@ def test_a_study_was_killed_and_its_training_still_writes(run, tmp_path, capfd, 
 def test_only_the_training_was_ended_by_a_closed_terminal(run):
     with pytest.raises(KeyboardInterrupt):
         run(how="closed").carry_out()
+
+
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "best.safetensors", "summary.json"])
+def test_a_user_keeps_a_training_of_their_own_where_the_study_wants_to_train(name, run):
+    run().folder.mkdir()
+    (run().folder / name).write_text("hours of work")
+    with pytest.raises(ValueError, match=rf"run holds a training that this study did not begin \({name}, and no comm"):
+        run().carry_out()
+    assert [file.name for file in run().folder.iterdir()] == [name]
+    assert (run().folder / name).read_text() == "hours of work"
+
+
+def test_a_study_is_killed_before_its_training_has_written_anything(run, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Run, "_call", killed)
+        run("--width", 8).carry_out()
+    assert [file.name for file in run().folder.iterdir()] == ["command.txt"]
+    (run().folder / "best.safetensors").touch()  # and again, before the first checkpoint
+    assert run("--width", 8).carry_out()["summary"] == DONE
+
+
+@pytest.mark.parametrize("before", ["as it was", "of an older study"])
+def test_somebody_changes_the_network_after_it_was_scored(before, run):
+    run().carry_out()
+    if before == "of an older study":
+        scores = json.loads(run().scores.read_text())
+        run().scores.write_text(json.dumps({"metrics": scores["metrics"]}))
+    else:
+        run().latest.write_text("other weights")
+    found = run().carry_out()["scores"]
+    assert found["of"] == run().latest.read_text() and found["checkpoint"] == fingerprint_of_file(run().latest)
+    before = run().scores.stat().st_mtime_ns
+    run().carry_out()
+    assert run().scores.stat().st_mtime_ns == before
+
+
+def test_somebody_deletes_the_checkpoint_once_it_is_scored(run):
+    scores = run().carry_out()["scores"]
+    run().latest.unlink()
+    assert run().carry_out()["scores"] == scores
+
+
+@pytest.mark.parametrize("options", [{"defaults": {"epochs": 2, "amp": False}}, {}])
+def test_somebody_goes_on_with_a_training_of_the_study(options, run):
+    given = () if options else ("--epochs", 2, "--lr", "1e-3")
+    run(*given, **options).carry_out()
+    config = run().folder / "config.json"
+    config.write_text(json.dumps({"epochs": 4, "lr": 0.001, "amp": False}))
+    with pytest.raises(ValueError, match=r"other options \(in config.json --epochs 4; now .*Choose another --out"):
+        run(*given, **options).carry_out()
+    config.unlink()
+    log = run().folder / "log.csv"
+    log.write_text(log.read_text() + "3,30,1,1,1,1,1\n")
+    with pytest.raises(ValueError, match=r"other options \(log.csv has 3 epochs, and the runs of this study have 2\)"):
+        run(*given, **options).carry_out()
+
+
+@pytest.mark.parametrize(
+    ("log", "words"),
+    [
+        (LOG[:-2], "its last line was cut"), (LOG[:-12] + "\n", "fewer cells"),
+        ("epoch,step,train_loss\n1,10,1\n", "it has no column val_loss, val_dice, seconds_per_step"),
+        (LOG.replace("2,20", "3,30"), "the epochs 1 to 2"), (LOG.replace("2,20", "2,"), "the epochs 1 to 2"),
+        (LOG.replace(",", ";"), "it has no column"), (LOG.replace("0.75,", "0.75,1,"), "more or fewer"),
+        (LOG.encode("utf-16"), "not the log"), (None, "is not there"),
+    ],
+)  # fmt: skip
+def test_somebody_cuts_or_edits_the_log(log, words, tmp_path):
+    file = tmp_path / "log.csv"
+    if log is not None:
+        file.write_bytes(log if isinstance(log, bytes) else log.encode())
+    with pytest.raises(ValueError, match=rf"log.csv.*{words}.*Delete its folder to train again\.$"):
+        results.read_log(file)
+
+
+@pytest.mark.parametrize("change", [("\n", "\r\n"), ("epoch", "\ufeffepoch")])
+def test_somebody_saves_the_log_in_a_spreadsheet(change, tmp_path):
+    (tmp_path / "log.csv").write_text(LOG.replace(*change), encoding="utf-8", newline="")
+    assert results.read_log(tmp_path / "log.csv")[1]["val_dice"] == 0.75
+
+
+@pytest.mark.parametrize(("kind", "words"), [("isbi", "accuracy at metrics"), ("brats", "accuracy at metrics")])
+def test_somebody_edits_the_scores_so_that_metrics_are_missing(kind, words, run):
+    with pytest.raises(ValueError, match=rf"scores.json is not .* missing is {words}\. Delete it to score again\.$"):
+        run(shape=results.SCORES[kind]).carry_out()
+
+
+def test_the_scores_of_a_tumour_study_have_no_patients(tmp_path):
+    metrics = dict.fromkeys(results.metrics_of("brats"), 0.5)
+    (tmp_path / "scores.json").write_text(json.dumps({"metrics": metrics}))
+    with pytest.raises(ValueError, match="missing is patients"):
+        results.read(tmp_path / "scores.json", results.SCORES["brats"], "scores")
+    assert results.metrics_of("brats") == ["accuracy", "dice", *REGIONS]
