@@ -11,6 +11,7 @@ what another call has put into --out stays beside it. Leaves results.json, table
 Reads top to bottom: costs, training, tables and figures, options.
 """
 
+import os
 import pathlib
 import sys
 
@@ -28,6 +29,7 @@ from tinyseg.commands.options import a_path, add_device_options, choose_device
 from tinyseg.commands.script import run_script
 from tinyseg.data import isbi
 from tinyseg.data.brats import find_cases
+from tinyseg.data.files import list_names
 from tinyseg.data.json_files import write_json
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
@@ -44,6 +46,10 @@ NETWORKS = {name: Network(title, name) for name, title in paper.ROWS.items()} | 
 FEW_CASES = 20  # with fewer cases, one is held out for each seed; otherwise the cases are split as in the paper
 SCRIPTS = {"isbi": train_isbi, "brats": train_brats}
 TABLE_OF = {"isbi": 2, "brats": 3}  # the number of the table that each data set fills
+WRITTEN = [  # into --out, results.json first
+    "results.json", "tables.md", "costs.png", "isbi_curves.png", "isbi_best.png", "isbi_worst.png", "brats_curves.png",
+    "brats_small.png", "brats_worst.png",
+]  # fmt: skip
 QUICK = {    "width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8},
     "brats": {"--size": 96, "--epochs": 2, "--steps-per-epoch": 30},
 }  # fmt: skip
@@ -63,6 +69,7 @@ def reproduce():
 
 def make_tables(args):
     file = args.out / "results.json"
+    refuse_strangers(args.out, file)
     results = read(file, Results, "the results of a study, so give another --out") if file.is_file() else {}
 
     def keep(name, part, command):
@@ -98,6 +105,16 @@ def make_tables(args):
     print(f"Tables, figures and runs are in {args.out}")
     if failed:
         sys.exit(f"Runs that failed, as said above: {'; '.join(failed)}. The same command makes them alone again.")
+
+
+def refuse_strangers(out, file):
+    """Raise a ValueError if a folder has files that a study would replace, but not results.json, its first."""
+    found = [] if file.is_file() else [name for name in WRITTEN if os.path.lexists(out / name)]
+    if found:
+        raise ValueError(
+            f"{out} holds {list_names(found)}, which the study would write, and no {file.name} of a study: move them "
+            "elsewhere, or give another --out."
+        )
 
 
 # ----- training --------------------------------------------------------------------

@@ -57,6 +57,36 @@ def test_results_of_another_program_are_left_alone(content, tmp_path):
     assert (tmp_path / "results.json").read_text() == content
 
 
+@pytest.mark.parametrize("names", [["tables.md", "isbi_curves.png"], ["costs.png"], ["brats_worst.png"]])
+def test_a_user_has_files_of_their_own_in_out(names, tmp_path):
+    for name in names:
+        (tmp_path / name).write_text("mine")
+    _, error = run_example("reproduce_tables.py", *SMALL, "--tables", 2, "--out", tmp_path, code=1)
+    assert f"{tmp_path} holds {', '.join(names)}, which the study would write" in error and "another --out" in error
+    assert {file.name: file.read_text() for file in tmp_path.iterdir()} == dict.fromkeys(names, "mine")
+
+
+def test_a_study_is_killed_while_it_draws_and_goes_on(tmp_path, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    def fail(run):
+        raise RunFailed("no memory")
+
+    monkeypatch.setattr(Run, "carry_out", fail)
+    given = ["--quick", "--width", 4, "--networks", "unet", "--tables", 2, "--data", "isbi", "--out", tmp_path / "out"]
+    monkeypatch.setattr("sys.argv", ["reproduce_tables.py", *map(str, given)])
+    for place in ("draw", "write_atomically"):
+        with monkeypatch.context() as patch:
+            patch.setattr(command, place, killed)
+            with pytest.raises(KeyboardInterrupt):
+                command.reproduce()
+        (tmp_path / "out" / "isbi_curves.png").touch()
+    with pytest.raises(SystemExit, match="Runs that failed"):
+        command.reproduce()
+    assert {file.name for file in (tmp_path / "out").glob("*.*")} <= set(command.WRITTEN)
+
+
 def test_a_study_whose_trainings_fail_says_so_at_its_end(tmp_path, monkeypatch, capsys):
     def fail(run):
         raise RunFailed("TrainingDiverged: the loss is nan.")
@@ -89,6 +119,7 @@ def test_quick_run_of_tables_2_and_3(tmp_path, monkeypatch):
         assert results[kind]["measured"].keys() == {"commit", "machine", "date", "command"}
     for name in ("isbi_curves", "isbi_best", "isbi_worst", "brats_curves", "brats_small", "brats_worst"):
         assert (tmp_path / "out" / f"{name}.png").stat().st_size > 5000, name
+    assert {file.name for file in (tmp_path / "out").iterdir() if file.is_file()} == {*command.WRITTEN} - {"costs.png"}
     dice, text = results["isbi"]["rows"]["sdunet"]["figures"]["dice"]["mean"], (tmp_path / "out/tables.md").read_text()
     assert f"{dice:.3f}" in text and "*SD-UNet, paper*" in text
 
