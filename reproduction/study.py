@@ -8,6 +8,7 @@ the best one.
 """
 
 import itertools
+import os
 import shlex
 import signal
 import statistics
@@ -27,8 +28,11 @@ from tinyseg.training.interruption import STOPS
 ENDED = [status for number in STOPS for status in (-number, 128 + number)]
 
 
-# Files of a training, one of which is there once it has learned something.
-TRAINED = ("checkpoint.safetensors", "best.safetensors", "summary.json")
+# Files of a training, which a new one with --overwrite would replace.
+TRAINED = [
+    "checkpoint.safetensors", "best.safetensors", "config.json", "log.csv", "summary.json", "curves.png",
+    "predictions.png",
+]  # fmt: skip
 
 
 class RunFailed(RuntimeError):
@@ -73,6 +77,8 @@ class Run:
         self.latest, self.scores = self.folder / "checkpoint.safetensors", self.folder / "scores.json"
         self.kept, self.shape = self.folder / "command.txt", shape
         given = {a[2:].replace("-", "_"): b for a, b in itertools.pairwise(self.train[1:]) if a.startswith("--")}
+        if "data" in given:  # as the training script keeps it
+            given["data"] = str(Path(given["data"]).resolve())
         self.settings = (defaults or {}) | given
 
     @property
@@ -121,7 +127,7 @@ class Run:
     def _refuse_others(self):
         """Raise a ValueError if the folder holds a training that is not this run."""
         if not self.kept.is_file():
-            found = [name for name in TRAINED if (self.folder / name).exists()]
+            found = [name for name in TRAINED if os.path.lexists(self.folder / name)]
             if found:
                 raise ValueError(
                     f"{self.folder} holds a training that this study did not begin ({', '.join(found)}, and no "

@@ -184,7 +184,7 @@ def test_only_the_training_was_ended_by_a_closed_terminal(run):
         run(how="closed").carry_out()
 
 
-@pytest.mark.parametrize("name", ["checkpoint.safetensors", "best.safetensors", "summary.json"])
+@pytest.mark.parametrize("name", ["checkpoint.safetensors", "best.safetensors", "summary.json", "log.csv"])
 def test_a_user_keeps_a_training_of_their_own_where_the_study_wants_to_train(name, run):
     run().folder.mkdir()
     (run().folder / name).write_text("hours of work")
