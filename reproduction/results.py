@@ -75,12 +75,12 @@ class Patient(msgspec.Struct, rename={"whole_tumour": "whole tumour"}):
 
 
 class Scores(msgspec.Struct):
-    """The scores of evaluate.py, of whatever; the study adds the SHA-1 of the checkpoint that they are of."""
+    """The scores of evaluate.py, of whatever; the study adds the SHA-1 of the weights that they are of."""
 
     metrics: dict[str, Number]
     sections: list[dict[str, Any]] | msgspec.UnsetType = msgspec.UNSET
     patients: list[Patient] | msgspec.UnsetType = msgspec.UNSET
-    checkpoint: str | msgspec.UnsetType = msgspec.UNSET
+    weights: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class Section(msgspec.Struct):

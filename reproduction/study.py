@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from reproduction import results
-from tinyseg.data.fingerprint import fingerprint_of_file
+from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.json_files import write_json
 from tinyseg.data.locks import locked
 from tinyseg.data.writing import write_atomically
+from tinyseg.models import checkpoint
 from tinyseg.training.interruption import STOPS
 
 # By Ctrl-C, kill, or a closed terminal: the statuses of a command that was interrupted.
@@ -161,12 +162,12 @@ class Run:
     def _score(self):
         """Return the scores of the latest checkpoint: those that are there, or new ones if they are of another."""
         what, advice = "a file of scores of evaluate.py", " Delete it to score again."
-        network = fingerprint_of_file(self.latest) if self.latest.is_file() else None  # it may be deleted once scored
+        network = fingerprint_of_weights(self.latest) if self.latest.is_file() else None  # it may be deleted by then
         scores = results.read(self.scores, results.Scores, what, advice) if self.scores.is_file() else None
-        if scores is None or network not in (scores.get("checkpoint"), None):
+        if scores is None or network not in (scores.get("weights"), None):
             self._call([*self.evaluate, "--checkpoint", str(self.latest), "--out", str(self.scores)])
             scores = results.read(self.scores, results.Scores, what, advice)
-            write_json(self.scores, scores | {"checkpoint": network})
+            write_json(self.scores, scores | {"weights": network})
         return results.read(self.scores, self.shape, what, advice)
 
     def _call(self, arguments):
@@ -190,6 +191,12 @@ class Run:
             raise RunFailed(f"it was ended by {name}, as when the memory does not suffice or a library crashes")
         if status:
             raise RunFailed(said[-1] or f"it ended with the status {status} and said nothing")
+
+
+def fingerprint_of_weights(path):
+    """Return the SHA-1 of the weights in a checkpoint: two trainings of one command differ in the times that it has."""
+    arrays = sorted(checkpoint.read(path)[0].items())
+    return fingerprint(*(part for name, array in arrays if name.startswith("model.") for part in (name, array)))
 
 
 def _same(found, expected):

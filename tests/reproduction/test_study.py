@@ -8,18 +8,20 @@ import threading
 import pytest
 
 from reproduction import results
-from reproduction.study import Run, RunFailed, spread
+from reproduction.study import Run, RunFailed, fingerprint_of_weights, spread
+from tinyseg import models
 from tinyseg.data import locks
 from tinyseg.data.classes import REGIONS
 from tinyseg.data.fingerprint import fingerprint_of_file
 from tinyseg.data.locks import locked
+from tinyseg.models import checkpoint
 
 TRAIN = """
-import json, os, pathlib, signal, sys
+import json, os, pathlib, shutil, signal, sys
 out = pathlib.Path(sys.argv[sys.argv.index("--resume" if "--resume" in sys.argv else "--out") + 1])
 with open(out / "calls.txt", "a") as file:
     print(" ".join(sys.argv[1:]).encode("ascii", "replace").decode(), file=file)
-(out / "checkpoint.safetensors").write_text("weights")
+shutil.copy(pathlib.Path(__file__).with_name("network.safetensors"), out / "checkpoint.safetensors")
 how = pathlib.Path(__file__).with_name("how.txt").read_text()
 if how == "interrupted":
     sys.exit(143)
@@ -41,13 +43,18 @@ names = "epoch,step,train_loss,val_loss,val_dice,val_small,seconds_per_step"
 (out / "summary.json").write_text(json.dumps({"steps": 20, "best_epoch": 2}))
 """
 EVALUATE = """
-import json, pathlib, sys
-checkpoint = pathlib.Path(sys.argv[sys.argv.index("--checkpoint") + 1]).read_text()
+import hashlib, json, pathlib, sys
+network = hashlib.sha1(pathlib.Path(sys.argv[sys.argv.index("--checkpoint") + 1]).read_bytes()).hexdigest()
 out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
-out.write_text(json.dumps({"metrics": {"dice": 0.7}, "of": checkpoint, "said": sys.argv[1:3]}))
+out.write_text(json.dumps({"metrics": {"dice": 0.7}, "of": network, "said": sys.argv[1:3]}))
 """
 LOG = "epoch,step,train_loss,val_loss,val_dice,seconds_per_step\n1,10,1,0.5,0.5,0.1\n2,20,1,0.5,0.75,0.25\n"
 DONE = {"steps": 20, "best_epoch": 2}
+
+
+def save_network(path, seed=0):
+    """Write a checkpoint of the smallest network."""
+    checkpoint.save(path, models.build("sdunet", width=2, seed=seed))
 
 
 @pytest.fixture
@@ -57,6 +64,7 @@ def run(tmp_path):
     folder.mkdir()
     (folder / "train.py").write_text(TRAIN)
     (folder / "evaluate.py").write_text(EVALUATE)
+    save_network(folder / "network.safetensors")
 
     def make(*options, how="good", **more):
         (folder / "how.txt").write_text(how)
@@ -73,9 +81,8 @@ def calls(run):
 def test_trains_scores_and_reads_what_was_left(run):
     found = run("--width", 8).carry_out()
     assert found["summary"] == DONE
-    network = fingerprint_of_file(run().latest)
-    said = {"of": "weights", "said": ["--sections", "4"]}
-    assert found["scores"] == {"metrics": {"dice": 0.7}, "checkpoint": network} | said
+    said = {"of": fingerprint_of_file(run().latest), "said": ["--sections", "4"]}
+    assert found["scores"] == {"metrics": {"dice": 0.7}, "weights": fingerprint_of_weights(run().latest)} | said
     same = {"train_loss": 1, "val_small": None, "seconds_per_step": 0.1}
     assert found["history"] == [
         {"epoch": 1, "step": 10, "val_loss": 1, "val_dice": 0.5} | same,
@@ -213,9 +220,10 @@ def test_somebody_changes_the_network_after_it_was_scored(before, run):
         scores = json.loads(run().scores.read_text())
         run().scores.write_text(json.dumps({"metrics": scores["metrics"]}))
     else:
-        run().latest.write_text("other weights")
+        save_network(run().latest, seed=1)
     found = run().carry_out()["scores"]
-    assert found["of"] == run().latest.read_text() and found["checkpoint"] == fingerprint_of_file(run().latest)
+    assert found["of"] == fingerprint_of_file(run().latest)
+    assert found["weights"] == fingerprint_of_weights(run().latest)
     before = run().scores.stat().st_mtime_ns
     run().carry_out()
     assert run().scores.stat().st_mtime_ns == before
