@@ -1,4 +1,5 @@
 import json
+import os
 
 import numpy as np
 import pytest
@@ -137,3 +138,9 @@ def test_a_failed_write_leaves_the_old_file_and_no_other(tmp_path, monkeypatch):
         checkpoint.save(path, model(seed=2))
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+
+
+def test_a_network_was_trained_on_a_folder_whose_name_is_no_utf8(tmp_path):
+    config = {"data": os.fsdecode(b"/data/caf\xe9")}
+    checkpoint.save(tmp_path / "a.safetensors", model(), config=config)
+    assert checkpoint.load(tmp_path / "a.safetensors").meta["config"] == config

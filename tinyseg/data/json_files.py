@@ -59,8 +59,10 @@ def parse_json(content, shape, path, what):
     try:
         text = content if isinstance(content, str) else content.decode("utf-8-sig")
         found = json.loads(text, object_pairs_hook=_without_repeats)
-        if "\\ud" in text.lower():  # perhaps half of a letter, which could be neither printed nor written
-            json.dumps(found, ensure_ascii=False).encode()
+        # Perhaps half of a letter, which could be neither printed nor written. A file's name may hold bytes that are no
+        # UTF-8, as other halves.
+        if "\\ud" in text.lower():
+            json.dumps(found, ensure_ascii=False).encode(errors="surrogateescape")
     except _RepeatedError as error:
         raise ValueError(f"{path} has {error} twice in one place: keep one of them.") from None
     except (ValueError, RecursionError) as error:
