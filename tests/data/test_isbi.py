@@ -450,6 +450,41 @@ def test_unit():
         standardize(grey(), "minmax")
 
 
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (grey()[0], r"of integers or floats, but are uint8 \(\d+, \d+\): give a single image as image\[None\]"),
+        (grey()[None], r"but are uint8 \(1, .*: give a stack of grey sections"), ("a.tif", r"but are <U5 \(\)"),
+        (grey().astype(complex), "but are complex128"), (grey().astype(object), "but are object"),
+        ([[[1, 2], [3]]], "cannot be made one"), (np.ma.masked_greater(grey(), 100), "but are masked: fill them first"),
+        ([np.ma.masked_greater(grey()[0], 100)], "but are masked: fill them first"),
+        (np.float64([[[0, 1e300]]]), "that float32 can hold"),
+    ],
+    ids=["one image", "four axes", "a path", "complex", "objects", "ragged", "masked", "masked in a list", "too large"],
+)  # fmt: skip
+@pytest.mark.parametrize("how", ["section", "stack", "unit"])
+def test_standardizing_what_is_no_stack_of_grey_values_is_refused(images, words, how):
+    with pytest.raises(ValueError, match=words):
+        standardize(images, how)
+
+
+def test_a_list_of_sections_is_standardized_as_their_stack():
+    np.testing.assert_array_equal(standardize(list(grey())), standardize(grey()))
+    np.testing.assert_array_equal(standardize(grey().tolist()), standardize(grey()))
+
+
+@pytest.mark.parametrize(("dtype", "offset"), [("u8", 2**63), ("i8", -(2**63)), (">u8", 2**64 - 256)])
+@pytest.mark.parametrize("how", ["section", "stack"])
+def test_integers_of_64_bits_keep_their_contrast_however_large(dtype, offset, how):
+    images = (grey().astype(object) + offset).astype(dtype)
+    np.testing.assert_allclose(standardize(images, how), standardize(grey(), how), atol=1e-6)
+
+
+def test_the_least_and_the_largest_integer_are_as_far_apart_as_they_are():
+    x = standardize(np.array([[[-(2**63), 2**63 - 1]]]))
+    np.testing.assert_allclose(x, [[[-1, 1]]])
+
+
 # ---- the real thing
 
 

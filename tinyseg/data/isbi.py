@@ -82,8 +82,8 @@ def standardize(images, how="section"):
 
     Parameters
     ----------
-    images : ndarray, (S, H, W)
-        Integers or floats.
+    images : array_like, (S, H, W)
+        Integers or floats. A single image is ``image[None]``.
     how : "section", "stack" or "unit"
         "section", "stack": mean 0 and variance 1 in each section, or over the stack. "unit": the range of the integer
         type becomes [0, 1] (255 becomes 1 for 8 bits); floats must be in [0, 1] already and keep their values.
@@ -96,13 +96,10 @@ def standardize(images, how="section"):
     Raises
     ------
     ValueError
-        `how` is something else; there are no pixels, or some are NaN or infinity; or floats are outside of [0, 1] for
-        "unit".
+        `how` is something else; `images` are no real numbers, or masked, or have other axes; there are no pixels, or
+        some are NaN, infinity or beyond float32; or floats are outside of [0, 1] for "unit".
     """
-    if images.size == 0 or (images.dtype.kind == "f" and not np.isfinite(images).all()):
-        raise ValueError(
-            f"images must have pixels, and finite ones, to be standardized: found {images.dtype} {images.shape}."
-        )
+    images = _as_stack(images)
     if how == "section":
         return np.stack([_normalize(section) for section in images])
     if how == "stack":
@@ -120,9 +117,34 @@ def standardize(images, how="section"):
     return images.astype(np.float32)
 
 
+def _as_stack(images):
+    """Return images as an array of real numbers (S, H, W) that float32 can hold, or raise a ValueError."""
+    try:
+        found = np.ma.asarray(images)  # which keeps the masks in a list too
+    except ValueError as error:
+        raise ValueError(f"images must be an array (S, H, W), but cannot be made one: {error}.") from None
+    if np.ma.is_masked(found):
+        raise ValueError("images must be an array (S, H, W), but are masked: fill them first, images.filled(value).")
+    found = np.ma.getdata(found)
+    if found.dtype.kind not in "biuf" or found.ndim != 3:
+        mend = "give a single image as image[None]" if found.ndim == 2 else "give a stack of grey sections, each (H, W)"
+        raise ValueError(
+            f"images must be an array (S, H, W) of integers or floats, but are {found.dtype} {found.shape}: {mend}."
+        )
+    limit = np.finfo(np.float32).max
+    if found.size == 0 or not -limit <= found.min() <= found.max() <= limit:  # NaN fails the comparisons
+        raise ValueError(
+            "images must have pixels, and finite ones that float32 can hold, to be standardized: found "
+            f"{found.dtype} {found.shape}. Leave such images out, or divide very large values."
+        )
+    return found
+
+
 def _normalize(x):
     if x.min() == x.max():  # a blank section; its rounded variance may not be exactly 0
         return np.zeros(x.shape, np.float32)
+    if x.dtype.kind in "iu" and x.itemsize == 8:  # beyond 2**53, floats would lose the differences
+        x = (x - x.min()).view(np.uint64)  # which undoes where int64 has wrapped around
     x = x.astype(np.float64)
     return ((x - x.mean()) / x.std()).astype(np.float32)
 
