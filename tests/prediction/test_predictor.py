@@ -8,7 +8,7 @@ import tinyseg as ts
 from tinyseg.data import Sections, memory, standardize
 from tinyseg.data.images import open_image
 from tinyseg.prediction import predict
-from tinyseg.prediction.predictor import Predictor
+from tinyseg.prediction.predictor import Predictor, labels
 
 
 def build(scale=(0.5, 0.5), how="section", num_classes=1, in_channels=1, name="sdunet", classes=None):
@@ -141,3 +141,63 @@ def test_a_network_with_a_weight_that_is_not_finite_is_refused_with_its_name():
     model.encoder[0].norm.running_var[1] = np.nan
     with pytest.raises(ValueError, match="encoder.0.norm.running_var of the network holds NaN or infinity"):
         Predictor(model)
+
+
+SECTION = stack((24, 32))
+NO_ARRAYS = {
+    "a list": (SECTION.tolist(), "found a list"), "a path": ("stack.tif", "found a str"),
+    "None": (None, "found a NoneType"),
+    "a Tensor": (ts.Tensor(SECTION[None] / 255), r"found a Tensor: give .* x\.data of a Tensor"),
+    "masked": (np.ma.masked_greater(SECTION, 99), r"found a MaskedArray: give .* x\.filled\(value\)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("given", "words"), NO_ARRAYS.values(), ids=NO_ARRAYS)
+def test_a_section_or_a_volume_that_is_no_array_is_refused_with_its_type(given, words):
+    predictor = Predictor(build())
+    with pytest.raises(TypeError, match=r"this model takes a section \(C, H, W\) or \(H, W\) with C = 1, .*" + words):
+        predictor(given)
+    with pytest.raises(TypeError, match=r"this model takes a volume \(C, X, Y, Z\) with C = 1, .*" + words):
+        predictor.volume(given)
+
+
+@pytest.mark.parametrize("how", ["section", "stack", "unit"])
+@pytest.mark.parametrize(
+    ("section", "words"),
+    [
+        (SECTION[0], r"uint8 numpy array of shape \(32,\)"), (SECTION[None, None], r"of shape \(1, 1, 24, 32\)"),
+        (stack(), r"of shape \(3, 40, 56\)\. Give several sections one by one"), (SECTION[:0], r"shape \(0, 32\)"),
+        (SECTION.astype(complex), "complex128 numpy"), (SECTION.astype(object), "object numpy"),
+        (SECTION * 1e300, r"values up to 2\.\d+e\+302, beyond float32"),
+        (SECTION.astype(np.uint64) + 2**63, r"integers beyond 2\*\*53"),
+        (SECTION.astype(np.int64) - 2**62, r"integers beyond 2\*\*53"),
+    ],
+    ids=["one axis", "four axes", "a stack", "empty", "complex", "objects", "1e300", "uint64", "int64"],
+)  # fmt: skip
+def test_a_section_that_the_network_cannot_be_given_is_refused(section, words, how):
+    with pytest.raises(ValueError, match=r"this model takes a section .* integers or floats, but found .*" + words):
+        Predictor(build(how=how))(section)
+
+
+def test_a_volume_of_other_axes_or_channels_is_refused_before_it_is_read():
+    for volume in (stack(), stack((2, 8, 8, 3))):
+        with pytest.raises(ValueError, match=r"takes a volume \(C, X, Y, Z\) with C = 1, .* found uint8 numpy array"):
+            Predictor(build()).volume(volume)
+
+
+@pytest.mark.parametrize("threshold", ["0.5", None, np.nan, 127])
+def test_a_threshold_that_is_no_probability_is_refused(threshold):
+    with pytest.raises(ValueError, match=r"threshold must be a number in the interval \[0, 1\]"):
+        Predictor(build()).volume(stack((1, 8, 8, 3)), threshold)
+
+
+def test_labels_at_a_threshold_that_is_no_number_are_refused():
+    with pytest.raises(ValueError, match="threshold must be a number .*'0.5'"):
+        labels(np.zeros((1, 4, 4), np.float32), "0.5")
+
+
+def test_sections_of_any_type_of_numbers_give_the_same_answer():
+    predictor, image = Predictor(build(scale=(1, 1))), SECTION
+    for dtype in ("u2", ">i4", "u8", "i8", "f2", "f4", ">f8"):
+        np.testing.assert_allclose(predictor(image.astype(dtype)), predictor(image), atol=1e-5)
+    assert predictor(image > 100).shape == (1, 24, 32)

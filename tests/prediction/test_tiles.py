@@ -174,3 +174,27 @@ def test_the_tile_grows_with_the_memory_and_shrinks_with_the_width():
 def test_which_networks_see_the_whole_image():
     seen = {name: normalizes_over_space(ts.models.build(name, width=4, levels=2)) for name in ts.models.MODELS}
     assert seen == {name: name.endswith("_gn") or name == "sdunet" for name in ts.models.MODELS}
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (images((1, 8, 8)).tolist(), "found a list"), ("a.tif", "found a str"), (images((8, 8)), r"shape \(8, 8\)"),
+        (images((8,)), r"shape \(8,\)"), (images((0, 1, 8, 8)), r"shape \(0, 1, 8, 8\)"),
+        (ts.Tensor(images((1, 1, 8, 8))), "found a Tensor"), (images((1, 8, 8)).astype(complex), "found complex"),
+        (np.ma.masked_less(images((1, 8, 8)), 0), "found a MaskedArray"),
+        (np.full((1, 8, 8), -1e300), r"values up to 1e\+300, beyond float32"),
+    ],
+    ids=["list", "path", "2-D", "1-D", "no images", "Tensor", "complex", "masked", "1e300"],
+)  # fmt: skip
+@pytest.mark.parametrize("function", [predict, predict_logits])
+def test_images_that_are_no_batch_of_numbers_are_refused(model, function, given, words):
+    with pytest.raises((TypeError, ValueError), match="images must be an array of .*" + words):
+        function(model, given)
+
+
+def test_a_network_of_float64_takes_what_float64_holds(model):
+    wide = ts.models.build("unet", width=2, levels=2)
+    for p in wide.parameters():
+        p.data = p.data.astype(np.float64)
+    assert np.isfinite(predict_logits(wide, np.full((1, 8, 8), 1e50))).all()

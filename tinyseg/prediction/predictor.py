@@ -8,14 +8,15 @@ from typing import Annotated, Literal
 import msgspec
 import numpy as np
 
-from tinyseg.backend import need_fast
+from tinyseg.autograd.arrays import describe
+from tinyseg.backend import check_number, need_fast
 from tinyseg.data.brain import Preparation
 from tinyseg.data.isbi import standardize
 from tinyseg.data.json_files import check_shape
 from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.data.resample import resample, restore
 from tinyseg.models import checkpoint
-from tinyseg.prediction.tiles import predict, tile_within
+from tinyseg.prediction.tiles import check_images, predict, tile_within
 
 SCALES = 1e-3, 1e3  # the least and the largest size of the network's image over that of the stored one
 
@@ -128,7 +129,14 @@ class Predictor:
         -------
         float32 ndarray, shape (classes, H, W), in [0, 1]
             A network of one class gives the probability of the foreground. Those of several classes sum to 1.
+
+        Raises
+        ------
+        TypeError, ValueError
+            The section is no such array, is masked, has other channels than the network takes, or values too large to
+            be told apart; or the network's output is not finite.
         """
+        self._check(section, (2, 3), "a section (C, H, W) or (H, W)")
         section = section[None] if section.ndim == 2 else section
         self._refuse_large(section.shape[1:])
         x = self.preparation.prepare(section, self._statistics)
@@ -138,6 +146,18 @@ class Predictor:
         except ValueError as error:
             raise ValueError(f"{self.name}: {error}") from error
         return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
+
+    def _check(self, image, axes, what):
+        """Raise unless the image is an array that the network can be given; its channels come first, if it has any."""
+        channels = self.model.in_channels
+        expected = f"{self.name} takes {what} with C = {channels}, an array of integers or floats"
+        check_images(image, axes, expected)
+        if channels != (image.shape[0] if image.ndim == max(axes) else 1):
+            raise ValueError(f"{expected}, but found {describe(image)}. Give several sections one by one.")
+        if image.dtype.kind in "iu" and max(int(image.max()), -int(image.min())) > 2**53:
+            raise ValueError(
+                f"{expected}, but found integers beyond 2**53, which floats cannot tell apart: subtract the least."
+            )
 
     def _refuse_large(self, shape, name="an image"):
         """Raise a ValueError if predicting a section of `shape` would take more than this computer's memory."""
@@ -159,7 +179,14 @@ class Predictor:
         Returns
         -------
         uint8 ndarray, shape (X, Y, Z)
+
+        Raises
+        ------
+        TypeError, ValueError
+            As of a section; or the threshold is not from 0 to 1.
         """
+        self._check(volume, (4,), "a volume (C, X, Y, Z)")
+        check_number("threshold", threshold, "[0, 1]")
         sections = np.moveaxis(volume, 3, 0)
         self.take_statistics(sections)
         return np.stack([labels(self(section), threshold) for section in sections], axis=2)
@@ -171,6 +198,7 @@ def labels(probabilities, threshold=0.5):
     It is the class with the highest probability. If there is only one class, it is 1 where the probability is above
     `threshold`, and 0 elsewhere.
     """
+    check_number("threshold", threshold, "(-inf, inf)")  # of logits too
     if len(probabilities) > 1:
         return probabilities.argmax(axis=0).astype(np.uint8)
     return (probabilities[0] > threshold).astype(np.uint8)

@@ -15,7 +15,8 @@ import numpy as np
 
 from tinyseg import nn, ops
 from tinyseg.autograd import no_grad
-from tinyseg.backend import device_of, to_device, to_numpy
+from tinyseg.autograd.arrays import describe
+from tinyseg.backend import device_of, to_device, to_numpy, xp_of
 
 TRANSFORMS = {"none": 1, "flips": 4, "all": 8}  # how many of the eight symmetries of a square, see `_turn`
 ARRAYS = 10  # memory of inference, in float32 arrays as large as the first level's output (measured: docs/results.md)
@@ -42,11 +43,18 @@ def predict_logits(model, images, batch_size=1, tile=None, forward=None):
     Returns
     -------
     float NumPy array, shape (N, num_classes, H, W)
+
+    Raises
+    ------
+    TypeError, ValueError
+        The images are no such array, see `check_images`, or the tile does not fit.
     """
+    weights = model.parameters()[0].data
+    expected = "images must be an array of integers or floats, (N, C, H, W), or (N, H, W) for one channel, N at least 1"
+    check_images(images, (3, 4), expected, weights.dtype)
     images = images[:, None] if images.ndim == 3 else images
     if tile is not None and (tile < 1 or tile % model.multiple):
         raise ValueError(f"tile must be a positive multiple of {model.multiple}, but is {tile}.")
-    weights = model.parameters()[0].data
     H, W = images.shape[2:]
     pads = (0, 0), (0, 0), (0, -H % model.multiple), (0, -W % model.multiple)
     logits = []
@@ -81,8 +89,9 @@ def predict(model, images, batch_size=1, tile=None, transforms="none", forward=N
 
     Raises
     ------
-    ValueError
-        The network's output is not finite: compared with a threshold, NaN would look like background.
+    TypeError, ValueError
+        As `predict_logits`; or the network's output is not finite: compared with a threshold, NaN would look like
+        background.
     """
     if transforms not in TRANSFORMS:
         raise ValueError(f"transforms must be one of {', '.join(TRANSFORMS)}, but is {transforms!r}.")
@@ -120,6 +129,41 @@ def tile_within(model, memory):
 def normalizes_over_space(model):
     """Return whether each output pixel depends on the whole image, because a GroupNorm takes its mean and variance."""
     return any(isinstance(module, nn.GroupNorm) for _, module in model.named_modules())
+
+
+def check_images(images, axes, expected, dtype=np.float32):
+    """Raise unless images are an array of integers or floats that has pixels, and no mask.
+
+    Parameters
+    ----------
+    images : object
+    axes : tuple of int
+        How many axes they may have.
+    expected : str
+        How the sentence begins: "images must be an array …".
+    dtype : dtype
+        What they will be converted to: larger values are refused, NaN is not.
+
+    Raises
+    ------
+    TypeError
+        They are no array, such as a list, a path or a Tensor, or a masked one.
+    ValueError
+        The array does not fit.
+    """
+    if isinstance(images, np.ma.MaskedArray) or not isinstance(images, (np.ndarray, xp_of(images).ndarray)):
+        raise TypeError(
+            f"{expected}, but found a {type(images).__name__}: give an array, which is np.asarray(x) of a list, x.data "
+            "of a Tensor, x.filled(value) of a masked array; tinyseg.data.load_stack reads files."
+        )
+    if images.dtype.kind not in "biuf" or images.ndim not in axes or images.size == 0:
+        raise ValueError(f"{expected}, but found {describe(images)}.")
+    if images.dtype.kind == "f" and images.dtype.itemsize > np.dtype(dtype).itemsize:
+        largest = float(abs(images).max())
+        if largest > float(np.finfo(dtype).max):
+            raise ValueError(
+                f"{expected}, but found values up to {largest:g}, beyond {np.dtype(dtype)}: divide them first."
+            )
 
 
 def _in_tiles(run, x, tile, model):
