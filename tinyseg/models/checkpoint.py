@@ -47,7 +47,7 @@ class _Metadata(Format):
     training: dict[str, Any] | None = None
 
 
-def save(path, model, optimizer=None, **meta):
+def save(path, model=None, /, optimizer=None, **meta):
     """Write model, optimizer and `meta` to one file, atomically.
 
     Parameters
@@ -58,14 +58,33 @@ def save(path, model, optimizer=None, **meta):
         Made by `models.build` (its `config` goes into the file).
     optimizer : Optimizer, optional
     **meta
-        Anything that JSON can hold: preprocessing, class names, epoch, history …
+        Anything that JSON can hold: preprocessing, class names, epoch, history … "model" and "tinyseg" are taken.
+
+    Raises
+    ------
+    ValueError
+        The model was not made by `models.build`, or a name of `meta` is taken.
+    TypeError
+        JSON cannot hold a value of `meta`.
     """
+    model = meta.pop("model", None) if model is None else model  # save(path, model=net) has always worked
+    taken = meta.keys() & {"model", "tinyseg"}
+    if taken:
+        raise ValueError(f"{taken.pop()} is a name that the checkpoint itself uses: give what you keep another name.")
     if not hasattr(model, "config"):
         raise ValueError("A checkpoint stores how to build the model: make it with tinyseg.models.build(name, …).")
     arrays = {f"model.{name}": array for name, array in model.state_dict().items()}
     if optimizer is not None:
         arrays |= {f"optimizer.{name}": array for name, array in optimizer.state_dict().items()}
     arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}  # 0-d stays 0-d
+    for key, value in meta.items():
+        try:
+            json.dumps(value)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise TypeError(
+                f"{key} must be what JSON can hold (None, numbers, text, lists, dicts), but is not: {error}. Make "
+                "NumPy's values Python's with .item() or .tolist()."
+            ) from None
     text = json.dumps({"tinyseg": FORMAT, "model": model.config, **meta})
     write_atomically(path, to_bytes(arrays, metadata={"tinyseg": text}))
 
