@@ -11,6 +11,7 @@ import tinyseg as ts
 from tinyseg import nn, ops
 from tinyseg.autograd import Function
 from tinyseg.backend import devices
+from tinyseg.data import memory
 from tinyseg.report import profile
 from tinyseg.report.profile.table import format_count
 from tinyseg.report.profile.trace import trace
@@ -277,3 +278,30 @@ def test_on_the_device(monkeypatch):
     monkeypatch.setattr(devices, "cp", fake_cupy)
     found = quiet(model.to("gpu"), (1, 1, 32, 32))
     assert found.multiply_adds == expected.multiply_adds and found.parameters == expected.parameters
+
+
+# ----- input shapes ----------------------------------------------------------------
+@pytest.mark.parametrize("shape", [64, None, "abcd", (1, 64, 64), (0, 1, 32, 32), (1, 1, -32, 32), (1, 1, 32.0, 32)])
+def test_an_input_shape_that_is_none_is_refused(shape):
+    model = ts.models.build("sdunet", width=2)
+    calls = (profile.summary, profile.memory, profile.latency, lambda _, shape: profile.compare(["sdunet"], shape))
+    for call in calls:
+        with pytest.raises(
+            ValueError, match=r"input_shape must be whole numbers of at least 1, \(N, C, H, W\), but is"
+        ):
+            call(model, shape)
+
+
+@pytest.mark.parametrize("side", [2**10, 2**20, 2**40])
+def test_an_input_shape_beyond_the_memory_is_refused_before_anything_is_made(side, monkeypatch):
+    monkeypatch.setattr(memory, "memory_limit", lambda: 64 << 20)
+    for call in (profile.summary, profile.memory, profile.latency):
+        with pytest.raises(ValueError, match=r"input_shape \(1, 1, .* would take at least .* GiB of memory, and this"):
+            call(ts.models.build("sdunet", width=2), (1, 1, side, side))
+
+
+def test_a_batch_that_fits_is_profiled_and_one_that_does_not_is_refused_of_any_model(monkeypatch):
+    monkeypatch.setattr(memory, "memory_limit", lambda: 4 * 32 * 32)
+    assert quiet(nn.ReLU(), [1, 1, 32, np.int64(32)]).input == 4 * 32 * 32
+    with pytest.raises(ValueError, match="give a smaller one"):
+        quiet(nn.ReLU(), (1, 1, 32, 33))

@@ -4,6 +4,7 @@ import numpy as np
 
 from tinyseg import models as networks
 from tinyseg.report.profile.picture import comparison
+from tinyseg.report.profile.steps import check_input_shape
 from tinyseg.report.profile.table import format_shape, summary
 from tinyseg.report.profile.timing import latency
 
@@ -40,10 +41,11 @@ def compare(models, input_shape, path=None, dice=None, paper=None, repeats=20, b
     ------
     ValueError
         If there is no model, `dice` or `paper` names a model that is not among them, `paper` has another key, or a
-        model does not take this shape.
+        model does not take this shape, or not within this computer's memory.
     FileNotFoundError
         If the folder of ``path`` does not exist.
     """
+    input_shape = check_input_shape(input_shape)
     if not isinstance(models, dict):
         models = {name: networks.build(name, in_channels=input_shape[1]) for name in models}
     dice, paper = dice or {}, paper or {}

@@ -109,7 +109,7 @@ def memory(model, input_shape, training=False, loss=None):
     Raises
     ------
     ValueError
-        If the model does not take this shape (the model raises it).
+        If `input_shape` is no such shape, does not fit the model, or would take more than this computer's memory.
     """
     copied = copy_model(model, training)
     x = make_batch(copied, input_shape)

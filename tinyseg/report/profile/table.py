@@ -172,7 +172,7 @@ def summary(model, input_shape, depth=None, show=True):
     Raises
     ------
     ValueError
-        If the model does not take this shape (the model raises it).
+        If `input_shape` is no such shape, does not fit the model, or would take more than this computer's memory.
     """
     seen = trace(model, input_shape)
     names = {id(module): name for name, module in seen.model.named_modules()}

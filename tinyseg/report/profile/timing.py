@@ -100,7 +100,8 @@ def latency(model, input_shape, training=False, loss=None, repeats=20, budget=10
     Raises
     ------
     ValueError
-        If the model does not take this shape (the model raises it), or `repeats` is less than 1.
+        If `input_shape` is no such shape, does not fit the model, or would take more than this computer's memory;
+        or `repeats` is less than 1.
     """
     if repeats < 1:
         raise ValueError(f"repeats must be at least 1, but is {repeats}.")
