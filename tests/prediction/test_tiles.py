@@ -183,7 +183,7 @@ def test_which_networks_see_the_whole_image():
         (images((8,)), r"shape \(8,\)"), (images((0, 1, 8, 8)), r"shape \(0, 1, 8, 8\)"),
         (ts.Tensor(images((1, 1, 8, 8))), "found a Tensor"), (images((1, 8, 8)).astype(complex), "found complex"),
         (np.ma.masked_less(images((1, 8, 8)), 0), "found a MaskedArray"),
-        (np.full((1, 8, 8), -1e300), r"values up to 1e\+300, beyond float32"),
+        (np.full((1, 8, 8), -1e300), r"found values up to 1e\+300, beyond float32"),
     ],
     ids=["list", "path", "2-D", "1-D", "no images", "Tensor", "complex", "masked", "1e300"],
 )  # fmt: skip

@@ -157,12 +157,15 @@ def check_images(images, axes, expected, dtype=np.float32):
             "of a Tensor, x.filled(value) of a masked array; tinyseg.data.load_stack reads files."
         )
     if images.dtype.kind not in "biuf" or images.ndim not in axes or images.size == 0:
-        raise ValueError(f"{expected}, but found {describe(images)}.")
+        raise ValueError(
+            f"{expected}, but found {describe(images)}: x[0] takes an axis away, x[None] adds one, x.real and x.astype "
+            "convert."
+        )
     if images.dtype.kind == "f" and images.dtype.itemsize > np.dtype(dtype).itemsize:
         largest = float(abs(images).max())
         if largest > float(np.finfo(dtype).max):
             raise ValueError(
-                f"{expected}, but found values up to {largest:g}, beyond {np.dtype(dtype)}: divide them first."
+                f"{expected}, but found values up to {largest:g}, beyond {np.dtype(dtype)}: replace or divide them."
             )
 
 
