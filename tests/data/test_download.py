@@ -3,6 +3,8 @@
 import hashlib
 import http.server
 import io
+import shutil
+import signal
 import socket
 import threading
 import zipfile
@@ -11,6 +13,7 @@ import pytest
 
 from tinyseg.data import download
 from tinyseg.data.download import fetch_isbi
+from tinyseg.training import interruption
 
 CONTENTS = {name: f"contents of {name} ".encode() * 1000 for name in download.REGISTRY}
 MD5 = {name: hashlib.md5(content).hexdigest() for name, content in CONTENTS.items()}
@@ -235,3 +238,22 @@ def test_an_archive_or_a_file_that_is_far_too_large_is_not_taken(site, tmp_path,
         monkeypatch.setattr(download.zipfile.ZipExtFile, "read", lambda file, n: b"x" * n)  # a bomb
         with pytest.raises(RuntimeError, match="has more than 0 MiB"):
             fetch(url, tmp_path / "isbi")
+
+
+def test_a_signal_comes_while_the_temporary_folder_is_deleted(site, tmp_path, monkeypatch):
+    def stop(number, frame):
+        raise SystemExit(128 + number)
+
+    def rmtree(path, **options):
+        signal.raise_signal(signal.SIGTERM)
+        delete(path, **options)
+
+    delete = shutil.rmtree
+    monkeypatch.setattr(download.shutil, "rmtree", rmtree)
+    before = interruption.handle(stop)
+    try:
+        with pytest.raises(SystemExit):
+            fetch(serve_files(site), tmp_path / "data")
+    finally:
+        interruption.restore(before)
+    assert files(tmp_path / "data") == CONTENTS

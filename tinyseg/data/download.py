@@ -87,7 +87,8 @@ def _fetch_missing(directory, base_url, progress, registry, timeout):
     # A file is moved into the folder when it is whole.
     with contextlib.ExitStack() as cleanup:
         with undisturbed():
-            temporary = cleanup.enter_context(tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=directory))
+            temporary = tempfile.mkdtemp(prefix=TEMPORARY, dir=directory)
+            cleanup.callback(_delete, temporary)
         archive = Path(temporary, "archive.zip") if base_url.lower().endswith(".zip") else None
         try:
             if archive:
@@ -110,6 +111,12 @@ def _fetch_missing(directory, base_url, progress, registry, timeout):
                 f"broken download, or a login page. {by_hand}"
             ) from error
     return directory
+
+
+def _delete(folder):
+    """Delete a temporary folder; a signal waits until it is gone."""
+    with undisturbed():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def progress_bar(what, total, show, initial=0):

@@ -47,7 +47,7 @@ class _Metadata(Format):
     training: dict[str, Any] | None = None
 
 
-def save(path, model=None, /, optimizer=None, **meta):
+def save(path, model, optimizer=None, **meta):
     """Write model, optimizer and `meta` to one file, atomically.
 
     Parameters
@@ -58,19 +58,17 @@ def save(path, model=None, /, optimizer=None, **meta):
         Made by `models.build` (its `config` goes into the file).
     optimizer : Optimizer, optional
     **meta
-        Anything that JSON can hold: preprocessing, class names, epoch, history … "model" and "tinyseg" are taken.
+        Anything that JSON can hold: preprocessing, class names, epoch, history …, by any name but "tinyseg".
 
     Raises
     ------
     ValueError
-        The model was not made by `models.build`, or a name of `meta` is taken.
+        The model was not made by `models.build`, or `meta` has the name "tinyseg".
     TypeError
         JSON cannot hold a value of `meta`.
     """
-    model = meta.pop("model", None) if model is None else model  # save(path, model=net) has always worked
-    taken = meta.keys() & {"model", "tinyseg"}
-    if taken:
-        raise ValueError(f"{taken.pop()} is a name that the checkpoint itself uses: give what you keep another name.")
+    if "tinyseg" in meta:
+        raise ValueError("tinyseg is a name that the checkpoint itself uses: give what you keep another name.")
     if not hasattr(model, "config"):
         raise ValueError("A checkpoint stores how to build the model: make it with tinyseg.models.build(name, …).")
     arrays = {f"model.{name}": array for name, array in model.state_dict().items()}
