@@ -181,7 +181,9 @@ def test_a_run_whose_latest_checkpoint_is_cut_short_gets_advice_that_helps(tmp_p
 
 
 def test_a_run_of_a_newer_version_is_not_advised_to_be_overwritten(tmp_path, monkeypatch):
-    begun(tmp_path, tinyseg=99)
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "FORMAT", 99)
+        begun(tmp_path)
     with pytest.raises(ValueError, match=r"newer tinyseg \(format 99\)\. Update tinyseg\.$"):
         settled(monkeypatch, "--resume", tmp_path)
 
