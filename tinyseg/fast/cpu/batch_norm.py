@@ -19,7 +19,7 @@ from numba import prange
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
 from tinyseg.fast.cpu.kernel_cache import njit
-from tinyseg.fast.cpu.simd import LANES, clear, copy, fma, load, store
+from tinyseg.fast.cpu.simd import LANES, clear, copy, load, multiply_add, store
 
 WIDE = 256  # a row has at least so many floats
 CHUNK = 1 << 15  # floats in a chunk, which stays in the second-level cache; more where a row is very wide
@@ -230,7 +230,7 @@ def _gradient_sums_row(gy, x, p, co, width, s):
     for c in range(0, width, LANES):
         g = load(gy, p + c)
         store(s, c, g + load(s, c))
-        store(s, width + c, fma(g, load(x, p + c) - load(co, c), load(s, width + c)))
+        store(s, width + c, multiply_add(g, load(x, p + c) - load(co, c), load(s, width + c)))
 
 
 @njit(**PARALLEL)
@@ -261,11 +261,11 @@ def _apply(gy, x, coefficients, rows, out):
 @njit(**OPTIONS)
 def _normalize_row(x, p, co, width, y):
     for c in range(0, width, LANES):
-        store(y, p + c, fma(load(x, p + c) - load(co, c), load(co, width + c), load(co, 2 * width + c)))
+        store(y, p + c, multiply_add(load(x, p + c) - load(co, c), load(co, width + c), load(co, 2 * width + c)))
 
 
 @njit(**OPTIONS)
 def _gradient_row(gy, x, p, co, width, gx):
     for c in range(0, width, LANES):
-        mean_part = fma(load(x, p + c) - load(co, c), load(co, 3 * width + c), load(co, 2 * width + c))
-        store(gx, p + c, fma(load(gy, p + c), load(co, width + c), mean_part))
+        mean_part = multiply_add(load(x, p + c) - load(co, c), load(co, 3 * width + c), load(co, 2 * width + c))
+        store(gx, p + c, multiply_add(load(gy, p + c), load(co, width + c), mean_part))

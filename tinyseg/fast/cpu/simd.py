@@ -1,8 +1,8 @@
 """Vectors of floats for numba kernels, and the matrix-product tile that all convolutions are made of.
 
-A *vector* is one register of `LANES` float32 values. `load(a, i)`, `store(a, i, v)`, `splat(s)`, `+ - *`, `fma`
-and `maximum` become vector instructions in any case; whether LLVM would have vectorized the loop around them does not
-matter. `a` is a flat float32 array and `i` an index into it; nothing checks the bounds.
+A *vector* is one register of `LANES` float32 values. `load(a, i)`, `store(a, i, v)`, `splat(s)`, `+ - *`,
+`multiply_add` and `maximum` become vector instructions in any case; whether LLVM would have vectorized the loop around
+them does not matter. `a` is a flat float32 array and `i` an index into it; nothing checks the bounds.
 
 `tile(MR)` is the inner loop of a matrix product: it holds MR x WIDTH sums in registers while it runs down the
 common axis, so that each loaded value is used many times (Goto & van de Geijn 2008):
@@ -15,19 +15,28 @@ added at the end: it is a bias (row stride 0), or C itself, if a long sum is cut
 
 import operator
 
-import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel.models import PrimitiveModel
+from numba.core.registry import cpu_target
 from numba.extending import intrinsic, overload, register_model
 
-_cpu = llvm.get_host_cpu_features()
-LANES = 16 if _cpu.get("avx512f") else 8 if _cpu.get("avx") else 4
+
+def registers(triple, features):
+    """Return how many floats a vector register holds, and how many there are, on the processor that LLVM calls so."""
+    if triple.startswith(("aarch64", "arm64")):
+        return 4, 32
+    features = features.split(",")
+    return (16, 32) if "+avx512f" in features else (8 if "+avx" in features else 4, 16)
+
+
+_triple, _, _features = cpu_target.target_context.codegen().magic_tuple()  # what numba compiles for
+LANES, REGISTERS = registers(_triple, _features)
 VECTORS = 2  # vectors in a row of the tile
 WIDTH = VECTORS * LANES
-ROWS = 6 if LANES == 8 else 12  # AVX has 16 registers, AVX-512 and NEON have 32: 12 x 2 sums, 2 of B, 1 of A
+ROWS = 12 if REGISTERS == 32 else 6  # the sums, ROWS x 2 vectors, leave room for 2 of B and 1 of A
 
 FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
@@ -70,8 +79,9 @@ def _splat(builder, scalar):
     return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
 
 
-def _fma(builder, x, y, z):
-    name, kind = f"llvm.fma.v{LANES}f32", ir.FunctionType(VECTOR, [VECTOR] * 3)
+def _multiply_add(builder, x, y, z):
+    """Return x·y + z, as one instruction or two. Where the processor has only two, llvm.fma would call a function."""
+    name, kind = f"llvm.fmuladd.v{LANES}f32", ir.FunctionType(VECTOR, [VECTOR] * 3)
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), [x, y, z])
 
 
@@ -88,6 +98,15 @@ def _keep_as_one(builder):
     """
     nothing = builder.asm(ir.FunctionType(ir.VoidType(), []), "", "", [], side_effect=True)
     nothing.attributes.add("convergent")
+
+
+def _finish(builder, vectors):
+    """Have vectors in registers before anything after this point is loaded (x86).
+
+    Left alone, LLVM for Celerons and Pentiums loads far ahead, and keeps sums on the stack.
+    """
+    kind = ir.FunctionType(ir.VoidType(), [VECTOR] * len(vectors))
+    builder.asm(kind, "", ",".join([*["x"] * len(vectors), "~{memory}"]), vectors, side_effect=True)
 
 
 def _align_stack(builder):
@@ -140,9 +159,9 @@ def splat(typing, s):
 
 
 @intrinsic
-def fma(typing, x, y, z):
-    """x·y + z, rounded once."""
-    return vector(vector, vector, vector), lambda context, builder, sig, args: _fma(builder, *args)
+def multiply_add(typing, x, y, z):
+    """x·y + z, rounded once where the processor does it in one instruction."""
+    return vector(vector, vector, vector), lambda context, builder, sig, args: _multiply_add(builder, *args)
 
 
 @intrinsic
@@ -228,63 +247,74 @@ def tile(MR):
             B0 = _pointer(context, builder, sig.args[7], b, bi)
             S = _pointer(context, builder, sig.args[10], s, si)
             C = _pointer(context, builder, sig.args[14], c, ci)
-
-            def number(n):
-                return ir.Constant(INT64, n)
-
-            def cell(pointer, stride, i, v):
-                return builder.gep(pointer, [builder.add(builder.mul(stride, number(i)), number(v * LANES))])
-
-            cells = [(i, v) for i in range(MR) for v in range(VECTORS)]
-            row = [builder.mul(a_i, number(i)) for i in range(MR)]
-            start = [ir.Constant(VECTOR, [0.0] * LANES)] * len(cells)
-
-            # two nested counting loops; what changes inside is a phi: the value from before or from the last round
-            _align_stack(builder)
-            before = builder.block
-            outer, inner, latch, done = (builder.append_basic_block(name) for name in ("t", "k", "next_t", "done"))
-            builder.branch(outer)
-
-            def add_incoming(phis, values, source):
-                for phi, value in zip(phis, values, strict=True):
-                    phi.add_incoming(value, source)
-
-            def make_phis(values, source):
-                phis = [builder.phi(value.type) for value in values]
-                add_incoming(phis, values, source)
-                return phis
-
-            builder.position_at_end(outer)
-            outer_phis = make_phis([number(0), A0, B0, *start], before)
-            t, A_t, B_t, *sums_t = outer_phis
-            builder.branch(inner)
-
-            builder.position_at_end(inner)
-            inner_phis = make_phis([number(0), A_t, B_t, *sums_t], outer)
-            k, A, B, *sums = inner_phis
-            _keep_as_one(builder)
-            b_row = [_load(builder, builder.gep(B, [number(v * LANES)])) for v in range(VECTORS)]
-            a_column = [_splat(builder, builder.load(builder.gep(A, [row[i]]))) for i in range(MR)]
-            sums = [_fma(builder, a_column[i], b_row[v], x) for (i, v), x in zip(cells, sums, strict=True)]
-            k, A, B = builder.add(k, number(1)), builder.gep(A, [a_k]), builder.gep(B, [b_k])
-            add_incoming(inner_phis, [k, A, B, *sums], inner)
-            builder.cbranch(builder.icmp_signed("<", k, K), inner, latch)
-
-            builder.position_at_end(latch)
-            t = builder.add(t, number(1))
-            add_incoming(outer_phis, [t, builder.gep(A_t, [a_t]), B, *sums], latch)
-            builder.cbranch(builder.icmp_signed("<", t, taps), outer, done)
-
-            builder.position_at_end(done)
-            floors = _splat(builder, floor)
-            for (i, v), x in zip(cells, sums, strict=True):
-                x = builder.fadd(x, _load(builder, cell(S, s_i, i, v)))
-                _store(builder, _maximum(builder, floors, x), cell(C, c_i, i, v))
+            emit_tile(builder, MR, taps, K, A0, a_t, a_i, a_k, B0, b_k, S, s_i, floor, C, c_i)
             return context.get_dummy_value()
 
         return sig, emit
 
     return compute
+
+
+def emit_tile(builder, MR, taps, K, A0, a_t, a_i, a_k, B0, b_k, S, s_i, floor, C, c_i):
+    """Emit what `tile` computes, at the end of a block of LLVM's; A0, B0, S and C are pointers to first elements."""
+
+    def number(n):
+        return ir.Constant(INT64, n)
+
+    def cell(pointer, stride, i, v):
+        return builder.gep(pointer, [builder.add(builder.mul(stride, number(i)), number(v * LANES))])
+
+    cells = [(i, v) for i in range(MR) for v in range(VECTORS)]
+    row = [builder.mul(a_i, number(i)) for i in range(MR)]
+    start = [ir.Constant(VECTOR, [0.0] * LANES)] * len(cells)
+
+    # two nested counting loops; what changes inside is a phi: the value from before or from the last round
+    _align_stack(builder)
+    before = builder.block
+    outer, inner, latch, done = (builder.append_basic_block(name) for name in ("t", "k", "next_t", "done"))
+    builder.branch(outer)
+
+    def add_incoming(phis, values, source):
+        for phi, value in zip(phis, values, strict=True):
+            phi.add_incoming(value, source)
+
+    def make_phis(values, source):
+        phis = [builder.phi(value.type) for value in values]
+        add_incoming(phis, values, source)
+        return phis
+
+    builder.position_at_end(outer)
+    outer_phis = make_phis([number(0), A0, B0, *start], before)
+    t, A_t, B_t, *sums_t = outer_phis
+    builder.branch(inner)
+
+    builder.position_at_end(inner)
+    inner_phis = make_phis([number(0), A_t, B_t, *sums_t], outer)
+    k, A, B, *sums = inner_phis
+    _keep_as_one(builder)
+    b_row = [_load(builder, builder.gep(B, [number(v * LANES)])) for v in range(VECTORS)]
+    made = []
+    for i in range(MR):  # row by row: of all rows at once, LLVM for some processors keeps sums on the stack
+        a = _splat(builder, builder.load(builder.gep(A, [row[i]])))
+        in_row = range(i * VECTORS, (i + 1) * VECTORS)
+        made += [_multiply_add(builder, a, b, sums[n]) for b, n in zip(b_row, in_row, strict=True)]
+        if (LANES, REGISTERS) == (4, 16):
+            _finish(builder, made[-VECTORS:])
+    sums = made
+    k, A, B = builder.add(k, number(1)), builder.gep(A, [a_k]), builder.gep(B, [b_k])
+    add_incoming(inner_phis, [k, A, B, *sums], inner)
+    builder.cbranch(builder.icmp_signed("<", k, K), inner, latch)
+
+    builder.position_at_end(latch)
+    t = builder.add(t, number(1))
+    add_incoming(outer_phis, [t, builder.gep(A_t, [a_t]), B, *sums], latch)
+    builder.cbranch(builder.icmp_signed("<", t, taps), outer, done)
+
+    builder.position_at_end(done)
+    floors = _splat(builder, floor)
+    for (i, v), x in zip(cells, sums, strict=True):
+        x = builder.fadd(x, _load(builder, cell(S, s_i, i, v)))
+        _store(builder, _maximum(builder, floors, x), cell(C, c_i, i, v))
 
 
 NO_FLOOR = np.float32(-np.inf)

@@ -14,7 +14,7 @@ from numba import prange
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import FAST, PARALLEL, channels_first, float32, pixels
 from tinyseg.fast.cpu.kernel_cache import njit
-from tinyseg.fast.cpu.simd import LANES, fma, load, splat, store
+from tinyseg.fast.cpu.simd import LANES, load, multiply_add, splat, store
 
 supports = float32
 
@@ -104,7 +104,7 @@ def _gather(x, top, a, left, b, y):
                 total = splat(np.float32(0))
                 for u in range(a.shape[1]):
                     for v in range(b.shape[1]):
-                        total = fma(splat(a[i, u] * b[j, v]), load(x, source + (u * W + v) * C + c), total)
+                        total = multiply_add(splat(a[i, u] * b[j, v]), load(x, source + (u * W + v) * C + c), total)
                 store(y, target + c, total)
 
 
