@@ -7,39 +7,18 @@ any size (`prediction`), and scores (`metrics`).
 
 import importlib.abc
 import importlib.machinery
+import importlib.util
 import sys
 
-from tinyseg import backend  # first: it prepares the thread pools before NumPy is loaded
-
-# ruff: noqa: I001
-from tinyseg.autograd import Function, Tensor, no_grad
-from tinyseg.backend import using
-from tinyseg import data, metrics, models, nn, ops, optim, prediction, training
-from tinyseg.models import checkpoint
-from tinyseg.ops.gradcheck import check_grads
-from tinyseg.report import plots, profile
+import lazy_loader
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "Function",
-    "Tensor",
-    "backend",
-    "check_grads",
-    "checkpoint",
-    "data",
-    "metrics",
-    "models",
-    "nn",
-    "no_grad",
-    "ops",
-    "optim",
-    "plots",
-    "prediction",
-    "profile",
-    "training",
-    "using",
-]
+if importlib.util.find_spec("tinyseg.fast"):  # thread pools are prepared before NumPy is loaded
+    importlib.import_module("tinyseg.fast.cpu.threads").set_environment()
+
+# What __init__.pyi lists is imported when it is used, so that `tinyseg --help` need not load it all.
+_load, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)
 
 # Modules that have moved can still be imported by these names.
 MOVED = {
@@ -101,9 +80,9 @@ sys.meta_path.insert(0, _Doors())  # before the files: a module of a package tha
 
 
 def __getattr__(name):
-    if name in MOVED:
-        try:
-            return importlib.import_module(f"{__name__}.{name}")
-        except ModuleNotFoundError as error:
-            raise AttributeError(f"tinyseg.{name} is not here: {error}") from error
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in MOVED:
+        return _load(name)
+    try:
+        return importlib.import_module(f"{__name__}.{name}")
+    except ModuleNotFoundError as error:
+        raise AttributeError(f"tinyseg.{name} is not here: {error}") from error

@@ -1,17 +1,5 @@
 """The backend: which module computes an op (`dispatch`), where arrays live (`devices`), the float16 rule (`half`)."""
 
-# ruff: noqa: I001
-# dispatch comes first: it prepares the thread pools before NumPy is loaded.
-from tinyseg.backend.dispatch import (
-    config,
-    count_threads,
-    describe_computer,
-    fast,
-    kernels,
-    kernels_in_use,
-    need_fast,
-    using,
-)
 from tinyseg.backend.devices import (
     device_name,
     device_of,
@@ -23,6 +11,16 @@ from tinyseg.backend.devices import (
     to_numpy,
     versions,
     xp_of,
+)
+from tinyseg.backend.dispatch import (
+    config,
+    count_threads,
+    describe_computer,
+    fast,
+    kernels,
+    kernels_in_use,
+    need_fast,
+    using,
 )
 from tinyseg.backend.ranges import check_number
 from tinyseg.backend.states import compare_states

@@ -18,6 +18,12 @@ import os
 import sys
 import types
 
+import numpy as np
+
+from tinyseg.autograd import Setting
+from tinyseg.backend.devices import cores, device_name, processor, versions, xp_of
+from tinyseg.backend.half import ROUNDED_ONCE, in_float32, is_half, like_float32
+
 
 @functools.cache
 def fast(name):
@@ -41,15 +47,6 @@ def fast(name):
 
 
 threads = fast("cpu.threads")
-if threads is not None:
-    threads.set_environment()  # before NumPy is loaded
-
-import numpy as np  # noqa: E402
-
-from tinyseg.autograd import Setting  # noqa: E402
-from tinyseg.backend.devices import cores, device_name, processor, versions, xp_of  # noqa: E402
-from tinyseg.backend.half import ROUNDED_ONCE, in_float32, is_half, like_float32  # noqa: E402
-
 NUMBA = "NumPy + numba"  # `kernels_in_use` where numba computes
 
 

@@ -24,7 +24,7 @@ import math
 from dataclasses import asdict, dataclass, fields, replace
 
 import numpy as np
-from scipy.ndimage import map_coordinates
+import scipy
 
 _COMMAND_NAMES = {"hflip": "horizontal_flip", "vflip": "vertical_flip", "turns": "quarter_turns"}
 
@@ -191,8 +191,8 @@ class Augment:
             )
             if self.elastic:
                 q += self.elastic * smooth_noise((height, width), self.elastic_sigma, rng)
-            image = np.stack([map_coordinates(channel, q, order=1, mode="reflect") for channel in image])
-            label = map_coordinates(label, q, order=0, mode="reflect")
+            image = np.stack([scipy.ndimage.map_coordinates(channel, q, order=1, mode="reflect") for channel in image])
+            label = scipy.ndimage.map_coordinates(label, q, order=0, mode="reflect")
 
         if self.brightness or self.contrast:
             mean = image.mean(axis=(1, 2), keepdims=True)

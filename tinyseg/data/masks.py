@@ -6,8 +6,8 @@ inside = binarize_labels(stack, "labels.tif")              # bool, True on the f
 import warnings
 
 import numpy as np
-from scipy.ndimage import maximum_filter, minimum_filter
-from skimage.measure import label as label_regions
+import scipy
+import skimage
 
 WHITES = (1, 255, 65535)  # what programs write for white, beside 0 for black
 MOST_CLASSES = 10  # numbers up to this may be classes
@@ -172,10 +172,10 @@ def count_objects(stack):
     for section in stack:
         section = section.astype(np.int64)
         objects += np.count_nonzero(np.unique(section))
-        regions += int(label_regions(section, connectivity=2).max())
+        regions += int(skimage.measure.label(section, connectivity=2).max())
         if regions > 1.5 * objects:  # grey values: there is no need to look further
             return None
-        core = (maximum_filter(section, 3) == minimum_filter(section, 3)) & (section > 0)
+        core = (scipy.ndimage.maximum_filter(section, 3) == scipy.ndimage.minimum_filter(section, 3)) & (section > 0)
         thick += len(np.unique(section[core]))
         nested += _count_nested(section)
     looks_like_mask = stack.max() == 255 and objects < 128 * len(stack)  # 0, 128 and 255 are no objects
@@ -197,10 +197,10 @@ def _count_nested(section):
 
 def inside_of_objects(stack):
     """Return where labels (S, H, W) are of an object and none of the eight neighbours is of another."""
-    largest = np.stack([maximum_filter(section, 3) for section in stack])
+    largest = np.stack([scipy.ndimage.maximum_filter(section, 3) for section in stack])
     highest = stack.max() + 1
     smallest = np.stack(
-        [minimum_filter(np.where(section > 0, section, highest), 3) for section in stack.astype(np.int64)]
+        [scipy.ndimage.minimum_filter(np.where(section > 0, section, highest), 3) for section in stack.astype(np.int64)]
     )
     return (stack > 0) & (largest == stack) & (smallest == stack)
 

@@ -9,7 +9,7 @@ side, and to the other side in a flipped sample. A prediction for the small imag
 import math
 
 import numpy as np
-from scipy.ndimage import gaussian_filter, map_coordinates
+import scipy
 
 from tinyseg.data.memory import refuse_beyond_memory
 
@@ -29,7 +29,8 @@ def resample(image, size):
     sigma = [_antialiasing(n, m) for n, m in zip(image.shape, size, strict=True)]
     grid = np.meshgrid(*(positions(n, m) for n, m in zip(image.shape, size, strict=True)), indexing="ij")
     dtype = np.float32 if image.dtype == np.float32 else np.float64
-    y = map_coordinates(gaussian_filter(image.astype(dtype), sigma), grid, order=1, mode="nearest")
+    smooth = scipy.ndimage.gaussian_filter(image.astype(dtype), sigma)
+    y = scipy.ndimage.map_coordinates(smooth, grid, order=1, mode="nearest")
     if image.dtype.kind != "f":
         y = np.rint(y)
     if image.dtype.kind in "iu":  # the largest number of 64 bits would become one above it, and that wrap around

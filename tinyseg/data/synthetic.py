@@ -23,9 +23,8 @@ import pathlib
 from typing import NamedTuple
 
 import numpy as np
+import scipy
 import tifffile
-from scipy.ndimage import gaussian_filter
-from scipy.spatial import cKDTree
 
 from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.data.writing import write_atomically
@@ -212,7 +211,7 @@ class _Tissue:
     def _find_membranes(self, points, cells):
         """Return the cell, the distance to its membrane, the membrane's tilt and its strength, each (H, W)."""
         lift = np.sqrt(cells.radius.max() ** 2 - cells.radius**2)  # the power is a distance in four dimensions
-        tree = cKDTree(np.column_stack([cells.centre, lift]))
+        tree = scipy.spatial.cKDTree(np.column_stack([cells.centre, lift]))
         shape = points.shape[:2]
         lifted = np.concatenate([points, np.zeros((*shape, 1))], -1).reshape(-1, 4)
         root, index = tree.query(lifted, k=3)  # (H*W, 3)
@@ -252,7 +251,7 @@ class _Tissue:
         image = (image - 120) * rng.uniform(1.02, 1.22) + 127 + rng.normal(0, 10)
         image = image + 6 * _Waves(rng, 300)(self.y, self.x, 0)
         blur = 0.5 + (rng.random() < 0.15) * rng.uniform(0.3, 0.8)
-        image = gaussian_filter(image, blur * self.unit)
+        image = scipy.ndimage.gaussian_filter(image, blur * self.unit)
         return np.clip(np.rint(image + self._grain(rng, image.shape)), 0, 255).astype(np.uint8)
 
     def _grain(self, rng, shape):
@@ -265,7 +264,7 @@ class _Tissue:
 
     def _speckle(self, rng, shape, sigma):
         """Draw smooth noise of unit variance with a grain of about sigma units."""
-        noise = gaussian_filter(rng.standard_normal(shape), sigma * self.unit)
+        noise = scipy.ndimage.gaussian_filter(rng.standard_normal(shape), sigma * self.unit)
         return noise / noise.std()
 
     def _seeds(self, rng, shape, density):
@@ -275,7 +274,7 @@ class _Tissue:
     def _bump(self, seeds, sigma):
         """Draw a Gaussian of height 1 and sigma units at each of the seeds."""
         sigma = sigma * self.unit
-        return gaussian_filter(seeds, sigma) * (2 * np.pi * sigma**2)
+        return scipy.ndimage.gaussian_filter(seeds, sigma) * (2 * np.pi * sigma**2)
 
 
 def _stain(image, distance, tilt, strength, synapse, patches):

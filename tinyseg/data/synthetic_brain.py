@@ -13,7 +13,7 @@ from pathlib import Path
 
 import nibabel as nib
 import numpy as np
-from scipy.ndimage import gaussian_filter
+import scipy
 
 from tinyseg.data.brats import MODALITIES
 from tinyseg.data.classes import DECATHLON
@@ -55,7 +55,7 @@ def brain(shape=(160, 160, 32), seed=0):
 
     def waves(length):
         """Draw a smooth random field of deviation 1; `length` is in units of the half axes."""
-        field = gaussian_filter(rng.standard_normal(shape, np.float32), [length * n / 2 for n in shape])
+        field = scipy.ndimage.gaussian_filter(rng.standard_normal(shape, np.float32), [length * n / 2 for n in shape])
         return field / field.std()
 
     radius = np.sqrt((x / 0.66) ** 2 + (y / 0.8) ** 2 + (z / 1.15) ** 2) + 0.02 * waves(0.12)
@@ -79,7 +79,8 @@ def brain(shape=(160, 160, 32), seed=0):
     bias = np.exp(0.12 * waves(0.7))
     volume = np.empty((4, *shape), np.int16)
     for out, name in zip(volume, MODALITIES, strict=True):
-        bright = gaussian_filter(np.take(np.float32(BRIGHTNESS[name]), tissue), 0.6)  # a voxel holds several tissues
+        bright = np.take(np.float32(BRIGHTNESS[name]), tissue)
+        bright = scipy.ndimage.gaussian_filter(bright, 0.6)  # a voxel holds several tissues
         bright = bright * bias * rng.uniform(0.85, 1.15) + rng.normal(0, 0.04, shape)
         out[...] = np.where(inside, np.clip(1000 * bright, 1, 32767), 0)
     return volume, np.where(inside, LABELS[tissue], 0).astype(np.uint8)

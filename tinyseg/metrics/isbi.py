@@ -37,8 +37,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.ndimage import label
-from scipy.special import entr
+import scipy
 
 from tinyseg.backend.dispatch import compiles, fast
 from tinyseg.metrics.arrays import as_numbers
@@ -243,7 +242,7 @@ def _thin(mask):
     if not mask.any():
         return np.ones(mask.shape, np.int32)
     cells = np.full((mask.shape[1] + 2, mask.shape[0] + 2), QUEUED, np.int32)  # (W + 2, H + 2)
-    cells[1:-1, 1:-1] = np.where(mask, label(mask, output=np.int32)[0], UNSEEN).T
+    cells[1:-1, 1:-1] = np.where(mask, scipy.ndimage.label(mask, output=np.int32)[0], UNSEEN).T
     _fastest_flood()(cells.reshape(-1), cells.shape[1])
     return np.ascontiguousarray(cells[1:-1, 1:-1].T)
 
@@ -257,7 +256,7 @@ def _section(p, g, thresholds, empty):
         # Masks shrink as t grows, so two with as many pixels are the same mask, which is labelled and flooded once.
         i, j = np.count_nonzero(cells), np.count_nonzero(inside)
         if i not in truths:
-            truths[i] = label(cells, output=np.int32)[0]
+            truths[i] = scipy.ndimage.label(cells, output=np.int32)[0]
         if (i, j) not in known:
             A = truths[i]
             known[i, j] = _scores(A[A > 0], _thin(inside)[A > 0], empty)
@@ -277,7 +276,7 @@ def _scores(a, b, empty):
     A2, B2, AB2 = (a_i**2).sum(), (b_j**2).sum() + n0, (n_ij**2).sum() + n0
     rand = AB2 / (A2 / 2 + B2 / 2), AB2 / A2, AB2 / B2
 
-    HT, HS, HST = (entr(counts / n).sum() for counts in (a_i, b_j, n_ij))  # entr is h
+    HT, HS, HST = (scipy.special.entr(counts / n).sum() for counts in (a_i, b_j, n_ij))  # entr is h
     HS, HST = HS + n0 / n * np.log(n), HST + n0 / n * np.log(n)
     if HT > 0 and HS > 0:
         I = max(0, min(HT + HS - HST, HT, HS))  # rounding may take it out of these bounds

@@ -53,7 +53,7 @@ class Watch:
         if name == "numpy":
             print(os.environ.get("OPENBLAS_THREAD_TIMEOUT"))
 sys.meta_path.insert(0, Watch())
-import tinyseg
+from tinyseg import data
 """
     assert run(code) == ["4"]
 
