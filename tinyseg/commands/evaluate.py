@@ -1,11 +1,11 @@
 r"""Score a network, or predictions, against labels: of cell membranes, or of brain tumours.
 
-    python examples/evaluate.py --checkpoint best.safetensors --images isbi2012 --out scores.json    # those held out
-    python examples/evaluate.py --checkpoint best.safetensors --images volume.tif --labels labels.tif --sections 4
-    python examples/evaluate.py --predictions probability.tif --labels labels.tif --out scores.json
+    tinyseg evaluate --checkpoint best.safetensors --images isbi2012 --out scores.json    # those held out
+    tinyseg evaluate --checkpoint best.safetensors --images volume.tif --labels labels.tif --sections 4
+    tinyseg evaluate --predictions probability.tif --labels labels.tif --out scores.json
 
-    python examples/evaluate.py --checkpoint runs/brats/best.safetensors --images Task01_BrainTumour --out scores.json
-    python examples/evaluate.py --predictions masks --labels Task01_BrainTumour --out scores.json
+    tinyseg evaluate --checkpoint runs/brats/best.safetensors --images Task01_BrainTumour --out scores.json
+    tinyseg evaluate --predictions masks --labels Task01_BrainTumour --out scores.json
 
 Membranes: pixel scores at one threshold, and the ISBI-2012 challenge's V^Rand and V^Info at their best of eleven, for
 every section and for all. Tumours (a checkpoint of train_brats.py, or NIfTI volumes): Dice of each region and class of

@@ -8,6 +8,7 @@ import shlex
 import sys
 
 from tinyseg import backend, models, optim
+from tinyseg.commands.main import called_as
 from tinyseg.commands.numbers import AUGMENTATION, MEMORY, PROBABILITY, Number
 from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.models.size import least_memory
@@ -270,7 +271,7 @@ def exit_if_interrupted(result, run, args):
     The options that were given and are not kept with the run, such as --device, belong to the command.
     """
     if result["interrupted"]:
-        words = ["python", sys.argv[0], "--resume", str(run.path)]
+        words = [*called_as(), "--resume", str(run.path)]
         for name in ("cache", *REST):
             if name in args.given - {"overwrite", "resume", "download"}:
                 value = getattr(args, name)

@@ -1,9 +1,9 @@
 """Run a trained network on images: TIFF stacks, PNG, folders of them, NIfTI volumes, BraTS and Decathlon folders.
 
-    python examples/predict.py --checkpoint runs/isbi/best.safetensors stack.tif
-    python examples/predict.py --checkpoint best.safetensors folder/ case.nii.gz --out masks --probabilities
-    python examples/predict.py --checkpoint best.safetensors test-volume.tif --isbi-submission --transforms all
-    python examples/predict.py --checkpoint runs/brats/best.safetensors Task01_BrainTumour BraTS2021_00000
+    tinyseg predict --checkpoint runs/isbi/best.safetensors stack.tif
+    tinyseg predict --checkpoint best.safetensors folder/ case.nii.gz --out masks --probabilities
+    tinyseg predict --checkpoint best.safetensors test-volume.tif --isbi-submission --transforms all
+    tinyseg predict --checkpoint runs/brats/best.safetensors Task01_BrainTumour BraTS2021_00000
 
 Writes what it was given, at its own resolution: a TIFF for a TIFF, with its resolution tags; a NIfTI volume with its
 affine and header; a PNG for any other picture. Sections are read, predicted and written one by one. Run again after

@@ -1,10 +1,10 @@
 """Train U-Net or SD-UNet to find brain tumours in MRI.
 
-    python examples/train_brats.py                                       # synthetic brains
-    python examples/train_brats.py --data Task01_BrainTumour             # Medical Decathlon, or BraTS folders
-    python examples/train_brats.py --data DIR --download                 # fetch the public archive, 7.6 GB, first
-    python examples/train_brats.py --data DIR --mode whole               # one class: tumour or not
-    python examples/train_brats.py --resume runs/brats                   # go on where it stopped
+    tinyseg train-brats                                       # synthetic brains
+    tinyseg train-brats --data Task01_BrainTumour             # Medical Decathlon, or BraTS folders
+    tinyseg train-brats --data DIR --download                 # fetch the public archive, 7.6 GB, first
+    tinyseg train-brats --data DIR --mode whole               # one class: tumour or not
+    tinyseg train-brats --resume runs/brats                   # go on where it stopped
 
 Reads top to bottom: data, model, training, report, options.
 """

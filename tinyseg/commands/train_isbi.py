@@ -1,9 +1,9 @@
 """Train U-Net or SD-UNet to find cell membranes in electron micrographs.
 
-    python examples/train_isbi.py                                  # synthetic sections
-    python examples/train_isbi.py --data path/to/isbi2012          # train-volume.tif and train-labels.tif
-    python examples/train_isbi.py --data DIR --download            # fetch the public files into DIR first
-    python examples/train_isbi.py --resume runs/isbi               # go on where it stopped
+    tinyseg train-isbi                                  # synthetic sections
+    tinyseg train-isbi --data path/to/isbi2012          # train-volume.tif and train-labels.tif
+    tinyseg train-isbi --data DIR --download            # fetch the public files into DIR first
+    tinyseg train-isbi --resume runs/isbi               # go on where it stopped
 
 Reads top to bottom: data, model, training, report, options.
 """

@@ -1,0 +1,72 @@
+"""The command ``tinyseg``: find the program of a command, and run it.
+
+Each command is a module of this folder with a function `main`, which takes its options from `sys.argv`. Nothing else is
+imported here, so that ``tinyseg --help`` is there at once.
+"""
+
+import difflib
+import importlib
+import os
+import signal
+import sys
+
+import tinyseg
+from tinyseg.commands.output import one_line, safe_output
+
+COMMANDS = {
+    "demo": "train a small network on synthetic sections, in minutes",
+    "train-isbi": "train a network to find the membranes of cells, or what else masks show",
+    "train-brats": "train a network to find brain tumours in MRI",
+    "predict": "segment images and volumes with a trained network",
+    "evaluate": "score a network, or predictions, against labels",
+    "profile": "show what a network costs: parameters, multiply-adds, memory, time",
+    "info": "show versions, device, kernels and folders: what belongs into a report of a bug",
+    "completion": "print what makes a shell complete commands and options",
+}
+USAGE = f"""usage: tinyseg COMMAND [options]
+
+Train U-Net or SD-UNet on a modest machine, and segment images with it.
+
+    tinyseg demo                                                        # a first result, without any data
+    tinyseg train-isbi --data DIR --out runs/cells                      # DIR holds images/ and labels/
+    tinyseg predict --checkpoint runs/cells/best.safetensors image.png
+
+commands:
+{chr(10).join(f"  {name:13} {what}" for name, what in COMMANDS.items())}
+
+options:
+  -h, --help     show this, or after a command all that it takes
+  --version      show the version
+"""
+
+
+def main():
+    """Run the command that `sys.argv` asks for."""
+    name, *words = sys.argv[1:] or ["--help"]
+    if name in ("-h", "--help", "--version"):
+        with safe_output():
+            print(f"tinyseg {tinyseg.__version__}" if name == "--version" else USAGE, end="\n" if name[2] == "v" else "")
+    elif name in COMMANDS:
+        sys.argv = [f"tinyseg {name}", *words]
+        run(f"tinyseg.commands.{name.replace('-', '_')}")
+    else:
+        near = difflib.get_close_matches(name, COMMANDS, n=1)
+        hint = f" Did you mean {near[0]}?" if near else ""
+        sys.exit(one_line(f"tinyseg has no command {name!r}: expected one of {', '.join(COMMANDS)}.{hint}"))
+
+
+def called_as():
+    """Return the words with which this command was called: ["tinyseg", "predict"], or ["python", "predict.py"]."""
+    name = sys.argv[0]
+    return name.split(" ") if name.startswith("tinyseg ") else ["python", name]
+
+
+def run(module):
+    """Import a module, and call its function `main`; Ctrl-C and an error while it is imported end in no traceback."""
+    if signal.getsignal(signal.SIGINT) is not signal.SIG_IGN:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        program = importlib.import_module(module)
+    except Exception as error:  # memory, open files, a setting that a library refuses, a broken installation
+        sys.exit(f"tinyseg could not be loaded ({type(error).__name__}: {error}). Where: python -c 'import {module}'")
+    program.main()
