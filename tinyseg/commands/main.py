@@ -45,7 +45,9 @@ def main():
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "--version"):
         with safe_output():
-            print(f"tinyseg {tinyseg.__version__}" if name == "--version" else USAGE, end="\n" if name[2] == "v" else "")
+            print(
+                f"tinyseg {tinyseg.__version__}" if name == "--version" else USAGE, end="\n" if name[2] == "v" else ""
+            )
     elif name in COMMANDS:
         sys.argv = [f"tinyseg {name}", *words]
         run(f"tinyseg.commands.{name.replace('-', '_')}")
