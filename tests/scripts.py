@@ -1,4 +1,4 @@
-"""Run an example as a user would, in this process: what it prints, and how it exits."""
+"""Run an example, or the command tinyseg, as a user would, in this process: what it prints, and how it exits."""
 
 import contextlib
 import io
@@ -7,6 +7,8 @@ import runpy
 import signal
 import sys
 import warnings
+
+from tinyseg.commands.main import main
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
@@ -17,12 +19,21 @@ SMALL_BRATS = [*SMALL_ISBI, "--steps-per-epoch", 6, "--batch-size", 2, "--shares
 
 def run_example(name, *arguments, code=0):
     """Return (stdout, stderr) of ``python examples/name arguments``; fails if it exits with another code."""
+    return _run(lambda: runpy.run_path(str(ROOT / "examples" / name), run_name="__main__"), name, arguments, code)
+
+
+def run_command(*arguments, code=0):
+    """Return (stdout, stderr) of ``tinyseg arguments``; fails if it exits with another code."""
+    return _run(main, "tinyseg", arguments, code)
+
+
+def _run(call, name, arguments, code):
     argv, path, formatter, ctrl_c = sys.argv, sys.path[:], warnings.formatwarning, signal.getsignal(signal.SIGINT)
     sys.argv = [name, *map(str, arguments)]
     out, err, message, status = io.StringIO(), io.StringIO(), "", 0
     try:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            runpy.run_path(str(ROOT / "examples" / name), run_name="__main__")
+            call()
     except SystemExit as stop:  # what sys.exit is given: a code, or a sentence
         message, status = (stop.code, 1) if isinstance(stop.code, str) else ("", stop.code or 0)
     finally:

@@ -3,6 +3,8 @@
     tinyseg completion bash > ~/.local/share/bash-completion/completions/tinyseg
     tinyseg completion zsh > ~/.zfunc/_tinyseg                          # in a folder of $fpath
     tinyseg completion tcsh > ~/.tinyseg.csh                            # and source it in ~/.tcshrc
+
+Then begin a new shell.
 """
 
 import argparse
@@ -31,6 +33,6 @@ def show():
 
 
 def build_parser():
-    parser = make_parser(__doc__)
+    parser = make_parser(__doc__, "SHELL")
     parser.add_argument("shell", choices=shtab.SUPPORTED_SHELLS)
     return parser

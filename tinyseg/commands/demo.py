@@ -19,6 +19,10 @@ from tinyseg.data import em_sections
 OPTIONS = ["--width", "16", "--epochs", "24", "--out", "runs/demo"]
 
 
+def build_parser():
+    return train_isbi.build_parser()  # --help is this program's own
+
+
 def main():
     run_script(show_training, out_of_memory="give a smaller --batch-size, --size or --width")
 

@@ -268,7 +268,7 @@ def print_patients(report, means, regions):
 
 
 # ===== options ===================================================================
-def parse_arguments():
+def build_parser():
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--checkpoint", type=a_path, help="network to score on --images")
@@ -292,6 +292,11 @@ def parse_arguments():
     add_prediction_options(parser)
     add("--worst", type=Number(int, 0, 1000), default=3, help="how many of the worst to picture (default: 3)")
     add("--out", type=a_path, help="JSON file; the picture goes beside it")
+    return parser
+
+
+def parse_arguments():
+    parser = build_parser()
     args = parser.parse_args()
     if (args.checkpoint is None) == (args.predictions is None):
         parser.error("give --checkpoint with --images, or --predictions")

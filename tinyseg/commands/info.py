@@ -1,8 +1,10 @@
 """Show what tinyseg runs on: versions, device, kernels and folders. It belongs into every report of a bug.
 
-tinyseg info
-tinyseg info > report.txt
-python -m tinyseg info               # where the command is not found
+    tinyseg info
+    tinyseg info > report.txt
+    python -m tinyseg info               # where the command is not found
+
+Nothing is sent anywhere.
 """
 
 import importlib.metadata
@@ -27,7 +29,7 @@ def main():
 
 
 def show():
-    make_parser(__doc__).parse_args()
+    build_parser().parse_args()
     facts = {
         "tinyseg": ts.__version__,
         "where": ts.__path__[0],
@@ -42,6 +44,10 @@ def show():
     width = max(map(len, facts))
     for name, value in facts.items():
         print(f"{name:{width}}  {value}")
+
+
+def build_parser():
+    return make_parser(__doc__)
 
 
 def describe_kernels():

@@ -36,8 +36,7 @@ commands:
 
 options:
   -h, --help     show this, or after a command all that it takes
-  --version      show the version
-"""
+  --version      show the version"""
 
 
 def main():
@@ -45,16 +44,19 @@ def main():
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "--version"):
         with safe_output():
-            print(
-                f"tinyseg {tinyseg.__version__}" if name == "--version" else USAGE, end="\n" if name[2] == "v" else ""
-            )
+            print(f"tinyseg {tinyseg.__version__}" if name == "--version" else USAGE)
     elif name in COMMANDS:
         sys.argv = [f"tinyseg {name}", *words]
-        run(f"tinyseg.commands.{name.replace('-', '_')}")
+        run(module_of(name))
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
         sys.exit(one_line(f"tinyseg has no command {name!r}: expected one of {', '.join(COMMANDS)}.{hint}"))
+
+
+def module_of(name):
+    """Return the name of a command's module, which has functions `main` and `build_parser`."""
+    return f"tinyseg.commands.{name.replace('-', '_')}"
 
 
 def called_as():

@@ -171,6 +171,9 @@ def refuse_given(args, names, why):
         raise ValueError(f"{' and '.join(found)}: {why}.")
 
 
-def make_parser(description):
-    """Return a parser whose help shows `description` as it is written, and the range of each number."""
-    return Parser(description=description, formatter_class=Formatter)
+def make_parser(description, inputs=""):
+    """Return a parser whose help shows `description` as it is written, and the range of each number.
+
+    `inputs` names what a command takes beside its options.
+    """
+    return Parser(usage=f"%(prog)s [options] {inputs}".rstrip(), description=description, formatter_class=Formatter)

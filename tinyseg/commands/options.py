@@ -71,6 +71,7 @@ def add_training_options(parser, defaults, paper, out):
     add("--workers", f"threads that prepare the data; 0: none (default: {REST['workers']})", type=Number(int, 0, 256))
     add("--out", f"run directory (default: {out})", type=folder_name)
     add("--overwrite", "replace the run that --out holds", action="store_true", default=None)
+    add("--config", "options to begin with: the config.json of a run, or a part of one", type=folder_name)
     add("--resume", "continue the run in this folder, with its own options", metavar="PATH", type=folder_name)
 
 

@@ -199,8 +199,8 @@ def suffix(text):
     return text
 
 
-def parse_arguments():
-    parser = make_parser(__doc__)
+def build_parser():
+    parser = make_parser(__doc__, "INPUT [INPUT ...]")
     add = parser.add_argument
     add("inputs", metavar="INPUT", nargs="+", type=a_path, help="image, stack, volume or folder")
     add("--checkpoint", required=True, type=a_path, help="of train_isbi.py or train_brats.py: best.safetensors")
@@ -214,6 +214,11 @@ def parse_arguments():
     add("--suffix", type=suffix, help="of the output's name (default: _mask or _probability)")
     add_prediction_options(parser)
     add("--force", action="store_true", help="replace files that are there")
+    return parser
+
+
+def parse_arguments():
+    parser = build_parser()
     args = parser.parse_args()
     args.probabilities |= args.isbi_submission
     if args.probabilities and "threshold" in args.given:

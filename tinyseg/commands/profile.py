@@ -1,9 +1,11 @@
 """Show what a network costs, layer by layer: parameters, multiply-adds, memory and time.
 
-tinyseg profile                                              # SD-UNet for an image of 256 × 256 pixels
-tinyseg profile --model unet --width 16 --size 512
-tinyseg profile --checkpoint runs/isbi/best.safetensors --training
-tinyseg profile --compare unet sdunet --out models.png       # several side by side, with a picture
+    tinyseg profile                                              # SD-UNet for an image of 256 × 256 pixels
+    tinyseg profile --model unet --width 16 --size 512
+    tinyseg profile --checkpoint runs/isbi/best.safetensors --training
+    tinyseg profile --compare unet sdunet --out models.png       # several side by side, with a picture
+
+Time and memory are measured here and now: with other programs beside it they are larger.
 """
 
 import tinyseg as ts
@@ -37,7 +39,7 @@ def profile():
         print(measure(model, shape, training=args.training))
 
 
-def parse_arguments():
+def build_parser():
     parser = make_parser(__doc__)
     add = parser.add_argument
     add("--model", choices=list(ts.models.MODELS), default="sdunet", help="the network (default: sdunet)")
@@ -49,6 +51,11 @@ def parse_arguments():
     add("--batch-size", type=Number(int, 1, 4096), default=1, help="images at a time (default: 1)")
     add("--training", action="store_true", help="measure steps of training, not inference")
     add_device_options(parser)
+    return parser
+
+
+def parse_arguments():
+    parser = build_parser()
     args = parser.parse_args()
     if args.checkpoint:
         refuse_given(args, ("model", "width", "compare"), "the network is that of --checkpoint: leave it out")

@@ -3,15 +3,19 @@
 import argparse
 import os
 import pathlib
+from typing import Any
 
 from tinyseg.commands.options import REST, build_network, refuse_too_costly
+from tinyseg.data.files import list_names
 from tinyseg.data.isbi import LAYOUTS
-from tinyseg.data.json_files import check_shape
+from tinyseg.data.json_files import check_shape, read_json
 from tinyseg.models import checkpoint
 
 LATEST = "checkpoint.safetensors"
 # What a run keeps beside its options, and a resumed run compares or goes on with.
 KEPT = {"fingerprints": dict[str, str], "patients": dict[str, list[str]], "computer": dict[str, str]}
+
+BESIDE = {*KEPT, "sections", "written_by"}  # what the config.json of a run has beside its options
 
 
 def settle(parser, defaults, paper, rest):
@@ -38,6 +42,11 @@ def settle(parser, defaults, paper, rest):
     if "data" in given:
         given["data"] = str(pathlib.Path(given["data"]).resolve())  # a run is resumed from anywhere
     settings = defaults | (paper if given.get("protocol") == "paper" else {})
+    if "config" in given:
+        clash = given.keys() & {"protocol", "resume"}
+        if clash:
+            parser.error(f"--config and --{clash.pop()} both say what the options are: leave one of the two out")
+        settings |= read_config(parser, pathlib.Path(given.pop("config")), defaults)
     if "resume" in given:
         path = pathlib.Path(given["resume"])
         settings |= read_settings(parser, path, defaults)
@@ -114,28 +123,59 @@ def read_settings(parser, path, defaults):
     config = meta.get("config") or {}
     if not meta.get("training") or not defaults.keys() <= config.keys():
         parser.error(f"{file} was not written by this script: there is no run to go on with")
-    for name, default in defaults.items():
-        shape = bool if isinstance(default, bool) else str | int | float
-        shape = shape | None if default is None else shape
-        check_shape(config[name], shape, f"{file} is damaged: in its metadata --{name.replace('_', '-')}")
     if config["data"] is not None and not os.path.isabs(str(config["data"])):
         raise ValueError(f"{file} is damaged: in its metadata --data is {config['data']!r}, and not an absolute path.")
     kept = {name: config[name] for name in KEPT if name in config}
     for name, value in kept.items():
         check_shape(value, KEPT[name], f"{file} is damaged: {name} in its metadata does not fit")
+    return check_options(parser, config, defaults, f"{file} is damaged: in its metadata") | kept
+
+
+def read_config(parser, path, defaults):
+    """Read the options in the config.json of a run, or a file like it that names some of them.
+
+    Parameters
+    ----------
+    parser, defaults
+        As `read_settings`.
+    path : Path
+
+    Returns
+    -------
+    dict
+        Of the options that the file names.
+
+    Raises
+    ------
+    ValueError
+        The file is not JSON, names an option that this command does not have, or has a value that does not fit.
+    """
+    config = read_json(path, dict[str, Any], "a file of options, such as the config.json of a run")
+    unknown = [name for name in config if name not in defaults and name not in BESIDE]
+    if unknown:
+        raise ValueError(f"{path} names what is no option of this command: {list_names(unknown)}. Take it out.")
+    return check_options(parser, config, {n: d for n, d in defaults.items() if n in config}, f"in {path}")
+
+
+def check_options(parser, config, defaults, where):
+    """Return the options that `defaults` names, with their values in `config`, checked as if given at the shell.
+
+    If one does not fit, it is a ValueError whose sentence begins with `where`.
+    """
     words = []
-    for name in defaults:
+    for name, default in defaults.items():
         flag = "--" + name.replace("_", "-")
+        shape = bool if isinstance(default, bool) else str | int | float
+        check_shape(config[name], shape | None if default is None else shape, f"{where} {flag}")
         if config[name] is True:
             words.append(flag)
         elif config[name] is not None and config[name] is not False:  # 0 is a number
             words.append(f"{flag}={config[name]}")
     try:
         parser.exit_on_error = False
-        before = vars(parser.parse_args(words))
+        read = vars(parser.parse_args(words))
     except argparse.ArgumentError as error:
-        raise ValueError(f"{file} is damaged: the options in its metadata do not fit ({error}).") from None
+        raise ValueError(f"{where} the options do not fit ({error}).") from None
     finally:
         parser.exit_on_error = True
-    options = {name: False if config[name] is False else before[name] for name in defaults}
-    return options | kept
+    return {name: False if config[name] is False else read[name] for name in defaults}

@@ -157,7 +157,7 @@ def split_cases(cases, args, folder, skipped):
     return [name for name in names if name not in val], val, []
 
 
-def parse_arguments():
+def build_parser():
     parser = make_parser(__doc__)
 
     add = options.option_adder(parser, DEFAULTS)
@@ -186,6 +186,11 @@ def parse_arguments():
     add("--balanced", "draw a class, then a slice that has it", action="store_true", default=None)
     add("--steps-per-epoch", type=Number(int, 1, 10**6))
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
+    return parser
+
+
+def parse_arguments():
+    parser = build_parser()
     rest = {"out": "runs/brats", "cache": None, "patients": None, "fingerprints": None}  # the last two: a resumed run's
     args = settle(parser, DEFAULTS, PAPER, rest)
     if {"shares", "val_cases"} <= args.given:

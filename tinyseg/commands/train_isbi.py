@@ -41,6 +41,7 @@ def train_network():
     device = options.choose_device(args)
     with RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None) as run:
         train_in(run, args, device)
+    return run.path
 
 
 def train_in(run, args, device):
@@ -114,7 +115,7 @@ def load_sections(args):
     return sections
 
 
-def parse_arguments():
+def build_parser():
     parser = make_parser(__doc__)
 
     add = options.option_adder(parser, DEFAULTS)
@@ -128,6 +129,11 @@ def parse_arguments():
     add("--val-sections", "sections held out: a number (the last ones) or a:b (a to b-1, from 0)", type=SECTIONS)
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
+    return parser
+
+
+def parse_arguments():
+    parser = build_parser()
     args = settle(parser, DEFAULTS, PAPER, {"out": "runs/isbi", "fingerprints": {}})
     if args.data is None and "foreground" in args.given:
         parser.error("--foreground is for the masks in --data DIR, and none is given: leave it out")
