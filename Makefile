@@ -4,10 +4,10 @@ BIN := .venv/bin
 OUT ?= runs/demo
 GPU ?= gpu
 
-.PHONY: demo test test-slow test-without-fast gpu lint format docs docs-serve numbers measurements notebooks clean
+.PHONY: demo test test-slow test-without-fast test-processors gpu lint format docs docs-serve numbers measurements notebooks clean
 
 demo: .venv/.installed
-	$(BIN)/python examples/train_isbi.py --width 16 --epochs 24 --out $(OUT) --overwrite
+	$(BIN)/tinyseg demo --out $(OUT) --overwrite
 	@echo "Look at $(OUT)/predictions.png and $(OUT)/curves.png"
 
 # Two processes of pytest, each with libraries of one thread: more would wait for each other.
@@ -32,6 +32,11 @@ test-without-fast: .venv/.installed-test
 	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) $(CURDIR)/$(BIN)/python -c "from tinyseg import backend; assert backend.fast('cpu.threads') is None, 'tinyseg/fast is still found'"
 	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) OPENBLAS_NUM_THREADS=1 $(CURDIR)/$(BIN)/python -m pytest -n 2 -m "not slow" \
 	  tests/ops tests/nn tests/models tests/training tests/prediction tests/metrics
+
+# The kernels as they are compiled for other processors: without AVX, and with AVX2 but without AVX-512.
+test-processors: .venv/.installed-test
+	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES=+sse4.2 $(PYTEST) -n 2 -m "not slow" tests/fast/cpu tests/ops
+	NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma,+sse4.2 $(PYTEST) -n 2 -m "not slow" tests/fast/cpu tests/ops
 
 # the proof on a GPU; GPU=gpu13 for CUDA 13
 gpu: .venv/.installed-test

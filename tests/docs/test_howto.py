@@ -14,7 +14,14 @@ import tinyseg as ts
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUIDES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 PAGES = [ROOT / "README.md", *GUIDES, *sorted((ROOT / "docs").glob("*.md"))]
-COMMANDS = sorted({found for page in PAGES for found in re.findall(r"examples/(\w+\.py)([^#`\n]*)", page.read_text())})
+WRITTEN = r"^(?:`+|\|\s+`)?tinyseg ([\w-]+)([^#`\n]*)|examples/(\w+\.py)([^#`\n]*)"  # a command, in a block or alone
+COMMANDS = sorted(
+    {
+        (found[0] or found[2], found[1] or found[3])
+        for page in PAGES
+        for found in re.findall(WRITTEN, page.read_text(), re.M)
+    }
+)
 
 
 @pytest.fixture
@@ -71,9 +78,8 @@ def test_the_networks_reach_is_what_the_guide_says(followed):
 
 @pytest.mark.parametrize("script", sorted({script for script, _ in COMMANDS}))
 def test_commands_name_options_that_exist(script):
-    says = subprocess.run(
-        [sys.executable, ROOT / "examples" / script, "--help"], capture_output=True, text=True, check=True
-    )
+    words = [ROOT / "examples" / script] if script.endswith(".py") else ["-m", "tinyseg", script]
+    says = subprocess.run([sys.executable, *words, "--help"], capture_output=True, text=True, check=True)
     for options in (options for name, options in COMMANDS if name == script):
         for option in re.findall(r"--[\w-]+", options):
             assert re.search(rf"{option}\b", says.stdout), f"{script} has no {option}"

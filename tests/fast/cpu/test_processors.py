@@ -1,6 +1,8 @@
 """The tile on processors that are not here: the machine code that LLVM makes of it is read."""
 
 import json
+import os
+import platform
 import re
 import subprocess
 import sys
@@ -48,6 +50,16 @@ passes = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(s
 passes.getModulePassManager().run(module, passes)
 print(json.dumps([simd.LANES, simd.ROWS, machine.emit_assembly(module)]))
 """
+
+
+@pytest.mark.parametrize(("features", "expected"), [("+sse4.2", "4 6"), ("+avx,+avx2,+fma", "8 6"), (AVX512, "16 12")])
+def test_a_user_says_which_processor_to_compile_for(features, expected):
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("these are features of x86")
+    code = "from tinyseg.fast.cpu import simd; print(simd.LANES, simd.ROWS)"
+    environment = os.environ | {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": features}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == expected.split()
 
 
 def inner_loop(assembly):
