@@ -72,5 +72,8 @@ def run(module):
     try:
         program = importlib.import_module(module)
     except Exception as error:  # memory, open files, a setting that a library refuses, a broken installation
-        sys.exit(f"tinyseg could not be loaded ({type(error).__name__}: {error}). Where: python -c 'import {module}'")
+        sys.exit(
+            f"tinyseg could not be loaded ({type(error).__name__}: {error}). Perhaps this process may have too little "
+            f"memory (ulimit -v) or too few files (ulimit -n); python -c 'import {module}' shows where it failed."
+        )
     program.main()
