@@ -80,9 +80,11 @@ sys.meta_path.insert(0, _Doors())  # before the files: a module of a package tha
 
 
 def __getattr__(name):
-    if name not in MOVED:
+    if name in MOVED:
+        try:
+            return importlib.import_module(f"{__name__}.{name}")
+        except ModuleNotFoundError as error:
+            raise AttributeError(f"tinyseg.{name} is not here: {error}") from error
+    if name in __all__:
         return _load(name)
-    try:
-        return importlib.import_module(f"{__name__}.{name}")
-    except ModuleNotFoundError as error:
-        raise AttributeError(f"tinyseg.{name} is not here: {error}") from error
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
