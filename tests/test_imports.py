@@ -65,9 +65,9 @@ def imports(path):
 
 
 def room(module):
-    """ "tinyseg.ops.conv2d" -> "ops"; None for the package itself and for other packages."""
+    """ "tinyseg.ops.conv2d" -> "ops"; None for the package itself, which is a command too, and for other packages."""
     parts = module.split(".")
-    return parts[1] if parts[0] == "tinyseg" and len(parts) > 1 else None
+    return parts[1] if parts[0] == "tinyseg" and len(parts) > 1 and parts[1] != "__main__" else None
 
 
 def reach(name):
