@@ -64,6 +64,10 @@ def test_own_network_is_built_checked_and_stored(followed):
     assert np.allclose(unet.head.bias.data, np.log(9))
 
 
+def test_a_function_follows_a_training(followed):
+    assert len(followed("callback.md")["seen"]) == 3
+
+
 def test_the_networks_reach_is_what_the_guide_says(followed):
     model = followed("own_network.md")["DilatedNet"](width=4, depth=3).eval()
     reach = model.receptive_radius

@@ -33,7 +33,7 @@ def pieces(data, lr=5e-3, steps=12, **options):
 def run_fit(data, path, epochs=4, resume=False, **options):
     run = RunDirectory(path, resume=resume)
     of_step = {k: options.pop(k) for k in ("clip", "loss") if k in options}
-    of_fit = {k: options.pop(k) for k in ("meta", "best") if k in options}
+    of_fit = {k: options.pop(k) for k in ("meta", "best", "callback") if k in options}
     model, optimizer, schedule, loader, validate = pieces(data, **options)
     step = Step(model, optimizer, **of_step)
     result = fit(step, loader, validate, schedule=schedule, epochs=epochs, run=run, progress=False, **of_fit)
@@ -56,6 +56,22 @@ def test_a_run_leaves_what_the_design_promises(data, tmp_path):
     model = ts.checkpoint.load(run.best)
     assert model.meta["classes"] == ["inside"]
     assert evaluate(model, data.images[:, 0], data.labels)[0]["mean_iou"] == best["val_mean_iou"]
+
+
+def test_a_callback_gets_the_row_of_every_epoch_when_its_checkpoint_is_there(data, tmp_path):
+    rows = []
+
+    def note(row):
+        assert (
+            ts.checkpoint.load(tmp_path / "run" / "checkpoint.safetensors").meta["training"]["state"]["epoch"]
+            == row["epoch"]
+        )
+        rows.append(row)
+
+    result, _ = run_fit(data, tmp_path / "run", epochs=2, callback=note)
+    assert rows == result["history"]
+    run_fit(data, tmp_path / "run", epochs=3, callback=note, resume=True)
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
 
 
 def test_a_run_stopped_between_epochs_goes_on_to_the_same_bits(data, tmp_path):

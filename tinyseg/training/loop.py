@@ -23,7 +23,7 @@ BETWEEN_PICTURES = 30  # seconds between two drawings of the curves, so that sho
 BETWEEN_CHECKPOINTS = 300  # seconds within an epoch: what a computer that crashes costs
 
 
-def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_iou", progress=True):
+def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_iou", progress=True, callback=None):
     """Train a model; write the log, checkpoints and curves to a run directory.
 
     Parameters
@@ -45,6 +45,9 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
         Name of a score: `run.best` holds the epoch where it is largest.
     progress : bool
         Show a progress bar.
+    callback : callable, optional
+        ``callback(row)``, called after every epoch, when its checkpoint has been written, with the row of log.csv: a
+        dict of numbers. `docs/howto/callback.md` sends it to TensorBoard.
 
     Returns
     -------
@@ -62,10 +65,10 @@ def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, but is {epochs}.")
     with run:
-        return _train(step, loader, validate, schedule, epochs, run, meta or {}, best, progress)
+        return _train(step, loader, validate, schedule, epochs, run, meta or {}, best, progress, callback)
 
 
-def _train(step, loader, validate, schedule, epochs, run, meta, best, progress):
+def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, callback):
     model, optimizer, log, interruption = step.model, step.optimizer, Log(), Interruption()
     device, by_epoch = device_of(model.parameters()[0].data), isinstance(schedule, optim.ReduceLROnPlateau)
     if run.resume:
@@ -136,6 +139,8 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress):
             save(run.latest, optimizer)
             saved = time.monotonic()
             bar.scores(scores)
+            if callback is not None:
+                callback(dict(log.history[-1]))
             if time.monotonic() - drawn > BETWEEN_PICTURES:
                 draw()
                 drawn = time.monotonic()
