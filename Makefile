@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 GPU ?= gpu
 
-.PHONY: demo test test-slow test-without-fast test-processors gpu lint format docs docs-serve numbers measurements notebooks clean
+.PHONY: demo test test-slow test-without-fast test-processors gpu lint format docs release docs-serve numbers measurements notebooks clean
 
 demo: .venv/.installed
 	$(BIN)/tinyseg demo --out $(OUT) --overwrite
@@ -67,6 +67,12 @@ measurements: .venv/.installed-docs
 	$(BIN)/python -m benchmarks --reference
 	$(BIN)/python -m benchmarks.claims $(if $(ISBI),--data $(ISBI),--parts arithmetic winograd winograd_time start memory)
 	$(BIN)/python docs/fill.py
+
+# the wheel and the source archive in dist/: docs/release.md
+release: .venv/.installed-dev
+	rm -rf dist
+	$(BIN)/python -m build
+	$(BIN)/twine check --strict dist/*
 
 docs-serve: docs
 	$(BIN)/python -m http.server --directory docs/_build/html --bind 127.0.0.1 8000

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import tomllib
 import venv
 import zipfile
 
@@ -17,7 +18,6 @@ import tinyseg
 from tinyseg.data import em_sections
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def run(*words, cwd, **environment):
@@ -30,6 +30,18 @@ def run(*words, cwd, **environment):
     return done.stdout
 
 
+def test_the_conda_recipe_asks_for_what_the_package_needs():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    recipe = (ROOT / "packaging" / "conda" / "meta.yaml").read_text()
+    assert f'version = "{tinyseg.__version__}"' in recipe
+    run = re.findall(r"^    - (\S+) >=(\S+)$", recipe.partition("  run:")[2].partition("test:")[0], re.M)
+    names = {"matplotlib-base": "matplotlib", "msgspec-python": "msgspec"}  # conda's own names of packages
+    found = {names.get(name, name): version for name, version in run}
+    needed = [*project["dependencies"], *project["optional-dependencies"]["fast"]]
+    needed.append(f"python{project['requires-python']}")
+    assert found == dict(each.split(">=") for each in needed)
+
+
 @pytest.fixture(scope="module")
 def built(tmp_path_factory):
     """The folder with the archives that ``python -m build`` makes."""
@@ -38,6 +50,8 @@ def built(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_the_archives_hold_the_package_and_nothing_else(built):
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
     assert wheel.name == f"tinyseg-{tinyseg.__version__}-py3-none-any.whl"
@@ -50,6 +64,8 @@ def test_the_archives_hold_the_package_and_nothing_else(built):
     assert {*tracked, "README.md", "LICENSE", "pyproject.toml"} <= inside
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_somebody_installs_the_wheel_and_segments_a_picture(built, tmp_path):
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"
