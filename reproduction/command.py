@@ -50,7 +50,8 @@ WRITTEN = [  # into --out, results.json first
     "results.json", "tables.md", "costs.png", "isbi_curves.png", "isbi_best.png", "isbi_worst.png", "brats_curves.png",
     "brats_small.png", "brats_worst.png",
 ]  # fmt: skip
-QUICK = {    "width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8},
+QUICK = {
+    "width": 8, "seeds": 1, "isbi": {"--size": 128, "--epochs": 8},
     "brats": {"--size": 96, "--epochs": 2, "--steps-per-epoch": 30},
 }  # fmt: skip
 
