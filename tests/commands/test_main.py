@@ -44,8 +44,9 @@ def test_help_begins_with_three_examples(name):
 
 
 def test_a_command_that_is_misspelt():
-    assert "no command 'prdict': expected one of demo" in run_command("prdict", code=1)[1]
-    assert run_command("prdict", code=1)[1].endswith("Did you mean predict?")
+    _, err = run_command("prdict", code=2)
+    assert err.startswith("tinyseg has no command 'prdict': expected one of demo, ")
+    assert err.endswith("Did you mean predict?\n")
 
 
 def test_info_names_what_a_report_needs():

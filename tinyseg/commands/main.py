@@ -51,7 +51,12 @@ def main():
     else:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         hint = f" Did you mean {near[0]}?" if near else ""
-        sys.exit(one_line(f"tinyseg has no command {name!r}: expected one of {', '.join(COMMANDS)}.{hint}"))
+        with safe_output():
+            print(
+                one_line(f"tinyseg has no command {name!r}: expected one of {', '.join(COMMANDS)}.{hint}"),
+                file=sys.stderr,
+            )
+        sys.exit(2)
 
 
 def module_of(name):
