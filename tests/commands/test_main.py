@@ -12,6 +12,7 @@ from scripts import SMALL_ISBI, run_command
 
 import tinyseg as ts
 from tinyseg.commands.main import COMMANDS
+from tinyseg.data import em_sections
 
 
 def python(*words):
@@ -124,3 +125,57 @@ def test_options_in_a_file_that_do_not_fit(content, words, tmp_path):
 def test_options_of_a_file_and_of_a_run_that_is_resumed(tmp_path):
     _, err = run_command("train-isbi", "--config", "c.json", "--resume", tmp_path, code=2)
     assert "--config and --resume both say what the options are" in err
+
+
+# ----- train -----------------------------------------------------------------------
+@pytest.fixture
+def cells(tmp_path, monkeypatch):
+    """A folder with ``pictures/`` and ``truth/``, whose names no layout knows; the command runs in it."""
+    images, labels = em_sections(num_sections=4, size=48, seed=1)
+    for name, stack in (("pictures", images), ("truth", np.where(labels, 255, 0).astype(np.uint8))):
+        (tmp_path / name).mkdir()
+        for k, section in enumerate(stack):
+            Image.fromarray(section).save(tmp_path / name / f"{k}.png")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+TRAIN = ["train", *SMALL_ISBI, "--val-sections", 1]
+
+
+def test_train_on_two_folders_and_predict_and_score(cells):
+    out, _ = run_command(*TRAIN, "pictures", "truth", "--epochs", 1)
+    assert "3 sections to train on, 1 held out" in out and (cells / "runs/train/predictions.png").is_file()
+    meta = ts.checkpoint.load("runs/train/best.safetensors").meta
+    assert meta["classes"] == ["foreground"]
+    assert {name: meta["config"][name] for name in ("data", "labels")} == {
+        "data": str(cells / "pictures"), "labels": str(cells / "truth")
+    }  # fmt: skip
+    run_command("train", "--resume", "runs/train", "--epochs", 2, "--device", "cpu")
+    weights = "runs/train/best.safetensors"
+    out, _ = run_command("predict", "--checkpoint", weights, "pictures/3.png", "--device", "cpu")
+    assert "for foreground" in out and "wrote predictions/3_mask.png" in out
+    given = "--images", "pictures", "--labels", "truth", "--out", "s.json", "--device", "cpu", "--worst", 0
+    run_command("evaluate", "--checkpoint", weights, *given)
+    assert len(json.loads((cells / "s.json").read_text())["sections"]) == 1  # the one that was held out
+
+
+def test_train_on_one_folder_with_a_name_for_what_is_found(cells, no_pictures):
+    (cells / "pictures").rename(cells / "images")
+    (cells / "truth").rename(cells / "masks")
+    run_command(*TRAIN, ".", "--epochs", 1, "--target", "nucleus", "--out", "run")
+    assert ts.checkpoint.load("run/best.safetensors").meta["classes"] == ["nucleus"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ([], "give the images to train on"), (["pictures", "--data", "pictures"], "images are given twice"),
+        (["pictures", "truth", "--out", "truth"], "--out truth is a folder of the data"),
+        (["pictures", "truth", "--target", " "], "--target: expected a few words"), (["pictures"], "no images in"),
+        (["pictures", "pictures"], "are the same pictures"),
+    ],
+)  # fmt: skip
+def test_train_with_what_does_not_go_together(words, says, cells):
+    _, err = run_command(*TRAIN, *words, code=1 if "images in" in says or "same pictures" in says else 2)
+    assert says in err.replace("\n", " ") and not (cells / "runs" / "train").exists()

@@ -30,7 +30,7 @@ def main():
 def show_training():
     _, words = make_parser(__doc__).parse_known_args()
     sys.argv = ["tinyseg train-isbi", *OPTIONS, *words]  # of an option that is there twice the second counts
-    folder = train_isbi.train_network()
+    folder = train_isbi.train_network(train_isbi.parse_arguments())
     section = folder / "section.png"
     Image.fromarray(em_sections(num_sections=1, size=512, seed=1000)[0][0]).save(section)
     print(

@@ -15,7 +15,8 @@ from tinyseg.commands.output import one_line, safe_output
 
 COMMANDS = {
     "demo": "train a small network on synthetic sections, in minutes",
-    "train-isbi": "train a network to find the membranes of cells, or what else masks show",
+    "train": "train a network on your own images and their masks",
+    "train-isbi": "train a network to find the membranes of cells in electron micrographs",
     "train-brats": "train a network to find brain tumours in MRI",
     "predict": "segment images and volumes with a trained network",
     "evaluate": "score a network, or predictions, against labels",
@@ -28,7 +29,7 @@ USAGE = f"""usage: tinyseg COMMAND [options]
 Train U-Net or SD-UNet on a modest machine, and segment images with it.
 
     tinyseg demo                                                        # a first result, without any data
-    tinyseg train-isbi --data DIR --out runs/cells                      # DIR holds images/ and labels/
+    tinyseg train images masks --out runs/cells                         # two folders, or two stacks
     tinyseg predict --checkpoint runs/cells/best.safetensors image.png
 
 commands:

@@ -110,6 +110,12 @@ def _check_chosen(text):
         _check_sections(text)
 
 
+def _check_name(text):
+    if not (text.strip() and text.isprintable() and len(text) <= 60):
+        raise ValueError(f"expected a few words, found {text!r}")
+
+
+NAME = Text(_check_name)
 PROBABILITY = Number(float, 0, 1)
 MEMORY = Number(float, 0, 2**20, above=True)  # GiB
 SECTIONS = Text(_check_sections)

@@ -15,6 +15,8 @@ LATEST = "checkpoint.safetensors"
 # What a run keeps beside its options, and a resumed run compares or goes on with.
 KEPT = {"fingerprints": dict[str, str], "patients": dict[str, list[str]], "computer": dict[str, str]}
 
+PLACES = {"images": "data", "masks": "labels"}  # arguments without a name, and the options that they are
+PATHS = {"data", "labels"}
 BESIDE = {*KEPT, "sections", "written_by"}  # what the config.json of a run has beside its options
 
 
@@ -39,8 +41,13 @@ def settle(parser, defaults, paper, rest):
     """
     parsed = parser.parse_args()
     given = {name: getattr(parsed, name) for name in parsed.given}
-    if "data" in given:
-        given["data"] = str(pathlib.Path(given["data"]).resolve())  # a run is resumed from anywhere
+    for place, name in PLACES.items():
+        if {place, name} <= given.keys():
+            parser.error(f"{place} are given twice, and with --{name}: leave one of the two out")
+        if place in given:
+            given[name] = given.pop(place)
+    for name in PATHS & given.keys():
+        given[name] = str(pathlib.Path(given[name]).resolve())  # a run is resumed from anywhere
     settings = defaults | (paper if given.get("protocol") == "paper" else {})
     if "config" in given:
         clash = given.keys() & {"protocol", "resume"}
@@ -51,7 +58,7 @@ def settle(parser, defaults, paper, rest):
         path = pathlib.Path(given["resume"])
         settings |= read_settings(parser, path, defaults)
         path = path.parent if path.is_file() else path
-        changed = {name for name in defaults if given.get(name, settings[name]) != settings[name]} - {"data", "epochs"}
+        changed = {name for name in defaults if given.get(name, settings[name]) != settings[name]} - {*PATHS, "epochs"}
         changed |= given.keys() & {"protocol", "out", "overwrite"}
         if changed:
             parser.error(f"--resume goes on with the options of {path}: leave out {', '.join(sorted(changed))}")
@@ -63,7 +70,7 @@ def settle(parser, defaults, paper, rest):
     args = argparse.Namespace(**(REST | {"computer": {}} | rest | settings | given))
     if args.lr is None:
         args.lr = 2e-4 if args.model == "unet" else 2e-3  # 2e-3 needs norm layers, and plain U-Net has none
-    args.given = parsed.given
+    args.given = parsed.given | given.keys()
     if args.schedule in ("step", "plateau") and args.warmup and "warmup" in args.given:
         parser.error(f"--warmup is for --schedule cosine and constant, and not for {args.schedule}: leave it out")
     if args.amp and args.cuda_graph:
@@ -78,8 +85,10 @@ def settle(parser, defaults, paper, rest):
 
 def refuse_among_data(parser, args):
     """End the command if --out is a folder whose pictures are data: those of the run would be taken for some."""
-    out, data = pathlib.Path(args.out).resolve(), pathlib.Path(args.data).resolve()
-    if out == data or (out.parent == data and out.name.casefold() in {name for part in LAYOUTS[1] for name in part}):
+    out = pathlib.Path(args.out).resolve()
+    given = [pathlib.Path(path) for path in (args.data, getattr(args, "labels", None)) if path]
+    names = {name for part in LAYOUTS[1] for name in part}
+    if out in given or (out.parent == given[0] and out.name.casefold() in names):
         parser.error(f"--out {args.out} is a folder of the data: give the run a folder of its own")
 
 
@@ -123,8 +132,10 @@ def read_settings(parser, path, defaults):
     config = meta.get("config") or {}
     if not meta.get("training") or not defaults.keys() <= config.keys():
         parser.error(f"{file} was not written by this script: there is no run to go on with")
-    if config["data"] is not None and not os.path.isabs(str(config["data"])):
-        raise ValueError(f"{file} is damaged: in its metadata --data is {config['data']!r}, and not an absolute path.")
+    for name in PATHS & defaults.keys():
+        if config[name] is not None and not os.path.isabs(str(config[name])):
+            found = f"--{name} is {config[name]!r}, and not an absolute path"
+            raise ValueError(f"{file} is damaged: in its metadata {found}.")
     kept = {name: config[name] for name in KEPT if name in config}
     for name, value in kept.items():
         check_shape(value, KEPT[name], f"{file} is damaged: {name} in its metadata does not fit")
@@ -154,7 +165,9 @@ def read_config(parser, path, defaults):
     unknown = [name for name in config if name not in defaults and name not in BESIDE]
     if unknown:
         raise ValueError(f"{path} names what is no option of this command: {list_names(unknown)}. Take it out.")
-    return check_options(parser, config, {n: d for n, d in defaults.items() if n in config}, f"in {path}")
+    options = check_options(parser, config, {n: d for n, d in defaults.items() if n in config}, f"in {path}")
+    absolute = {name: str(pathlib.Path(options[name]).resolve()) for name in PATHS & options.keys() if options[name]}
+    return options | absolute
 
 
 def check_options(parser, config, defaults, where):

@@ -10,7 +10,7 @@ Reads top to bottom: data, model, training, report, options.
 
 import tinyseg as ts
 from tinyseg.commands import options
-from tinyseg.commands.numbers import SECTIONS, Number, make_parser
+from tinyseg.commands.numbers import NAME, SECTIONS, Number, make_parser
 from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import settle
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
@@ -20,7 +20,8 @@ from tinyseg.training import RunDirectory, evaluate, fit
 
 # What was measured to train sdunet and unet well (docs/results.md) ...
 DEFAULTS = {
-    "data": None, "foreground": "white", "size": 256, "val_sections": "4", "standardize": "section",
+    "data": None, "labels": None, "foreground": "white", "target": "inside of a cell",
+    "size": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
     "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "amp": False,
     "seed": 0,
@@ -31,13 +32,14 @@ PAPER = {
     "size": 256, "augment": "paper", "lr": 1e-4, "schedule": "constant", "warmup": 0, "clip": 0, "standardize": "unit",
 }  # fmt: skip
 
+OUT, LESS_MEMORY = "runs/isbi", "try a smaller --batch-size, --size or --width"
+
 
 def main():
-    run_script(train_network, out_of_memory="try a smaller --batch-size, --size or --width")
+    run_script(lambda: train_network(parse_arguments()), out_of_memory=LESS_MEMORY)
 
 
-def train_network():
-    args = parse_arguments()
+def train_network(args):
     device = options.choose_device(args)
     with RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None) as run:
         train_in(run, args, device)
@@ -75,7 +77,7 @@ def train_in(run, args, device):
     config["sections"] = {name: parts[k].fingerprints() for k, name in enumerate(("train", "val"))}
     scale = [args.size / n for n in sections.images.shape[1:]]
     preprocessing = {"scale": scale, "standardize": args.standardize, "foreground": args.foreground}
-    meta = {"config": config, "preprocessing": preprocessing, "classes": ["inside of a cell"]}
+    meta = {"config": config, "preprocessing": preprocessing, "classes": [args.target]}
 
     def validate(model):
         return evaluate(model, val_x, val.labels)[0]
@@ -93,7 +95,7 @@ def train_in(run, args, device):
         "best_epoch": result["best"]["epoch"], "val": scores, "val_last_epoch": last,
     }  # fmt: skip
     with ts.plots.drawing(run.path / "predictions.png") as picture:
-        ts.plots.predictions(val.images, val.labels, probabilities, picture, names=val.names)
+        ts.plots.predictions(val.images, val.labels, probabilities, picture, names=val.names, what=args.target)
     run.write_json("summary.json", summary)  # the last file: where it is, the run is done
     print("Held-out sections (the best epoch is the one with the highest mean IoU on these very sections):")
     for name, figures in ((f"best, epoch {result['best']['epoch']}", scores), ("last", last)):
@@ -108,33 +110,37 @@ def load_sections(args):
         return Sections(images, labels, [f"synthetic[{k}]" for k in range(len(images))])
     if args.download:
         fetch_isbi(args.data)
-    sections = isbi.load(args.data, labels="required", foreground=args.foreground)
+    sections = isbi.load(args.data, labels=args.labels or "required", foreground=args.foreground)
     H, W = sections.images.shape[1:]
     size = f"{H} x {W}" if H == W else f"{H} x {W}, not square: resizing distorts them"
     print(f"{args.data}: {len(sections)} sections of {size}")
     return sections
 
 
-def build_parser():
-    parser = make_parser(__doc__)
+def build_parser(description=__doc__, inputs="", defaults=DEFAULTS, out=OUT):
+    parser = make_parser(description, inputs)
 
-    add = options.option_adder(parser, DEFAULTS)
+    add = options.option_adder(parser, defaults)
     add(
         "--data", "folder with train-volume.tif and train-labels.tif, or with images/ and labels/",
         type=options.folder_name,
     )  # fmt: skip
+    add("--labels", "masks, a stack or a folder, if they are not in --data", type=options.folder_name)
     add("--download", "fetch the public ISBI 2012 files into --data first", action="store_true", default=None)
     add("--foreground", "which mask value is the inside of a cell", choices=["white", "black"])
+    add("--target", "what that is, in a few words, for tables and pictures", type=NAME)
     add("--size", "side of the square that sections are resized to, in pixels", type=Number(int, 16, 65536))
     add("--val-sections", "sections held out: a number (the last ones) or a:b (a to b-1, from 0)", type=SECTIONS)
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
-    options.add_training_options(parser, DEFAULTS, PAPER, out="runs/isbi")
+    options.add_training_options(parser, defaults, PAPER, out=out)
     return parser
 
 
-def parse_arguments():
-    parser = build_parser()
-    args = settle(parser, DEFAULTS, PAPER, {"out": "runs/isbi", "fingerprints": {}})
-    if args.data is None and "foreground" in args.given:
-        parser.error("--foreground is for the masks in --data DIR, and none is given: leave it out")
+def parse_arguments(parser=None, defaults=DEFAULTS, out=OUT):
+    parser = parser or build_parser()
+    args = settle(parser, defaults, PAPER, {"out": out, "fingerprints": {}})
+    if args.data is None and args.given & {"foreground", "labels"}:
+        parser.error("--foreground and --labels are for the masks of --data DIR, and none is given: leave them out")
+    if args.labels and args.download:
+        parser.error("--download fetches masks too: leave --labels out")
     return args
