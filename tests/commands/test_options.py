@@ -11,11 +11,10 @@ from scripts import run_example
 from tinyseg import backend, models, ops, optim
 from tinyseg.backend import devices, dispatch
 from tinyseg.commands import predict, train_isbi
-from tinyseg.commands.numbers import CHOSEN_SECTIONS, CLASS_WEIGHTS, SECTIONS, SHARES, make_parser, read_class_weights
+from tinyseg.commands.numbers import CHOSEN_SECTIONS, CLASS_WEIGHTS, SECTIONS, SHARES, read_class_weights
 from tinyseg.commands.options import (
     REST,
     add_device_options,
-    add_training_options,
     build_schedule,
     choose_device,
     make_step,
@@ -89,13 +88,8 @@ def test_the_step_is_the_one_that_is_asked_for():
 
 def settled(monkeypatch, *given):
     """What a training script makes of these words at the shell."""
-    parser = make_parser("")
-    for name in ("data", "download", "size"):
-        parser.add_argument(f"--{name}", type=int if name == "size" else str)
-    add_training_options(parser, train_isbi.DEFAULTS, train_isbi.PAPER, "runs")
-    for name in ("foreground", "val-sections", "standardize"):
-        parser.add_argument(f"--{name}")
     monkeypatch.setattr("sys.argv", ["script", *map(str, given)])
+    parser = train_isbi.build_parser(out="runs")
     return settle(parser, train_isbi.DEFAULTS, train_isbi.PAPER, {"fingerprints": {}})
 
 

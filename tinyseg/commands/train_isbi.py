@@ -139,8 +139,9 @@ def build_parser(description=__doc__, inputs="", defaults=DEFAULTS, out=OUT):
 def parse_arguments(parser=None, defaults=DEFAULTS, out=OUT):
     parser = parser or build_parser()
     args = settle(parser, defaults, PAPER, {"out": out, "fingerprints": {}})
-    if args.data is None and args.given & {"foreground", "labels"}:
-        parser.error("--foreground and --labels are for the masks of --data DIR, and none is given: leave them out")
+    for name in ("foreground", "labels"):
+        if args.data is None and name in args.given:
+            parser.error(f"--{name} is for the masks in --data DIR, and none is given: leave it out")
     if args.labels and args.download:
         parser.error("--download fetches masks too: leave --labels out")
     return args
