@@ -48,7 +48,7 @@ def test_statistics(shape, layout, fast):
     x = layout(arrays(shape)[0])
     mean, var = maths.statistics(x.astype(np.float64))
     found = fast.statistics(x)
-    within(found[0], mean, EPS32 * (abs(mean) + np.sqrt(var)))
+    within(found[0], mean, EPS32 * (abs(mean) + 2 * np.sqrt(var)))  # of the sums on the way, which grow to several σ
     within(found[1], var, EPS32 * terms(shape, fast) * var)
 
 
