@@ -24,16 +24,10 @@ from tinyseg.data.locks import locked
 from tinyseg.data.writing import write_atomically
 from tinyseg.models import checkpoint
 from tinyseg.training.interruption import STOPS
+from tinyseg.training.run import FILES
 
 # By Ctrl-C, kill, or a closed terminal: the statuses of a command that was interrupted.
 ENDED = [status for number in STOPS for status in (-number, 128 + number)]
-
-
-# Files of a training, which a new one with --overwrite would replace.
-TRAINED = [
-    "checkpoint.safetensors", "best.safetensors", "config.json", "log.csv", "summary.json", "curves.png",
-    "predictions.png",
-]  # fmt: skip
 
 
 class RunFailed(RuntimeError):
@@ -128,7 +122,7 @@ class Run:
     def _refuse_others(self):
         """Raise a ValueError if the folder holds a training that is not this run."""
         if not self.kept.is_file():
-            found = [name for name in TRAINED if os.path.lexists(self.folder / name)]
+            found = [name for name in FILES if os.path.lexists(self.folder / name)]
             if found:
                 raise ValueError(
                     f"{self.folder} holds a training that this study did not begin ({', '.join(found)}, and no "

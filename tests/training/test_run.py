@@ -1,6 +1,7 @@
 """The folder of a run."""
 
 import json
+import os
 
 import pytest
 
@@ -64,6 +65,14 @@ def test_files_of_the_users_own_have_the_names_of_a_runs(tmp_path, name):
         RunDirectory(tmp_path)
     assert (tmp_path / name).read_text() == '{"mine": 1}'
     RunDirectory(tmp_path, overwrite=True)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes in folders")
+def test_a_pipe_with_the_name_of_the_options_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "config.json")
+    (tmp_path / "log.csv").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"holds no training run, and files .*: log\.csv\."):
+        RunDirectory(tmp_path)
 
 
 def test_a_run_was_killed_before_its_first_checkpoint_and_is_begun_again(tmp_path):

@@ -4,16 +4,21 @@ import contextlib
 import csv
 import io
 import itertools
-import json
 import pathlib
 import shlex
 import sys
 import warnings
+from typing import Any
 
-from tinyseg.data.json_files import write_json
+from tinyseg.data.json_files import read_json, write_json
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.writing import check_writable, write_atomically
+
+FILES = (  # what a run writes into its folder
+    "checkpoint.safetensors", "best.safetensors", "config.json", "log.csv", "summary.json", "curves.png",
+    "predictions.png",
+)  # fmt: skip
 
 
 class RunDirectory:
@@ -49,10 +54,9 @@ class RunDirectory:
 
     def __init__(self, path, overwrite=False, resume=False):
         self.path = pathlib.Path(path)
-        self.latest, self.best = self.path / "checkpoint.safetensors", self.path / "best.safetensors"
+        self.files = [self.path / name for name in FILES]
+        self.latest, self.best = self.files[:2]
         self.resume = resume
-        others = ("config.json", "log.csv", "summary.json", "curves.png", "predictions.png")
-        self.files = [self.latest, self.best, *(self.path / name for name in others)]
         self.overwrite = overwrite
         self._check()
 
@@ -86,9 +90,10 @@ class RunDirectory:
     def _began(self):
         """Whether a run began here: one that ended before its first checkpoint leaves the file of its options."""
         try:
-            return json.loads((self.path / "config.json").read_bytes())["written_by"] == "tinyseg"
-        except (OSError, ValueError, KeyError, TypeError):
+            options = read_json(self.path / "config.json", dict[str, Any], "the options of a run")
+        except (OSError, ValueError):
             return False
+        return options.get("written_by") == "tinyseg"
 
     def __enter__(self):
         if self._blocks == 0:
