@@ -30,16 +30,16 @@ def main():
 
 def show():
     build_parser().parse_args()
+    computer = backend.describe_computer("cpu")
     facts = {
         "tinyseg": ts.__version__,
         "where": ts.__path__[0],
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
-        "processor": backend.describe_computer("cpu")["processor"],
-        "kernels": backend.kernels_in_use("cpu"),
-        "threads": str(backend.count_threads()),
-    }
-    facts |= describe_kernels() | {"gpu": describe_gpu(), "prepared slices": str(default_folder())}
+    } | {name: computer[name] for name in ("processor", "kernels", "threads")}
+    if computer["kernels"] == backend.dispatch.NUMBA:
+        facts |= describe_kernels()
+    facts |= {"gpu": describe_gpu(), "prepared slices": str(default_folder())}
     facts |= {name: version for name in PACKAGES if (version := find_version(name))}
     width = max(map(len, facts))
     for name, value in facts.items():
@@ -51,23 +51,16 @@ def build_parser():
 
 
 def describe_kernels():
-    """Return what is known of the kernels in numba, where they are used: a dict of texts."""
-    simd, cache = (backend.fast(f"cpu.{name}") for name in ("simd", "kernel_cache")) if uses_numba() else (None, None)
-    if simd is None:
-        return {}
+    """Return what is known of the kernels in numba: a dict of texts."""
     import numba
 
+    simd, cache = (backend.fast(f"cpu.{name}") for name in ("simd", "kernel_cache"))
     ts.ops.relu(ts.Tensor(np.zeros((1, 1, 8, 8), np.float32)))  # the first kernel starts the threads
     return {
         "vectors": f"{simd.LANES} × 32 bits, {simd.REGISTERS} registers",
         "threading layer": numba.threading_layer(),
         "compiled kernels": str(cache.folder()),
     }
-
-
-def uses_numba():
-    """Whether kernels in numba compute on the CPU."""
-    return backend.kernels_in_use("cpu") == backend.dispatch.NUMBA
 
 
 def describe_gpu():

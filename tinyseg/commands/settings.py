@@ -46,8 +46,7 @@ def settle(parser, defaults, paper, rest):
             parser.error(f"{place} are given twice, and with --{name}: leave one of the two out")
         if place in given:
             given[name] = given.pop(place)
-    for name in PATHS & given.keys():
-        given[name] = str(pathlib.Path(given[name]).resolve())  # a run is resumed from anywhere
+    given = with_absolute_paths(given)
     settings = defaults | (paper if given.get("protocol") == "paper" else {})
     if "config" in given:
         clash = given.keys() & {"protocol", "resume"}
@@ -165,9 +164,14 @@ def read_config(parser, path, defaults):
     unknown = [name for name in config if name not in defaults and name not in BESIDE]
     if unknown:
         raise ValueError(f"{path} names what is no option of this command: {list_names(unknown)}. Take it out.")
-    options = check_options(parser, config, {n: d for n, d in defaults.items() if n in config}, f"in {path}")
-    absolute = {name: str(pathlib.Path(options[name]).resolve()) for name in PATHS & options.keys() if options[name]}
-    return options | absolute
+    named = {name: default for name, default in defaults.items() if name in config}
+    return with_absolute_paths(check_options(parser, config, named, f"in {path}"))
+
+
+def with_absolute_paths(options):
+    """Return options with the places of data made absolute: a run is resumed from anywhere."""
+    places = {name: options[name] for name in PATHS & options.keys() if options[name]}
+    return options | {name: str(pathlib.Path(path).resolve()) for name, path in places.items()}
 
 
 def check_options(parser, config, defaults, where):
