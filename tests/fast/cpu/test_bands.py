@@ -28,7 +28,7 @@ def picture(x, x2, repeat, spread):
 def loaded(x, x2, n, first, rows, left, width, repeat, spread, pitch, start=11):
     """What load_band writes, as (rows, width, pitch); and nothing beside it."""
     band = np.full(start + rows * width * pitch + 64, GUARD)
-    load_band(x, x2, n, first, rows, left, width, repeat, *spread, band, start, pitch)
+    load_band(x, x2, n, first, rows, left, width, repeat, *spread, band, start, pitch, 1)
     end = start + rows * width * pitch
     assert (band[:start] == GUARD).all() and (band[end:] == GUARD).all()
     return band[start:end].reshape(rows, width, pitch)

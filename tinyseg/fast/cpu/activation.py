@@ -5,11 +5,11 @@ Equations and signatures as in `tinyseg.ops.activation`, which computes softmax 
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.parallel import parallel
 
 CHUNK = 1 << 14  # numbers that one thread works on at a time
 RELU, RELU_GRAD, SIGMOID, SIGMOID_GRAD = range(4)
@@ -45,7 +45,8 @@ def _apply(op, a, gy):
         result = channels_first(out)
     else:
         result = out = empty(a.shape)
-    _each_number(op, np.ascontiguousarray(a).reshape(-1), np.ascontiguousarray(gy).reshape(-1), out.reshape(-1))
+    a, gy = (np.ascontiguousarray(array).reshape(-1) for array in (a, gy))
+    _each_number(-(-a.size // CHUNK), op, a, gy, out.reshape(-1))
     return result
 
 
@@ -93,11 +94,10 @@ def sigmoid(x):
 
 
 # ----- the pass ------------------------------------------------------------------------
-@njit(**PARALLEL)
-def _each_number(op, a, gy, out):
-    for chunk in prange(-(-len(a) // CHUNK)):
-        i, j = chunk * CHUNK, (chunk + 1) * CHUNK
-        _compute(op, a[i:j], gy[i:j], out[i:j])
+@parallel
+def _each_number(chunk, op, a, gy, out):
+    i, j = chunk * CHUNK, (chunk + 1) * CHUNK
+    _compute(op, a[i:j], gy[i:j], out[i:j])
 
 
 @njit(**OPTIONS)

@@ -4,11 +4,11 @@ Both arrays must have their axes in the same order in memory, whichever order it
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, float32
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import float32
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.parallel import parallel
 
 LARGE = 1 << 16  # elements from which on a second thread is worth its start
 BLOCK = 1 << 13  # elements to a task
@@ -39,15 +39,14 @@ def _combine(a, b, multiply):
     order = _order(a)
     a, b = a.transpose(order), b.transpose(order)
     y = empty(a.shape)
-    _combine_in_blocks(a.reshape(-1), b.reshape(-1), multiply, y.reshape(-1))
+    _combine_in_blocks(-(-y.size // BLOCK), a.reshape(-1), b.reshape(-1), multiply, y.reshape(-1))
     return y.transpose(np.argsort(order))
 
 
-@njit(**PARALLEL)
-def _combine_in_blocks(a, b, multiply, y):
-    for block in prange(-(-y.size // BLOCK)):
-        i, j = block * BLOCK, min(y.size, (block + 1) * BLOCK)
-        _combine_block(a[i:j], b[i:j], multiply, y[i:j])
+@parallel
+def _combine_in_blocks(block, a, b, multiply, y):
+    i, j = block * BLOCK, min(y.size, (block + 1) * BLOCK)
+    _combine_block(a[i:j], b[i:j], multiply, y[i:j])
 
 
 @njit(**OPTIONS)

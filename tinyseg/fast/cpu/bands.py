@@ -10,8 +10,8 @@ is never a multiple of 4096 bytes, because addresses that far apart share one se
 
 import numpy as np
 
-from tinyseg.fast.cpu.channels_last import OPTIONS, whole_vectors
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import whole_vectors
+from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
 from tinyseg.fast.cpu.simd import LANES, clear, copy
 
 NOTHING = np.zeros((1, 1, 1, 0), np.float32)  # stands for the second input where there is only one
@@ -32,8 +32,8 @@ def transposed_pads(pads, kernel, dilation=(1, 1)):
     return tuple((n - before, n - after) for n, (before, after) in zip(reach, pads, strict=True))
 
 
-@njit(**OPTIONS)
-def load_band(x, x2, n, first, rows, left, width, repeat, sh, sw, band, start, pitch, step=1):
+@njit(**SUBROUTINE)
+def load_band(x, x2, n, first, rows, left, width, repeat, sh, sw, band, start, pitch, step):
     """Write `rows` rows of image n, `first`, `first + step` …, to band[start:], each `width` pixels.
 
     Rows and columns are counted in the repeated or spread image; outside of it everything is zero. The first column is

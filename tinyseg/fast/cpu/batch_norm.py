@@ -14,11 +14,11 @@ order: the result does not depend on the number of threads.
 from math import gcd
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import LANES, clear, copy, load, multiply_add, store
 
 WIDE = 256  # a row has at least so many floats
@@ -62,7 +62,7 @@ def moments(x, C, G):
     width, rows, K = plan_rows(x, C)
     sums = empty((len(x), K, 3, width))
     mean, var = np.empty((len(x), G), np.float32), np.empty((len(x), G))
-    _moments(x, rows, sums)
+    _moments(len(x) * K, x, rows, sums)
     _moments_of_groups(sums, x.shape[1], rows, C, mean, var)
     return mean, var
 
@@ -70,7 +70,7 @@ def moments(x, C, G):
 def normalize(x, mean, scale, beta):
     """Return (x - mean) · scale + β, with coefficients (I, C) or (C,)."""
     y = empty(x.shape)
-    _apply(None, x, *repeat_over_row(x, mean, scale, beta), y)
+    _apply(_chunks(x, mean), None, x, *repeat_over_row(x, mean, scale, beta), y)
     return y
 
 
@@ -79,14 +79,14 @@ def gradient_sums(gy, x, mean):
     C = mean.shape[1]
     width, _, K = plan_rows(x, C)
     sums = empty((len(x), K, 2, width))
-    _gradient_sums(gy, x, *repeat_over_row(x, mean), sums)
+    _gradient_sums(len(x) * K, gy, x, *repeat_over_row(x, mean), sums)
     return sum_columns(sums, C)
 
 
 def gradient(gy, x, mean, scale, centre, slope):
     """Return gy · scale + centre + slope · (x - mean), with coefficients (I, C)."""
     gx = empty(x.shape)
-    _apply(gy, x, *repeat_over_row(x, mean, scale, centre, slope), gx)
+    _apply(_chunks(x, mean), gy, x, *repeat_over_row(x, mean, scale, centre, slope), gx)
     return gx
 
 
@@ -97,6 +97,11 @@ def plan_rows(x, C):
     width = C * step * -(-WIDE // (C * step))
     rows = max(16, CHUNK // width)
     return width, rows, -(-x.shape[1] // (rows * width))
+
+
+def _chunks(x, mean):
+    """Return into how many chunks all images are cut."""
+    return len(x) * plan_rows(x, mean.shape[1])[2]
 
 
 def repeat_over_row(x, mean, *others):
@@ -134,16 +139,15 @@ def _sum_columns(sums, out):
 
 
 # ----- the passes --------------------------------------------------------------------
-@njit(**PARALLEL)
-def _moments(x, rows, sums):
+@parallel
+def _moments(task, x, rows, sums):
     """Write, of each column of each chunk, a number m near its mean, and the sums of x - m and of (x - m)²."""
     I, K, _, width = sums.shape
-    for task in prange(I * K):
-        n, k = task // K, task % K
-        chunk = x[n, k * rows * width : (k + 1) * rows * width]
-        eighth = -(-len(chunk) // (8 * width)) * width  # enough rows to find a number near the mean
-        _column_means(chunk[:eighth], sums[n, k, 0])
-        _column_sums(chunk, sums[n, k, 0], sums[n, k, 1], sums[n, k, 2])
+    n, k = task // K, task % K
+    chunk = x[n, k * rows * width : (k + 1) * rows * width]
+    eighth = -(-len(chunk) // (8 * width)) * width  # enough rows to find a number near the mean
+    _column_means(chunk[:eighth], sums[n, k, 0])
+    _column_sums(chunk, sums[n, k, 0], sums[n, k, 1], sums[n, k, 2])
 
 
 @njit(**OPTIONS)
@@ -180,7 +184,6 @@ def _moments_of_groups(sums, M, rows, C, mean, var):
     """
     I, K, _, width = sums.shape
     G = mean.shape[1]
-    group = np.array([c % C // (C // G) for c in range(width)])
     for n in range(I):
         centre = np.zeros(width)
         for moment in range(2):
@@ -193,13 +196,14 @@ def _moments_of_groups(sums, M, rows, C, mean, var):
                     e = m - centre[c]
                     columns[c] += count * e + s if moment == 0 else q + e * (2 * s + count * e)
             for c in range(width):
-                total[group[c]] += columns[c]
-            total /= M // G
-            if moment == 0:
-                centre = total[group]
-                mean[n] = total
-            else:
-                var[n] = total
+                total[c % C // (C // G)] += columns[c]
+            for c in range(width):
+                centre[c] = total[c % C // (C // G)] / (M // G)
+            for g in range(G):  # one by one: numba compiles for a second what it would say if arrays did not fit
+                if moment == 0:
+                    mean[n, g] = total[g] / (M // G)
+                else:
+                    var[n, g] = total[g] / (M // G)
 
 
 @njit(**OPTIONS)
@@ -210,19 +214,18 @@ def fill_up(x, p, width):
     return row
 
 
-@njit(**PARALLEL)
-def _gradient_sums(gy, x, coefficients, rows, sums):
+@parallel
+def _gradient_sums(task, gy, x, coefficients, rows, sums):
     I, K, _, width = sums.shape
     M = x.shape[1]
-    for task in prange(I * K):
-        n, k = task // K, task % K
-        gs, xs, co, s = gy[n], x[n], coefficients[n].reshape(-1), sums[n, k].reshape(-1)
-        clear(s, 0, 2 * width)
-        for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
-            if p + width <= M:
-                _gradient_sums_row(gs, xs, p, co, width, s)
-            else:
-                _gradient_sums_row(fill_up(gs, p, width), fill_up(xs, p, width), 0, co, width, s)
+    n, k = task // K, task % K
+    gs, xs, co, s = gy[n], x[n], coefficients[n].reshape(-1), sums[n, k].reshape(-1)
+    clear(s, 0, 2 * width)
+    for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
+        if p + width <= M:
+            _gradient_sums_row(gs, xs, p, co, width, s)
+        else:
+            _gradient_sums_row(fill_up(gs, p, width), fill_up(xs, p, width), 0, co, width, s)
 
 
 @njit(**OPTIONS)
@@ -233,29 +236,28 @@ def _gradient_sums_row(gy, x, p, co, width, s):
         store(s, width + c, multiply_add(g, load(x, p + c) - load(co, c), load(s, width + c)))
 
 
-@njit(**PARALLEL)
-def _apply(gy, x, coefficients, rows, out):
+@parallel
+def _apply(task, gy, x, coefficients, rows, out):
     """Write x, normalized, to `out`; or, unless gy is None, the gradient of x."""
     I, M = x.shape
     width = coefficients.shape[2]
     K = -(-M // (rows * width))
-    for task in prange(I * K):
-        n, k = task // K, task % K
-        xs, co, outs = x[n], coefficients[n].reshape(-1), out[n]
-        gs = xs if gy is None else gy[n]
-        for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
-            if p + width <= M:
-                if gy is None:
-                    _normalize_row(xs, p, co, width, outs)
-                else:
-                    _gradient_row(gs, xs, p, co, width, outs)
-            else:  # the end of the image is shorter than a row
-                end = fill_up(xs, p, width)
-                if gy is None:
-                    _normalize_row(end, 0, co, width, end)
-                else:
-                    _gradient_row(fill_up(gs, p, width), end, 0, co, width, end)
-                copy(outs, p, end, 0, M - p)
+    n, k = task // K, task % K
+    xs, co, outs = x[n], coefficients[n].reshape(-1), out[n]
+    gs = xs if gy is None else gy[n]
+    for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
+        if p + width <= M:
+            if gy is None:
+                _normalize_row(xs, p, co, width, outs)
+            else:
+                _gradient_row(gs, xs, p, co, width, outs)
+        else:  # the end of the image is shorter than a row
+            end = fill_up(xs, p, width)
+            if gy is None:
+                _normalize_row(end, 0, co, width, end)
+            else:
+                _gradient_row(fill_up(gs, p, width), end, 0, co, width, end)
+            copy(outs, p, end, 0, M - p)
 
 
 @njit(**OPTIONS)

@@ -8,18 +8,10 @@ the image is.
 
 import numba
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import LANES
-
-OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True}
-PARALLEL = {
-    **OPTIONS,
-    "parallel": {"prange": True, "setitem": False, "numpy": False, "reduction": False, "fusion": False},
-}
-FAST = {**PARALLEL, "fastmath": {"reassoc", "contract", "nsz", "arcp"}}  # sums in any order; NaN stays NaN
 
 
 def pixels(x):
@@ -29,7 +21,7 @@ def pixels(x):
         return y
     if x.flags.c_contiguous:
         y = empty(y.shape)
-        _move_channels(x, y)
+        _move_channels(len(x) * x.shape[2], x, y)
         return y
     return np.ascontiguousarray(y)
 
@@ -54,14 +46,13 @@ def whole_vectors(n):
     return -(-n // LANES) * LANES
 
 
-@njit(**PARALLEL)
-def _move_channels(x, y):
+@parallel
+def _move_channels(row, x, y):
     N, C, H, W = x.shape
-    for row in prange(N * H):
-        n, i = row // H, row % H
-        for c0 in range(0, C, LANES):
-            c1 = min(c0 + LANES, C)
-            for j0 in range(0, W, LANES):
-                for j in range(j0, min(j0 + LANES, W)):
-                    for c in range(c0, c1):
-                        y[n, i, j, c] = x[n, c, i, j]
+    n, i = row // H, row % H
+    for c0 in range(0, C, LANES):
+        c1 = min(c0 + LANES, C)
+        for j0 in range(0, W, LANES):
+            for j in range(j0, min(j0 + LANES, W)):
+                for c in range(c0, c1):
+                    y[n, i, j, c] = x[n, c, i, j]

@@ -7,14 +7,13 @@ overlap, are the rows of the matrix that im2col would write out. 3x3 convolution
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu import winograd
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed_pads
-from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.gemm import LONG, flush, outer_panel, pad, rows_of_panel
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
 
@@ -75,8 +74,8 @@ def _directly(x, x2, w, b, floor, stride, pads, y, repeat, spread, every, at):
     scratch = empty((threads(), ((rows - 1) * sh + KH) * width * pitch + rows * OW * WIDTH))
     B = prepared(w, "packed", lambda: pack_weights(w, pitch))
     _convolve(
-        x, x2, B, b, floor, KH, KW, sh, sw, pads[0][0], pads[1][0], repeat, *spread, rows, groups, width, pitch,
-        scratch, y, OH, OW, every, *at,
+        len(scratch), x, x2, B, b, floor, KH, KW, sh, sw, pads[0][0], pads[1][0], repeat, *spread, rows, groups, width,
+        pitch, scratch, y, OH, OW, every, *at,
     )  # fmt: skip
 
 
@@ -100,10 +99,11 @@ def convolve_gradient(x, gy, w_shape, stride, pads, x2=NOTHING, repeat=1):
     long = LONG * len(gw) < N * OH * OW
     total = empty(gw.shape) if long else gw
     _gradient(
-        x, x2, gy, sh, sw, pads[0][0], pads[1][0], repeat, rows, groups, width, pitch, scratch, long, gw, total, KW
-    )
+        len(scratch), x, x2, gy, sh, sw, pads[0][0], pads[1][0], repeat, rows, groups, width, pitch, scratch, long, gw,
+        total, KW,
+    )  # fmt: skip
     out = empty(w_shape)
-    _unpack_gradient(total.reshape(-1, K, KH, KW, pitch), out)
+    _unpack_gradient(K, total.reshape(-1, K, KH, KW, pitch), out)
     return out
 
 
@@ -111,7 +111,7 @@ def pack_weights(w, pitch):
     """Pack w (K, C, KH, KW) as the matrix ((u, v, c), k); see `tinyseg.fast.cpu.gemm.pack`."""
     K, _, KH, KW = w.shape
     B = empty(KH * KW * pitch * -(-K // WIDTH) * WIDTH)
-    _pack_weights(w, B, pitch)
+    _pack_weights(-(-K // WIDTH), w, B, pitch)
     return B
 
 
@@ -132,111 +132,107 @@ def _plan(N, OH, OW, K):
     return rows, groups
 
 
-@njit(**PARALLEL)
-def _pack_weights(w, B, pitch):
+@parallel
+def _pack_weights(p, w, B, pitch):
     K, C, KH, KW = w.shape
-    for p in prange(-(-K // WIDTH)):
-        start, n = p * KH * KW * pitch * WIDTH, min(WIDTH, K - p * WIDTH)
-        if n < WIDTH or pitch > C:
-            clear(B, start, KH * KW * pitch * WIDTH)
-        block = 1 if w.strides[0] < w.strides[1] else LANES  # reads what lies side by side one after the other
-        for c0 in range(0, C, block):
-            for j in range(n):
-                for c in range(c0, min(C, c0 + block)):
-                    for u in range(KH):
-                        for v in range(KW):
-                            B[start + ((u * KW + v) * pitch + c) * WIDTH + j] = w[p * WIDTH + j, c, u, v]
+    start, n = p * KH * KW * pitch * WIDTH, min(WIDTH, K - p * WIDTH)
+    if n < WIDTH or pitch > C:
+        clear(B, start, KH * KW * pitch * WIDTH)
+    block = 1 if w.strides[0] < w.strides[1] else LANES  # reads what lies side by side one after the other
+    for c0 in range(0, C, block):
+        for j in range(n):
+            for c in range(c0, min(C, c0 + block)):
+                for u in range(KH):
+                    for v in range(KW):
+                        B[start + ((u * KW + v) * pitch + c) * WIDTH + j] = w[p * WIDTH + j, c, u, v]
 
 
-@njit(**PARALLEL)
-def _unpack_gradient(parts, gw):
+@parallel
+def _unpack_gradient(k, parts, gw):
     """gw (K, C, KH, KW) = the sum of parts (T, K, KH, KW, pitch)."""
     K, C, KH, KW = gw.shape
-    for k in prange(K):
-        for c in range(C):
-            for u in range(KH):
-                for v in range(KW):
-                    s = np.float32(0)
-                    for t in range(parts.shape[0]):
-                        s += parts[t, k, u, v, c]
-                    gw[k, c, u, v] = s
+    for c in range(C):
+        for u in range(KH):
+            for v in range(KW):
+                s = np.float32(0)
+                for t in range(parts.shape[0]):
+                    s += parts[t, k, u, v, c]
+                gw[k, c, u, v] = s
 
 
-@njit(**PARALLEL)
+@parallel
 def _convolve(
-    x, x2, B, b, floor, KH, KW, sh, sw, top, left, repeat, dh, dw, rows, groups, width, pitch, scratch, y,
+    t, x, x2, B, b, floor, KH, KW, sh, sw, top, left, repeat, dh, dw, rows, groups, width, pitch, scratch, y,
     OH, OW, every, row, column,
 ):  # fmt: skip
     N, _, _, K = y.shape
     bands, panels, T = -(-OH // rows), -(-K // WIDTH), scratch.shape[0]
     length = KW * pitch
     ys = y.reshape(-1)
-    for t in prange(T):
-        band = scratch[t]
-        out = band.size - rows * OW * WIDTH  # sums of one panel
-        first, last = (0, N * bands) if groups > 1 else (N * bands * t // T, N * bands * (t + 1) // T)
-        p0, p1 = (panels * t // T, panels * (t + 1) // T) if groups > 1 else (0, panels)
-        for task in range(first, last):
-            n, i0 = task // bands, task % bands * rows
-            m = min(rows, OH - i0)
-            load_band(x, x2, n, i0 * sh - top, (m - 1) * sh + KH, left, width, repeat, dh, dw, band, 0, pitch)
-            for p in range(p0, p1):
-                start, source, step = b, p * WIDTH, 0
-                whole = KH * length <= BLOCK
-                most = length if whole else BLOCK
-                for u in range(1 if whole else KH):
-                    for k in range(0, length, most):
-                        n_k = min(length - k, most)
-                        end = whole or (u == KH - 1 and k + n_k == length)
-                        for i in range(m):
-                            rows_of_panel(
-                                OW, KH if whole else 1, n_k, band, (i * sh + u) * width * pitch + k, width * pitch,
-                                sw * pitch, 1, B, (p * KH * length + u * length + k) * WIDTH, WIDTH,
-                                start, source + i * OW * step, step, floor if end else NO_FLOOR,
-                                band, out + i * OW * WIDTH, WIDTH,
-                            )  # fmt: skip
-                        start, source, step = band, out, WIDTH
-                N_p = min(WIDTH, K - p * WIDTH)
-                for i in range(m):
-                    line = (n * y.shape[1] + (i0 + i) * every + row) * y.shape[2] + column
-                    for j in range(OW):
-                        copy(ys, (line + j * every) * K + p * WIDTH, band, out + (i * OW + j) * WIDTH, N_p)
+    band = scratch[t]
+    out = band.size - rows * OW * WIDTH  # sums of one panel
+    first, last = (0, N * bands) if groups > 1 else (N * bands * t // T, N * bands * (t + 1) // T)
+    p0, p1 = (panels * t // T, panels * (t + 1) // T) if groups > 1 else (0, panels)
+    for task in range(first, last):
+        n, i0 = task // bands, task % bands * rows
+        m = min(rows, OH - i0)
+        load_band(x, x2, n, i0 * sh - top, (m - 1) * sh + KH, left, width, repeat, dh, dw, band, 0, pitch, 1)
+        for p in range(p0, p1):
+            start, source, step = b, p * WIDTH, 0
+            whole = KH * length <= BLOCK
+            most = length if whole else BLOCK
+            for u in range(1 if whole else KH):
+                for k in range(0, length, most):
+                    n_k = min(length - k, most)
+                    end = whole or (u == KH - 1 and k + n_k == length)
+                    for i in range(m):
+                        rows_of_panel(
+                            OW, KH if whole else 1, n_k, band, (i * sh + u) * width * pitch + k, width * pitch,
+                            sw * pitch, 1, B, (p * KH * length + u * length + k) * WIDTH, WIDTH,
+                            start, source + i * OW * step, step, floor if end else NO_FLOOR,
+                            band, out + i * OW * WIDTH, WIDTH,
+                        )  # fmt: skip
+                    start, source, step = band, out, WIDTH
+            N_p = min(WIDTH, K - p * WIDTH)
+            for i in range(m):
+                line = (n * y.shape[1] + (i0 + i) * every + row) * y.shape[2] + column
+                for j in range(OW):
+                    copy(ys, (line + j * every) * K + p * WIDTH, band, out + (i * OW + j) * WIDTH, N_p)
 
 
-@njit(**PARALLEL)
-def _gradient(x, x2, gy, sh, sw, top, left, repeat, rows, groups, width, pitch, scratch, long, gw, total, KW):
+@parallel
+def _gradient(t, x, x2, gy, sh, sw, top, left, repeat, rows, groups, width, pitch, scratch, long, gw, total, KW):
     N, OH, OW, K = gy.shape
     KH, length = gw.shape[2], gw.shape[3]
     bands, T = -(-OH // rows), scratch.shape[0]
     gys = gy.reshape(-1)
-    for t in prange(T):
-        band, sums = scratch[t], gw[0 if groups > 1 else np.int64(t)].reshape(-1)
-        panel = band.size - LONGEST * WIDTH
-        first, last = (0, N * bands) if groups > 1 else (N * bands * t // T, N * bands * (t + 1) // T)
-        k0, k1 = (K * t // T, K * (t + 1) // T) if groups > 1 else (0, K)
-        totals, since = total[0 if groups > 1 else np.int64(t)].reshape(-1), 0
-        start, size = k0 * KH * length, (k1 - k0) * KH * length
-        clear(sums, start, size)
-        clear(totals, start, size)
-        for task in range(first, last):
-            n, i0 = task // bands, task % bands * rows
-            m = min(rows, OH - i0) * OW
-            load_band(x, x2, n, i0 * sh - top, (m // OW - 1) * sh + KH, left, width, repeat, 1, 1, band, 0, pitch)
-            for u in range(KH):
-                for j in range(0, length, WIDTH):
-                    n_j = min(WIDTH, length - j)
-                    for pixel in range(0, m, LONGEST):
-                        count = min(LONGEST, m - pixel)
-                        for q in range(count):
-                            i, col = (pixel + q) // OW, (pixel + q) % OW
-                            copy(band, panel + q * WIDTH, band, ((i * sh + u) * width + col * sw) * pitch + j, n_j)
-                            clear(band, panel + q * WIDTH + n_j, WIDTH - n_j)
-                        source = ((n * OH + i0) * OW + pixel) * K + k0
-                        target = (k0 * KH + u) * length + j
-                        outer_panel(k1 - k0, n_j, count, gys, source, K, band, panel, sums, target, KH * length)
-            since += m
-            if long and since >= LONG:
-                flush(sums, start, size, totals)
-                since = 0
-        if long:
+    band, sums = scratch[t], gw[0 if groups > 1 else t].reshape(-1)
+    panel = band.size - LONGEST * WIDTH
+    first, last = (0, N * bands) if groups > 1 else (N * bands * t // T, N * bands * (t + 1) // T)
+    k0, k1 = (K * t // T, K * (t + 1) // T) if groups > 1 else (0, K)
+    totals, since = total[0 if groups > 1 else t].reshape(-1), 0
+    start, size = k0 * KH * length, (k1 - k0) * KH * length
+    clear(sums, start, size)
+    clear(totals, start, size)
+    for task in range(first, last):
+        n, i0 = task // bands, task % bands * rows
+        m = min(rows, OH - i0) * OW
+        load_band(x, x2, n, i0 * sh - top, (m // OW - 1) * sh + KH, left, width, repeat, 1, 1, band, 0, pitch, 1)
+        for u in range(KH):
+            for j in range(0, length, WIDTH):
+                n_j = min(WIDTH, length - j)
+                for pixel in range(0, m, LONGEST):
+                    count = min(LONGEST, m - pixel)
+                    for q in range(count):
+                        i, col = (pixel + q) // OW, (pixel + q) % OW
+                        copy(band, panel + q * WIDTH, band, ((i * sh + u) * width + col * sw) * pitch + j, n_j)
+                        clear(band, panel + q * WIDTH + n_j, WIDTH - n_j)
+                    source = ((n * OH + i0) * OW + pixel) * K + k0
+                    target = (k0 * KH + u) * length + j
+                    outer_panel(k1 - k0, n_j, count, gys, source, K, band, panel, sums, target, KH * length)
+        since += m
+        if long and since >= LONG:
             flush(sums, start, size, totals)
+            since = 0
+    if long:
+        flush(sums, start, size, totals)

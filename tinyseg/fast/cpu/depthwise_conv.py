@@ -12,12 +12,11 @@ are dw · pitch apart. With dilation 1 there is one phase: everything.
 import math
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of, transposed_pads
-from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import LANES, clear, copy
 from tinyseg.fast.cpu.windows import band_rows, window_gradient, windows
 
@@ -54,7 +53,7 @@ def correlate(x, w, stride, pads, dilation, y, y2=NOTHING, spread=(1, 1)):
     Before that, x is spread out by zeros: `spread` is the distance between its rows and between its columns.
     """
     plan, scratch = _plan(w.shape, stride, pads, dilation, y.shape)
-    _correlate(x, lay_out_taps(w, dilation[1]), *spread, plan, scratch, y, y2)
+    _correlate(len(scratch), x, NOTHING, lay_out_taps(w, dilation[1]), *spread, plan, scratch, y, y2)
 
 
 def correlate_transposed(gy, w, stride, pads, dilation, gx, gx2=NOTHING):
@@ -71,7 +70,7 @@ def correlate_gradient(x, gy, w_shape, stride, pads, dilation, x2=NOTHING, repea
     C, KH, KW = w_shape
     plan, scratch = _plan(w_shape, stride, pads, dilation, gy.shape)
     gw = np.zeros((threads(), KH, KW, dilation[1] * _pitch(C, dilation[1])))  # float64
-    _correlate_gradient(x, x2, gy, repeat, plan, scratch, empty(gw.shape), gw)
+    _correlate_gradient(len(gw), x, x2, gy, repeat, plan, scratch, empty(gw.shape), gw)
     return np.ascontiguousarray(gw.sum(axis=0)[:, :, :C].transpose(2, 0, 1), np.float32)
 
 
@@ -104,8 +103,8 @@ def _plan(w_shape, stride, pads, dilation, y_shape):
     return (sh, sw, dh, dw, mh, mw, sh // gh, sw // gw, top, left, phases, rows, bands, width, pitch), scratch
 
 
-@njit(**PARALLEL)
-def _correlate(x, w, uh, uw, plan, scratch, y, y2):
+@parallel
+def _correlate(t, x, x2, w, uh, uw, plan, scratch, y, y2):
     """Strides of the convolution are (sh, sw), of a phase (sh1, sw1); (uh, uw) are those that zeros undo."""
     sh, sw, dh, dw, mh, mw, sh1, sw1, top, left, phases, rows, bands, width, pitch = plan
     N, OH, OW, C = y.shape
@@ -115,64 +114,62 @@ def _correlate(x, w, uh, uw, plan, scratch, y, y2):
     ys, y2s, ws = y.reshape(-1), y2.reshape(-1), w.reshape(-1)
     whole = C % LANES == 0 and C2 % LANES == 0
     halves = 2 if whole and C2 else 1
-    for t in prange(T):
-        band = scratch[t]
-        line = band.size - OW * pitch  # a row of output, where its channels are no whole vectors
-        for task in range(tasks * t // T, tasks * (t + 1) // T):
-            n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
-            m = min(rows, -(-(OH - a) // mh) - i0)
-            first = a * sh + i0 * sh1 * dh - top
-            load_band(x, NOTHING, n, first, (m - 1) * sh1 + KH, left, width, 1, uh, uw, band, 0, pitch, dh)
-            for i in range(m):
-                start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
-                for half in range(halves):  # one call, not three: `windows` is what takes long to compile
-                    c0, count, out, target, out_pitch = 0, C + C2, band, line, pitch
-                    if whole:
-                        c0, count = (C, C2) if half else (0, C)
-                        out, target, out_pitch = y2s if half else ys, pixel * count, count
-                    for b in range(min(mw, OW)):
-                        windows(
-                            band, start + b * sw * pitch, width // dw, wide, ws, KH, KW, sw1, -(-(OW - b) // mw),
-                            c0, count, out, target + b * out_pitch, mw * out_pitch,
-                        )  # fmt: skip
-                if not whole:
-                    for j in range(OW):
-                        copy(ys, (pixel + j) * C, band, line + j * pitch, C)
-                        copy(y2s, (pixel + j) * C2, band, line + j * pitch + C, C2)
+    band = scratch[t]
+    line = band.size - OW * pitch  # a row of output, where its channels are no whole vectors
+    for task in range(tasks * t // T, tasks * (t + 1) // T):
+        n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
+        m = min(rows, -(-(OH - a) // mh) - i0)
+        first = a * sh + i0 * sh1 * dh - top
+        load_band(x, x2, n, first, (m - 1) * sh1 + KH, left, width, 1, uh, uw, band, 0, pitch, dh)
+        for i in range(m):
+            start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
+            for half in range(halves):  # one call, not three: `windows` is what takes long to compile
+                c0, count, out, target, out_pitch = 0, C + C2, band, line, pitch
+                if whole:
+                    c0, count = (C, C2) if half else (0, C)
+                    out, target, out_pitch = y2s if half else ys, pixel * count, count
+                for b in range(min(mw, OW)):
+                    windows(
+                        band, start + b * sw * pitch, width // dw, wide, ws, KH, KW, sw1, -(-(OW - b) // mw),
+                        c0, count, out, target + b * out_pitch, mw * out_pitch,
+                    )  # fmt: skip
+            if not whole:
+                for j in range(OW):
+                    copy(ys, (pixel + j) * C, band, line + j * pitch, C)
+                    copy(y2s, (pixel + j) * C2, band, line + j * pitch + C, C2)
 
 
-@njit(**PARALLEL)
-def _correlate_gradient(x, x2, gy, repeat, plan, scratch, of_band, gw):
+@parallel
+def _correlate_gradient(t, x, x2, gy, repeat, plan, scratch, of_band, gw):
     sh, sw, dh, dw, mh, mw, sh1, sw1, top, left, phases, rows, bands, width, pitch = plan
     N, OH, OW, C = gy.shape
     T, KH, KW, wide = gw.shape
     tasks, gys = N * phases * bands, gy.reshape(-1)
     whole = C % LANES == 0
-    for t in prange(T):
-        band, sums, total = scratch[t], of_band[t].reshape(-1), gw[t].reshape(-1)
-        line = band.size - OW * pitch
-        source, start_of_row, source_pitch = (gys, 0, C) if whole else (band, line, pitch)
-        for task in range(tasks * t // T, tasks * (t + 1) // T):
-            n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
-            m = min(rows, -(-(OH - a) // mh) - i0)
-            first = a * sh + i0 * sh1 * dh - top
-            load_band(x, x2, n, first, (m - 1) * sh1 + KH, left, width, repeat, 1, 1, band, 0, pitch, dh)
-            clear(sums, 0, sums.size)
-            for i in range(m):
-                start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
-                if whole:
-                    start_of_row = pixel * C
-                else:
-                    for j in range(OW):
-                        copy(band, line + j * pitch, gys, (pixel + j) * C, C)
-                        clear(band, line + j * pitch + C, pitch - C)
-                for b in range(min(mw, OW)):
-                    count = -(-(OW - b) // mw)
-                    for j in range(0, count, LONGEST):
-                        window_gradient(
-                            band, start + b * sw * pitch + j * sw1 * wide, width // dw, wide,
-                            source, start_of_row + (b + j * mw) * source_pitch, mw * source_pitch,
-                            KH, KW, sw1, min(LONGEST, count - j), C, sums,
-                        )  # fmt: skip
-            for k in range(total.size):
-                total[k] += sums[k]
+    band, sums, total = scratch[t], of_band[t].reshape(-1), gw[t].reshape(-1)
+    line = band.size - OW * pitch
+    source, start_of_row, source_pitch = (gys, 0, C) if whole else (band, line, pitch)
+    for task in range(tasks * t // T, tasks * (t + 1) // T):
+        n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
+        m = min(rows, -(-(OH - a) // mh) - i0)
+        first = a * sh + i0 * sh1 * dh - top
+        load_band(x, x2, n, first, (m - 1) * sh1 + KH, left, width, repeat, 1, 1, band, 0, pitch, dh)
+        clear(sums, 0, sums.size)
+        for i in range(m):
+            start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
+            if whole:
+                start_of_row = pixel * C
+            else:
+                for j in range(OW):
+                    copy(band, line + j * pitch, gys, (pixel + j) * C, C)
+                    clear(band, line + j * pitch + C, pitch - C)
+            for b in range(min(mw, OW)):
+                count = -(-(OW - b) // mw)
+                for j in range(0, count, LONGEST):
+                    window_gradient(
+                        band, start + b * sw * pitch + j * sw1 * wide, width // dw, wide,
+                        source, start_of_row + (b + j * mw) * source_pitch, mw * source_pitch,
+                        KH, KW, sw1, min(LONGEST, count - j), C, sums,
+                    )  # fmt: skip
+        for k in range(total.size):
+            total[k] += sums[k]

@@ -4,11 +4,11 @@ Equations and signature as in `tinyseg.ops.dropout`: t counts the elements in th
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.ops.dropout import keys_of
 
 CHUNK = 1 << 12  # numbers that one thread draws at a time
@@ -22,10 +22,11 @@ def grad_x(gy, m):
         return NotImplemented
     if gy.ndim == 4 and not m.flags.c_contiguous:
         gx = empty((gy.shape[0], *gy.shape[2:], gy.shape[1]))
-        _keep(pixels(gy).reshape(-1), pixels(m).reshape(-1), gx.reshape(-1))
+        _keep(-(-gx.size // CHUNK), pixels(gy).reshape(-1), pixels(m).reshape(-1), gx.reshape(-1))
         return channels_first(gx)
     gx = empty(gy.shape)
-    _keep(np.ascontiguousarray(gy).reshape(-1), np.ascontiguousarray(m).reshape(-1), gx.reshape(-1))
+    gy, m = (np.ascontiguousarray(array).reshape(-1) for array in (gy, m))
+    _keep(-(-gx.size // CHUNK), gy, m, gx.reshape(-1))
     return gx
 
 
@@ -36,38 +37,35 @@ def mask(x, shape, p, seed):
     if x.ndim == 4 and x.shape == shape and not x.flags.c_contiguous:
         N, C, H, W = shape
         m = empty((N, H, W, C))
-        _mask_channels_last(*args, m.reshape(N, H * W, C))
+        _mask_channels_last(N * H * W, *args, m.reshape(N, H * W, C))
         return channels_first(m)
     m = empty(shape)
-    _mask(*args, m.reshape(-1))
+    _mask(-(-m.size // CHUNK), *args, m.reshape(-1))
     return m
 
 
-@njit(**PARALLEL)
-def _keep(gy, m, gx):
-    for chunk in prange(-(-len(gx) // CHUNK)):
-        first = chunk * CHUNK
-        gys, ms, gxs = gy[first : first + CHUNK], m[first : first + CHUNK], gx[first : first + CHUNK]
-        for i in range(len(gxs)):
-            gxs[i] = gys[i] * ms[i] if ms[i] != 0 else np.float32(0)
+@parallel
+def _keep(chunk, gy, m, gx):
+    first = chunk * CHUNK
+    gys, ms, gxs = gy[first : first + CHUNK], m[first : first + CHUNK], gx[first : first + CHUNK]
+    for i in range(len(gxs)):
+        gxs[i] = gys[i] * ms[i] if ms[i] != 0 else np.float32(0)
 
 
-@njit(**PARALLEL)
-def _mask(key1, key2, threshold, scale, m):
-    for chunk in prange(-(-len(m) // CHUNK)):
-        first = chunk * CHUNK
-        part = m[first : first + CHUNK]
-        for i in range(len(part)):
-            part[i] = scale if _random(first + i, key1, key2) >= threshold else np.float32(0)
+@parallel
+def _mask(chunk, key1, key2, threshold, scale, m):
+    first = chunk * CHUNK
+    part = m[first : first + CHUNK]
+    for i in range(len(part)):
+        part[i] = scale if _random(first + i, key1, key2) >= threshold else np.float32(0)
 
 
-@njit(**PARALLEL)
-def _mask_channels_last(key1, key2, threshold, scale, m):
+@parallel
+def _mask_channels_last(pixel, key1, key2, threshold, scale, m):
     N, P, C = m.shape
-    for pixel in prange(N * P):
-        n, q = pixel // P, pixel % P
-        for c in range(C):
-            m[n, q, c] = scale if _random((n * C + c) * P + q, key1, key2) >= threshold else np.float32(0)
+    n, q = pixel // P, pixel % P
+    for c in range(C):
+        m[n, q, c] = scale if _random((n * C + c) * P + q, key1, key2) >= threshold else np.float32(0)
 
 
 @njit(**OPTIONS)

@@ -4,14 +4,14 @@ Equations and signatures as in `tinyseg.ops.fused_conv`; the convolutions themse
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu import upsampled_conv
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING
-from tinyseg.fast.cpu.channels_last import FAST, channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient, convolve_transposed
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.kernel_cache import FAST
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.upsample import sum_blocks
 
 MIN_PIXELS = 2048  # pixels from which on `upsampled_conv` saves more than its arithmetic on the weights costs
@@ -38,7 +38,7 @@ def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
     (x, x2), gy = two_inputs(xs), pixels(gy)
     parts = empty((threads(), len(w)))
     masked = empty(gy.shape) if relu else gy
-    _mask_and_sum(gy, pixels(y) if relu else gy, relu, masked, parts)
+    _mask_and_sum(len(parts), gy, pixels(y) if relu else gy, relu, masked, parts)
     gb = parts.sum(axis=0)
     if _is_for_upsampled_conv(xs, stride, factor):
         gx = empty(x.shape) if needs_x else None
@@ -68,27 +68,26 @@ def two_inputs(xs):
     return pixels(xs[0]), pixels(xs[1]) if len(xs) > 1 else NOTHING
 
 
-@njit(**FAST)
-def _mask_and_sum(gy, y, relu, masked, parts):
+@parallel(**FAST)
+def _mask_and_sum(t, gy, y, relu, masked, parts):
     """If `relu`, masked = gy where y > 0, else 0. parts[t] = thread t's sums over pixels, of masked or of gy."""
     K, T = gy.shape[3], parts.shape[0]
     g, m, on = gy.reshape(-1, K), masked.reshape(-1, K), y.reshape(-1, K)
     P = g.shape[0]
-    for t in prange(T):
-        total = np.zeros(K, np.float64)
-        first, last = P * t // T, P * (t + 1) // T
-        for start in range(first, last, 64):
-            piece = np.zeros(K, np.float32)
-            for i in range(start, min(start + 64, last)):
-                if relu:
-                    for k in range(K):
-                        v = g[i, k] if on[i, k] > 0 else np.float32(0)
-                        m[i, k] = v
-                        piece[k] += v
-                else:
-                    for k in range(K):
-                        piece[k] += g[i, k]
-            for k in range(K):
-                total[k] += piece[k]
+    total = np.zeros(K, np.float64)
+    first, last = P * t // T, P * (t + 1) // T
+    for start in range(first, last, 64):
+        piece = np.zeros(K, np.float32)
+        for i in range(start, min(start + 64, last)):
+            if relu:
+                for k in range(K):
+                    v = g[i, k] if on[i, k] > 0 else np.float32(0)
+                    m[i, k] = v
+                    piece[k] += v
+            else:
+                for k in range(K):
+                    piece[k] += g[i, k]
         for k in range(K):
-            parts[t, k] = total[k]
+            total[k] += piece[k]
+    for k in range(K):
+        parts[t, k] = total[k]

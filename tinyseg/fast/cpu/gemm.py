@@ -5,11 +5,10 @@ cache. Their arguments are flat float32 arrays and indices, as in `tinyseg.fast.
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, SUBROUTINE, njit
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import NO_FLOOR, ROWS, WIDTH, clear, copy, tile
 
 LONG = 1 << 13  # pixels after which the sums of a gradient of weights are flushed
@@ -21,7 +20,8 @@ def pack(b):
     """Return a float32 matrix B (K, N) of any strides in panels of WIDTH columns, one after another; zeros beyond N."""
     K, N = b.shape
     out = empty(K * -(-N // WIDTH) * WIDTH)
-    _pack(b, out)
+    flat, rows, b_k, b_n = (b.T.reshape(-1), 256, 1, K) if b.flags.f_contiguous else (b.reshape(-1), 16, N, 1)
+    _pack(-(-K // rows), flat, K, N, b_k, b_n, rows, out)
     return out
 
 
@@ -32,29 +32,27 @@ def pad(b):
     return out
 
 
-@njit(**PARALLEL)
-def _pack(b, out):
-    K, N = b.shape
+@parallel
+def _pack(piece, b, K, N, b_k, b_n, rows, out):
+    """Pack one `piece` of B, `rows` of it; element (k, n) is at k·b_k + n·b_n of b."""
     panels = -(-N // WIDTH)
-    block = 256 if b.strides[0] < b.strides[1] else 16
-    for piece in prange(-(-K // block)):
-        first, last = piece * block, min(K, (piece + 1) * block)
-        for panel in range(panels):
-            j0 = panel * WIDTH
-            n, start = min(WIDTH, N - j0), panel * K * WIDTH
-            if b.strides[0] < b.strides[1]:  # reads what lies side by side one after the other
-                for j in range(n):
-                    for k in range(first, last):
-                        out[start + k * WIDTH + j] = b[k, j0 + j]
-            else:
+    first, last = piece * rows, min(K, (piece + 1) * rows)
+    for panel in range(panels):
+        j0 = panel * WIDTH
+        n, start = min(WIDTH, N - j0), panel * K * WIDTH
+        if b_k < b_n:  # reads what lies side by side one after the other
+            for j in range(n):
                 for k in range(first, last):
-                    for j in range(n):
-                        out[start + k * WIDTH + j] = b[k, j0 + j]
+                    out[start + k * WIDTH + j] = b[k * b_k + (j0 + j) * b_n]
+        else:
             for k in range(first, last):
-                clear(out, start + k * WIDTH + n, WIDTH - n)
+                for j in range(n):
+                    out[start + k * WIDTH + j] = b[k * b_k + (j0 + j) * b_n]
+        for k in range(first, last):
+            clear(out, start + k * WIDTH + n, WIDTH - n)
 
 
-@njit(**OPTIONS)
+@njit(**SUBROUTINE)
 def rows_of_panel(m, taps, K, a, ai, a_t, a_i, a_k, b, bi, b_k, s, si, s_i, floor, c, ci, c_i):
     """Compute `product` for WIDTH columns; b_k is the distance between the rows of B: WIDTH where B is packed."""
     i = 0
@@ -75,7 +73,7 @@ def rows_of_panel(m, taps, K, a, ai, a_t, a_i, a_k, b, bi, b_k, s, si, s_i, floo
         i += 1
 
 
-@njit(**OPTIONS)
+@njit(**SUBROUTINE)
 def product(m, N, taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si, s_i, floor, c, ci, c_i):
     """C[i, j] = max(floor, S[i, j] + sum_{t,k} A[t, i, k] B[t, k, j]) for i < m and j < N.
 
@@ -104,7 +102,7 @@ def _panel(m, n, taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si, s_i, floor, c, ci,
             copy(c, ci + (i + r) * c_i, buffer, r * WIDTH, n)
 
 
-@njit(**OPTIONS)
+@njit(**SUBROUTINE)
 def outer(M, N, K, a, ai, a_k, b, bi, b_k, panel, c, ci, c_i):
     """C[i, j] += sum_k A[k, i] B[k, j] for i < M and j < N, with a_k and b_k the row strides of A and B.
 
@@ -121,7 +119,7 @@ def outer(M, N, K, a, ai, a_k, b, bi, b_k, panel, c, ci, c_i):
             outer_panel(M, n, K, a, ai, a_k, panel, 0, c, ci + j, c_i)
 
 
-@njit(**OPTIONS)
+@njit(**SUBROUTINE)
 def outer_panel(M, n, K, a, ai, a_k, panel, start, c, ci, c_i):
     """Compute `outer` for one packed panel of n <= WIDTH columns."""
     _panel(M, n, 1, K, a, ai, 0, 1, a_k, panel, start, c, ci, c_i, NO_FLOOR, c, ci, c_i)
@@ -135,20 +133,19 @@ def flush(sums, i, n, total):
         sums[k] = 0
 
 
-@njit(**PARALLEL)
-def _sum_parts(parts, out):
+@parallel
+def _sum_parts(piece, parts, out):
     T = parts.shape[0]
     flat, total = parts.reshape(T, -1), out.reshape(-1)
-    for piece in prange(-(-total.size // 4096)):
-        for i in range(piece * 4096, min(total.size, (piece + 1) * 4096)):
-            s = flat[0, i]
-            for t in range(1, T):
-                s += flat[t, i]
-            total[i] = s
+    for i in range(piece * 4096, min(total.size, (piece + 1) * 4096)):
+        s = flat[0, i]
+        for t in range(1, T):
+            s += flat[t, i]
+        total[i] = s
 
 
 def sum_parts(parts):
     """Return the sum over the first axis: of what each thread has summed for itself."""
     out = empty(parts.shape[1:])
-    _sum_parts(parts, out)
+    _sum_parts(-(-out.size // 4096), parts, out)
     return out

@@ -5,6 +5,9 @@ own file alone. It ends a program with an exception if a file of its cache is da
 Here the name of a compiled kernel contains a digest of all sources in this folder, so that a kernel of other sources is
 not found; each file begins with a digest of the rest, so that a damaged one is not used; and where nothing can be
 written, kernels are compiled for this process alone.
+
+A *subroutine* (`tinyseg.fast.cpu.subroutines`) is compiled once for all kernels that call it. The file of a kernel
+names those that it calls, and they are loaded before it.
 """
 
 import contextlib
@@ -23,16 +26,30 @@ from numba.core.caching import FunctionCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
+from tinyseg.fast.cpu import subroutines
+
 HERE = pathlib.Path(__file__).parent
 BESIDE = HERE / "__pycache__"  # kernels are read from there even if none can be written there
 DIGEST = 32  # bytes of a SHA-256
 
 
-def njit(cache=False, **options):
-    """Return numba's decorator `njit` with these options; with `cache`, compiled kernels are kept by `KernelCache`."""
+OPTIONS = {"cache": True, "error_model": "numpy", "nogil": True, "no_cfunc_wrapper": True}
+SUBROUTINE = {**OPTIONS, "subroutine": True}
+FAST = {"fastmath": {"reassoc", "contract", "nsz", "arcp"}}  # sums in any order; NaN stays NaN
+
+
+def njit(cache=False, subroutine=False, attribute="", **options):
+    """Return numba's decorator `njit` with these options.
+
+    With `cache`, compiled kernels are kept by `KernelCache`. With `subroutine`, the function is a `Subroutine`, to be
+    found in its module under its own name, or as an attribute of what has that name.
+    """
 
     def decorate(function):
-        kernel = numba.njit(**options)(function)
+        if subroutine:
+            kernel = subroutines.Subroutine(function, options, attribute)
+        else:
+            kernel = numba.njit(**options)(function)
         if cache:
             kernel._cache = KernelCache(function)
         return kernel
@@ -64,14 +81,16 @@ class KernelCache(FunctionCache):
                 content = place.read_bytes()
             data = content[DIGEST:]
             if data and hashlib.sha256(data).digest() == content[:DIGEST]:
-                return CompileResult._rebuild(target_context, *pickle.loads(data))
+                called, kernel = pickle.loads(data)
+                subroutines.load(called)
+                return CompileResult._rebuild(target_context, *kernel)
         return None
 
     def save_overload(self, sig, data):
         """Write a compiled kernel, whole or not at all. Where that is impossible, one line in the log says so."""
         if data.library.has_dynamic_globals or any(not lifted.can_cache for lifted in data.lifted):
             return
-        path, content = self._path(sig, data.codegen), dumps(data._reduce())
+        path, content = self._path(sig, data.codegen), dumps((subroutines.called_by(data.library), data._reduce()))
         unfinished = path.with_suffix(f".nbc.{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

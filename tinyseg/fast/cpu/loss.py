@@ -6,13 +6,13 @@ threads. The cross-entropy works on BLOCK pixels at a time, laid out class by cl
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.activation import exp, log1p, sigmoid
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.batch_norm import plan_rows, repeat_over_row, sum_columns
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.parallel import parallel
 
 BLOCK = 256  # pixels that the cross-entropy works on together
 BLOCKS = 16  # blocks that one thread works on at a time
@@ -27,15 +27,15 @@ def bce_forward(z, t, weight, pos_weight):
     """Sum of the weighted binary cross-entropy over all elements."""
     arrays, (width, rows, chunks) = _bce_arguments(z, t, weight, pos_weight)
     sums = empty((chunks, width))
-    _bce(*arrays, width, rows, sums, None)
+    _bce(chunks, *arrays, width, rows, sums, None)
     return sums.sum(dtype=np.float64).astype(np.float32)
 
 
 def bce_grad(z, t, weight, pos_weight):
     """Gradient of that sum with respect to z."""
-    arrays, (width, rows, _) = _bce_arguments(z, t, weight, pos_weight)
+    arrays, (width, rows, chunks) = _bce_arguments(z, t, weight, pos_weight)
     gz = empty(arrays[0].shape)
-    _bce(*arrays, width, rows, None, gz)
+    _bce(chunks, *arrays, width, rows, None, gz)
     if z.ndim != 4:
         return gz.reshape(z.shape)
     N, C, H, W = z.shape
@@ -59,20 +59,19 @@ def _bce_arguments(z, t, *weights):
     return arrays, (width, rows, chunks)
 
 
-@njit(**PARALLEL)
-def _bce(z, t, weight, pos_weight, width, rows, sums, gz):
+@parallel
+def _bce(chunk, z, t, weight, pos_weight, width, rows, sums, gz):
     """Write the losses, summed by columns of chunks, to `sums`; or the gradient to gz. The other one is None."""
     weight_moves, pos_weight_moves = len(weight) == len(z), len(pos_weight) == len(z)
-    for chunk in prange(-(-len(z) // (rows * width))):
+    if sums is not None:
+        sums[chunk] = 0
+    for p in range(chunk * rows * width, min((chunk + 1) * rows * width, len(z)), width):
+        a, b, q = p * weight_moves, p * pos_weight_moves, p + width
+        ws, pos_ws = weight[a : a + width], pos_weight[b : b + width]
         if sums is not None:
-            sums[chunk] = 0
-        for p in range(chunk * rows * width, min((chunk + 1) * rows * width, len(z)), width):
-            a, b, q = p * weight_moves, p * pos_weight_moves, p + width
-            ws, pos_ws = weight[a : a + width], pos_weight[b : b + width]
-            if sums is not None:
-                _add_bce_row(z[p:q], t[p:q], ws, pos_ws, sums[chunk])
-            if gz is not None:
-                _bce_grad_row(z[p:q], t[p:q], ws, pos_ws, gz[p:q])
+            _add_bce_row(z[p:q], t[p:q], ws, pos_ws, sums[chunk])
+        if gz is not None:
+            _bce_grad_row(z[p:q], t[p:q], ws, pos_ws, gz[p:q])
 
 
 @njit(**OPTIONS)
@@ -96,18 +95,24 @@ def _bce_grad_row(z, t, weight, pos_weight, gz):
 def ce_forward(z, t, weight):
     """Sum over pixels of weight[t] · (-log softmax(z)[t]), and of weight[t]; t (N, H, W), -1 where ignored."""
     N, H, W = t.shape
-    sums = np.empty((N, -(-H * W // (BLOCK * BLOCKS)), 2))
-    _ce(*_ce_arguments(z, t, weight)[0], sums, None)
+    sums = np.empty((N, _chunks(H * W), 2))
+    _ce(sums[..., 0].size, *_ce_arguments(z, t, weight)[0], sums, None)
     total, count = sums.sum(axis=(0, 1)).astype(np.float32)
     return total, count
 
 
 def ce_grad(z, t, weight):
     """Gradient of the first of those sums with respect to z."""
+    N, H, W = t.shape
     arguments, shape_like_z = _ce_arguments(z, t, weight)
     gz = empty(arguments[0].shape)
-    _ce(*arguments, None, gz)
+    _ce(N * _chunks(H * W), *arguments, None, gz)
     return shape_like_z(gz)
+
+
+def _chunks(P):
+    """Return into how many chunks P pixels are cut."""
+    return -(-P // (BLOCK * BLOCKS))
 
 
 def _ce_arguments(z, t, weight):
@@ -119,26 +124,25 @@ def _ce_arguments(z, t, weight):
     return (pixels(z).reshape(N, -1), 1, C, t, weight), lambda a: channels_first(a.reshape(N, H, W, C))
 
 
-@njit(**PARALLEL)
-def _ce(z, of_class, of_pixel, t, weight, sums, gz):
+@parallel
+def _ce(task, z, of_class, of_pixel, t, weight, sums, gz):
     """Write the two sums of each chunk to `sums`; or the gradient to gz. The other one is None."""
-    (N, P), C = t.shape, len(weight)
+    P, C = t.shape[1], len(weight)
     chunks = -(-P // (BLOCK * BLOCKS))
-    for task in prange(N * chunks):
-        n, chunk = task // chunks, task % chunks
-        e, block, k = np.empty((C, BLOCK), np.float32), np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int32)
-        top, total, picked, weights = block[0], block[1], block[2], block[3]
-        losses, counts = np.zeros(BLOCK), np.zeros(BLOCK)
-        for p in range(chunk * BLOCK * BLOCKS, min((chunk + 1) * BLOCK * BLOCKS, P), BLOCK):
-            _gather(z[n], of_class, of_pixel, p, t[n, p : p + BLOCK], e, k)
-            _pick(e, k, weight, top, picked, weights)
-            _exponentials(e, top, total)
-            if sums is not None:
-                _add_losses(top, total, picked, weights, losses, counts)
-            if gz is not None:
-                _scatter_grad(e, k, total, weights, of_class, of_pixel, p, min(BLOCK, P - p), gz[n])
+    n, chunk = task // chunks, task % chunks
+    e, block, k = np.empty((C, BLOCK), np.float32), np.empty((4, BLOCK), np.float32), np.empty(BLOCK, np.int32)
+    top, total, picked, weights = block[0], block[1], block[2], block[3]
+    losses, counts = np.zeros(BLOCK), np.zeros(BLOCK)
+    for p in range(chunk * BLOCK * BLOCKS, min((chunk + 1) * BLOCK * BLOCKS, P), BLOCK):
+        _gather(z[n], of_class, of_pixel, p, t[n, p : p + BLOCK], e, k)
+        _pick(e, k, weight, top, picked, weights)
+        _exponentials(e, top, total)
         if sums is not None:
-            sums[n, chunk, 0], sums[n, chunk, 1] = losses.sum(), counts.sum()
+            _add_losses(top, total, picked, weights, losses, counts)
+        if gz is not None:
+            _scatter_grad(e, k, total, weights, of_class, of_pixel, p, min(BLOCK, P - p), gz[n])
+    if sums is not None:
+        sums[n, chunk, 0], sums[n, chunk, 1] = losses.sum(), counts.sum()
 
 
 @njit(**OPTIONS)
@@ -235,7 +239,7 @@ def dice_forward(p, t, smooth, axes):
     p, t = (pixels(np.asarray(a, np.float32)).reshape(I, -1) for a in (p, t))
     width, rows, chunks = plan_rows(p, C)
     sums = empty((I, chunks, 2, width))
-    _dice_sums(p, t, rows, sums)
+    _dice_sums(I * chunks, p, t, rows, sums)
     both, product = sum_columns(sums, C).astype(np.float32).reshape(2, *((N, C) if axes == (2, 3) else (C,)))
     denominator = np.maximum(both + smooth, TINY)
     return (2 * product + smooth) / denominator, denominator
@@ -247,34 +251,32 @@ def dice_grad(gD, p, t, D, denominator):
     gD, D = (a.reshape(-1, C) for a in (gD / denominator, D))
     t = pixels(np.asarray(t, np.float32)).reshape(len(D), -1)
     gp = empty(t.shape)
-    _dice_grad(t, *repeat_over_row(t, gD, D), gp)
+    _dice_grad(len(t) * plan_rows(t, C)[2], t, *repeat_over_row(t, gD, D), gp)
     return channels_first(gp.reshape(N, H, W, C))
 
 
-@njit(**PARALLEL)
-def _dice_sums(p, t, rows, sums):
+@parallel
+def _dice_sums(task, p, t, rows, sums):
     I, chunks, _, width = sums.shape
-    for task in prange(I * chunks):
-        n, chunk = task // chunks, task % chunks
-        both, product = sums[n, chunk, 0], sums[n, chunk, 1]
-        for c in range(width):
-            both[c] = product[c] = 0
-        for q in range(chunk * rows * width, min((chunk + 1) * rows * width, p.shape[1]), width):
-            ps, ts = p[n, q : q + width], t[n, q : q + width]
-            for c in range(len(ps)):
-                both[c] += ps[c] + ts[c]
-                product[c] += ps[c] * ts[c]
+    n, chunk = task // chunks, task % chunks
+    both, product = sums[n, chunk, 0], sums[n, chunk, 1]
+    for c in range(width):
+        both[c] = product[c] = 0
+    for q in range(chunk * rows * width, min((chunk + 1) * rows * width, p.shape[1]), width):
+        ps, ts = p[n, q : q + width], t[n, q : q + width]
+        for c in range(len(ps)):
+            both[c] += ps[c] + ts[c]
+            product[c] += ps[c] * ts[c]
 
 
-@njit(**PARALLEL)
-def _dice_grad(t, coefficients, rows, gp):
+@parallel
+def _dice_grad(task, t, coefficients, rows, gp):
     I, M = t.shape
     width = coefficients.shape[2]
     chunks = -(-M // (rows * width))
-    for task in prange(I * chunks):
-        n, chunk = task // chunks, task % chunks
-        scale, D = coefficients[n, 0], coefficients[n, 1]
-        for q in range(chunk * rows * width, min((chunk + 1) * rows * width, M), width):
-            ts, out = t[n, q : q + width], gp[n, q : q + width]
-            for c in range(len(ts)):
-                out[c] = scale[c] * (np.float32(2) * ts[c] - D[c])
+    n, chunk = task // chunks, task % chunks
+    scale, D = coefficients[n, 0], coefficients[n, 1]
+    for q in range(chunk * rows * width, min((chunk + 1) * rows * width, M), width):
+        ts, out = t[n, q : q + width], gp[n, q : q + width]
+        for c in range(len(ts)):
+            out[c] = scale[c] * (np.float32(2) * ts[c] - D[c])

@@ -1,10 +1,10 @@
 """Adam with numba: one pass over the four arrays of a parameter, to the same bits as `tinyseg.optim.adam`."""
 
 import numpy as np
-from numba import prange
 
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, float32
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import float32
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.parallel import parallel
 
 LARGE = 1 << 15  # elements from which on a second thread is worth its start
 BLOCK = 1 << 12  # elements to a task
@@ -21,10 +21,10 @@ def adam(w, g, m, v, b1, b2, eps, rate, shrink):
     if w.size < LARGE:
         _adam(w.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *numbers)
     elif g.flags.c_contiguous:
-        _adam_in_blocks(w.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *numbers)
+        _adam_in_blocks(-(-w.size // BLOCK), w.reshape(-1), g.reshape(-1), m.reshape(-1), v.reshape(-1), *numbers)
     else:
         w, m, v = (a.reshape(len(a), -1) for a in (w, m, v))
-        _adam_in_rows(w, g.reshape(g.shape + (1,) * (4 - g.ndim)), m, v, *numbers)
+        _adam_in_rows(len(w), w, g.reshape(g.shape + (1,) * (4 - g.ndim)), m, v, *numbers)
 
 
 @njit(**OPTIONS)
@@ -36,20 +36,18 @@ def _adam(w, g, m, v, gain1, gain2, eps, rate, shrink):
         w[k] = shrink * w[k] - mean / (np.sqrt(square) + eps) * rate
 
 
-@njit(**PARALLEL)
-def _adam_in_blocks(w, g, m, v, gain1, gain2, eps, rate, shrink):
-    for block in prange(-(-w.size // BLOCK)):
-        i, j = block * BLOCK, min(w.size, (block + 1) * BLOCK)
-        _adam(w[i:j], g[i:j], m[i:j], v[i:j], gain1, gain2, eps, rate, shrink)
+@parallel
+def _adam_in_blocks(block, w, g, m, v, gain1, gain2, eps, rate, shrink):
+    i, j = block * BLOCK, min(w.size, (block + 1) * BLOCK)
+    _adam(w[i:j], g[i:j], m[i:j], v[i:j], gain1, gain2, eps, rate, shrink)
 
 
-@njit(**PARALLEL)
-def _adam_in_rows(w, g, m, v, gain1, gain2, eps, rate, shrink):
+@parallel
+def _adam_in_rows(k, w, g, m, v, gain1, gain2, eps, rate, shrink):
     K, A, B, C = g.shape
-    for k in prange(K):
-        row = np.empty(A * B * C, np.float32)
-        for a in range(A):
-            for b in range(B):
-                for c in range(C):
-                    row[(a * B + b) * C + c] = g[k, a, b, c]
-        _adam(w[k], row, m[k], v[k], gain1, gain2, eps, rate, shrink)
+    row = np.empty(A * B * C, np.float32)
+    for a in range(A):
+        for b in range(B):
+            for c in range(C):
+                row[(a * B + b) * C + c] = g[k, a, b, c]
+    _adam(w[k], row, m[k], v[k], gain1, gain2, eps, rate, shrink)

@@ -4,12 +4,11 @@ Equations and signatures as in `tinyseg.ops.pointwise_conv`.
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.gemm import LONG, flush, outer, pack, pad, product, sum_parts
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import NO_FLOOR, WIDTH, clear
 
@@ -23,7 +22,7 @@ def forward(x, w):
     x = pixels(x)
     y = empty((*x.shape[:3], len(w)))
     B = prepared(w, "packed", lambda: pack(w.T))
-    _map(x, B, pad(np.zeros(len(w))), threads(), y)
+    _map(threads(), x, B, pad(np.zeros(len(w))), threads(), y)
     return channels_first(y)
 
 
@@ -39,40 +38,38 @@ def grad_w(x, gy):
     gw, panels = empty((threads(), K, C)), empty((threads(), ROWS * WIDTH))
     long = gy.size // K > LONG * threads()
     total = empty(gw.shape) if long else gw
-    _gradient(x, gy, panels, long, gw, total)
+    _gradient(len(gw), x, gy, panels, long, gw, total)
     return sum_parts(total)
 
 
-@njit(**PARALLEL)
-def _map(x, B, b, T, y):
+@parallel
+def _map(t, x, B, b, T, y):
     C, K = x.shape[3], y.shape[3]
     xs, ys = x.reshape(-1), y.reshape(-1)
     P = xs.size // C
     pieces = -(-P // ROWS)
-    for t in prange(T):
-        for piece in range(pieces * t // T, pieces * (t + 1) // T):
-            i = piece * ROWS
-            product(min(ROWS, P - i), K, 1, C, xs, i * C, 0, C, 1, B, 0, b, 0, 0, NO_FLOOR, ys, i * K, K)
+    for piece in range(pieces * t // T, pieces * (t + 1) // T):
+        i = piece * ROWS
+        product(min(ROWS, P - i), K, 1, C, xs, i * C, 0, C, 1, B, 0, b, 0, 0, NO_FLOOR, ys, i * K, K)
 
 
-@njit(**PARALLEL)
-def _gradient(x, gy, panels, long, gw, total):
+@parallel
+def _gradient(t, x, gy, panels, long, gw, total):
     C, K, T = x.shape[3], gy.shape[3], gw.shape[0]
     xs, gys = x.reshape(-1), gy.reshape(-1)
     P = xs.size // C
     pieces = -(-P // ROWS)
-    for t in prange(T):
-        sums = gw[t].reshape(-1)
-        totals = total[t].reshape(-1)
-        clear(sums, 0, sums.size)
-        clear(totals, 0, sums.size)
-        since = 0
-        for piece in range(pieces * t // T, pieces * (t + 1) // T):
-            i = piece * ROWS
-            outer(K, C, min(ROWS, P - i), gys, i * K, K, xs, i * C, C, panels[t], sums, 0, C)
-            since += ROWS
-            if long and since >= LONG:
-                flush(sums, 0, sums.size, totals)
-                since = 0
-        if long:
+    sums = gw[t].reshape(-1)
+    totals = total[t].reshape(-1)
+    clear(sums, 0, sums.size)
+    clear(totals, 0, sums.size)
+    since = 0
+    for piece in range(pieces * t // T, pieces * (t + 1) // T):
+        i = piece * ROWS
+        outer(K, C, min(ROWS, P - i), gys, i * K, K, xs, i * C, C, panels[t], sums, 0, C)
+        since += ROWS
+        if long and since >= LONG:
             flush(sums, 0, sums.size, totals)
+            since = 0
+    if long:
+        flush(sums, 0, sums.size, totals)

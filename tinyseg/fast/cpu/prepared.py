@@ -8,12 +8,11 @@ is used again if a fingerprint of the weights shows that nobody has changed them
 import weakref
 
 import numpy as np
-from numba import prange
 
 from tinyseg.autograd import is_grad_enabled
-from tinyseg.fast.cpu.channels_last import PARALLEL
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.parallel import parallel
 
+PARTS = 64  # in which weights are hashed, whatever the number of threads
 _cache = {}  # id of the weights: {form: (weak reference to the weights, fingerprint, what was made)}
 
 
@@ -40,19 +39,19 @@ def fingerprint(w):
     weights that were made to deceive.
     """
     bits = np.ascontiguousarray(w).reshape(-1).view(np.uint32)
-    return int(_fingerprints(bits, np.empty(64, np.uint64)).sum(dtype=np.uint64)), w.shape
+    parts = np.empty(PARTS, np.uint64)
+    _fingerprints(PARTS, bits, parts)
+    return int(parts.sum(dtype=np.uint64)), w.shape
 
 
-@njit(**PARALLEL)
-def _fingerprints(bits, parts):
-    """Return sums of hashes of (place, word), one for each of 64 pieces; the hash is the end of MurmurHash3."""
+@parallel
+def _fingerprints(part, bits, parts):
+    """Write the sum of the hashes of (place, word) in one of PARTS pieces; the hash is the end of MurmurHash3."""
     n = bits.size
-    for part in prange(64):
-        start = n * part // 64
-        piece, h = bits[start : n * (part + 1) // 64], np.uint64(part)
-        for i in range(piece.size):
-            x = (np.uint64(piece[i]) | np.uint64(start + i) << np.uint64(32)) * np.uint64(0xFF51AFD7ED558CCD)
-            x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
-            h += x ^ (x >> np.uint64(33))
-        parts[part] = h
-    return parts
+    start = n * part // PARTS
+    piece, h = bits[start : n * (part + 1) // PARTS], np.uint64(part)
+    for i in range(piece.size):
+        x = (np.uint64(piece[i]) | np.uint64(start + i) << np.uint64(32)) * np.uint64(0xFF51AFD7ED558CCD)
+        x = (x ^ (x >> np.uint64(33))) * np.uint64(0xC4CEB9FE1A85EC53)
+        h += x ^ (x >> np.uint64(33))
+    parts[part] = h

@@ -8,15 +8,15 @@ Equations and signatures as in `tinyseg.ops.separable_conv`.
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import load_band
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, channels_first, float32, pixels, threads, whole_vectors
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads, whole_vectors
 from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, lay_out_taps
 from tinyseg.fast.cpu.fused_conv import two_inputs
 from tinyseg.fast.cpu.gemm import LONG, flush, outer, pack, pad, product, sum_parts
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, keep_where_positive, load, store
 from tinyseg.fast.cpu.upsample import sum_blocks
@@ -38,7 +38,7 @@ def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
     rows, width, scratch = _scratch(y, w, stride, w.shape[2])
     floor = np.float32(0) if relu else NO_FLOOR
     B = prepared(wp, "packed", lambda: pack(wp.T))
-    _forward(x, x2, w, B, pad(b), stride, pads[0][0], pads[1][0], factor, rows, width, floor, scratch, y)
+    _forward(len(scratch), x, x2, w, B, pad(b), stride, pads[0][0], pads[1][0], factor, rows, width, floor, scratch, y)
     return channels_first(y)
 
 
@@ -53,7 +53,7 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     total = empty(gw.shape) if long else gw
     y = pixels(y) if relu else gy
     _backward(
-        gy, x, x2, y, w, pack(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
+        len(gw), gy, x, x2, y, w, pack(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
         pad(np.zeros(C)), scratch, long, gw, total, gb, gD,
     )  # fmt: skip
     gxs = [empty((len(x), factor * x.shape[1], factor * x.shape[2], part.shape[3])) for part in (x, x2)]
@@ -80,26 +80,25 @@ def _scratch(y, w, stride, pixel):
     return rows, width, empty((threads(), band + rows * OW * pixel + LONGEST * WIDTH))
 
 
-@njit(**PARALLEL)
-def _forward(x, x2, w, B, b, stride, top, left, factor, rows, width, floor, scratch, y):
+@parallel
+def _forward(t, x, x2, w, B, b, stride, top, left, factor, rows, width, floor, scratch, y):
     N, OH, OW, K = y.shape
     KH, _, pitch = w.shape
     sh, sw = stride
     C, bands, T = x.shape[3] + x2.shape[3], -(-OH // rows), scratch.shape[0]
     D = ((rows - 1) * sh + KH) * width * pitch  # where D begins in the scratch
     ys = y.reshape(-1)
-    for t in prange(T):
-        band = scratch[t]
-        for task in range(N * bands * t // T, N * bands * (t + 1) // T):
-            n, i0 = task // bands, task % bands * rows
-            m = min(rows, OH - i0)
-            _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
-            product(m * OW, K, 1, C, band, D, 0, pitch, 1, B, 0, b, 0, 0, floor, ys, (n * OH + i0) * OW * K, K)
+    band = scratch[t]
+    for task in range(N * bands * t // T, N * bands * (t + 1) // T):
+        n, i0 = task // bands, task % bands * rows
+        m = min(rows, OH - i0)
+        _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
+        product(m * OW, K, 1, C, band, D, 0, pitch, 1, B, 0, b, 0, 0, floor, ys, (n * OH + i0) * OW * K, K)
 
 
-@njit(**PARALLEL)
+@parallel
 def _backward(
-    gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, long, gw, total, gb, gD
+    t, gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, long, gw, total, gb, gD
 ):  # fmt: skip
     N, OH, OW, K = gy.shape
     KH, _, pitch = w.shape
@@ -110,27 +109,26 @@ def _backward(
     G = D + rows * OW * pitch
     panel = G + rows * OW * g_pitch
     gys, ys, gDs = gy.reshape(-1), y.reshape(-1), gD.reshape(-1)
-    for t in prange(T):
-        band, gwt, gbt, piece = scratch[t], gw[t].reshape(-1), gb[t], np.empty(g_pitch, np.float32)
-        totals, since = total[t].reshape(-1), 0
-        clear(gwt, 0, gwt.size)
-        clear(totals, 0, gwt.size)
-        for task in range(N * bands * t // T, N * bands * (t + 1) // T):
-            n, i0 = task // bands, task % bands * rows
-            m = min(rows, OH - i0)
-            pixel = (n * OH + i0) * OW
-            _mask_and_sum(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece, gbt)
-            _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
-            for j in range(0, m * OW, LONGEST):
-                k = min(LONGEST, m * OW - j)
-                outer(K, C, k, band, G + j * g_pitch, g_pitch, band, D + j * pitch, pitch, band[panel:], gwt, 0, C)
-            product(m * OW, C, 1, K, band, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
-            since += m * OW
-            if long and since >= LONG:
-                flush(gwt, 0, gwt.size, totals)
-                since = 0
-        if long:
+    band, gwt, gbt, piece = scratch[t], gw[t].reshape(-1), gb[t], np.empty(g_pitch, np.float32)
+    totals, since = total[t].reshape(-1), 0
+    clear(gwt, 0, gwt.size)
+    clear(totals, 0, gwt.size)
+    for task in range(N * bands * t // T, N * bands * (t + 1) // T):
+        n, i0 = task // bands, task % bands * rows
+        m = min(rows, OH - i0)
+        pixel = (n * OH + i0) * OW
+        _mask_and_sum(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece, gbt)
+        _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
+        for j in range(0, m * OW, LONGEST):
+            k = min(LONGEST, m * OW - j)
+            outer(K, C, k, band, G + j * g_pitch, g_pitch, band, D + j * pitch, pitch, band[panel:], gwt, 0, C)
+        product(m * OW, C, 1, K, band, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
+        since += m * OW
+        if long and since >= LONG:
             flush(gwt, 0, gwt.size, totals)
+            since = 0
+    if long:
+        flush(gwt, 0, gwt.size, totals)
 
 
 @njit(**OPTIONS)
@@ -138,7 +136,7 @@ def _depthwise(x, x2, n, first, left, factor, w, sh, sw, m, OW, width, band, D):
     """Load the rows of image n from `first` on to band[0:] and compute m rows of D from them, to band[D:]."""
     KH, KW, pitch = w.shape
     C, ws = x.shape[3] + x2.shape[3], w.reshape(-1)
-    load_band(x, x2, n, first, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch)
+    load_band(x, x2, n, first, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch, 1)
     for i in range(m):
         start, target = i * sh * width * pitch, D + i * OW * pitch
         windows(band, start, width, pitch, ws, KH, KW, sw, OW, 0, C, band, target, pitch)

@@ -5,11 +5,9 @@ Equations and signatures as in `tinyseg.ops.shape`. The maths file joins along o
 
 from itertools import pairwise, zip_longest
 
-from numba import prange
-
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import PARALLEL, channels_first, float32, pixels
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import copy
 
 
@@ -25,7 +23,7 @@ def concat_forward(xs, axis):
     xs = [pixels(x) for x in xs]
     y = empty((*xs[0].shape[:3], sum(x.shape[3] for x in xs)))
     for start, a, b in _pairs(xs):
-        _copy_pair(a, b, y, start, True)
+        _copy_pair(len(y) * y.shape[1], a, b, y, start, True)
     return channels_first(y)
 
 
@@ -36,7 +34,7 @@ def concat_backward(gy, cuts, axis):
     gy, ends = pixels(gy), (0, *cuts, gy.shape[1])
     gxs = [empty((*gy.shape[:3], end - start)) for start, end in pairwise(ends)]
     for start, a, b in _pairs(gxs):
-        _copy_pair(a, b, gy, start, False)
+        _copy_pair(len(gy) * gy.shape[1], a, b, gy, start, False)
     return tuple(channels_first(gx) for gx in gxs)
 
 
@@ -48,17 +46,16 @@ def _pairs(xs):
         start += a.shape[3] + b.shape[3]
 
 
-@njit(**PARALLEL)
-def _copy_pair(a, b, y, start, join):
+@parallel
+def _copy_pair(row, a, b, y, start, join):
     """Copy a and b to the channels of y from `start` on or, unless `join`, those channels to a and b."""
     N, H, W, C = y.shape
     A, B = a.shape[3], b.shape[3]
     a, b, y = a.reshape(-1), b.reshape(-1), y.reshape(-1)
-    for row in prange(N * H):
-        for pixel in range(row * W, (row + 1) * W):
-            if join:
-                copy(y, pixel * C + start, a, pixel * A, A)
-                copy(y, pixel * C + start + A, b, pixel * B, B)
-            else:
-                copy(a, pixel * A, y, pixel * C + start, A)
-                copy(b, pixel * B, y, pixel * C + start + A, B)
+    for pixel in range(row * W, (row + 1) * W):
+        if join:
+            copy(y, pixel * C + start, a, pixel * A, A)
+            copy(y, pixel * C + start + A, b, pixel * B, B)
+        else:
+            copy(a, pixel * A, y, pixel * C + start, A)
+            copy(b, pixel * B, y, pixel * C + start + A, B)

@@ -5,8 +5,8 @@ Signature as in `tinyseg.ops.targets`; `supports` is asked about the logits.
 
 import numpy as np
 
-from tinyseg.fast.cpu.channels_last import OPTIONS, float32
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import float32
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 
 supports = float32
 

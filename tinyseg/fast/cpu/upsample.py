@@ -9,11 +9,11 @@ channels than a vector has lanes the maths file computes, since its matrix produ
 import functools
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import FAST, PARALLEL, channels_first, float32, pixels
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels
+from tinyseg.fast.cpu.kernel_cache import FAST
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import LANES, load, multiply_add, splat, store
 
 supports = float32
@@ -24,7 +24,7 @@ def nearest_forward(x, factor):
     x, (fh, fw) = pixels(x), factor
     N, H, W, C = x.shape
     y = empty((N, H * fh, W * fw, C))
-    _repeat(x, y, fh, fw)
+    _repeat(len(y) * y.shape[1], x, y, fh, fw)
     return channels_first(y)
 
 
@@ -51,7 +51,7 @@ def _interpolate(x, out, rows, columns):
         return NotImplemented
     x = pixels(x)
     y = empty((len(x), *out, x.shape[3]))
-    _gather(x, *rows, *columns, y)
+    _gather(len(y) * y.shape[1], x, *rows, *columns, y)
     return channels_first(y)
 
 
@@ -59,7 +59,7 @@ def sum_blocks(gy, fh, fw):
     """Sum an array (N, fh·H, fw·W, C) over its blocks of fh x fw pixels: (N, H, W, C)."""
     N, H, W, C = gy.shape
     gx = empty((N, H // fh, W // fw, C))
-    _sum_blocks(gy, gx, fh, fw)
+    _sum_blocks(len(gx) * gx.shape[1], gy, gx, fh, fw)
     return gx
 
 
@@ -89,50 +89,47 @@ def _weights(distance):
 
 
 # ----- the kernels -----------------------------------------------------------------------
-@njit(**PARALLEL)
-def _gather(x, top, a, left, b, y):
+@parallel
+def _gather(row, x, top, a, left, b, y):
     """y[n, i, j] = sum_{u,v} a[i, u] b[j, v] x[n, top[i] + u, left[j] + v]."""
     N, OH, OW, C = y.shape
     H, W = x.shape[1:3]
     x, y = x.reshape(-1), y.reshape(-1)
-    for row in prange(N * OH):
-        n, i = row // OH, row % OH
-        for j in range(OW):
-            source, target = ((n * H + top[i]) * W + left[j]) * C, (row * OW + j) * C
-            for first in range(0, C, LANES):
-                c = min(first, C - LANES)  # the last vector may overlap the one before
-                total = splat(np.float32(0))
-                for u in range(a.shape[1]):
-                    for v in range(b.shape[1]):
-                        total = multiply_add(splat(a[i, u] * b[j, v]), load(x, source + (u * W + v) * C + c), total)
-                store(y, target + c, total)
+    n, i = row // OH, row % OH
+    for j in range(OW):
+        source, target = ((n * H + top[i]) * W + left[j]) * C, (row * OW + j) * C
+        for first in range(0, C, LANES):
+            c = min(first, C - LANES)  # the last vector may overlap the one before
+            total = splat(np.float32(0))
+            for u in range(a.shape[1]):
+                for v in range(b.shape[1]):
+                    total = multiply_add(splat(a[i, u] * b[j, v]), load(x, source + (u * W + v) * C + c), total)
+            store(y, target + c, total)
 
 
-@njit(**FAST)
-def _repeat(x, y, fh, fw):
+@parallel(**FAST)
+def _repeat(row, x, y, fh, fw):
     N, H, W, C = x.shape
-    for row in prange(N * H * fh):
-        n, i = row // (H * fh), row % (H * fh)
-        source, target = x[n, i // fh], y[n, i]
+    n, i = row // (H * fh), row % (H * fh)
+    source, target = x[n, i // fh], y[n, i]
+    for q in range(W):
+        for v in range(fw):
+            for c in range(C):
+                target[q * fw + v, c] = source[q, c]
+
+
+@parallel(**FAST)
+def _sum_blocks(row, gy, gx, fh, fw):
+    N, H, W, C = gx.shape
+    n, r = row // H, row % H
+    target = gx[n, r]
+    for u in range(fh):
+        source = gy[n, r * fh + u]
         for q in range(W):
             for v in range(fw):
-                for c in range(C):
-                    target[q * fw + v, c] = source[q, c]
-
-
-@njit(**FAST)
-def _sum_blocks(gy, gx, fh, fw):
-    N, H, W, C = gx.shape
-    for row in prange(N * H):
-        n, r = row // H, row % H
-        target = gx[n, r]
-        for u in range(fh):
-            source = gy[n, r * fh + u]
-            for q in range(W):
-                for v in range(fw):
-                    if u == 0 and v == 0:
-                        for c in range(C):
-                            target[q, c] = source[q * fw, c]
-                    else:
-                        for c in range(C):
-                            target[q, c] += source[q * fw + v, c]
+                if u == 0 and v == 0:
+                    for c in range(C):
+                        target[q, c] = source[q * fw, c]
+                else:
+                    for c in range(C):
+                        target[q, c] += source[q * fw + v, c]

@@ -15,12 +15,10 @@ For the 2x2 kernels of U-Net, upsampled by 2, W has 3x3 taps on a quarter of the
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import PARALLEL
 from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 
 
@@ -38,7 +36,7 @@ def backward(x, w, gy, pads, f, gx):
         turned = sum_windows(w, f)[:, :, ::-1, ::-1].transpose(1, 0, 2, 3)
         convolve(gy, turned, (f, f), pads, gx)
     gw = empty(w.shape)
-    _sum_windows_back(convolve_gradient(gy, x, shape, (f, f), pads), f, gw)
+    _sum_windows_back(K, convolve_gradient(gy, x, shape, (f, f), pads), f, gw)
     return gw
 
 
@@ -57,37 +55,35 @@ def sum_windows(w, f):
     """Return W (K, C, KH + f - 1, KW + f - 1): the sums of w over windows of f x f, also those that reach beyond it."""
     K, C, KH, KW = w.shape
     W = empty((K, C, KH + f - 1, KW + f - 1))
-    _sum_windows(w, f, W)
+    _sum_windows(K, w, f, W)
     return W
 
 
-@njit(**PARALLEL)
-def _sum_windows(w, f, W):
+@parallel
+def _sum_windows(k, w, f, W):
     K, C, KH, KW = w.shape
-    for k in prange(K):
-        for c in range(C):
-            for t in range(W.shape[2]):
-                for s in range(W.shape[3]):
-                    total = np.float32(0)
-                    for u in range(max(0, t - f + 1), min(KH, t + 1)):
-                        for v in range(max(0, s - f + 1), min(KW, s + 1)):
-                            total += w[k, c, u, v]
-                    W[k, c, t, s] = total
+    for c in range(C):
+        for t in range(W.shape[2]):
+            for s in range(W.shape[3]):
+                total = np.float32(0)
+                for u in range(max(0, t - f + 1), min(KH, t + 1)):
+                    for v in range(max(0, s - f + 1), min(KW, s + 1)):
+                        total += w[k, c, u, v]
+                W[k, c, t, s] = total
 
 
-@njit(**PARALLEL)
-def _sum_windows_back(gW, f, gw):
+@parallel
+def _sum_windows_back(k, gW, f, gw):
     """gw[u] = sum_r gW[u - r]. gW is (C, K, …), input channels first, and its taps are in reverse order."""
     K, C, KH, KW = gw.shape
-    for k in prange(K):
-        for c in range(C):
-            for u in range(KH):
-                for v in range(KW):
-                    total = np.float32(0)
-                    for r in range(KH - 1 - u, KH - 1 - u + f):
-                        for s in range(KW - 1 - v, KW - 1 - v + f):
-                            total += gW[c, k, r, s]
-                    gw[k, c, u, v] = total
+    for c in range(C):
+        for u in range(KH):
+            for v in range(KW):
+                total = np.float32(0)
+                for r in range(KH - 1 - u, KH - 1 - u + f):
+                    for s in range(KW - 1 - v, KW - 1 - v + f):
+                        total += gW[c, k, r, s]
+                gw[k, c, u, v] = total
 
 
 def _taps_of_phase(k, before, f, a):

@@ -8,8 +8,8 @@ import math
 import numpy as np
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.channels_last import FAST, OPTIONS, float32
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import float32
+from tinyseg.fast.cpu.kernel_cache import FAST, OPTIONS, njit
 
 supports = float32
 
@@ -31,7 +31,7 @@ def grad_v(gw, w, std, axes, eps, a):
     return gv.reshape(w.shape)
 
 
-@njit(fastmath=FAST["fastmath"], **OPTIONS)
+@njit(**OPTIONS, **FAST)
 def _forward(v, eps, a, w, std):
     n = v.shape[1]
     for s in range(len(v)):
@@ -50,7 +50,7 @@ def _forward(v, eps, a, w, std):
         std[s] = deviation
 
 
-@njit(fastmath=FAST["fastmath"], **OPTIONS)
+@njit(**OPTIONS, **FAST)
 def _gradient(gw, w, std, eps, a, gv):
     n = w.shape[1]
     for s in range(len(w)):

@@ -6,8 +6,8 @@ half of `tinyseg.fast.cpu.separable_conv`.
 
 import numpy as np
 
-from tinyseg.fast.cpu.channels_last import OPTIONS, threads
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.channels_last import threads
+from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
 from tinyseg.fast.cpu.simd import LANES, align_stack, load, splat, store
 
 
@@ -23,7 +23,7 @@ def band_rows(N, OH, row):
     return -(-OH // bands)
 
 
-@njit(**OPTIONS)
+@njit(**SUBROUTINE)
 def windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_pitch):
     """Compute C channels from c0 on of one row of output, from the KH rows of the band that begin at `start`."""
     align_stack()
@@ -65,7 +65,7 @@ def _windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_p
             store(y, target + j * y_pitch + c, y0)
 
 
-@njit(**OPTIONS)
+@njit(**SUBROUTINE)
 def window_gradient(band, start, width, pitch, gy, source, gy_pitch, KH, KW, sw, OW, C, gw):
     """Add to gw (KH, KW, pitch) the part of the gradient that comes from one row of output."""
     align_stack()

@@ -14,14 +14,14 @@ Float32 rounding grows from about 1e-6 of the largest output to about 1e-5, whic
 """
 
 import numpy as np
-from numba import prange
 
 from tinyseg.backend import config
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.bands import load_band, pitch_of
-from tinyseg.fast.cpu.channels_last import OPTIONS, PARALLEL, threads
+from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of
+from tinyseg.fast.cpu.channels_last import threads
 from tinyseg.fast.cpu.gemm import outer_panel, rows_of_panel
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
 from tinyseg.fast.cpu.winograd_tiles import gradient_tile, input_tile, output_tile, weights_gradient_tile, weights_tile
@@ -58,7 +58,7 @@ def convolve(x, x2, w, b, floor, pads, y, repeat=1):
     V, U = empty((_count_panels(C), 36, chunk + 1, WIDTH)), prepared(w, "winograd", lambda: transform_weights(w))
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), (36 * (BLOCK + 1) + 16) * WIDTH)))
     peaks = np.empty((N, -(-OH // 4) * across), np.int32)
-    _convolve(x, x2, U, b, floor, pads[0][0], pads[1][0], repeat, across, scratch, V, peaks.reshape(-1), y)
+    _convolve(x, x2, U, b, floor, pads[0][0], pads[1][0], repeat, across, scratch, V, peaks.reshape(-1), ZEROS, y)
     return peaks
 
 
@@ -86,7 +86,7 @@ def transform_weights(w):
     """Return U = G w Gᵀ for weights w (K, C, 3, 3), laid out for `_convolve`."""
     K, C, _, _ = w.shape
     U = empty((_count_panels(K), 36, _count_panels(C) * WIDTH + 1, WIDTH))
-    _transform_weights(w, U)
+    _transform_weights(_count_panels(K) * -(-U.shape[2] // CHANNELS), w, U)
     return U
 
 
@@ -97,9 +97,9 @@ def gradient(x, x2, gy, w_shape, pads, repeat=1):
     V, Z = empty((_count_panels(C), 36, chunk + 1, WIDTH)), empty((_count_panels(K), 36, chunk + 1, WIDTH))
     dU = empty((36, K * _count_panels(C) * WIDTH + WIDTH))
     scratch = empty((threads(), 6 * (4 * STRIP + 2) * max(pitch_of(C), pitch_of(K))))
-    _gradient(x, x2, gy, pads[0][0], pads[1][0], repeat, across, scratch, V, Z, dU)
+    _gradient(x, x2, gy, NOTHING, pads[0][0], pads[1][0], repeat, across, scratch, V, Z, dU)
     gw = empty(w_shape)
-    _gradient_of_weights(dU, gw)
+    _gradient_of_weights(K, dU, gw)
     return gw
 
 
@@ -124,7 +124,7 @@ def _load_strip(x, x2, strip, across, down, top, left, repeat, size, band, V, sl
     panels, slots = V.shape[0], V.shape[2]
     n, ty, tx = strip // (down * across), strip // across % down, strip % across * STRIP
     width, pitch = 4 * STRIP + size - 4, (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
-    load_band(x, x2, n, 4 * ty - top, size, left - 4 * tx, width, repeat, 1, 1, band, 0, pitch)
+    load_band(x, x2, n, 4 * ty - top, size, left - 4 * tx, width, repeat, 1, 1, band, 0, pitch, 1)
     Vs, step = V.reshape(-1), slots * WIDTH
     for c in range(0, panels * WIDTH, LANES):
         v = (c // WIDTH * 36 * slots + slot) * WIDTH + c % WIDTH
@@ -150,109 +150,128 @@ def _largest_bits(band, n):
     return largest
 
 
-@njit(**PARALLEL)
-def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, peaks, y):
-    N, OH, OW, K = y.shape
+@njit(**OPTIONS)
+def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, peaks, zeros, y):
+    down, T, per_chunk = -(-y.shape[1] // 4), scratch.shape[0], (V.shape[2] - 1) // STRIP
+    strips = y.shape[0] * down * across
+    for first in range(0, strips, per_chunk):
+        count = min(per_chunk, strips - first)
+        _transform_inputs(T, x, x2, first, count, across, down, top, left, repeat, scratch, V, peaks)
+        _multiply_and_transform_back(T, U, b, floor, first, count, across, down, scratch, V, zeros, y)
+
+
+@parallel
+def _transform_inputs(t, x, x2, first, count, across, down, top, left, repeat, scratch, V, peaks):
+    """Compute V of the `count` strips from `first` on, and their peaks."""
+    T, pitch = scratch.shape[0], (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
+    for s in range(count * t // T, count * (t + 1) // T):
+        _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
+        # The two last rows of a strip are the first of the strip below.
+        rows = 4 if (first + s) // across % down < down - 1 else 6
+        peaks[first + s] = _largest_bits(scratch[t], rows * (4 * STRIP + 2) * pitch)
+
+
+@parallel
+def _multiply_and_transform_back(t, U, b, floor, first, count, across, down, scratch, V, zeros, y):
+    """Compute M and y of the `count` strips from `first` on."""
+    _, OH, OW, K = y.shape
     C_panels, slots, K_panels, length = V.shape[0], V.shape[2], U.shape[0], U.shape[2]
-    down, T, per_chunk, per_block = -(-OH // 4), scratch.shape[0], (slots - 1) // STRIP, BLOCK // STRIP
-    strips, pitch = N * down * across, (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
+    T, per_block = scratch.shape[0], BLOCK // STRIP
+    blocks = -(-count // per_block)
     ys, Vs, Us = y.reshape(-1), V.reshape(-1), U.reshape(-1)
+    M = scratch[t]
+    out = M.size - 16 * WIDTH
+    # As far as possible, a thread takes the tiles that it has transformed: they are in its own cache.
+    for task in range(K_panels * blocks * t // T, K_panels * blocks * (t + 1) // T):
+        s0, p = task // K_panels * per_block, task % K_panels
+        m = min(count - s0, per_block) * STRIP
+        step = (m + 1) * WIDTH
+        for k in range(36):
+            rows_of_panel(
+                m, C_panels, WIDTH, Vs, (k * slots + s0 * STRIP) * WIDTH, 36 * slots * WIDTH, WIDTH, 1,
+                Us, (p * 36 + k) * length * WIDTH, WIDTH, zeros, 0, 0, NO_FLOOR, M, k * step, WIDTH,
+            )  # fmt: skip
+        N_p = min(WIDTH, K - p * WIDTH)
+        for i in range(m):
+            strip = first + s0 + i // STRIP
+            n, ty, tx = strip // (down * across), strip // across % down, strip % across * STRIP + i % STRIP
+            for lane in range(0, WIDTH, LANES):
+                output_tile(M, i * WIDTH + lane, step, b, p * WIDTH + lane, floor, M, out + lane)
+            for r in range(min(4, OH - 4 * ty)):
+                for q in range(min(4, OW - 4 * tx)):
+                    target = ((n * OH + 4 * ty + r) * OW + 4 * tx + q) * K + p * WIDTH
+                    copy(ys, target, M, out + (r * 4 + q) * WIDTH, N_p)
+
+
+@njit(**OPTIONS)
+def _gradient(x, x2, gy, nothing, top, left, repeat, across, scratch, V, Z, dU):
+    down, T, per_chunk = -(-gy.shape[1] // 4), scratch.shape[0], (V.shape[2] - 1) // STRIP
+    strips = gy.shape[0] * down * across
     for first in range(0, strips, per_chunk):
         count = min(per_chunk, strips - first)
-        for t in prange(T):
-            for s in range(count * t // T, count * (t + 1) // T):
-                _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
-                # The two last rows of a strip are the first of the strip below.
-                rows = 4 if (first + s) // across % down < down - 1 else 6
-                peaks[first + s] = _largest_bits(scratch[t], rows * (4 * STRIP + 2) * pitch)
-        blocks = -(-count // per_block)
-        for t in prange(T):
-            M = scratch[t]
-            out = M.size - 16 * WIDTH
-            # As far as possible, a thread takes the tiles that it has transformed: they are in its own cache.
-            for task in range(K_panels * blocks * t // T, K_panels * blocks * (t + 1) // T):
-                s0, p = task // K_panels * per_block, task % K_panels
-                m = min(count - s0, per_block) * STRIP
-                step = (m + 1) * WIDTH
-                for k in range(36):
-                    rows_of_panel(
-                        m, C_panels, WIDTH, Vs, (k * slots + s0 * STRIP) * WIDTH, 36 * slots * WIDTH, WIDTH, 1,
-                        Us, (p * 36 + k) * length * WIDTH, WIDTH, ZEROS, 0, 0, NO_FLOOR, M, k * step, WIDTH,
-                    )  # fmt: skip
-                N_p = min(WIDTH, K - p * WIDTH)
-                for i in range(m):
-                    strip = first + s0 + i // STRIP
-                    n, ty, tx = strip // (down * across), strip // across % down, strip % across * STRIP + i % STRIP
-                    for lane in range(0, WIDTH, LANES):
-                        output_tile(M, i * WIDTH + lane, step, b, p * WIDTH + lane, floor, M, out + lane)
-                    for r in range(min(4, OH - 4 * ty)):
-                        for q in range(min(4, OW - 4 * tx)):
-                            target = ((n * OH + 4 * ty + r) * OW + 4 * tx + q) * K + p * WIDTH
-                            copy(ys, target, M, out + (r * 4 + q) * WIDTH, N_p)
+        _transform_both(T, x, x2, gy, nothing, first, count, across, down, top, left, repeat, scratch, V, Z)
+        _multiply_gradient(36, gy.shape[3], first, count, V, Z, dU)
 
 
-@njit(**PARALLEL)
-def _gradient(x, x2, gy, top, left, repeat, across, scratch, V, Z, dU):
-    N, OH, OW, K = gy.shape
+@parallel
+def _transform_both(t, x, x2, gy, nothing, first, count, across, down, top, left, repeat, scratch, V, Z):
+    """Compute V and Z of the `count` strips from `first` on."""
+    T = scratch.shape[0]
+    for s in range(count * t // T, count * (t + 1) // T):
+        _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
+        _load_strip(gy, nothing, first + s, across, down, 0, 0, 1, 4, scratch[t], Z, s * STRIP)
+
+
+@parallel
+def _multiply_gradient(k, K, first, count, V, Z, dU):
+    """Add what the `count` strips from `first` on give to dU_k."""
     C_panels, K_panels, slots = V.shape[0], Z.shape[0], V.shape[2]
-    down, T, per_chunk, length = -(-OH // 4), scratch.shape[0], (slots - 1) // STRIP, C_panels * WIDTH
-    strips = N * down * across
+    length = C_panels * WIDTH
     Vs, Zs, dUs = V.reshape(-1), Z.reshape(-1), dU.reshape(-1)
-    nothing = np.zeros((1, 1, 1, 0), np.float32)
-    for first in range(0, strips, per_chunk):
-        count = min(per_chunk, strips - first)
-        for t in prange(T):
-            for s in range(count * t // T, count * (t + 1) // T):
-                _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
-                _load_strip(gy, nothing, first + s, across, down, 0, 0, 1, 4, scratch[t], Z, s * STRIP)
-        for t in prange(T):
-            for k in range(36 * t // T, 36 * (t + 1) // T):
-                start = k * dU.shape[1]
-                if first == 0:
-                    clear(dUs, start, dU.shape[1])
-                for c in range(C_panels):
-                    for p in range(K_panels):
-                        outer_panel(
-                            min(WIDTH, K - p * WIDTH), WIDTH, count * STRIP,
-                            Zs, (p * 36 + k) * slots * WIDTH, WIDTH, Vs, (c * 36 + k) * slots * WIDTH,
-                            dUs, start + p * WIDTH * length + c * WIDTH, length,
-                        )  # fmt: skip
+    start = k * dU.shape[1]
+    if first == 0:
+        clear(dUs, start, dU.shape[1])
+    for c in range(C_panels):
+        for p in range(K_panels):
+            outer_panel(
+                min(WIDTH, K - p * WIDTH), WIDTH, count * STRIP,
+                Zs, (p * 36 + k) * slots * WIDTH, WIDTH, Vs, (c * 36 + k) * slots * WIDTH,
+                dUs, start + p * WIDTH * length + c * WIDTH, length,
+            )  # fmt: skip
 
 
 # ----- weights ----------------------------------------------------------------------------
-@njit(**PARALLEL)
-def _transform_weights(w, U):
+@parallel
+def _transform_weights(task, w, U):
     """U[panel of K][k][c][WIDTH] = (G w Gᵀ)_k, and zero where there is no such filter or channel."""
     K, C = w.shape[0], w.shape[1]
     K_panels, _, length, _ = U.shape
     Us, step, pieces = U.reshape(-1), length * WIDTH, -(-length // CHANNELS)
-    for task in prange(K_panels * pieces):
-        p, c0 = task // pieces, task % pieces * CHANNELS
-        n, c1 = min(WIDTH, K - p * WIDTH), min(length, c0 + CHANNELS)
-        g = np.zeros((CHANNELS, 9, WIDTH), np.float32)
-        rows, columns = (n, min(c1, C) - c0) if w.strides[0] > w.strides[1] else (min(c1, C) - c0, n)
-        for i in range(rows):  # reads what lies side by side one after the other
-            for q in range(columns):
-                j, c = (i, q) if w.strides[0] > w.strides[1] else (q, i)
-                for u in range(3):
-                    for v in range(3):
-                        g[c, 3 * u + v, j] = w[p * WIDTH + j, c0 + c, u, v]
-        gs = g.reshape(-1)
-        for c in range(c0, c1):
-            for lane in range(0, WIDTH, LANES):
-                weights_tile(gs, (c - c0) * 9 * WIDTH + lane, Us, (p * 36 * length + c) * WIDTH + lane, step)
-
-
-@njit(**PARALLEL)
-def _gradient_of_weights(dU, gw):
-    """gw = Gᵀ dU G."""
-    K, C = gw.shape[0], gw.shape[1]
-    dUs, step, length = dU.reshape(-1), dU.shape[1], -(-C // WIDTH) * WIDTH
-    for o in prange(K):
-        full = np.zeros((9, length), np.float32)
-        for c in range(0, length, LANES):
-            weights_gradient_tile(dUs, o * length + c, step, full.reshape(-1), c, length)
-        for c in range(C):
+    p, c0 = task // pieces, task % pieces * CHANNELS
+    n, c1 = min(WIDTH, K - p * WIDTH), min(length, c0 + CHANNELS)
+    g = np.zeros((CHANNELS, 9, WIDTH), np.float32)
+    rows, columns = (n, min(c1, C) - c0) if w.strides[0] > w.strides[1] else (min(c1, C) - c0, n)
+    for i in range(rows):  # reads what lies side by side one after the other
+        for q in range(columns):
+            j, c = (i, q) if w.strides[0] > w.strides[1] else (q, i)
             for u in range(3):
                 for v in range(3):
-                    gw[o, c, u, v] = full[3 * u + v, c]
+                    g[c, 3 * u + v, j] = w[p * WIDTH + j, c0 + c, u, v]
+    gs = g.reshape(-1)
+    for c in range(c0, c1):
+        for lane in range(0, WIDTH, LANES):
+            weights_tile(gs, (c - c0) * 9 * WIDTH + lane, Us, (p * 36 * length + c) * WIDTH + lane, step)
+
+
+@parallel
+def _gradient_of_weights(o, dU, gw):
+    """gw = Gᵀ dU G."""
+    C = gw.shape[1]
+    dUs, step, length = dU.reshape(-1), dU.shape[1], -(-C // WIDTH) * WIDTH
+    full = np.zeros((9, length), np.float32)
+    for c in range(0, length, LANES):
+        weights_gradient_tile(dUs, o * length + c, step, full.reshape(-1), c, length)
+    for c in range(C):
+        for u in range(3):
+            for v in range(3):
+                gw[o, c, u, v] = full[3 * u + v, c]

@@ -6,8 +6,7 @@ transformed tile lie `step` apart, row by row. Each transform goes over the colu
 
 import numpy as np
 
-from tinyseg.fast.cpu.channels_last import OPTIONS
-from tinyseg.fast.cpu.kernel_cache import njit
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.simd import WIDTH, align_stack, load, maximum, splat, store
 
 inline = njit(inline="always")
