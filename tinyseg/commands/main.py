@@ -21,6 +21,7 @@ COMMANDS = {
     "predict": "segment images and volumes with a trained network",
     "evaluate": "score a network, or predictions, against labels",
     "profile": "show what a network costs: parameters, multiply-adds, memory, time",
+    "warm": "compile the kernels now, so that the first result comes at once",
     "info": "show versions, device, kernels and folders: what belongs into a report of a bug",
     "completion": "print what makes a shell complete commands and options",
 }

@@ -10,6 +10,7 @@ import sys
 from tinyseg import backend, models, optim
 from tinyseg.commands.main import called_as
 from tinyseg.commands.numbers import AUGMENTATION, MEMORY, PROBABILITY, Number
+from tinyseg.commands.warm import compile_for, rehearse_prediction, rehearse_training
 from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.models.size import least_memory
 from tinyseg.prediction import TRANSFORMS
@@ -187,10 +188,13 @@ def add_prediction_options(parser):
 
 def load_predictor(args, scale=None):
     """Load the `Predictor` that --checkpoint, --memory, --transforms and the options of the device ask for."""
-    return Predictor.load(
-        args.checkpoint, choose_device(args), memory=int(args.memory * 2**30), transforms=args.transforms, scale=scale,
+    device = choose_device(args)
+    predictor = Predictor.load(
+        args.checkpoint, device, memory=int(args.memory * 2**30), transforms=args.transforms, scale=scale,
         cuda_graph=bool(args.cuda_graph),
     )  # fmt: skip
+    compile_for(lambda: rehearse_prediction(predictor.model), device)
+    return predictor
 
 
 def build_schedule(args, optimizer, steps):
@@ -213,7 +217,7 @@ def build_schedule(args, optimizer, steps):
 
 
 def make_step(args, model, optimizer, loss):
-    """Make the training step that --clip, --amp and --cuda-graph ask for.
+    """Make the training step that --clip, --amp and --cuda-graph ask for, and compile the kernels that it needs.
 
     Parameters
     ----------
@@ -238,6 +242,9 @@ def make_step(args, model, optimizer, loss):
         step = backend.need_fast("gpu.graphs.training_step", "--cuda-graph").CapturedStep
     else:
         step = Step
+    if step is Step:
+        device = backend.device_of(model.parameters()[0].data)
+        compile_for(lambda: rehearse_training(model, loss, args.batch_size, args.size), device)
     return step(model, optimizer, loss, clip=args.clip)
 
 

@@ -7,7 +7,7 @@ cache. Their arguments are flat float32 arrays and indices, as in `tinyseg.fast.
 import numpy as np
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.kernel_cache import OPTIONS, SUBROUTINE, njit
+from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import NO_FLOOR, ROWS, WIDTH, clear, copy, tile
 
@@ -84,7 +84,7 @@ def product(m, N, taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si, s_i, floor, c, ci
         bi += taps * K * WIDTH
 
 
-@njit(**OPTIONS)
+@njit(**SUBROUTINE)
 def _panel(m, n, taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si, s_i, floor, c, ci, c_i):
     if n == WIDTH:
         rows_of_panel(m, taps, K, a, ai, a_t, a_i, a_k, b, bi, WIDTH, s, si, s_i, floor, c, ci, c_i)
@@ -125,7 +125,7 @@ def outer_panel(M, n, K, a, ai, a_k, panel, start, c, ci, c_i):
     _panel(M, n, 1, K, a, ai, 0, 1, a_k, panel, start, c, ci, c_i, NO_FLOOR, c, ci, c_i)
 
 
-@njit(**OPTIONS)
+@njit(**SUBROUTINE)
 def flush(sums, i, n, total):
     """Add sums[i : i + n] to `total` and clear them: a float32 sum that is cut in this way rounds less."""
     for k in range(i, i + n):

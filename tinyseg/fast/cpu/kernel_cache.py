@@ -6,7 +6,7 @@ Here the name of a compiled kernel contains a digest of all sources in this fold
 not found; each file begins with a digest of the rest, so that a damaged one is not used; and where nothing can be
 written, kernels are compiled for this process alone.
 
-A *subroutine* (`tinyseg.fast.cpu.subroutines`) is compiled once for all kernels that call it. The file of a kernel
+A *subroutine* (`tinyseg.fast.cpu.kernels`) is compiled once for all kernels that call it. The file of a kernel
 names those that it calls, and they are loaded before it.
 """
 
@@ -26,7 +26,7 @@ from numba.core.caching import FunctionCache
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
-from tinyseg.fast.cpu import subroutines
+from tinyseg.fast.cpu.kernels import Kernel, Subroutine, called_by, load
 
 HERE = pathlib.Path(__file__).parent
 BESIDE = HERE / "__pycache__"  # kernels are read from there even if none can be written there
@@ -46,10 +46,7 @@ def njit(cache=False, subroutine=False, attribute="", **options):
     """
 
     def decorate(function):
-        if subroutine:
-            kernel = subroutines.Subroutine(function, options, attribute)
-        else:
-            kernel = numba.njit(**options)(function)
+        kernel = Subroutine(function, options, attribute) if subroutine else Kernel(function, options)
         if cache:
             kernel._cache = KernelCache(function)
         return kernel
@@ -71,6 +68,11 @@ class KernelCache(FunctionCache):
         name = self._name.replace("<", "").replace(">", "")
         return folder() / f"{name}-{sources()[:12]}-{hashlib.sha256(repr(key).encode()).hexdigest()[:20]}.nbc"
 
+    def holds(self, signature, target_context):
+        """Whether there is a file of this signature."""
+        path = self._path(signature, target_context.codegen())
+        return path.exists() or (BESIDE / path.name).exists()
+
     def load_overload(self, sig, target_context):
         """Return the compiled kernel; None if there is no file, or only a damaged one."""
         target_context.refresh()
@@ -82,7 +84,7 @@ class KernelCache(FunctionCache):
             data = content[DIGEST:]
             if data and hashlib.sha256(data).digest() == content[:DIGEST]:
                 called, kernel = pickle.loads(data)
-                subroutines.load(called)
+                load(called)
                 return CompileResult._rebuild(target_context, *kernel)
         return None
 
@@ -90,7 +92,10 @@ class KernelCache(FunctionCache):
         """Write a compiled kernel, whole or not at all. Where that is impossible, one line in the log says so."""
         if data.library.has_dynamic_globals or any(not lifted.can_cache for lifted in data.lifted):
             return
-        path, content = self._path(sig, data.codegen), dumps((subroutines.called_by(data.library), data._reduce()))
+        called = called_by(data.library)
+        if called is None:
+            return
+        path, content = self._path(sig, data.codegen), dumps((called, data._reduce()))
         unfinished = path.with_suffix(f".nbc.{uuid.uuid4().hex}")
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

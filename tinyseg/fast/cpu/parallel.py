@@ -32,7 +32,8 @@ def parallel(part=None, **options):
     names = {"prange": prange, "_part": njit(**SUBROUTINE, **options, attribute="part")(part)}
     exec(f"def _loop(_n, {others}):\n    for {k} in prange(_n):\n        _part({k}, {others})\n", names)
     loop = names["_loop"]
-    loop.__module__, loop.__qualname__, loop.__doc__ = part.__module__, part.__qualname__, part.__doc__
+    for name in ("__module__", "__name__", "__qualname__", "__doc__"):
+        setattr(loop, name, getattr(part, name))
     kernel = njit(**LOOP)(loop)
     kernel.part = names["_part"]
     return kernel

@@ -10,6 +10,7 @@ import weakref
 import numpy as np
 
 from tinyseg.autograd import is_grad_enabled
+from tinyseg.fast.cpu.kernels import is_noting
 from tinyseg.fast.cpu.parallel import parallel
 
 PARTS = 64  # in which weights are hashed, whatever the number of threads
@@ -26,6 +27,8 @@ def prepared(w, form, make):
     weights, before, value = _cache.get(key, {}).get(form, (None, None, None))
     if weights is None or weights() is not w or now != before:
         value = make()
+        if is_noting():
+            return value  # in which nothing has been computed
         of_w = weakref.ref(w, lambda _, cache=_cache: cache.pop(key, None))
         _cache.setdefault(key, {})[form] = of_w, now, value
     return value

@@ -16,21 +16,26 @@ def class_numbers(t, C, ignore_index):
     if not isinstance(ignore_index, (int, np.integer, type(None))):
         return NotImplemented
     if ignore_index is None and t.dtype == np.int64:
-        return t, _check(np.ascontiguousarray(t).reshape(-1), C, None)
+        return t, _are_classes(np.ascontiguousarray(t).reshape(-1), C, None)
     numbers = t.astype(np.int64, order="C")
     if ignore_index is not None and not -(2**63) <= ignore_index < 2**63:
         ignore_index = None  # no int64 is equal to it
-    return numbers, _check(numbers.reshape(-1), C, ignore_index)
+    return numbers, _are_classes(numbers.reshape(-1), C, ignore_index)
+
+
+def _are_classes(t, C, ignored):
+    """Whether all numbers but `ignored` are 0 … C-1; writes -1 where they are `ignored`, unless that is None."""
+    outside = np.zeros(1, bool)
+    _check(t, C, ignored, outside)
+    return not outside[0]
 
 
 @njit(**OPTIONS)
-def _check(t, C, ignored):
-    """Whether all numbers but `ignored` are 0 … C-1; writes -1 where they are `ignored`, unless that is None."""
-    outside = False
+def _check(t, C, ignored, outside):
+    """Write to outside[0] whether a number but `ignored` is none of 0 … C-1; and -1 where they are `ignored`."""
     for i in range(len(t)):
         if ignored is None:
-            outside |= (t[i] < 0) | (t[i] >= C)
+            outside[0] |= (t[i] < 0) | (t[i] >= C)
         else:
-            outside |= ((t[i] < 0) | (t[i] >= C)) & (t[i] != ignored)
+            outside[0] |= ((t[i] < 0) | (t[i] >= C)) & (t[i] != ignored)
             t[i] = -1 if t[i] == ignored else t[i]
-    return not outside

@@ -20,7 +20,7 @@ from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of
 from tinyseg.fast.cpu.channels_last import threads
 from tinyseg.fast.cpu.gemm import outer_panel, rows_of_panel
-from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, SUBROUTINE, njit
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
@@ -57,7 +57,7 @@ def convolve(x, x2, w, b, floor, pads, y, repeat=1):
     chunk, across = _plan_chunks(N, OH, OW)
     V, U = empty((_count_panels(C), 36, chunk + 1, WIDTH)), prepared(w, "winograd", lambda: transform_weights(w))
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), (36 * (BLOCK + 1) + 16) * WIDTH)))
-    peaks = np.empty((N, -(-OH // 4) * across), np.int32)
+    peaks = np.zeros((N, -(-OH // 4) * across), np.int32)
     _convolve(x, x2, U, b, floor, pads[0][0], pads[1][0], repeat, across, scratch, V, peaks.reshape(-1), ZEROS, y)
     return peaks
 
@@ -115,7 +115,7 @@ def _plan_chunks(N, OH, OW):
 
 
 # ----- loops over tiles -------------------------------------------------------------------
-@njit(**OPTIONS)
+@njit(**SUBROUTINE)
 def _load_strip(x, x2, strip, across, down, top, left, repeat, size, band, V, slot):
     """Transform the STRIP tiles of one strip into V[:, :, slot : slot + STRIP].
 
