@@ -16,6 +16,7 @@ PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 test: .venv/.installed-test
 	@$(BIN)/python -c "import torch" 2>/dev/null || echo "PyTorch is not installed: the tests that compare with it are skipped ($(BIN)/python -m pip install torch)"
 	@echo "The tests take about five minutes on two cores."
+	@$(BIN)/tinyseg warm
 	$(PYTEST) -n 2 -m "not slow"
 
 # what takes longer
@@ -36,6 +37,7 @@ test-without-fast: .venv/.installed-test
 # The kernels as they are compiled for other processors: without AVX, and with AVX2 but without AVX-512. On x86 alone.
 test-processors: .venv/.installed-test
 ifeq ($(shell uname -m),x86_64)
+	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES=+sse4.2 $(BIN)/tinyseg warm
 	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES=+sse4.2 $(PYTEST) -n 2 -m "not slow" tests/fast/cpu tests/ops
 	! grep -qw avx2 /proc/cpuinfo || NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma,+sse4.2 \
 	  $(PYTEST) -n 2 -m "not slow" tests/fast/cpu tests/ops
@@ -90,6 +92,7 @@ notebooks: .venv/.installed-docs
 
 .venv/.installed: .venv/bin/python pyproject.toml
 	$(BIN)/python -m pip install --quiet --editable ".[fast]"
+	$(BIN)/tinyseg warm --model sdunet
 	@touch $@
 
 .venv/.installed-test: .venv/.installed
