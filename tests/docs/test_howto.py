@@ -82,8 +82,7 @@ def test_the_networks_reach_is_what_the_guide_says(followed):
 
 @pytest.mark.parametrize("script", sorted({script for script, _ in COMMANDS}))
 def test_commands_name_options_that_exist(script):
-    listing = "train-isbi" if script == "demo" else script  # whose options it takes
-    words = [ROOT / "examples" / script] if script.endswith(".py") else ["-m", "tinyseg", listing]
+    words = [ROOT / "examples" / script] if script.endswith(".py") else ["-m", "tinyseg", script]
     says = subprocess.run([sys.executable, *words, "--help"], capture_output=True, text=True, check=True)
     for options in (options for name, options in COMMANDS if name == script):
         for option in re.findall(r"--[\w-]+", options):

@@ -7,33 +7,29 @@
 It is ``tinyseg train-isbi --width 16 --epochs 24 --out runs/demo``, and takes all its options.
 """
 
-import sys
-
 from PIL import Image
 
 from tinyseg.commands import train_isbi
-from tinyseg.commands.numbers import make_parser
 from tinyseg.commands.script import run_script
 from tinyseg.data import em_sections
 
-OPTIONS = ["--width", "16", "--epochs", "24", "--out", "runs/demo"]
-
-
-def build_parser():
-    return train_isbi.build_parser()  # --help is this program's own
+DEFAULTS = train_isbi.DEFAULTS | {"width": 16, "epochs": 24}
+OUT = "runs/demo"
 
 
 def main():
-    run_script(show_training, out_of_memory="give a smaller --batch-size, --size or --width")
+    run_script(show_training, out_of_memory=train_isbi.LESS_MEMORY)
 
 
 def show_training():
-    _, words = make_parser(__doc__).parse_known_args()
-    sys.argv = ["tinyseg train-isbi", *OPTIONS, *words]  # of an option that is there twice the second counts
-    folder = train_isbi.train_network(train_isbi.parse_arguments())
+    folder = train_isbi.train_network(train_isbi.parse_arguments(build_parser(), DEFAULTS, OUT))
     section = folder / "section.png"
     Image.fromarray(em_sections(num_sections=1, size=512, seed=1000)[0][0]).save(section)
     print(
         f"Now segment a section that it has not seen, {section}:\n"
         f"  tinyseg predict --checkpoint {folder / 'best.safetensors'} {section}"
     )
+
+
+def build_parser():
+    return train_isbi.build_parser(__doc__, defaults=DEFAULTS, out=OUT)
