@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 import tinyseg as ts
-from benchmarks import machine, worker
+from benchmarks import machine, models, tables, worker
 from tinyseg.data import em_sections
 from tinyseg.data.json_files import write_json
 
@@ -120,6 +120,36 @@ def start(data):
     return found
 
 
+def processors(data):
+    """Ratios to the fastest of PyTorch's variants, of time, where both may use no more than older processors have.
+
+    The instructions are left out in software: the clock, the caches and the memory are those of this machine.
+    """
+    rows, before = {}, dict(os.environ)
+    for title, settings in PROCESSORS.items():
+        os.environ.update(settings)
+        for record in models.run(models.the_cases(batches=(1,), brain=False), models.the_variants(), budget=40):
+            row = rows.setdefault(f"{title}, {NAMES[record['network']]}", {})
+            found = tables.ratios(record["times"], models.OURS.name, models.PYTORCH, "time")
+            row[record["mode"]] = found["rounds"]
+        os.environ.clear()
+        os.environ.update(before)
+    return {"columns": {"inference": ".2f", "training": ".2f"}, "rows": rows}
+
+
+PROCESSORS = {
+    "AVX2": {
+        "NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx,+avx2,+fma,+sse4.2", "ATEN_CPU_CAPABILITY": "avx2",
+        "DNNL_MAX_CPU_ISA": "AVX2", "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    },
+    "SSE4.2": {
+        "NUMBA_CPU_NAME": "nehalem", "NUMBA_CPU_FEATURES": "+sse4.2", "ATEN_CPU_CAPABILITY": "default",
+        "DNNL_MAX_CPU_ISA": "SSE41", "MKL_ENABLE_INSTRUCTIONS": "SSE4_2",
+    },
+}  # fmt: skip
+NAMES = {"sdunet": "SD-UNet", "unet": "U-Net"}
+
+
 def memory(data):
     """GiB at the peak of a process: in all, as an operating system counts it."""
     found = {}
@@ -185,7 +215,8 @@ def isbi_score(data):
 
 
 PARTS = {
-    f.__name__: f for f in (arithmetic, winograd, winograd_time, start, memory, weight_standardization, isbi_score)
+    f.__name__: f
+    for f in (arithmetic, winograd, winograd_time, start, processors, memory, weight_standardization, isbi_score)
 }
 NEED_DATA = {"weight_standardization", "isbi_score"}
 

@@ -37,7 +37,7 @@ TUNED = {  # glibc keeps freed memory for the next array, instead of asking the 
 }
 # Workers start without settings of allocators and thread pools, so that what `import tinyseg` sets for its own process
 # does not reach PyTorch's through the environment.
-NOT_INHERITED = ("MALLOC_", "OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_")
+NOT_INHERITED = ("MALLOC_", "OMP_", "GOMP_", "KMP_", "MKL_NUM", "MKL_DYNAMIC", "OPENBLAS_")
 PAUSE = 0.02  # seconds before each turn, in which the threads of the one before fall asleep
 cases = {}
 
