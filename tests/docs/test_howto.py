@@ -14,7 +14,8 @@ import tinyseg as ts
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUIDES = sorted((ROOT / "docs" / "howto").glob("*.md"))
 PAGES = [ROOT / "README.md", *GUIDES, *sorted((ROOT / "docs").glob("*.md"))]
-WRITTEN = r"^(?:`+|\|\s+`|\$ )?tinyseg ([a-z][\w-]*)([^#`\n]*)|examples/(\w+\.py)([^#`\n]*)"  # a command, in a block or alone
+# a command, in a block or alone
+WRITTEN = r"^(?:`+|\|\s+`|\$ )?tinyseg ([a-z][\w-]*)([^#`\n]*)|examples/(\w+\.py)([^#`\n]*)"
 COMMANDS = sorted(
     {
         (found[0] or found[2], found[1] or found[3])

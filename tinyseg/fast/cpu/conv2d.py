@@ -141,23 +141,30 @@ def _pack_weights(p, w, B, pitch):
     block = 1 if w.strides[0] < w.strides[1] else LANES  # reads what lies side by side one after the other
     for c0 in range(0, C, block):
         for j in range(n):
+            of_k = w[p * WIDTH + j]
             for c in range(c0, min(C, c0 + block)):
+                taps, target = of_k[c], start + c * WIDTH + j
                 for u in range(KH):
                     for v in range(KW):
-                        B[start + ((u * KW + v) * pitch + c) * WIDTH + j] = w[p * WIDTH + j, c, u, v]
+                        B[target] = taps[u, v]
+                        target += pitch * WIDTH
 
 
 @parallel
 def _unpack_gradient(k, parts, gw):
     """gw (K, C, KH, KW) = the sum of parts (T, K, KH, KW, pitch)."""
-    K, C, KH, KW = gw.shape
-    for c in range(C):
-        for u in range(KH):
-            for v in range(KW):
-                s = np.float32(0)
-                for t in range(parts.shape[0]):
-                    s += parts[t, k, u, v, c]
-                gw[k, c, u, v] = s
+    _, C, KH, KW = gw.shape
+    of_k = gw[k]
+    for u in range(KH):
+        for v in range(KW):
+            for t in range(len(parts)):
+                part = parts[t, k, u, v]
+                if t == 0:
+                    for c in range(C):
+                        of_k[c, u, v] = part[c]
+                else:
+                    for c in range(C):
+                        of_k[c, u, v] += part[c]
 
 
 @parallel
@@ -223,10 +230,12 @@ def _gradient(t, x, x2, gy, sh, sw, top, left, repeat, rows, groups, width, pitc
                 n_j = min(WIDTH, length - j)
                 for pixel in range(0, m, LONGEST):
                     count = min(LONGEST, m - pixel)
+                    i, col = pixel // OW, pixel % OW
                     for q in range(count):
-                        i, col = (pixel + q) // OW, (pixel + q) % OW
                         copy(band, panel + q * WIDTH, band, ((i * sh + u) * width + col * sw) * pitch + j, n_j)
-                        clear(band, panel + q * WIDTH + n_j, WIDTH - n_j)
+                        if n_j < WIDTH:
+                            clear(band, panel + q * WIDTH + n_j, WIDTH - n_j)
+                        i, col = (i, col + 1) if col + 1 < OW else (i + 1, 0)
                     source = ((n * OH + i0) * OW + pixel) * K + k0
                     target = (k0 * KH + u) * length + j
                     outer_panel(k1 - k0, n_j, count, gys, source, K, band, panel, sums, target, KH * length)

@@ -79,14 +79,16 @@ def _mask_and_sum(t, gy, y, relu, masked, parts):
     for start in range(first, last, 64):
         piece = np.zeros(K, np.float32)
         for i in range(start, min(start + 64, last)):
+            of_g = g[i]
             if relu:
+                of_m, of_y = m[i], on[i]
                 for k in range(K):
-                    v = g[i, k] if on[i, k] > 0 else np.float32(0)
-                    m[i, k] = v
+                    v = of_g[k] if of_y[k] > 0 else np.float32(0)
+                    of_m[k] = v
                     piece[k] += v
             else:
                 for k in range(K):
-                    piece[k] += g[i, k]
+                    piece[k] += of_g[k]
         for k in range(K):
             total[k] += piece[k]
     for k in range(K):

@@ -135,13 +135,15 @@ def flush(sums, i, n, total):
 
 @parallel
 def _sum_parts(piece, parts, out):
-    T = parts.shape[0]
-    flat, total = parts.reshape(T, -1), out.reshape(-1)
-    for i in range(piece * 4096, min(total.size, (piece + 1) * 4096)):
-        s = flat[0, i]
-        for t in range(1, T):
-            s += flat[t, i]
-        total[i] = s
+    flat, total = parts.reshape(parts.shape[0], -1), out.reshape(-1)[piece * 4096 : (piece + 1) * 4096]
+    for t in range(len(flat)):
+        part = flat[t, piece * 4096 : (piece + 1) * 4096]
+        if t == 0:
+            for i in range(len(total)):
+                total[i] = part[i]
+        else:
+            for i in range(len(total)):
+                total[i] += part[i]
 
 
 def sum_parts(parts):

@@ -21,7 +21,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.datamodel.models import PrimitiveModel
 from numba.core.registry import cpu_target
-from numba.extending import intrinsic, overload, register_model
+from numba.extending import intrinsic, lower_builtin, register_model, type_callable
 
 
 def registers(triple, features):
@@ -208,17 +208,13 @@ def clear(typing, target, i, n):
 
 
 def _arithmetic(symbol, instruction):
-    @intrinsic
-    def compute(typing, x, y):
-        return vector(vector, vector), lambda context, builder, sig, args: getattr(builder, instruction)(
-            *args, flags=CONTRACT
-        )
+    @type_callable(symbol)
+    def type_of(context):
+        return lambda x, y: vector if x == y == vector else None  # not ours: numba goes on looking
 
-    @overload(symbol, inline="always")
-    def vectors_only(x, y):
-        if isinstance(x, VectorType) and isinstance(y, VectorType):
-            return lambda x, y: compute(x, y)
-        return None  # not ours: numba goes on looking
+    @lower_builtin(symbol, vector, vector)
+    def emit(context, builder, sig, args):
+        return getattr(builder, instruction)(*args, flags=CONTRACT)
 
 
 _arithmetic(operator.add, "fadd")
