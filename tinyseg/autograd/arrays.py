@@ -1,11 +1,15 @@
 """What the engine asks of arrays: which kind they are, and who owns their memory."""
 
 import sys
+from typing import Any, TypeAlias
 
 import numpy as np
 
+Array: TypeAlias = np.ndarray
+"""An array of NumPy, or of CuPy on a GPU. Type checkers see NumPy's, whose methods CuPy's arrays have too."""
 
-def plain_array(a):
+
+def plain_array(a: Any) -> Array:
     """Return a CuPy array as it is, anything else as a plain NumPy array; copy only what has a foreign byte order."""
     if type(a) is np.ndarray and a.dtype.isnative:
         return a
@@ -17,7 +21,7 @@ def plain_array(a):
     return np.asarray(a, np.asarray(a).dtype.newbyteorder("=")) if is_numpy else a
 
 
-def describe(a):
+def describe(a: Any) -> str:
     """Return dtype, library and shape of an array in words, for messages."""
     library = type(a).__module__.split(".")[0]
     return f"{a.dtype} {library} array of shape {a.shape}" if hasattr(a, "dtype") else type(a).__name__

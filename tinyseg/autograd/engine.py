@@ -18,27 +18,31 @@ saved was changed since, `backward()` raises an error.
 
 import contextvars
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from tinyseg.autograd.arrays import describe, is_shared, owners_of, plain_array
+from tinyseg.autograd.array_methods import ArrayMethods
+from tinyseg.autograd.arrays import Array, describe, is_shared, owners_of, plain_array
 from tinyseg.autograd.settings import Setting
 
 _recording = contextvars.ContextVar("recording", default=True)  # whether operations record a graph
-_sum = np.add  # adds two gradients; `define_operators` replaces it
+_sum: Callable = np.add  # adds two gradients; `define_operators` replaces it
 
 
-def no_grad():
+def no_grad() -> Setting:
     """Context manager or decorator under which no graph is recorded (inference, updates of weights)."""
     return Setting(_recording, lambda _: False)
 
 
-def is_grad_enabled():
+def is_grad_enabled() -> bool:
     """Whether operations record a graph in this thread or asyncio task (True unless inside `no_grad`)."""
     return _recording.get()
 
 
-def define_operators(methods, sum_of_gradients):
+def define_operators(methods: dict[str, Callable], sum_of_gradients: Callable[[Array, Array], Array]) -> None:
     """Set Tensor's operators and the function that adds two gradients. `tinyseg.ops.arithmetic` calls this once."""
     global _sum
     _sum = sum_of_gradients
@@ -46,7 +50,7 @@ def define_operators(methods, sum_of_gradients):
         setattr(Tensor, name, function)
 
 
-class Tensor:
+class Tensor(ArrayMethods):
     """A float array that remembers which Function made it.
 
     Parameters
@@ -65,58 +69,49 @@ class Tensor:
 
     __array_ufunc__ = None  # np.float64(2) * tensor asks Tensor.__rmul__ instead of looping over the tensor
 
-    def __init__(self, data, requires_grad=False, *, creator=None):
+    def __init__(self, data: ArrayLike, requires_grad: bool = False, *, creator: "Function | None" = None) -> None:
         if isinstance(data, Tensor):
             raise TypeError("Tensor(data) takes an array, not a Tensor; use tensor.detach() for one without graph.")
         self.changes = [0]  # the number of changes of the array; nodes and tensors that share the array share the list
         self._data = plain_array(data)
         if requires_grad and self.dtype.kind != "f":
             raise TypeError(f"Only floating-point tensors can require gradients, not {self.dtype}; use .astype.")
-        self.requires_grad, self.creator, self.grad = requires_grad, creator, None
+        self.requires_grad, self.creator = requires_grad, creator
+        self.grad: Array | None = None
 
-    def mark_changed(self):
+    def mark_changed(self) -> None:
         """Say that the numbers in `data` have been changed: graphs that saved the old ones cannot be used any more."""
         self.changes[0] += 1
 
-    def _set_data(self, array):
+    @property
+    def data(self) -> Array:
+        """The array."""
+        return self._data
+
+    @data.setter
+    def data(self, array: ArrayLike) -> None:
         self._data = plain_array(array)
         self.mark_changed()
 
-    data = property(lambda self: self._data, _set_data, doc="The array.")
-    shape = property(lambda self: self._data.shape, doc="Shape of the array.")
-    ndim = property(lambda self: self._data.ndim, doc="Number of axes.")
-    size = property(lambda self: self._data.size, doc="Number of elements.")
-    dtype = property(lambda self: self._data.dtype, doc="Element type of the array.")
-
-    def __bool__(self):
-        return bool(self.data)  # NumPy raises if there are several elements; Python alone would ask len()
-
-    def __array__(self, dtype=None, copy=None):
-        raise TypeError("A Tensor is not an array: use tensor.data, or pass it to the functions of tinyseg.ops.")
-
-    def __repr__(self):
+    def __repr__(self) -> str:
         if self.creator is not None:
             return f"Tensor({self.data!r}, creator={type(self.creator).__name__})"
         return f"Tensor({self.data!r}, requires_grad=True)" if self.requires_grad else f"Tensor({self.data!r})"
 
-    def item(self):
-        """Return the value of a one-element tensor as a Python float."""
-        return self.data.item()
-
-    def detach(self):
+    def detach(self) -> "Tensor":
         """Return a tensor with the same array and no graph."""
         tensor = Tensor(self.data)
         tensor.changes = self.changes
         return tensor
 
-    def retain_grad(self):
+    def retain_grad(self) -> None:
         """Ask `backward` to leave this intermediate tensor's gradient in `.grad` too."""
         if not self.requires_grad:
             raise RuntimeError("retain_grad() on a tensor that no gradient reaches: nothing behind it requires grad.")
         if self.creator:
             self.creator.retained = self
 
-    def backward(self, gy=None):
+    def backward(self, gy: ArrayLike | None = None) -> None:
         """Add d(self)/d(leaf), contracted with the cotangent `gy`, to `.grad` of every leaf that requires it.
 
         Parameters
@@ -148,50 +143,52 @@ class Function:
     arguments of the constructor: `Relu()(x)`, `DepthwiseConv2d(stride, padding)(x, w)`.
     """
 
-    saved, retained, needs = None, None, ()
-    parents = None  # None again after the backward pass
-    _versions = ()  # (changes, their number then, owner of the memory) of the inputs and the output
+    saved: Any = None
+    retained: Tensor | None = None
+    needs: tuple[bool, ...] = ()
+    parents: tuple | None = None  # None again after the backward pass
+    _versions: Sequence = ()  # (changes, their number then, owner of the memory) of the inputs and the output
 
-    def __call__(self, *inputs):
+    def __call__(self, *inputs: Tensor | Array | float) -> Tensor:
         if any(self.needs):
             raise RuntimeError(f"{type(self).__name__}: a node of the graph stands for one call; make a new one.")
-        inputs, recording = as_tensors(type(self).__name__, inputs), is_grad_enabled()
-        arrays = [t.data for t in inputs]
-        self.needs = tuple([t.requires_grad and recording for t in inputs])
+        tensors, recording = as_tensors(type(self).__name__, inputs), is_grad_enabled()
+        arrays = [t.data for t in tensors]
+        self.needs = tuple([t.requires_grad and recording for t in tensors])
         self.input_shapes, self.input_dtypes = [a.shape for a in arrays], [a.dtype for a in arrays]
         result = Tensor(self.apply(*arrays))
         owner, owners = owners_of(result.data), [owners_of(a) for a in arrays]
         if owner in owners:  # the output is a view of an input
-            result.changes = inputs[owners.index(owner)].changes
+            result.changes = tensors[owners.index(owner)].changes
         if not any(self.needs):
             self.saved = None
             return result
         # A parent is the node that made the input, or the input itself where it is a leaf.
-        self.parents = tuple([(t.creator or t) if need else None for t, need in zip(inputs, self.needs, strict=True)])
-        tensors = zip((*inputs, result), (*owners, owner), strict=True)
-        self._versions = [(t.changes, t.changes[0], memory) for t, memory in tensors]
+        self.parents = tuple([(t.creator or t) if need else None for t, need in zip(tensors, self.needs, strict=True)])
+        held = zip((*tensors, result), (*owners, owner), strict=True)
+        self._versions = [(t.changes, t.changes[0], memory) for t, memory in held]
         result.requires_grad, result.creator = True, self
         return result
 
-    def apply(self, *xs):
+    def apply(self, *xs: Array) -> Array:
         """Run `forward` on arrays of one type."""
         if any(x.dtype != xs[0].dtype for x in xs):
             raise TypeError(f"{type(self).__name__} got mixed precision: {', '.join(map(describe, xs))}; use .astype.")
         return self.forward(*xs)
 
-    def gradients(self, gy):
+    def gradients(self, gy: Array) -> tuple[Array | None, ...]:
         """Run `backward`, and return one gradient per input, a tuple."""
         gxs = self.backward(gy)
         return gxs if isinstance(gxs, tuple) else (gxs,)
 
-    def forward(self, *xs):
+    def forward(self, *xs: Any, **options: Any) -> Any:  # a subclass may have any arguments
         raise NotImplementedError(f"{type(self).__name__} has no forward(*xs).")
 
-    def backward(self, gy):
+    def backward(self, gy: Array) -> Array | tuple[Array | None, ...]:
         raise NotImplementedError(f"{type(self).__name__} has no backward(gy).")
 
 
-def as_tensors(name, inputs):
+def as_tensors(name: str, inputs: Sequence[Any]) -> Sequence[Tensor]:
     """Wrap the inputs of the operation `name` as Tensors of floating-point numbers."""
     if all(isinstance(t, Tensor) and t.data.dtype.kind == "f" for t in inputs):
         return inputs
@@ -207,7 +204,7 @@ def as_tensors(name, inputs):
     return tensors
 
 
-def as_array(x):
+def as_array(x: Any) -> Any:
     """Return the array of a Tensor, or `x` itself."""
     return x.data if isinstance(x, Tensor) else x
 

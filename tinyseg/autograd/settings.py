@@ -4,8 +4,14 @@ import contextlib
 import contextvars
 import functools
 import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
 
-_blocks = contextvars.ContextVar("blocks", default=())  # the settings whose blocks this thread or task is in
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+_blocks: contextvars.ContextVar[tuple] = contextvars.ContextVar(
+    "blocks", default=()
+)  # the settings whose blocks this thread or task is in
 
 
 class Setting(contextlib.ContextDecorator):
@@ -15,14 +21,14 @@ class Setting(contextlib.ContextDecorator):
     may end in any order, as those of two generators do: at its end, each takes back its own change and no other.
     """
 
-    def __init__(self, variable, change):
+    def __init__(self, variable: contextvars.ContextVar[Any], change: Callable[[Any], Any]) -> None:
         self.variable, self.change = variable, change
 
-    def __enter__(self):
+    def __enter__(self) -> None:
         _blocks.set((*_blocks.get(), self))
         self.variable.set(self.change(self.variable.get()))
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         blocks = list(_blocks.get())
         if self not in blocks:  # the garbage collector ends a generator in another thread or task
             return
@@ -36,7 +42,10 @@ class Setting(contextlib.ContextDecorator):
     def _recreate_cm(self):  # ContextDecorator asks for a new one at each call
         return Setting(self.variable, self.change)
 
-    def __call__(self, function):
+    def __call__(self, function: Decorated) -> Decorated:
+        return self._decorated(function)
+
+    def _decorated(self, function):
         if inspect.isgeneratorfunction(function):
             # Generator functions and coroutine functions remain what they are, so that they can be decorated again.
             @functools.wraps(function)

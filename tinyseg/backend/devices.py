@@ -7,10 +7,14 @@ import contextlib
 import os
 import platform
 import sys
+from types import ModuleType
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from tinyseg.autograd import plain_array
+from tinyseg.autograd import Array, plain_array
+
+Device: TypeAlias = Literal["cpu", "gpu"]
 
 _cupy_error = None  # why CuPy is installed but cannot be loaded, e.g. because its CUDA libraries are missing
 try:
@@ -19,12 +23,12 @@ except ImportError as error:
     cp, _cupy_error = None, None if error.name == "cupy" else error
 
 
-def xp_of(*arrays):
+def xp_of(*arrays: Any) -> ModuleType:
     """Return the array module, `numpy` or `cupy`, that owns these arrays."""
     return cp.get_array_module(*arrays) if cp is not None else np
 
 
-def parse_device(name):
+def parse_device(name: str) -> Device:
     """Return the device that a user asked for, if it is there.
 
     Parameters
@@ -72,12 +76,12 @@ def _why_no_gpu():
     return None
 
 
-def device_of(array):
+def device_of(array: Any) -> Device:
     """Return "gpu" for a CuPy array, "cpu" for anything else."""
     return "cpu" if xp_of(array) is np else "gpu"
 
 
-def to_device(array, device):
+def to_device(array: Any, device: str) -> Array:
     """Return `array` on `device` ("cpu" or "gpu"); copy it only if it is on the other one."""
     if device not in ("cpu", "gpu", "cuda"):
         raise ValueError(f"Unknown device {device!r}: choose 'cpu' or 'gpu' (parse_device finds out which for 'auto').")
@@ -88,30 +92,30 @@ def to_device(array, device):
     return cp.asarray(array)
 
 
-def to_numpy(array):
+def to_numpy(array: Any) -> np.ndarray:
     """Return `array` as a NumPy array; copy it from the GPU if it is there."""
     return plain_array(array) if xp_of(array) is np else cp.asnumpy(array)
 
 
-def device_name(device):
+def device_name(device: str) -> str:
     """Describe a device for reports, e.g. ``"gpu: NVIDIA H100"`` or ``"cpu: x86_64, 2 cores"``."""
     if device == "gpu":
         return f"gpu: {cp.cuda.runtime.getDeviceProperties(cp.cuda.Device().id)['name'].decode()}"
     return f"cpu: {platform.machine()}, {cores()} cores"
 
 
-def cores():
+def cores() -> int:
     """Return how many processor cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def synchronize(device):
+def synchronize(device: str) -> None:
     """Wait until the GPU has finished its work. On the CPU there is nothing to wait for."""
     if device == "gpu":
         cp.cuda.Device().synchronize()
 
 
-def set_up_gpu(memory=None, tf32=False):
+def set_up_gpu(memory: float | None = None, tf32: bool = False) -> None:
     """Limit the GPU memory of this process, and let matrix products round their inputs to TF32.
 
     Call it before any other work on the GPU: CuPy decides on TF32 at its first product of float32 matrices.
@@ -141,7 +145,7 @@ def set_up_gpu(memory=None, tf32=False):
         os.environ["CUPY_TF32"] = "1"  # the switch that CuPy documents
 
 
-def versions():
+def versions() -> dict[str, str]:
     """Return the versions that identical bits depend on: tinyseg, Python, NumPy, and numba or CuPy where installed."""
     names = ("tinyseg", "numpy", "numba", "cupy")
     found = {name: getattr(sys.modules.get(name), "__version__", None) for name in names}
@@ -161,7 +165,7 @@ def processor():
 _OUT_OF_MEMORY = {"CUDARuntimeError": 2, "CUDADriverError": 2, "CUBLASError": 3}
 
 
-def is_out_of_memory(error):
+def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception says that there was not enough memory, on the computer or on the GPU."""
     if isinstance(error, MemoryError):
         return True

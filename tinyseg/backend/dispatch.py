@@ -17,6 +17,7 @@ import importlib.util
 import os
 import sys
 import types
+from typing import Any, Literal
 
 import numpy as np
 
@@ -26,7 +27,7 @@ from tinyseg.backend.half import ROUNDED_ONCE, in_float32, is_half, like_float32
 
 
 @functools.cache
-def fast(name):
+def fast(name: str) -> types.ModuleType | None:
     """Import the module ``tinyseg.fast.<name>``; return None if it is not there.
 
     Parameters
@@ -53,15 +54,24 @@ NUMBA = "NumPy + numba"  # `kernels_in_use` where numba computes
 class Config:
     """The options that `using` has set here."""
 
-    kernels = property(lambda self: _options.get()["kernels"])
-    winograd = property(lambda self: _options.get()["winograd"])
+    @property
+    def kernels(self) -> Literal["fast", "reference"]:
+        """Which files compute: see `using`."""
+        return _options.get()["kernels"]
+
+    @property
+    def winograd(self) -> bool:
+        """Whether convolutions may use Winograd's method."""
+        return _options.get()["winograd"]
 
 
 config = Config()
-_options = contextvars.ContextVar("options", default=types.MappingProxyType({"kernels": "fast", "winograd": True}))
+_options: contextvars.ContextVar[Any] = contextvars.ContextVar(
+    "options", default=types.MappingProxyType({"kernels": "fast", "winograd": True})
+)
 
 
-def using(**options):
+def using(**options: str | bool) -> Setting:
     """Set options for a block, ``with using(kernels="reference"): ...``, or for a decorated function.
 
     They are set in this thread (and asyncio task) alone. tinyseg's own threads compute with the options of those who
@@ -83,7 +93,7 @@ def using(**options):
     return Setting(_options, lambda old: {**old, **options})
 
 
-def need_fast(name, option):
+def need_fast(name: str, option: str) -> types.ModuleType:
     """Import ``tinyseg.fast.<name>``, which `option` needs. Raise a ValueError if the folder is not there."""
     module = fast(name)
     if module is None:
@@ -91,7 +101,7 @@ def need_fast(name, option):
     return module
 
 
-def kernels(op, *arrays):
+def kernels(op: str, *arrays: Any) -> Any:
     """Return an object with the functions that compute `op` (the `__name__` of its maths file) for these arrays.
 
     If no namesake takes these float16 arrays, the functions work on float32 copies (`tinyseg.backend.half`).
@@ -181,7 +191,7 @@ def _maths(op, arrays):
     return maths
 
 
-def kernels_in_use(device="cpu"):
+def kernels_in_use(device: str = "cpu") -> str:
     """Name the kernels that compute arrays on `device`, in a few words, for scripts to print."""
     if config.kernels == "reference":
         return "reference (maths files)"
@@ -195,7 +205,7 @@ def kernels_in_use(device="cpu"):
     return f"NumPy ({why})"
 
 
-def describe_computer(device="cpu"):
+def describe_computer(device: str = "cpu") -> dict[str, str]:
     """Return what the last bits of results depend on beside the options: a dict of texts, by name.
 
     It holds the processor (for "gpu" the GPU), the kernels, the number of threads between which they divide their work,
@@ -205,7 +215,7 @@ def describe_computer(device="cpu"):
     return {"processor": where, "kernels": kernels_in_use(device), "threads": str(count_threads(device))} | versions()
 
 
-def count_threads(device="cpu"):
+def count_threads(device: str = "cpu") -> int:
     """Return between how many threads numba's kernels divide their work; the processor's cores for other kernels."""
     if kernels_in_use(device) == NUMBA:
         return importlib.import_module("numba").get_num_threads()

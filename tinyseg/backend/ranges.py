@@ -1,9 +1,10 @@
 """Numbers that a user passes, checked against the range in which they make sense."""
 
 import numbers
+from typing import Any
 
 
-def check_number(name, value, interval, integer=False):
+def check_number(name: str, value: Any, interval: str, integer: bool = False) -> Any:
     """Raise a ValueError unless `value` is a number in an interval. NaN is in none.
 
     Parameters

@@ -1,5 +1,8 @@
 """State dictionaries, {name: array}: whether a saved one fits a model or an optimizer."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 from tinyseg.autograd import as_array
@@ -9,7 +12,7 @@ KINDS = {"f": "floating-point numbers", "i": "integers", "u": "integers"}
 SHOWN = 6
 
 
-def compare_states(mine, state):
+def compare_states(mine: Mapping[str, Any], state: Any) -> str:
     """Say in what a saved state differs from one's own.
 
     Parameters
