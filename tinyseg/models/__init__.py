@@ -1,12 +1,14 @@
 """The six models of the paper by name (Gadosey et al. 2020, Table 1), how to build one, and how to add another."""
 
 import inspect
+from typing import Any
 
 from tinyseg.models import size
 from tinyseg.models.sd_unet import SDUNet
 from tinyseg.models.unet import UNet
+from tinyseg.nn import Module
 
-MODELS = {
+MODELS: dict[str, tuple[type, dict[str, Any]]] = {
     "unet": (UNet, {}),
     "unet_gn": (UNet, {"norm": "group"}),
     "unet_dw_bn": (UNet, {"separable": True, "norm": "batch"}),
@@ -16,7 +18,7 @@ MODELS = {
 }
 
 
-def register(name, cls, **defaults):
+def register(name: str, cls: type[Module], **defaults: Any) -> None:
     """Give a network a name, so that `build` and checkpoints know it.
 
     Parameters
@@ -37,7 +39,7 @@ def register(name, cls, **defaults):
     MODELS[name] = (cls, defaults)
 
 
-def build(name, in_channels=1, num_classes=1, **options):
+def build(name: str, in_channels: int = 1, num_classes: int = 1, **options: Any) -> UNet:
     """Build one of the paper's models, or one that was registered.
 
     Parameters
@@ -53,8 +55,8 @@ def build(name, in_channels=1, num_classes=1, **options):
     Returns
     -------
     UNet
-        Or the registered class. Its attribute `config` is a dict of all options: `build(**config)` makes the same model
-        again.
+        Or the registered class, which type checkers take for a UNet too. Its attribute `config` is a dict of all
+        options: `build(**config)` makes the same model again.
 
     Raises
     ------
@@ -77,7 +79,7 @@ def build(name, in_channels=1, num_classes=1, **options):
     return model
 
 
-def fewest_weights(name, **options):
+def fewest_weights(name: str, **options: Any) -> int | None:
     """Return how many weights `build` would give the kernels of a `UNet`, without building it.
 
     None for another network, and for options that are no numbers, which `build` refuses.

@@ -16,7 +16,8 @@ from safetensors.numpy import save as to_bytes
 
 from tinyseg import models
 from tinyseg.data.json_files import check_shape, parse_json
-from tinyseg.data.writing import write_atomically
+from tinyseg.data.writing import FilePath, write_atomically
+from tinyseg.nn import Module
 
 FORMAT = 1
 
@@ -47,7 +48,7 @@ class _Metadata(Format):
     training: dict[str, Any] | None = None
 
 
-def save(path, model, optimizer=None, **meta):
+def save(path: FilePath, model: Module, optimizer: Any = None, **meta: Any) -> None:
     """Write model, optimizer and `meta` to one file, atomically.
 
     Parameters
@@ -87,7 +88,7 @@ def save(path, model, optimizer=None, **meta):
     write_atomically(path, to_bytes(arrays, metadata={"tinyseg": text}))
 
 
-def load(path, device="cpu"):
+def load(path: FilePath, device: str = "cpu") -> models.UNet:
     """Read a checkpoint: the model with its weights, in evaluation mode.
 
     Parameters
@@ -98,7 +99,7 @@ def load(path, device="cpu"):
     Returns
     -------
     UNet
-        With the file's metadata (a dict) as its `meta` attribute.
+        With the file's metadata (a dict) as its `meta` attribute. Or the class that was registered for the network.
 
     Raises
     ------
@@ -146,7 +147,7 @@ def _fill(path, owner, state):
         raise ValueError(f"{path}: {error}") from None
 
 
-def restore(path, model, optimizer=None):
+def restore(path: FilePath, model: Module, optimizer: Any = None) -> dict[str, Any]:
     """Copy the state in a checkpoint into an existing model and optimizer, to train on; return the metadata.
 
     Besides what `read` refuses, it is a ValueError if the state does not fit, or is not finite.
@@ -155,8 +156,9 @@ def restore(path, model, optimizer=None):
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{path} is damaged: {name} holds NaN or infinity, so the training cannot go on from it.")
-    if getattr(model, "config", None) != meta["model"]:
-        raise ValueError(f"{path} holds the model {meta['model']}, but this run builds {model.config}.")
+    mine = getattr(model, "config", None)
+    if mine != meta["model"]:
+        raise ValueError(f"{path} holds the model {meta['model']}, but this run builds {mine}.")
     _fill(path, model, _part(arrays, "model."))
     if optimizer is not None:
         state = _part(arrays, "optimizer.")
@@ -169,7 +171,7 @@ def restore(path, model, optimizer=None):
     return meta
 
 
-def read(path):
+def read(path: FilePath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     """Return (arrays by name, metadata) of a checkpoint; raises as `load` does."""
     path = pathlib.Path(path)
     if not path.is_file():

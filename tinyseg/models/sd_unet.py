@@ -12,15 +12,19 @@ Where the paper does not say something, or contradicts itself:
   is ``ws="layer"``.
 """
 
-from tinyseg.models.unet import UNet
+from typing import Any
+
+from tinyseg.models.unet import Norm, UNet
+from tinyseg.nn.layers import Standardization
 
 
 class SDUNet(UNet):
     """SD-UNet: the options of `UNet` with the paper's values as defaults."""
 
     def __init__(
-        self, in_channels=1, num_classes=1, separable=True, norm="group", ws="layer", stem_layers=1, **options
-    ):
+        self, in_channels: int = 1, num_classes: int = 1, separable: bool = True, norm: Norm = "group",
+        ws: Standardization = "layer", stem_layers: int = 1, **options: Any,
+    ) -> None:  # fmt: skip
         super().__init__(
             in_channels, num_classes, separable=separable, norm=norm, ws=ws, stem_layers=stem_layers, **options
         )

@@ -15,16 +15,23 @@ head="paper" it has their 31,031,685 parameters. `separable=True` replaces every
 first by a depthwise separable one: 3,902,085 parameters.
 """
 
+from collections.abc import Sequence
+from typing import Any, Literal, TypeAlias
+
 import numpy as np
 
 from tinyseg import nn, ops
-from tinyseg.autograd import as_array
+from tinyseg.autograd import Array, Tensor, as_array
 from tinyseg.backend import check_number
 from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.models.size import fewest_weights
+from tinyseg.nn.layers import Standardization
+from tinyseg.nn.module import Layer
+
+Norm: TypeAlias = Literal["group", "batch"] | None
 
 
-class UNet(nn.Module):
+class UNet(Layer):
     """U-Net for images whose height and width are multiples of ``2 ** (levels - 1)``.
 
     Parameters
@@ -54,14 +61,25 @@ class UNet(nn.Module):
         Number of convolutions in the first and in the last encoder block.
     seed : int
         For the initial weights and the dropout masks.
+
+    Attributes
+    ----------
+    config : dict
+        What `tinyseg.models.build` made it with.
+    meta : dict
+        The metadata of the file, after `tinyseg.models.checkpoint.load`.
     """
 
+    config: dict[str, Any]
+    meta: dict[str, Any]
+
     def __init__(
-        self, in_channels=1, num_classes=1, width=64, levels=5, separable=False, norm=None, groups=32, ws=None,
-        ws_gain=True, dropout=0.5, head="direct", stem_layers=2, bottleneck_layers=2, seed=0,
-    ):  # fmt: skip
-        for name, value in (("separable", separable), ("ws_gain", ws_gain)):
-            _check_choice(name, value, (False, True))
+        self, in_channels: int = 1, num_classes: int = 1, width: int = 64, levels: int = 5, separable: bool = False,
+        norm: Norm = None, groups: int = 32, ws: Standardization = None, ws_gain: bool = True, dropout: float = 0.5,
+        head: Literal["direct", "paper"] = "direct", stem_layers: int = 2, bottleneck_layers: int = 2, seed: int = 0,
+    ) -> None:  # fmt: skip
+        for name, flag in (("separable", separable), ("ws_gain", ws_gain)):
+            _check_choice(name, flag, (False, True))
         _check_choice("norm", norm, (None, "group", "batch"))
         _check_choice("ws", ws, (None, "layer", "filter"))
         _check_choice("head", head, ("direct", "paper"))
@@ -102,6 +120,7 @@ class UNet(nn.Module):
             Up(conv(c[level + 1], c[level], 2, upsample=2), block(2 * c[level], c[level]))
             for level in reversed(range(levels - 1))
         ]
+        self.head: nn.PointwiseConv2d | nn.Sequential
         if head == "direct":
             self.head = nn.PointwiseConv2d(width, num_classes, rng=rng, gain=1.0)
         else:
@@ -109,7 +128,7 @@ class UNet(nn.Module):
             first = conv(width, hidden, 3)  # before the last layer: the order decides which random numbers each gets
             self.head = nn.Sequential(first, nn.PointwiseConv2d(hidden, num_classes, rng=rng, gain=1.0))
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         """Map images (N, in_channels, H, W) to logits (N, num_classes, H, W)."""
         self.check_input(as_array(x).shape)
         skips, levels = [], len(self.encoder)
@@ -124,12 +143,12 @@ class UNet(nn.Module):
         return self.head(x)
 
     @property
-    def multiple(self):
+    def multiple(self) -> int:
         """Height and width of the input must be multiples of this."""
         return 2 ** (len(self.encoder) - 1)
 
     @property
-    def receptive_radius(self):
+    def receptive_radius(self) -> int:
         """No output depends on an input more than this many rows or columns away, except through a GroupNorm."""
         reach, skips = 0, []
         for level, block in enumerate(self.encoder):
@@ -144,7 +163,7 @@ class UNet(nn.Module):
             reach += 1  # the 3x3 convolution of the head
         return reach
 
-    def check_input(self, shape):
+    def check_input(self, shape: Sequence[int]) -> None:
         """Raise a ValueError unless images of this shape can go through the network."""
         if len(shape) != 4 or shape[1] != self.in_channels:
             raise ValueError(f"The model takes images of shape (N, {self.in_channels}, H, W), but got {tuple(shape)}.")

@@ -9,16 +9,30 @@ makes its standard deviation smaller.
 """
 
 import math
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import numpy as np
 
 from tinyseg.backend import check_number
 
+Rng: TypeAlias = np.random.Generator | int | None  # see `as_rng`
 # Standard deviation of a standard normal variable cut at ±2.
 _TRUNCATED_STD = 0.87962566103423978
 
 
-def he_normal(rng, shape, fan_in, gain=2.0):
+def as_rng(rng: Rng) -> np.random.Generator:
+    """Return a numpy.random.Generator: `rng` itself, or one with the seed `rng` (None: 0)."""
+    if isinstance(rng, np.random.Generator):
+        return rng
+    try:
+        return np.random.default_rng(0 if rng is None else rng)
+    except (TypeError, ValueError):
+        found = f"a whole number of at least 0, but is {rng!r}"
+        raise ValueError(f"rng must be a numpy.random.Generator or a seed, {found}.") from None
+
+
+def he_normal(rng: np.random.Generator, shape: Sequence[int], fan_in: int, gain: float = 2.0) -> np.ndarray:
     """Draw weights from the truncated normal distribution with variance gain / fan_in.
 
     Parameters

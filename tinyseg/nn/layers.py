@@ -4,24 +4,18 @@
 each draws different numbers.
 """
 
+from typing import Literal, TypeAlias
+
 import numpy as np
 
 from tinyseg import ops
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import check_number
-from tinyseg.nn.init import he_normal
-from tinyseg.nn.module import Module, Parameter
-from tinyseg.ops.window import pair, sides
+from tinyseg.nn.init import Rng, as_rng, he_normal
+from tinyseg.nn.module import Layer, Parameter
+from tinyseg.ops.window import Padding, Pair, pair, sides
 
-
-def as_rng(rng):
-    """Return a numpy.random.Generator: `rng` itself, or one with the seed `rng` (None: 0)."""
-    if isinstance(rng, np.random.Generator):
-        return rng
-    try:
-        return np.random.default_rng(0 if rng is None else rng)
-    except (TypeError, ValueError):
-        found = f"a whole number of at least 0, but is {rng!r}"
-        raise ValueError(f"rng must be a numpy.random.Generator or a seed, {found}.") from None
+Standardization: TypeAlias = Literal["layer", "filter"] | None
 
 
 def _zeros(n):
@@ -55,7 +49,7 @@ def _around(layer):
     return upsample + (f", {layer.activation}" if layer.activation else "")
 
 
-class Conv2d(Module):
+class Conv2d(Layer):
     """Standard convolution, weight (K, C, KH, KW); see `tinyseg.ops.conv2d` and `tinyseg.ops.fused_conv2d`.
 
     Called with several inputs, it joins them along the channels.
@@ -77,9 +71,10 @@ class Conv2d(Module):
     """
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, gain=2.0,
-        upsample=1, activation=None,
-    ):  # fmt: skip
+        self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0,
+        bias: bool = True, rng: Rng = None, gain: float = 2.0, upsample: int = 1,
+        activation: Literal["relu"] | None = None,
+    ) -> None:  # fmt: skip
         KH, KW = _window(kernel_size, stride, padding)
         _check_counts(in_channels=in_channels, out_channels=out_channels, upsample=upsample)
         _check_choice("activation", activation, (None, "relu"))
@@ -88,17 +83,17 @@ class Conv2d(Module):
         self.weight = Parameter(he_normal(as_rng(rng), shape, in_channels * KH * KW, gain))
         self.bias = _zeros(out_channels) if bias else None
 
-    def forward(self, *xs):
+    def forward(self, *xs: Tensor | Array) -> Tensor:
         if len(xs) == 1 and self.upsample == 1 and self.activation is None:
             return ops.conv2d(*xs, self.weight, self.bias, self.stride, self.padding)
         return ops.fused_conv2d(xs, self.weight, self.bias, self.stride, self.padding, self.upsample, self.activation)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         K, C, KH, KW = self.weight.shape
         return f"{C} -> {K}, {KH}x{KW}, stride={self.stride}, padding={self.padding}{_around(self)}"
 
 
-class DepthwiseConv2d(Module):
+class DepthwiseConv2d(Layer):
     """Depthwise convolution, weight (C, KH, KW); see `tinyseg.ops.depthwise_conv2d`.
 
     Parameters
@@ -117,8 +112,9 @@ class DepthwiseConv2d(Module):
     """
 
     def __init__(
-        self, channels, kernel_size, stride=1, padding=0, bias=False, ws=None, ws_gain=True, rng=None, dilation=1
-    ):  # fmt: skip
+        self, channels: int, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0, bias: bool = False,
+        ws: Standardization = None, ws_gain: bool = True, rng: Rng = None, dilation: Pair = 1,
+    ) -> None:  # fmt: skip
         KH, KW = _window(kernel_size, stride, padding, dilation)
         _check_counts(channels=channels)
         _check_choice("ws", ws, (None, "layer", "filter"))
@@ -127,37 +123,39 @@ class DepthwiseConv2d(Module):
         self.weight = Parameter(he_normal(as_rng(rng), (channels, KH, KW), KH * KW, gain=1.0))
         self.bias = _zeros(channels) if bias else None
 
-    def kernel(self):
+    def kernel(self) -> Tensor:
         """Return the weights for the convolution: standardized if `ws` is set."""
         return ops.weight_standardization(self.weight, self.ws, self.ws_gain) if self.ws else self.weight
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         return ops.depthwise_conv2d(x, self.kernel(), self.bias, self.stride, self.padding, self.dilation)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         C, KH, KW = self.weight.shape
         ws = f", ws={self.ws}{' with gain' if self.ws_gain else ''}" if self.ws else ""
         dilation = f", dilation={self.dilation}" if self.dilation != (1, 1) else ""
         return f"{C}, {KH}x{KW}, stride={self.stride}, padding={self.padding}{dilation}{ws}"
 
 
-class PointwiseConv2d(Module):
+class PointwiseConv2d(Layer):
     """1 x 1 convolution, weight (K, C); see `tinyseg.ops.pointwise_conv2d`. Parameters as in `Conv2d`."""
 
-    def __init__(self, in_channels, out_channels, bias=True, rng=None, gain=2.0):
+    def __init__(
+        self, in_channels: int, out_channels: int, bias: bool = True, rng: Rng = None, gain: float = 2.0
+    ) -> None:
         _check_counts(in_channels=in_channels, out_channels=out_channels)
         self.weight = Parameter(he_normal(as_rng(rng), (out_channels, in_channels), in_channels, gain))
         self.bias = _zeros(out_channels) if bias else None
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         return ops.pointwise_conv2d(x, self.weight, self.bias)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         K, C = self.weight.shape
         return f"{C} -> {K}"
 
 
-class SeparableConv2d(Module):
+class SeparableConv2d(Layer):
     """Depthwise, then pointwise convolution, as one op: SD-UNet uses it instead of a standard convolution.
 
     The depthwise part has no bias: the pointwise bias can do the same. See `tinyseg.ops.separable_conv2d`. Parameters
@@ -165,9 +163,10 @@ class SeparableConv2d(Module):
     """
 
     def __init__(
-        self, in_channels, out_channels, kernel_size, stride=1, padding=0, ws=None, ws_gain=True, rng=None,
-        upsample=1, activation=None,
-    ):  # fmt: skip
+        self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0,
+        ws: Standardization = None, ws_gain: bool = True, rng: Rng = None, upsample: int = 1,
+        activation: Literal["relu"] | None = None,
+    ) -> None:  # fmt: skip
         _check_counts(in_channels=in_channels, out_channels=out_channels, upsample=upsample)
         _check_choice("activation", activation, (None, "relu"))
         rng = as_rng(rng)
@@ -175,21 +174,24 @@ class SeparableConv2d(Module):
         self.depthwise = DepthwiseConv2d(in_channels, kernel_size, stride, padding, ws=ws, ws_gain=ws_gain, rng=rng)
         self.pointwise = PointwiseConv2d(in_channels, out_channels, rng=rng)
 
-    def forward(self, *xs):
+    def forward(self, *xs: Tensor | Array) -> Tensor:
         depthwise, pointwise = self.depthwise, self.pointwise
         return ops.separable_conv2d(
             xs, depthwise.kernel(), pointwise.weight, pointwise.bias, depthwise.stride, depthwise.padding,
             self.upsample, self.activation,
         )  # fmt: skip
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return _around(self).lstrip(", ")
 
 
-class ConvTranspose2d(Module):
+class ConvTranspose2d(Layer):
     """Transposed convolution, weight (C, K, KH, KW); see `tinyseg.ops.conv_transpose2d`. Parameters as in `Conv2d`."""
 
-    def __init__(self, in_channels, out_channels, kernel_size, stride=1, padding=0, bias=True, rng=None, gain=2.0):
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: Pair, stride: Pair = 1, padding: Padding = 0,
+        bias: bool = True, rng: Rng = None, gain: float = 2.0,
+    ) -> None:  # fmt: skip
         KH, KW = _window(kernel_size, stride, padding)
         _check_counts(in_channels=in_channels, out_channels=out_channels)
         sh, sw = pair(stride, "stride")
@@ -198,18 +200,18 @@ class ConvTranspose2d(Module):
         self.weight = Parameter(he_normal(as_rng(rng), (in_channels, out_channels, KH, KW), fan_in, gain))
         self.bias = _zeros(out_channels) if bias else None
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         return ops.conv_transpose2d(x, self.weight, self.bias, self.stride, self.padding)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         C, K, KH, KW = self.weight.shape
         return f"{C} -> {K}, {KH}x{KW}, stride={self.stride}, padding={self.padding}"
 
 
-class GroupNorm(Module):
+class GroupNorm(Layer):
     """Group normalization with weight γ = 1 and bias β = 0 to start; see `tinyseg.ops.group_norm`."""
 
-    def __init__(self, num_groups, channels, eps=1e-5):
+    def __init__(self, num_groups: int, channels: int, eps: float = 1e-5) -> None:
         _check_counts(num_groups=num_groups, channels=channels)
         check_number("eps", eps, "[0, inf)")
         if channels % num_groups:
@@ -217,33 +219,33 @@ class GroupNorm(Module):
         self.num_groups, self.eps = num_groups, eps
         self.weight, self.bias = Parameter(np.ones(channels, np.float32)), _zeros(channels)
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         return ops.group_norm(x, self.num_groups, self.weight, self.bias, self.eps)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.weight.size}, groups={self.num_groups}"
 
 
-class BatchNorm2d(Module):
+class BatchNorm2d(Layer):
     """Batch normalization with running statistics; see `tinyseg.ops.batch_norm`."""
 
     buffers = ("running_mean", "running_var")
 
-    def __init__(self, channels, eps=1e-5, momentum=0.1):
+    def __init__(self, channels: int, eps: float = 1e-5, momentum: float = 0.1) -> None:
         _check_counts(channels=channels)
         self.momentum, self.eps = check_number("momentum", momentum, "[0, 1]"), check_number("eps", eps, "[0, inf)")
         self.weight, self.bias = Parameter(np.ones(channels, np.float32)), _zeros(channels)
         self.running_mean, self.running_var = np.zeros(channels, np.float32), np.ones(channels, np.float32)
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         running = self.running_mean, self.running_var
         return ops.batch_norm(x, *running, self.weight, self.bias, self.training, self.momentum, self.eps)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.weight.size}, momentum={self.momentum}"
 
 
-class Dropout(Module):
+class Dropout(Layer):
     """Dropout with a new mask in every call; see `tinyseg.ops.dropout`.
 
     The mask depends only on `counter` = (seed, number of calls so far), which is saved with the weights: a resumed run
@@ -261,54 +263,54 @@ class Dropout(Module):
 
     buffers = ("counter",)
 
-    def __init__(self, p=0.5, channelwise=False, rng=None):
+    def __init__(self, p: float = 0.5, channelwise: bool = False, rng: Rng = None) -> None:
         self.p, self.channelwise = check_number("Dropout: p", p, "[0, 1)"), channelwise
         self.counter = np.array([as_rng(rng).integers(2**32), 0])
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         if not self.training:
-            return x
+            return x if isinstance(x, Tensor) else Tensor(x)
         drop = ops.dropout2d if self.channelwise else ops.dropout
         y = drop(x, self.p, seed=self.counter)
         self.counter[1] += 1
         return y
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"p={self.p}{', channelwise' if self.channelwise else ''}"
 
 
-class ReLU(Module):
+class ReLU(Layer):
     """max(x, 0) as a layer, for `Sequential`."""
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         return ops.relu(x)
 
 
-class MaxPool2d(Module):
+class MaxPool2d(Layer):
     """Max pooling as a layer, for `Sequential`; see `tinyseg.ops.max_pool2d`."""
 
-    def __init__(self, kernel_size, stride=None, padding=0):
+    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0) -> None:
         _window(kernel_size, kernel_size if stride is None else stride, padding)
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         return ops.max_pool2d(x, self.kernel_size, self.stride, self.padding)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"{self.kernel_size}"
 
 
-class Upsample(Module):
+class Upsample(Layer):
     """Upsampling as a layer, for `Sequential`; see `tinyseg.ops.upsample`."""
 
-    def __init__(self, scale_factor=2, mode="nearest"):
+    def __init__(self, scale_factor: Pair = 2, mode: Literal["nearest", "bilinear"] = "nearest") -> None:
         for n in pair(scale_factor, "scale_factor"):
             _check_counts(scale_factor=n)
         _check_choice("mode", mode, ("nearest", "bilinear"))
         self.scale_factor, self.mode = scale_factor, mode
 
-    def forward(self, x):
+    def forward(self, x: Tensor | Array) -> Tensor:
         return ops.upsample(x, self.scale_factor, self.mode)
 
-    def extra_repr(self):
+    def extra_repr(self) -> str:
         return f"x{self.scale_factor}, {self.mode}"

@@ -9,6 +9,7 @@
 largest x along `axis`, which does not change y, and the sigmoid computes exp(-|x|). x may have any shape.
 """
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.sums import sum_over
@@ -111,21 +112,21 @@ class LogSoftmax(AlongAxis):
         return kernels(__name__, gy).log_softmax_grad(gy, self.saved, self.axis)
 
 
-def relu(x):
+def relu(x: Tensor | Array) -> Tensor:
     """Rectified linear unit, max(x, 0), of a Tensor or array of any shape. At 0 the gradient is 0."""
     return Relu()(x)
 
 
-def sigmoid(x):
+def sigmoid(x: Tensor | Array) -> Tensor:
     """Logistic function 1 / (1 + exp(-x)) of a Tensor or array of any shape; no overflow for any x."""
     return Sigmoid()(x)
 
 
-def softmax(x, axis=1):
+def softmax(x: Tensor | Array, axis: int = 1) -> Tensor:
     """Probabilities exp(x) / Σ exp(x) along `axis` (the channels of (N, C, H, W) by default)."""
     return Softmax(axis)(x)
 
 
-def log_softmax(x, axis=1):
+def log_softmax(x: Tensor | Array, axis: int = 1) -> Tensor:
     """Logarithm of `softmax` along `axis`; accurate even where softmax itself rounds to 0."""
     return LogSoftmax(axis)(x)

@@ -17,7 +17,7 @@ import numbers
 
 import numpy as np
 
-from tinyseg.autograd import Tensor, as_array, define_operators
+from tinyseg.autograd import Array, Tensor, as_array, define_operators
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.shape import reshape, transpose
@@ -185,49 +185,49 @@ class Mean(Sum):
         return super().backward(gy / gy.dtype.type(max(self.count, 1)))
 
 
-def add(a, b):
+def add(a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
     """Return a + b elementwise, with broadcasting."""
     return Add()(a, b)
 
 
-def subtract(a, b):
+def subtract(a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
     """Return a - b elementwise, with broadcasting."""
     return Subtract()(a, b)
 
 
-def multiply(a, b):
+def multiply(a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
     """Return a · b elementwise, with broadcasting."""
     return Multiply()(a, b)
 
 
-def divide(a, b):
+def divide(a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
     """Return a / b elementwise, with broadcasting."""
     return Divide()(a, b)
 
 
-def power(x, exponent):
+def power(x: Tensor | Array, exponent: float) -> Tensor:
     """Return x^exponent elementwise; the exponent is a number."""
     if not isinstance(exponent, numbers.Real):
         raise TypeError(f"power: the exponent must be a number, but is {type(exponent).__name__}.")
     return Power(float(exponent))(x)
 
 
-def exp(x):
+def exp(x: Tensor | Array) -> Tensor:
     """Return exp(x), elementwise."""
     return Exp()(x)
 
 
-def log(x):
+def log(x: Tensor | Array) -> Tensor:
     """Return the natural logarithm of x, elementwise."""
     return Log()(x)
 
 
-def sum(x, axis=None, keepdims=False):
+def sum(x: Tensor | Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
     """Return the sum over `axis`: an int, a tuple, or None for all axes."""
     return Sum(axis, keepdims)(x)
 
 
-def mean(x, axis=None, keepdims=False):
+def mean(x: Tensor | Array, axis: int | tuple[int, ...] | None = None, keepdims: bool = False) -> Tensor:
     """Return the mean over `axis`: an int, a tuple, or None for all axes."""
     return Mean(axis, keepdims)(x)
 

@@ -15,6 +15,7 @@ A batch without values (N = 0), and a channel whose statistics are not finite, l
 Shapes: x, y (N, C, H, W); γ, β, running mean and variance (C,); μ, r (C, 1, 1).
 """
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import check_number, kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.sums import mean_over, sum_over
@@ -94,7 +95,16 @@ class BatchNorm(HalfFunction):
         return kernels(__name__, gy).backward(gy, *self.saved)
 
 
-def batch_norm(x, running_mean, running_var, weight=None, bias=None, training=False, momentum=0.1, eps=1e-5):
+def batch_norm(
+    x: Tensor | Array,
+    running_mean: Array | None,
+    running_var: Array | None,
+    weight: Tensor | Array | None = None,
+    bias: Tensor | Array | None = None,
+    training: bool = False,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> Tensor:
     """Normalize each channel over the batch; equations in the module docstring.
 
     Parameters

@@ -13,7 +13,7 @@ Between two casts a network runs in float16; its parameters stay float32 (`tinys
 
 import numpy as np
 
-from tinyseg.autograd import Function
+from tinyseg.autograd import Array, Function, Tensor
 from tinyseg.backend import kernels
 
 FLOATS = tuple(np.dtype(name) for name in ("float16", "float32", "float64"))
@@ -38,7 +38,7 @@ class Cast(Function):
         return kernels(__name__, gy).convert(gy, self.input_dtypes[0])
 
 
-def cast(x, dtype):
+def cast(x: Tensor | Array, dtype: str | type | np.dtype) -> Tensor:
     """Convert `x` to another floating-point type; its gradient is converted back.
 
     Parameters

@@ -18,9 +18,10 @@ Shapes: x (N, C, H, W), w (K, C, KH, KW), b (K,), y (N, K, OH, OW), OH = (H + to
 
 import math
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
-from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, resolve, taps
+from tinyseg.ops.window import Padding, Pair, add_bias, check_nchw, crop2d, grad_bias, pad2d, resolve, taps
 
 STRIP = 1 << 22  # numbers in the columns of one strip: 16 MiB in float32, about the last cache of a processor
 
@@ -104,7 +105,13 @@ class Conv2d(HalfFunction):
         return gx, gw, *grad_bias(gy, *self.needs[2:])
 
 
-def conv2d(x, w, b=None, stride=1, padding=0):
+def conv2d(
+    x: Tensor | Array,
+    w: Tensor | Array,
+    b: Tensor | Array | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+) -> Tensor:
     """Convolve `x` with the K kernels `w`; equations in the module docstring.
 
     Parameters

@@ -13,10 +13,11 @@ input of that convolution and x its output.
 Shapes: x (N, C, H, W), w (C, K, KH, KW), y (N, K, OH, OW), OH = (H - 1)·sh - 2·ph + KH + output_padding.
 """
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.conv2d import Conv2d
-from tinyseg.ops.window import add_bias, check_nchw, grad_bias, pair
+from tinyseg.ops.window import Padding, Pair, add_bias, check_nchw, grad_bias, pair
 
 
 class ConvTranspose2d(HalfFunction):
@@ -56,7 +57,14 @@ class ConvTranspose2d(HalfFunction):
         return gx, gw, *grad_bias(gy, *self.needs[2:])
 
 
-def conv_transpose2d(x, w, b=None, stride=1, padding=0, output_padding=0):
+def conv_transpose2d(
+    x: Tensor | Array,
+    w: Tensor | Array,
+    b: Tensor | Array | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    output_padding: Pair = 0,
+) -> Tensor:
     """Transposed convolution ("deconvolution"); equations in the module docstring.
 
     Parameters

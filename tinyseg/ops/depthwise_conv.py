@@ -16,10 +16,11 @@ Shapes: x (N, C, H, W), w (C, KH, KW), y (N, C, OH, OW), OH = (H + top + bottom 
 Fast versions of the same three functions: fast/cpu/depthwise_conv.py, fast/gpu/depthwise_conv.py.
 """
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.sums import sum_over
-from tinyseg.ops.window import add_bias, check_nchw, crop2d, grad_bias, pad2d, pair, resolve, taps
+from tinyseg.ops.window import Padding, Pair, add_bias, check_nchw, crop2d, grad_bias, pad2d, pair, resolve, taps
 
 # In these functions channel c of the result depends only on channel c of the arguments.
 BY_CHANNEL = ("forward", "grad_w", "grad_x")
@@ -77,7 +78,14 @@ class DepthwiseConv2d(HalfFunction):
         return gx, gw, *grad_bias(gy, *self.needs[2:])
 
 
-def depthwise_conv2d(x, w, b=None, stride=1, padding=0, dilation=1):
+def depthwise_conv2d(
+    x: Tensor | Array,
+    w: Tensor | Array,
+    b: Tensor | Array | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    dilation: Pair = 1,
+) -> Tensor:
     """Filter channel c of `x` with its own kernel `w[c]`; equations in the module docstring.
 
     Parameters

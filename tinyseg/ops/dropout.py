@@ -10,9 +10,11 @@ and resumed. `dropout2d` draws one m for each channel of each image (Tompson et 
 Shapes: x and y may have any shape; for dropout2d (N, C, H, W).
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
-from tinyseg.autograd import Tensor
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import check_number, kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import check_nchw
@@ -66,7 +68,9 @@ class Dropout(HalfFunction):
         return kernels(__name__, gy, self.saved).grad_x(gy, self.saved)
 
 
-def dropout(x, p=0.5, training=True, *, seed=None):
+def dropout(
+    x: Tensor | Array, p: float = 0.5, training: bool = True, *, seed: int | Sequence[int] | Array | None = None
+) -> Tensor:
     """Zero single values with probability `p` and scale the rest by 1/(1-p); see the module docstring.
 
     Parameters
@@ -87,7 +91,9 @@ def dropout(x, p=0.5, training=True, *, seed=None):
     return _apply("dropout", Dropout(p, seed), x, training)
 
 
-def dropout2d(x, p=0.5, training=True, *, seed=None):
+def dropout2d(
+    x: Tensor | Array, p: float = 0.5, training: bool = True, *, seed: int | Sequence[int] | Array | None = None
+) -> Tensor:
     """Zero whole channels of `x` (N, C, H, W) with probability `p`; otherwise as `dropout`."""
     check_nchw("dropout2d", x)
     return _apply("dropout2d", Dropout(p, seed, channelwise=True), x, training)

@@ -12,6 +12,10 @@ sums are still in registers.
 Shapes: x_k (N, C_k, H, W), C = sum of C_k, w (K, C, KH, KW), b (K,), y (N, K, OH, OW).
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import relu_grad
@@ -19,7 +23,7 @@ from tinyseg.ops.conv2d import forward as convolve
 from tinyseg.ops.conv2d import grad_w, grad_x
 from tinyseg.ops.joined import as_list, check_joined, join, split
 from tinyseg.ops.sums import sum_over
-from tinyseg.ops.window import bias_or_zeros, check_shape, resolve
+from tinyseg.ops.window import Padding, Pair, bias_or_zeros, check_shape, resolve
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -65,7 +69,15 @@ class FusedConv2d(HalfFunction):
         return gw, gb, *gxs
 
 
-def fused_conv2d(x, w, b=None, stride=1, padding=0, upsample=1, activation=None):
+def fused_conv2d(
+    x: Tensor | Array | Sequence[Tensor | Array],
+    w: Tensor | Array,
+    b: Tensor | Array | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    upsample: int = 1,
+    activation: Literal["relu"] | None = None,
+) -> Tensor:
     """Join and upsample `x`, convolve it with the K kernels `w`, apply an activation; see the module docstring.
 
     Parameters

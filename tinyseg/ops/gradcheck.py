@@ -9,13 +9,15 @@ whatever the size of x. u must be random: with u = 1 everywhere, the gradient th
 backward pass can give 0 too.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 
-from tinyseg.autograd import Tensor, no_grad
+from tinyseg.autograd import Array, Tensor, no_grad
 from tinyseg.backend import device_of, to_device, to_numpy
 
 
-def check_grads(f, *arrays, eps=1e-6, tol=1e-6, seed=0):
+def check_grads(f: Callable[..., Tensor], *arrays: Array, eps: float = 1e-6, tol: float = 1e-6, seed: int = 0) -> None:
     """Check `backward` of ``f(*tensors)`` against a central difference, in float64, one input at a time.
 
     Parameters
@@ -39,9 +41,8 @@ def check_grads(f, *arrays, eps=1e-6, tol=1e-6, seed=0):
         If a gradient is wrong (the message names the input and both values), missing, or if `f` changed its input.
     """
     rng = np.random.default_rng(seed)
-    arrays = [a.astype(np.float64) for a in arrays]
-    before = [a.copy() for a in arrays]
-    xs = [Tensor(a, requires_grad=True) for a in arrays]
+    before = [a.astype(np.float64) for a in arrays]
+    xs = [Tensor(a.copy(), requires_grad=True) for a in before]
     y = f(*xs)
     u = _like(y.data, rng)
     y.backward(u)

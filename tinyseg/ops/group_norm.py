@@ -13,6 +13,7 @@ these. The backward pass keeps x, μ and r, and computes x̂ again.
 Shapes: x, y (N, C, H, W); γ, β (C,); μ, r (N, G, 1).
 """
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import check_number, kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.sums import mean_over, sum_over
@@ -68,7 +69,13 @@ class GroupNorm(HalfFunction):
         return kernels(__name__, gy).backward(gy, *self.saved)
 
 
-def group_norm(x, num_groups, weight=None, bias=None, eps=1e-5):
+def group_norm(
+    x: Tensor | Array,
+    num_groups: int,
+    weight: Tensor | Array | None = None,
+    bias: Tensor | Array | None = None,
+    eps: float = 1e-5,
+) -> Tensor:
     """Normalize each group of channels of each image; equations in the module docstring.
 
     Parameters

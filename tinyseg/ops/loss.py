@@ -20,8 +20,10 @@ converted to float32, so the loss is float32.
 
 import math
 import numbers
+from collections.abc import Callable, Sequence
+from typing import Literal
 
-from tinyseg.autograd import as_array
+from tinyseg.autograd import Array, Tensor, as_array
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
@@ -134,7 +136,10 @@ class SoftDice(HalfFunction):
         return kernels(__name__, p).dice_grad(gD, p, self.t, D, denominator)
 
 
-def binary_cross_entropy_with_logits(logits, target, weight=None, reduction="mean", pos_weight=None):
+def binary_cross_entropy_with_logits(
+    logits: Tensor | Array, target: Tensor | Array, weight: Array | Sequence[float] | None = None,
+    reduction: Literal["mean", "sum"] = "mean", pos_weight: float | Array | Sequence[float] | None = None,
+) -> Tensor:  # fmt: skip
     """Binary cross-entropy between sigmoid(logits) and `target`, without overflow for any logit.
 
     Parameters
@@ -167,7 +172,10 @@ def binary_cross_entropy_with_logits(logits, target, weight=None, reduction="mea
     return BinaryCrossEntropy(t, weight, pos_weight, scale)(logits)
 
 
-def cross_entropy(logits, target, weight=None, ignore_index=None):
+def cross_entropy(
+    logits: Tensor | Array, target: Tensor | Array, weight: Array | Sequence[float] | None = None,
+    ignore_index: int | None = None,
+) -> Tensor:  # fmt: skip
     """Cross-entropy between softmax(logits) and class numbers.
 
     Parameters
@@ -194,7 +202,11 @@ def cross_entropy(logits, target, weight=None, ignore_index=None):
     return CrossEntropy(t, w.reshape(-1))(logits)
 
 
-def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=False, smooth=1.0, empty="smooth"):
+def soft_dice_loss(
+    logits: Tensor | Array, target: Tensor | Array, activation: Literal["sigmoid", "softmax"] = "sigmoid",
+    weight: Array | Sequence[float] | None = None, pooled: bool = False, smooth: float = 1.0,
+    empty: Literal["smooth", "ignore"] = "smooth",
+) -> Tensor:  # fmt: skip
     """1 - D, the soft Dice loss (Milletari et al. 2016, without squares), averaged over images and classes.
 
     Parameters
@@ -223,8 +235,10 @@ def soft_dice_loss(logits, target, activation="sigmoid", weight=None, pooled=Fal
 
 
 def dice_bce_with_logits(
-    logits, target, dice_weight=1.0, bce_weight=1.0, weight=None, pooled=False, smooth=1.0, empty="smooth"
-):
+    logits: Tensor | Array, target: Tensor | Array, dice_weight: float = 1.0, bce_weight: float = 1.0,
+    weight: Array | Sequence[float] | None = None, pooled: bool = False, smooth: float = 1.0,
+    empty: Literal["smooth", "ignore"] = "smooth",
+) -> Tensor:  # fmt: skip
     """Return bce_weight · BCE - dice_weight · D, with binary cross-entropy and soft Dice.
 
     The loss of Gadosey et al. (2020, Section 3.5) for brain tumours. It can be negative: its lowest value is
@@ -241,7 +255,9 @@ def dice_bce_with_logits(
     return bce * bce_weight - dice * dice_weight
 
 
-def dice_and_cross_entropy(dice_weight=1.0, ce_weight=1.0, class_weights=None):
+def dice_and_cross_entropy(
+    dice_weight: float = 1.0, ce_weight: float = 1.0, class_weights: Sequence[float] | None = None
+) -> Callable[[Tensor, Array], Tensor]:
     """Make the loss ``ce_weight · cross-entropy - dice_weight · soft Dice`` (Gadosey et al. 2020, Section 3.5).
 
     Parameters

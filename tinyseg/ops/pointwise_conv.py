@@ -14,6 +14,7 @@ Equations 1 and 2).
 Shapes: x (N, C, H, W), w (K, C), b (K,), y (N, K, H, W).
 """
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.window import add_bias, check_nchw, grad_bias
@@ -59,7 +60,7 @@ class PointwiseConv2d(HalfFunction):
         return gx, gw, *grad_bias(gy, *self.needs[2:])
 
 
-def pointwise_conv2d(x, w, b=None):
+def pointwise_conv2d(x: Tensor | Array, w: Tensor | Array, b: Tensor | Array | None = None) -> Tensor:
     """Apply one linear map over the channels of every pixel; equations in the module docstring.
 
     Parameters

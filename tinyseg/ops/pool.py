@@ -17,9 +17,10 @@ Shapes: x (N, C, H, W), y (N, C, OH, OW).
 
 import numpy as np
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
-from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair, resolve, taps
+from tinyseg.ops.window import Padding, Pair, check_nchw, crop2d, pad2d, pair, resolve, taps
 
 # In these functions channel c of the result depends only on channel c of the arguments.
 BY_CHANNEL = ("max_forward", "max_grad_x", "avg_forward", "avg_grad_x")
@@ -107,7 +108,7 @@ class AvgPool2d(Pool2d):
         return kernels(__name__, gy).avg_grad_x(gy, self.saved, *self.args)
 
 
-def max_pool2d(x, kernel_size, stride=None, padding=0):
+def max_pool2d(x: Tensor | Array, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0) -> Tensor:
     """Largest value of each window; equations in the module docstring.
 
     Parameters
@@ -126,6 +127,6 @@ def max_pool2d(x, kernel_size, stride=None, padding=0):
     return MaxPool2d(kernel_size, stride, padding)(x)
 
 
-def avg_pool2d(x, kernel_size, stride=None, padding=0):
+def avg_pool2d(x: Tensor | Array, kernel_size: Pair, stride: Pair | None = None, padding: Padding = 0) -> Tensor:
     """Mean of each window, padded zeros included; parameters and shapes as `max_pool2d`."""
     return AvgPool2d(kernel_size, stride, padding)(x)

@@ -14,6 +14,10 @@ d, but not X.
 Shapes: x_k (N, C_k, H, W), C = sum of C_k, wd (C, KH, KW), wp (K, C), b (K,), y (N, K, OH, OW).
 """
 
+from collections.abc import Sequence
+from typing import Literal
+
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import relu_grad
@@ -21,7 +25,7 @@ from tinyseg.ops.depthwise_conv import DepthwiseConv2d
 from tinyseg.ops.joined import as_list, check_joined, join, split
 from tinyseg.ops.pointwise_conv import PointwiseConv2d
 from tinyseg.ops.sums import sum_over
-from tinyseg.ops.window import bias_or_zeros, check_shape, resolve
+from tinyseg.ops.window import Padding, Pair, bias_or_zeros, check_shape, resolve
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -81,7 +85,16 @@ class SeparableConv2d(HalfFunction):
         return gwd, gwp, gb, *gxs
 
 
-def separable_conv2d(x, w_depthwise, w_pointwise, b=None, stride=1, padding=0, upsample=1, activation=None):
+def separable_conv2d(
+    x: Tensor | Array | Sequence[Tensor | Array],
+    w_depthwise: Tensor | Array,
+    w_pointwise: Tensor | Array,
+    b: Tensor | Array | None = None,
+    stride: Pair = 1,
+    padding: Padding = 0,
+    upsample: int = 1,
+    activation: Literal["relu"] | None = None,
+) -> Tensor:
     """Depthwise, then pointwise convolution; equations in the module docstring.
 
     Parameters

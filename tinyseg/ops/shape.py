@@ -9,11 +9,14 @@
 Each backward pass moves the gradient back.
 """
 
+from collections.abc import Iterable, Sequence
+
 import numpy as np
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
-from tinyseg.ops.window import check_nchw, crop2d, pad2d, pair, sides
+from tinyseg.ops.window import Pair, Sides, check_nchw, crop2d, pad2d, pair, sides
 
 
 # ----- the maths (NumPy or CuPy) ---------------------------------------------
@@ -100,7 +103,7 @@ class Transpose(HalfFunction):
         return gy.transpose(self.saved)
 
 
-def concat(xs, axis=1):
+def concat(xs: Iterable[Tensor | Array], axis: int = 1) -> Tensor:
     """Join Tensors along `axis` (the channels of (N, C, H, W) by default); all other sizes must agree."""
     xs = tuple(xs)
     if not xs:
@@ -108,7 +111,7 @@ def concat(xs, axis=1):
     return Concat(axis)(*xs)
 
 
-def pad(x, padding):
+def pad(x: Tensor | Array, padding: Sides) -> Tensor:
     """Surround `x` (N, C, H, W) with zeros.
 
     Parameters
@@ -124,7 +127,7 @@ def pad(x, padding):
     return Pad(sides(padding))(x)
 
 
-def center_crop(x, size):
+def center_crop(x: Tensor | Array, size: Pair) -> Tensor:
     """Cut the middle out of `x`.
 
     Parameters
@@ -146,13 +149,13 @@ def center_crop(x, size):
     return Crop(tuple(pads))(x)
 
 
-def reshape(x, *shape):
+def reshape(x: Tensor | Array, *shape: int | Sequence[int]) -> Tensor:
     """Give `x` another shape with the same number of elements; a size of -1 is computed from the others."""
-    shape = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
-    return Reshape(tuple(shape))(x)
+    sizes = shape[0] if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape
+    return Reshape(tuple(sizes))(x)
 
 
-def transpose(x, *axes):
+def transpose(x: Tensor | Array, *axes: int | Sequence[int]) -> Tensor:
     """Put the axes of `x` into the order `axes` (reversed if none are given), as NumPy does."""
-    axes = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
-    return Transpose(tuple(axes))(x)
+    order = axes[0] if len(axes) == 1 and isinstance(axes[0], (tuple, list)) else axes
+    return Transpose(tuple(order))(x)

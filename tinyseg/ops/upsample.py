@@ -12,11 +12,14 @@ outside the image are moved to its border (as with PyTorch's align_corners=False
 Shapes: x (N, C, H, W), y (N, C, fh·H, fw·W).
 """
 
+from typing import Literal
+
 import numpy as np
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
-from tinyseg.ops.window import check_nchw, pair
+from tinyseg.ops.window import Pair, check_nchw, pair
 
 # In these functions channel c of the result depends only on channel c of the arguments.
 BY_CHANNEL = ("nearest_forward", "nearest_grad_x")
@@ -90,7 +93,7 @@ class Upsample(HalfFunction):
         return (k.nearest_grad_x if self.mode == "nearest" else k.bilinear_grad_x)(gy, self.factor)
 
 
-def upsample(x, scale_factor=2, mode="nearest"):
+def upsample(x: Tensor | Array, scale_factor: Pair = 2, mode: Literal["nearest", "bilinear"] = "nearest") -> Tensor:
     """Enlarge `x` by a whole factor; equations in the module docstring.
 
     Parameters

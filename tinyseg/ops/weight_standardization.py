@@ -21,7 +21,9 @@ Shapes: v and w (C, KH, KW), (K, C) or (K, C, KH, KW), with the filters along th
 """
 
 import math
+from typing import Literal
 
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import check_number, kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.sums import mean_over
@@ -62,7 +64,12 @@ class WeightStandardization(HalfFunction):
         return kernels(__name__, gw).grad_v(gw, *self.saved, *self.args)
 
 
-def weight_standardization(v, per="layer", gain=False, eps=1e-5):
+def weight_standardization(
+    v: Tensor | Array,
+    per: Literal["layer", "filter"] = "layer",
+    gain: bool = False,
+    eps: float = 1e-5,
+) -> Tensor:
     """Standardize convolution weights to mean 0 and standard deviation 1 (or 1/√fan-in); see the module docstring.
 
     Parameters

@@ -6,14 +6,24 @@ strided view of X. The forward pass reads these views; the gradient with respect
 """
 
 import numbers
+from typing import Any, Literal, TypeAlias
 
 from tinyseg.autograd import as_array
 from tinyseg.backend import xp_of
 from tinyseg.backend.half import wide
 from tinyseg.ops.sums import sum_over
 
+Pair: TypeAlias = int | tuple[int, int]
+"""One number for both axes, or (height, width)."""
 
-def pair(value, name):
+Sides: TypeAlias = Pair | tuple[tuple[int, int], tuple[int, int]]
+"""Padding in numbers: both axes alike, (height, width), or ((top, bottom), (left, right))."""
+
+Padding: TypeAlias = Sides | Literal["valid", "same"]
+"""Padding in numbers, or by name; see `resolve`."""
+
+
+def pair(value: Any, name: str) -> tuple[int, int]:
     """Return `value`, an integer or a pair of integers, as (height, width), two Python ints."""
     values = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(values) != 2 or not all(isinstance(v, numbers.Integral) and not isinstance(v, bool) for v in values):

@@ -13,10 +13,12 @@ that gets its first gradient late begins with t = 1.
 
 import functools
 import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from tinyseg.autograd import Tensor
+from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import check_number, compare_states, device_of, kernels, to_device, to_numpy, xp_of
 from tinyseg.optim.schedules import CosineAnnealingLR, ReduceLROnPlateau, Schedule, StepLR, WarmupLR
 
@@ -82,60 +84,60 @@ class Optimizer:
         For each parameter, the number of steps in which it had a gradient.
     """
 
-    slots = ()
+    slots: tuple[str, ...] = ()
 
-    def __init__(self, parameters, lr, weight_decay=0.0):
+    def __init__(self, parameters: Iterable[Tensor], lr: float, weight_decay: float = 0.0) -> None:
         self.parameters = check_parameters(parameters)
-        self.lr = check_number("lr", lr, "[0, inf)")
+        self.lr: float = check_number("lr", lr, "[0, inf)")
         self.weight_decay = check_number("weight_decay", weight_decay, "[0, inf)")
         self.counts = [0] * len(self.parameters)
         self.state = {slot: [xp_of(p.data).zeros_like(p.data) for p in self.parameters] for slot in self.slots}
 
     @property
-    def steps(self):
+    def steps(self) -> int:
         """Number of steps of the parameter that has made the most."""
         return max(self.counts)
 
-    def zero_grad(self):
+    def zero_grad(self) -> None:
         """Forget the gradients of all parameters."""
         for p in self.parameters:
             p.grad = None
 
-    def step(self):
+    def step(self) -> None:
         """Change every parameter that has a gradient, in place."""
         chosen = [k for k, p in enumerate(self.parameters) if p.grad is not None]
         self.count_step(chosen)
         self.update_all(chosen)
 
-    def count_step(self, chosen, by=1):
+    def count_step(self, chosen: Iterable[int], by: int = 1) -> None:
         """Count a step of the parameters with the numbers `chosen` (`by` -1: take it back), whose arrays change."""
         for k in chosen:
             self.counts[k] += by
             self.parameters[k].mark_changed()
 
-    def arrays(self, k):
+    def arrays(self, k: int) -> tuple[Array, ...]:
         """Return ``(w, g, *state)`` of parameter k."""
         p = self.parameters[k]
         return p.data, self.gradient(p), *(self.state[slot][k] for slot in self.slots)
 
-    def gradient(self, p):
+    def gradient(self, p: Tensor) -> Array:
         """Return the gradient of a parameter, with the weight decay added. It must not be changed in place."""
-        return p.grad + self.weight_decay * p.data if self.weight_decay else p.grad
+        return p.grad + self.weight_decay * p.data if self.weight_decay else p.grad  # type: ignore[return-value]
 
-    def update_all(self, chosen):
+    def update_all(self, chosen: Iterable[int]) -> None:
         """Change the parameters with the numbers `chosen`."""
         for k in chosen:
             self.update(*self.arrays(k))
 
-    def update(self, w, g, *state):
+    def update(self, *arrays: Any, **options: Any) -> None:  # a subclass names its arrays: w, g, *state
         raise NotImplementedError(f"{type(self).__name__} has no update(w, g, *state).")
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, np.ndarray]:
         """Return {name: NumPy array}: the steps of each parameter, the learning rate, ``slot.k`` for parameter k."""
         state = {"steps": np.array(self.counts), "lr": np.array(self.lr, np.float64)}
         return state | {f"{slot}.{k}": to_numpy(a) for slot in self.slots for k, a in enumerate(self.state[slot])}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy a `state_dict` in; raises ValueError if it belongs to other parameters or another optimizer."""
         problems = compare_states(self.state_dict(), state)
         if problems:
@@ -158,13 +160,16 @@ class SGD(Optimizer):
 
     slots = ("velocity",)
 
-    def __init__(self, parameters, lr=1e-3, momentum=0.0, weight_decay=0.0, nesterov=False):
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float = 1e-3, momentum: float = 0.0, weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:  # fmt: skip
         super().__init__(parameters, lr, weight_decay)
         self.momentum, self.nesterov = check_number("momentum", momentum, "[0, 1)"), nesterov
         if nesterov and momentum == 0:
             raise ValueError("Nesterov's step needs a momentum above 0.")
 
-    def update(self, w, g, v):
+    def update(self, w: Array, g: Array, v: Array) -> None:
         v *= self.momentum
         v += g
         w -= self.lr * (g + self.momentum * v if self.nesterov else v)
@@ -175,33 +180,36 @@ class Adam(Optimizer):
 
     slots = ("m", "v")
 
-    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float = 1e-3, betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 0.0,
+    ) -> None:  # fmt: skip
         super().__init__(parameters, lr, weight_decay)
         if not isinstance(betas, (tuple, list)) or len(betas) != 2:
             raise ValueError(f"betas must be two numbers, (β₁, β₂), but is {betas!r}.")
         self.betas = tuple(check_number(f"betas[{k}]", beta, "[0, 1)") for k, beta in enumerate(betas))
         self.eps = check_number("eps", eps, "[0, inf)")
 
-    def update_all(self, chosen):
+    def update_all(self, chosen: Iterable[int]) -> None:
         for group in self.groups(chosen):
             parameters = [self.arrays(k) for k in group]
             k = kernels(__name__, *(a for arrays in parameters for a in arrays))
             k.adam_all(parameters, functools.partial(self.numbers, group[0]))
 
-    def groups(self, chosen):
+    def groups(self, chosen: Iterable[int]) -> list[list[int]]:
         """Return the numbers `chosen` in lists, one for all parameters that have made equally many steps."""
-        groups = {}
+        groups: dict[int, list[int]] = {}
         for k in chosen:
             groups.setdefault(self.counts[k], []).append(k)
         return list(groups.values())
 
-    def numbers(self, k):
+    def numbers(self, k: int) -> tuple[float, float, float, float, float]:
         """Return b1, b2, eps, rate and shrink of the step that parameter k makes, see `adam`."""
         (b1, b2), t = self.betas, self.counts[k]
         root = math.sqrt(1 - b2**t)
         return b1, b2, self.eps * root, self.lr * root / (1 - b1**t), self.shrink()
 
-    def shrink(self):
+    def shrink(self) -> float:
         """Return the factor of the weights before the step."""
         return 1.0
 
@@ -209,17 +217,20 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with weight decay apart from the gradient; equations in the module docstring."""
 
-    def __init__(self, parameters, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=1e-2):
+    def __init__(
+        self, parameters: Iterable[Tensor], lr: float = 1e-3, betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8, weight_decay: float = 1e-2,
+    ) -> None:  # fmt: skip
         super().__init__(parameters, lr, betas, eps, weight_decay)
 
-    def gradient(self, p):
-        return p.grad
+    def gradient(self, p: Tensor) -> Array:
+        return p.grad  # type: ignore[return-value]
 
-    def shrink(self):
+    def shrink(self) -> float:
         return 1 - self.lr * self.weight_decay
 
 
-def grad_norm(parameters):
+def grad_norm(parameters: Iterable[Tensor]) -> float:
     """Return the Euclidean norm of all gradients together, a Python float; inf or nan if one is not finite."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     norm = math.sqrt(_total([(g * g).sum() for g in gradients]))
@@ -236,7 +247,7 @@ def _total(numbers):
     return total
 
 
-def clip_grad_norm(parameters, max_norm):
+def clip_grad_norm(parameters: Iterable[Tensor], max_norm: float) -> float:
     """Scale all gradients so that their common norm is at most `max_norm`; return the norm before.
 
     Parameters

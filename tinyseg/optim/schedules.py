@@ -1,18 +1,23 @@
 """Learning-rate schedules, with PyTorch's names."""
 
 import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Literal
 
 from tinyseg.backend import check_number
+
+if TYPE_CHECKING:
+    from tinyseg.optim import Optimizer
 
 
 class Schedule:
     """Set ``optimizer.lr`` at every `step()`. A subclass writes `rate(t)`, its factor after t steps."""
 
-    def __init__(self, optimizer):
+    def __init__(self, optimizer: "Optimizer") -> None:
         self.optimizer, self.base_lr, self.t = optimizer, optimizer.lr, 0
         self._apply()
 
-    def step(self):
+    def step(self) -> None:
         """Advance by one."""
         self.t += 1
         self._apply()
@@ -20,14 +25,14 @@ class Schedule:
     def _apply(self):
         self.optimizer.lr = self.base_lr * self.rate(self.t)
 
-    def rate(self, t):
+    def rate(self, t: int) -> float:
         return 1.0
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """Return what `load_state_dict` needs, a dict of numbers."""
         return {"t": self.t, "base_lr": self.base_lr}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue where `state_dict` was taken; raises ValueError if another schedule saved it."""
         names = list(self.state_dict())
         if sorted(names) != sorted(state):
@@ -50,23 +55,23 @@ class Schedule:
 class WarmupLR(Schedule):
     """Raise the learning rate linearly during `warmup` steps, then keep it."""
 
-    def __init__(self, optimizer, warmup=0):
+    def __init__(self, optimizer: "Optimizer", warmup: int = 0) -> None:
         self.warmup = check_number("warmup", warmup, "[0, inf)", integer=True)
         super().__init__(optimizer)
 
-    def rate(self, t):
+    def rate(self, t: int) -> float:
         return min(1.0, (t + 1) / (self.warmup + 1))
 
 
 class StepLR(Schedule):
     """Multiply the learning rate by `gamma` every `step_size` steps."""
 
-    def __init__(self, optimizer, step_size, gamma=0.1):
+    def __init__(self, optimizer: "Optimizer", step_size: int, gamma: float = 0.1) -> None:
         self.step_size = check_number("step_size", step_size, "[1, inf)", integer=True)
         self.gamma = check_number("gamma", gamma, "[0, inf)")
         super().__init__(optimizer)
 
-    def rate(self, t):
+    def rate(self, t: int) -> float:
         return self.gamma ** (t // self.step_size)
 
 
@@ -76,14 +81,14 @@ class CosineAnnealingLR(Schedule):
     Loshchilov & Hutter (2017), without restarts: after `T_max` steps, warmup included, it stays at `eta_min`.
     """
 
-    def __init__(self, optimizer, T_max, eta_min=0.0, warmup=0):
+    def __init__(self, optimizer: "Optimizer", T_max: int, eta_min: float = 0.0, warmup: int = 0) -> None:
         self.T_max = check_number("T_max", T_max, "[1, inf)", integer=True)
         self.warmup = check_number("warmup", warmup, "[0, inf)", integer=True)
         eta_min = check_number("eta_min", eta_min, "[0, inf)")
         self.floor = eta_min / optimizer.lr if optimizer.lr else 0.0
         super().__init__(optimizer)
 
-    def rate(self, t):
+    def rate(self, t: int) -> float:
         if t < self.warmup:
             return (t + 1) / (self.warmup + 1)
         progress = min(1.0, (t - self.warmup) / max(1, self.T_max - self.warmup))
@@ -97,17 +102,26 @@ class ReduceLROnPlateau(Schedule):
     higher one. A difference of `threshold` or less is no improvement.
     """
 
-    def __init__(self, optimizer, mode="min", factor=0.1, patience=10, threshold=1e-4, min_lr=0.0):
+    def __init__(
+        self,
+        optimizer: "Optimizer",
+        mode: Literal["min", "max"] = "min",
+        factor: float = 0.1,
+        patience: int = 10,
+        threshold: float = 1e-4,
+        min_lr: float = 0.0,
+    ) -> None:
         if mode not in ("min", "max"):
             raise ValueError(f"mode must be 'min' or 'max', but is {mode!r}.")
         self.mode, self.factor = mode, check_number("factor", factor, "[0, 1)")
         self.patience = check_number("patience", patience, "[0, inf)", integer=True)
         self.threshold = check_number("threshold", threshold, "[0, inf)")
         self.min_lr = check_number("min_lr", min_lr, "[0, inf)")
-        self.best, self.bad, self.scale = None, 0, 1.0
+        self.best: float | None = None
+        self.bad, self.scale = 0, 1.0
         super().__init__(optimizer)
 
-    def step(self, figure):
+    def step(self, figure: float) -> None:  # type: ignore[override]
         """Advance by one, with the figure of this epoch. NaN is no improvement."""
         sign = 1 if self.mode == "min" else -1
         if not math.isnan(figure) and (self.best is None or sign * (self.best - figure) > self.threshold):
@@ -118,8 +132,8 @@ class ReduceLROnPlateau(Schedule):
                 self.scale, self.bad = self.scale * self.factor, 0
         super().step()
 
-    def rate(self, t):
+    def rate(self, t: int) -> float:
         return max(self.scale, self.min_lr / self.base_lr if self.base_lr else 0.0)
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         return super().state_dict() | {"best": self.best, "bad": self.bad, "scale": self.scale}
