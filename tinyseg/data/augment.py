@@ -22,6 +22,7 @@ every pixel.
 
 import math
 from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Self
 
 import numpy as np
 import scipy
@@ -68,7 +69,7 @@ class Augment:
     brightness: float = 0.0
     contrast: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         below_one = math.nextafter(1, 0)  # the largest number below 1
         ranges = {"rotation": (0, 180), "zoom": (0, below_one), "shift": (0, below_one), "contrast": (0, below_one)}
         ranges |= {"elastic": (0, 1000), "elastic_sigma": (1, 1000), "brightness": (0, 1000)}
@@ -79,12 +80,12 @@ class Augment:
                 raise ValueError(f"augmentation {name}={value:g}: expected at least {low} {bounds}.")
 
     @classmethod
-    def none(cls):
+    def none(cls) -> Self:
         """Return a transform that changes nothing."""
         return cls()
 
     @classmethod
-    def paper(cls):
+    def paper(cls) -> Self:
         """Return the transform of the SD-UNet paper: horizontal flip, zoom range, height and width shift.
 
         The paper gives no values; these come from the well-known Keras U-Net code for the same data.
@@ -92,12 +93,12 @@ class Augment:
         return cls(horizontal_flip=True, zoom=0.05, shift=0.05)
 
     @classmethod
-    def default(cls):
+    def default(cls) -> Self:
         """Return a transform for images without a preferred direction: flips, turns, rotation, zoom and shift."""
         return cls(True, True, True, rotation=10.0, zoom=0.1, shift=0.05)
 
     @classmethod
-    def parse(cls, text):
+    def parse(cls, text: str) -> Self:
         """Build a transform from text such as ``"hflip,vflip,rotation=15,zoom=0.1"`` or ``"paper,elastic=8"``.
 
         Parameters
@@ -116,7 +117,7 @@ class Augment:
         for position, item in enumerate(part.strip() for part in text.split(",")):
             name, equals, value = (part.strip() for part in item.partition("="))
             if item in _COMMAND_NAMES:
-                change = {_COMMAND_NAMES[item]: True}
+                change: dict[str, Any] = {_COMMAND_NAMES[item]: True}
             elif item in presets and position == 0:
                 change = asdict(presets[item]())
             elif equals and name in numbers:
@@ -135,12 +136,12 @@ class Augment:
             augment = replace(augment, **change)
         return augment
 
-    def to_dict(self):
+    def to_dict(self) -> dict[str, Any]:
         """Return the fields as a dict, for a JSON file."""
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values):
+    def from_dict(cls, values: dict[str, Any]) -> Self:
         """Build a transform from the dict of `to_dict`; an unknown field is a ValueError."""
         names = [f.name for f in fields(cls)]
         unknown = sorted(set(values) - set(names))
@@ -148,7 +149,7 @@ class Augment:
             raise ValueError(f"unknown augmentation {', '.join(unknown)}: expected {', '.join(names)}.")
         return cls(**values)
 
-    def __call__(self, image, label, rng):
+    def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """Transform one image and its mask alike.
 
         Parameters
@@ -201,7 +202,9 @@ class Augment:
         return image.astype(image.dtype, order="C"), label.astype(label.dtype, order="C")
 
 
-def source_points(shape, angle=0.0, zoom=1.0, shift=(0.0, 0.0)):
+def source_points(
+    shape: tuple[int, int], angle: float = 0.0, zoom: float = 1.0, shift: tuple[float, float] = (0.0, 0.0)
+) -> np.ndarray:
     """Return the points q(p) of the input that the output's pixels show, without the elastic part.
 
     Parameters
@@ -228,7 +231,7 @@ def source_points(shape, angle=0.0, zoom=1.0, shift=(0.0, 0.0)):
     return np.stack([centre_i + cos * di + sin * dj, centre_j - sin * di + cos * dj])
 
 
-def smooth_noise(shape, sigma, rng):
+def smooth_noise(shape: tuple[int, int], sigma: float, rng: np.random.Generator) -> np.ndarray:
     """Draw two smooth random fields (2, H, W), with mean 0 and standard deviation 1 at every pixel.
 
     They are sums of Gaussians with the width `sigma`, in pixels.

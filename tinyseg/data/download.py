@@ -10,12 +10,14 @@ import os
 import shutil
 import tempfile
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 
 from tinyseg.data.files import list_names
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.undisturbed import undisturbed
+from tinyseg.data.writing import FilePath
 
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 LARGEST = 1 << 30  # bytes of a file or an archive; more is not read
@@ -27,7 +29,13 @@ REGISTRY = {
 }
 
 
-def fetch_isbi(directory, base_url=URL, progress=True, registry=None, timeout=30):
+def fetch_isbi(
+    directory: FilePath,
+    base_url: str = URL,
+    progress: bool = True,
+    registry: Mapping[str, str | None] | None = None,
+    timeout: float = 30,
+) -> Path:
     """Download the ISBI 2012 stacks that are not in a folder yet.
 
     30 sections of 512×512 (ssTEM of the Drosophila larva ventral nerve cord, 4×4×50 nm) to train on, with

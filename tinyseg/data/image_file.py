@@ -28,7 +28,7 @@ class ImageFile:
     channels = 1
     samples = 1  # values that are read for each pixel
     opacity = False
-    axes = {}  # the names and sizes of the axes that count sections, if the file says them
+    axes: dict[str, int] = {}  # the names and sizes of the axes that count sections, if the file says them
 
     def __init__(self, path):
         self.path = Path(path)

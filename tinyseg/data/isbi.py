@@ -13,8 +13,10 @@ PLoS Biol. 8:e1000502.
 """
 
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinyseg.data.files import find_files, folders_in, list_contents, list_names, refuse_missing
 from tinyseg.data.masks import binarize_labels
@@ -23,6 +25,7 @@ from tinyseg.data.pairs import split_masks
 from tinyseg.data.predictions_json import written_in
 from tinyseg.data.sections import Sections
 from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack, pictures_in
+from tinyseg.data.writing import FilePath
 
 # Names of the images and of the labels in a folder, first for files of the challenge, then for sub-folders of sections.
 LAYOUTS = (
@@ -34,7 +37,11 @@ LAYOUTS = (
 )
 
 
-def load(path, labels="auto", foreground="white"):
+def load(
+    path: FilePath,
+    labels: FilePath | list[Path] | None = "auto",
+    foreground: Literal["white", "black"] = "white",
+) -> Sections:
     """Read sections and their masks, if there are any.
 
     Parameters
@@ -77,7 +84,7 @@ def load(path, labels="auto", foreground="white"):
     return Sections(images, masks, names)
 
 
-def standardize(images, how="section"):
+def standardize(images: ArrayLike, how: Literal["section", "stack", "unit"] = "section") -> np.ndarray:
     """Scale grey values to what a network takes.
 
     Parameters
@@ -117,15 +124,15 @@ def standardize(images, how="section"):
     return images.astype(np.float32)
 
 
-def _as_stack(images):
+def _as_stack(images) -> np.ndarray:
     """Return images as an array of real numbers (S, H, W) that float32 can hold, or raise a ValueError."""
     try:
-        found = np.ma.asarray(images)  # which keeps the masks in a list too
+        given = np.ma.asarray(images)  # which keeps the masks in a list too
     except ValueError as error:
         raise ValueError(f"images must be an array (S, H, W), but cannot be made one: {error}.") from None
-    if np.ma.is_masked(found):
+    if np.ma.is_masked(given):
         raise ValueError("images must be an array (S, H, W), but are masked: fill them first, images.filled(value).")
-    found = np.ma.getdata(found)
+    found = np.ma.getdata(given)
     if found.dtype.kind not in "biuf" or found.ndim != 3:
         mend = "give a single image as image[None]" if found.ndim == 2 else "give a stack of grey sections, each (H, W)"
         raise ValueError(
@@ -149,7 +156,9 @@ def _normalize(x):
     return ((x - x.mean()) / x.std()).astype(np.float32)
 
 
-def find_images_and_labels(path, labels="auto"):
+def find_images_and_labels(
+    path: FilePath, labels: FilePath | list[Path] | None = "auto"
+) -> tuple[Path | list[Path], Path | list[Path] | None]:
     """Return where the images are that `load` would read, and where their labels are, or None.
 
     Each is a file, a folder, or a list of files.
@@ -188,12 +197,12 @@ def find_images_and_labels(path, labels="auto"):
     )
 
 
-def holds_sections(folder):
+def holds_sections(folder: FilePath) -> bool:
     """Whether a folder has images under one of the names that `load` looks for."""
     return any(_named(folder, image_names) for image_names, _ in LAYOUTS)
 
 
-def holds_stack(folder):
+def holds_stack(folder: FilePath) -> bool:
     """Whether a folder has the challenge's images, which `load` reads without the other files in it."""
     return bool(_named(folder, LAYOUTS[0][0]))
 

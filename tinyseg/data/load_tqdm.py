@@ -5,7 +5,7 @@ import math
 import os
 
 # What a user may set. Others, such as TQDM_FILE and TQDM_BAR_FORMAT, would break the bars of every program.
-SETTINGS = dict.fromkeys(("DISABLE", "LEAVE", "COLOUR", "DYNAMIC_NCOLS"), str)
+SETTINGS: dict[str, type] = dict.fromkeys(("DISABLE", "LEAVE", "COLOUR", "DYNAMIC_NCOLS"), str)
 SETTINGS |= dict.fromkeys(("MININTERVAL", "MAXINTERVAL", "SMOOTHING", "DELAY"), float)
 SETTINGS |= dict.fromkeys(("NCOLS", "NROWS", "MINITERS"), int)
 

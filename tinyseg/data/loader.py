@@ -7,9 +7,13 @@ because NumPy and SciPy release Python's lock in the loops that take most of the
 
 import contextvars
 from collections import deque
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeAlias
 
 import numpy as np
+
+Sample: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
 
 
 class SegmentationDataset:
@@ -27,7 +31,13 @@ class SegmentationDataset:
         Seed of the augmentation, at least 0.
     """
 
-    def __init__(self, images, labels, augment=None, seed=0):
+    def __init__(
+        self,
+        images: np.ndarray,
+        labels: np.ndarray,
+        augment: Callable[[np.ndarray, np.ndarray, np.random.Generator], Sample] | None = None,
+        seed: int = 0,
+    ) -> None:
         if images.dtype != np.float32 or images.ndim not in (3, 4) or images.size == 0:
             raise ValueError(
                 "images must be float32 (S, H, W) or (S, C, H, W) with at least one section: found "
@@ -40,10 +50,10 @@ class SegmentationDataset:
         self.images = images[:, None] if images.ndim == 3 else images  # (S, C, H, W)
         self.labels, self.augment, self.seed = labels, augment, _at_least("seed", seed, 0)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def sample(self, index, epoch):
+    def sample(self, index: int, epoch: int) -> Sample:
         """Return one section and its label as the network takes them, augmented for this epoch.
 
         Parameters
@@ -90,7 +100,16 @@ class Loader:
         Whether to leave out the last batch if it is smaller.
     """
 
-    def __init__(self, dataset, batch_size, shuffle=True, seed=0, workers=2, prefetch=4, drop_last=False):
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int,
+        shuffle: bool = True,
+        seed: int = 0,
+        workers: int = 2,
+        prefetch: int = 4,
+        drop_last: bool = False,
+    ) -> None:
         self.dataset, self.shuffle, self.drop_last = dataset, shuffle, drop_last
         self.batch_size = _at_least("batch_size", batch_size, 1)
         self.seed = _at_least("seed", seed, 0)
@@ -102,12 +121,12 @@ class Loader:
                 "give more samples or a smaller batch_size."
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         """Return the number of batches in a whole epoch."""
         full, rest = divmod(len(self.dataset), self.batch_size)
         return full + (rest > 0 and not self.drop_last)
 
-    def epoch(self, e, start=0):
+    def epoch(self, e: int, start: int = 0) -> Iterator[Sample]:
         """Yield the batches of epoch `e`.
 
         Parameters

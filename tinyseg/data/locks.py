@@ -24,11 +24,11 @@ from tinyseg.data.undisturbed import undisturbed
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 BETWEEN_TRIES = 0.1  # seconds
 PATIENCE = 3  # seconds to wait without a word
-_held = set()  # descriptors of the locks that this process has
+_held: set = set()  # descriptors of the locks that this process has
 
 
 class BusyError(RuntimeError):

@@ -1,6 +1,7 @@
 """Sections and their masks in memory: splitting and resampling them."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,7 +31,7 @@ class Sections:
     names: list[str]
     _fingerprints: list[str] | None = field(default=None, repr=False, compare=False)  # once they have been asked for
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.images.ndim != 3 or len(self.images) != len(self.names):
             raise ValueError(
                 "images must be (S, H, W), with a name for each section: "
@@ -39,10 +40,10 @@ class Sections:
         if self.labels is not None and self.labels.shape != self.images.shape:
             raise ValueError(f"labels {self.labels.shape} must have the shape of images {self.images.shape}.")
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.images)
 
-    def fingerprints(self):
+    def fingerprints(self) -> list[str]:
         """Return the fingerprint of each image, by which it is known again in other files.
 
         It is the same in another type (8 bits, 16 bits, floats in [0, 1]), inverted, mirrored or turned by 90 degrees.
@@ -51,13 +52,13 @@ class Sections:
             self._fingerprints = [_fingerprint(image) for image in self.images]
         return list(self._fingerprints)
 
-    def take(self, index):
+    def take(self, index: Sequence[int] | np.ndarray) -> "Sections":
         """Return the sections with these numbers."""
         labels = None if self.labels is None else self.labels[index]
         known = None if self._fingerprints is None else [self._fingerprints[i] for i in index]
         return Sections(self.images[index], labels, [self.names[i] for i in index], known)
 
-    def split(self, val_sections):
+    def split(self, val_sections: int | str) -> tuple["Sections", "Sections"]:
         """Split into training and validation sections. The validation sections are neighbours.
 
         Neighbouring sections look alike: if they were chosen at random, most of them would lie beside training sections
@@ -94,7 +95,7 @@ class Sections:
         validation = np.arange(start, stop)
         return self.take(np.delete(np.arange(n), validation)), self.take(validation)
 
-    def resized(self, size):
+    def resized(self, size: int | tuple[int, int]) -> "Sections":
         """Resample all sections, so that images and labels stay aligned: see `tinyseg.data.resample`.
 
         Parameters
@@ -107,7 +108,7 @@ class Sections:
         Sections
             Images keep their type. `self` if the sections have this size already.
         """
-        sides = (size, size) if np.ndim(size) == 0 else tuple(size)
+        sides = tuple(size) if isinstance(size, (tuple, list, np.ndarray)) else (size, size)
         if len(sides) != 2 or not all(isinstance(side, (int, np.integer)) and side > 0 for side in sides):
             raise ValueError(f"size must be a positive whole number of pixels, or (height, width): found {size!r}.")
         height, width = sides

@@ -17,12 +17,13 @@ from tinyseg.data.pairs import match_names, page_order, split_masks
 from tinyseg.data.pictures import PictureImage
 from tinyseg.data.predictions_json import refuse_predictions
 from tinyseg.data.tiffs import TiffImage, refuse_mixed
+from tinyseg.data.writing import FilePath
 
 READERS = (TiffImage, PictureImage)
 SUFFIXES = tuple(suffix for reader in READERS for suffix in reader.suffixes)
 
 
-def load_stack(path, masks=False):
+def load_stack(path: FilePath | list[Path], masks: bool = False) -> tuple[np.ndarray, list[str]]:
     """Read a TIFF stack, or a folder of sections in natural order (2 before 10).
 
     Parameters
@@ -53,7 +54,11 @@ def load_stack(path, masks=False):
     return stack, names
 
 
-def load_pairs(path, label_path, what=("images", "labels")):
+def load_pairs(
+    path: FilePath | list[Path],
+    label_path: FilePath | list[Path],
+    what: tuple[str, str] = ("images", "labels"),
+) -> tuple[np.ndarray, list[str], np.ndarray, list[str]]:
     """Read sections and their masks, or predictions of them; `pair_files` says which belong together.
 
     Parameters
@@ -173,7 +178,7 @@ def pair_files(path, other_path, what=("images", "labels")):
     return files, [by_name[name] for name in match_names([file.name for file in files], list(by_name), what)]
 
 
-def pictures_in(folder):
+def pictures_in(folder: Path) -> list[str]:
     """Return the names of the files in a folder that are named as pictures or stacks; hidden ones do not count."""
     return [path.name for path in with_ending(folder.iterdir(), SUFFIXES)]
 

@@ -27,7 +27,7 @@ import scipy
 import tifffile
 
 from tinyseg.data.memory import refuse_beyond_memory
-from tinyseg.data.writing import write_atomically
+from tinyseg.data.writing import FilePath, write_atomically
 
 SECTION_STEP = 3.0  # distance between sections
 BLOCK_SECTIONS = 24  # sections in a block; cells are drawn block by block, because a section needs only those near it
@@ -38,7 +38,9 @@ MEMBRANE_GREY = 56.0  # grey level of a fully stained membrane
 CORNER = 0.8  # the corners of cells are rounded with about this radius
 
 
-def em_sections(num_sections=30, size=256, seed=0):
+def em_sections(
+    num_sections: int = 30, size: int | tuple[int, int] = 256, seed: int = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw a stack of sections through synthetic neural tissue, with its membranes labelled.
 
     Parameters
@@ -65,7 +67,7 @@ def em_sections(num_sections=30, size=256, seed=0):
     >>> images.shape, labels.dtype
     ((2, 64, 96), dtype('bool'))
     """
-    shape = (size, size) if np.ndim(size) == 0 else tuple(size)
+    shape = tuple(size) if isinstance(size, (tuple, list, np.ndarray)) else (size, size)
     if num_sections < 1 or len(shape) != 2 or min(shape) < 16 or seed < 0:
         raise ValueError(
             "em_sections needs num_sections >= 1, size = pixels or (height, width) of at least 16, and "
@@ -79,7 +81,9 @@ def em_sections(num_sections=30, size=256, seed=0):
     return np.stack(images), np.stack(labels)
 
 
-def write_sections(folder, num_sections=30, size=256, seed=0):
+def write_sections(
+    folder: FilePath, num_sections: int = 30, size: int | tuple[int, int] = 256, seed: int = 0
+) -> pathlib.Path:
     """Write a stack in the layout of the ISBI-2012 challenge.
 
     Parameters

@@ -15,7 +15,7 @@ import signal
 import threading
 
 _blocks = 0  # that the main thread is in
-_postponed = []
+_postponed: list = []
 
 
 @contextlib.contextmanager

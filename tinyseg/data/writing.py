@@ -13,10 +13,14 @@ import re
 import secrets
 import shutil
 import tempfile
+from typing import TypeAlias
 
 from tinyseg.data import locks
 from tinyseg.data.os_errors import explaining
 from tinyseg.data.undisturbed import undisturbed
+
+FilePath: TypeAlias = str | os.PathLike[str]
+"""Where a file or folder is: text, or a path of pathlib."""
 
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.(tmp|lock)")
 

@@ -1,9 +1,11 @@
 """What users hand over to a score, as arrays of numbers."""
 
+from typing import Any
+
 import numpy as np
 
 
-def as_numbers(array, name):
+def as_numbers(array: Any, name: str) -> np.ndarray:
     """Return an array of bool, integers or floats.
 
     Parameters
@@ -43,7 +45,7 @@ def as_numbers(array, name):
     return found
 
 
-def number_within(value, low, high, name):
+def number_within(value: Any, low: float, high: float, name: str) -> float:
     """Return a number as float; ValueError, whose message calls it `name`, unless it is from `low` to `high`."""
     number = np.asarray(value)
     if number.ndim or number.dtype.kind not in "biuf" or not low <= number <= high:  # NaN fails both comparisons

@@ -19,16 +19,20 @@ then, see `tinyseg.metrics`.  Arrays may have any shape.
 """
 
 import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinyseg.metrics.arrays import as_numbers, number_within
-from tinyseg.metrics.ratios import fractions, value_of_empty
+from tinyseg.metrics.ratios import Empty, fractions, value_of_empty
 
+Score = TypeVar("Score", bound=Callable[..., Any])
 _REPORTED = ("accuracy", "dice", "iou", "mean_iou", "membrane_dice", "membrane_iou")
 
 
-def confusion_counts(prediction, target):
+def confusion_counts(prediction: ArrayLike, target: ArrayLike) -> tuple[int, int, int, int]:
     """Count the four outcomes.
 
     Parameters
@@ -58,7 +62,7 @@ def confusion_counts(prediction, target):
     return tp, fp, fn, target.size - tp - fp - fn
 
 
-def _with_parameters(function):
+def _with_parameters(function: Score) -> Score:
     """Append the parameters, which all scores of two masks share, to the docstring."""
     function.__doc__ = f"{inspect.getdoc(function)}\n{_PARAMETERS}"
     return function
@@ -85,13 +89,13 @@ ValueError
 
 
 @_with_parameters
-def accuracy(prediction, target, empty="nan"):
+def accuracy(prediction: ArrayLike, target: ArrayLike, empty: Empty = "nan") -> float:
     """Fraction of the pixels that are right, (TP + TN) / (TP + FP + FN + TN); 0/0 if there are no pixels."""
     return _scores(*confusion_counts(prediction, target), empty)["accuracy"]
 
 
 @_with_parameters
-def dice(prediction, target, empty="nan"):
+def dice(prediction: ArrayLike, target: ArrayLike, empty: Empty = "nan") -> float:
     """Dice coefficient of the foreground (F1 score), 2 TP / (2 TP + FP + FN); 0/0 if neither mask has foreground.
 
     ``dice(~prediction, ~target)`` is the membrane's.
@@ -100,7 +104,7 @@ def dice(prediction, target, empty="nan"):
 
 
 @_with_parameters
-def iou(prediction, target, empty="nan"):
+def iou(prediction: ArrayLike, target: ArrayLike, empty: Empty = "nan") -> float:
     """Intersection over union of the foreground (Jaccard index), TP / (TP + FP + FN); 0/0 if neither has foreground.
 
     ``iou(~prediction, ~target)`` is the membrane's.
@@ -109,7 +113,7 @@ def iou(prediction, target, empty="nan"):
 
 
 @_with_parameters
-def mean_iou(prediction, target, empty="nan"):
+def mean_iou(prediction: ArrayLike, target: ArrayLike, empty: Empty = "nan") -> float:
     """Mean of the IoU of the two classes, (TP / (TP + FP + FN) + TN / (TN + FP + FN)) / 2.
 
     The IoU of a class that neither mask has is 0/0; ``empty="nan"`` then makes the mean NaN.
@@ -118,13 +122,13 @@ def mean_iou(prediction, target, empty="nan"):
 
 
 @_with_parameters
-def sensitivity(prediction, target, empty="nan"):
+def sensitivity(prediction: ArrayLike, target: ArrayLike, empty: Empty = "nan") -> float:
     """Fraction of the foreground that was found (recall), TP / (TP + FN); 0/0 if the target has no foreground."""
     return _scores(*confusion_counts(prediction, target), empty)["sensitivity"]
 
 
 @_with_parameters
-def specificity(prediction, target, empty="nan"):
+def specificity(prediction: ArrayLike, target: ArrayLike, empty: Empty = "nan") -> float:
     """Fraction of the background that was left alone, TN / (TN + FP); 0/0 if the target is all foreground."""
     return _scores(*confusion_counts(prediction, target), empty)["specificity"]
 
@@ -152,12 +156,12 @@ class BinaryScores:
     0.5
     """
 
-    def __init__(self, empty="nan"):
+    def __init__(self, empty: Empty = "nan") -> None:
         value_of_empty(empty)  # refuse a wrong policy now, not after an epoch
         self.empty = empty
         self.tp = self.fp = self.fn = self.tn = 0
 
-    def update(self, probability_or_mask, target, threshold=0.5):
+    def update(self, probability_or_mask: ArrayLike, target: ArrayLike, threshold: float = 0.5) -> None:
         """Count the pixels of a batch.
 
         Parameters
@@ -188,7 +192,7 @@ class BinaryScores:
         tp, fp, fn, tn = confusion_counts(prediction, target)
         self.tp, self.fp, self.fn, self.tn = self.tp + tp, self.fp + fp, self.fn + fn, self.tn + tn
 
-    def compute(self):
+    def compute(self) -> dict[str, float]:
         """Return the scores of all the pixels so far.
 
         Returns
@@ -213,7 +217,7 @@ def _scores(tp, fp, fn, tn, empty):
     }
 
 
-def _mask(array, name):
+def _mask(array, name) -> np.ndarray:
     """Return the array as bool, if its values are 0 and 1."""
     array = as_numbers(array, name)
     if array.dtype == bool:

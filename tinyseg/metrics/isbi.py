@@ -32,68 +32,29 @@ Source: Arganda-Carreras et al. 2015, Front. Neuroanat. 9:142, doi 10.3389/fnana
 
 import functools
 import itertools
-from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import scipy
+from numpy.typing import ArrayLike
 
 from tinyseg.backend.dispatch import compiles, fast
 from tinyseg.metrics.arrays import as_numbers
+from tinyseg.metrics.isbi_results import IsbiScores, LabelScores
 from tinyseg.metrics.ratios import value_of_empty
+
+__all__ = [
+    "THRESHOLDS", "IsbiScores", "LabelScores", "flood", "isbi_scores", "label_scores", "thin", "v_info", "v_rand",
+]  # fmt: skip
 
 # Added up in double precision, as the challenge does: the fourth is 0.30000000000000004, the last 0.9999999999999999.
 THRESHOLDS = tuple(itertools.accumulate([0.1] * 10, initial=0.0))
 UNSEEN, QUEUED = -1, -2  # states of membrane pixels in `flood`
-LabelScores = namedtuple("LabelScores", "rand rand_split rand_merge info info_split info_merge")
+Empty: TypeAlias = Literal["challenge", "one", "zero"]
 
 
-def _at_best(score, array, mean=True):
-    """Make a property: the values of an array at the threshold where a score is best, or their mean over sections."""
-
-    def values(self):
-        found = getattr(self, array)[getattr(self, score).mean(1).argmax()]
-        return float(found.mean()) if mean else found
-
-    return property(values)
-
-
-@dataclass(frozen=True, eq=False)
-class IsbiScores:
-    """Scores of S sections at T thresholds, each array (T, S) of float64.
-
-    `v_rand` and `v_info` are the scores of the stack, ``…_threshold`` where each is reached (the lowest, if several),
-    ``…_split`` and ``…_merge`` the parts there (mean over sections), ``…_sections`` each section's score there, (S,).
-    """
-
-    thresholds: np.ndarray  # (T,)
-    rand: np.ndarray
-    rand_split: np.ndarray
-    rand_merge: np.ndarray
-    info: np.ndarray
-    info_split: np.ndarray
-    info_merge: np.ndarray
-
-    v_rand = _at_best("rand", "rand")
-    v_rand_threshold = _at_best("rand", "thresholds")
-    v_rand_split = _at_best("rand", "rand_split")
-    v_rand_merge = _at_best("rand", "rand_merge")
-    v_rand_sections = _at_best("rand", "rand", mean=False)
-    v_info = _at_best("info", "info")
-    v_info_threshold = _at_best("info", "thresholds")
-    v_info_split = _at_best("info", "info_split")
-    v_info_merge = _at_best("info", "info_merge")
-    v_info_sections = _at_best("info", "info", mean=False)
-
-    def summary(self):
-        """Return a dict for `json.dump`: the thresholds, the means over sections of the six arrays, and all ``v_…``."""
-        result = {name: array.mean(1) if array.ndim == 2 else array for name, array in vars(self).items()}
-        result |= {name: getattr(self, name) for name in vars(IsbiScores) if name.startswith("v_")}
-        return {name: np.asarray(value).tolist() for name, value in result.items()}
-
-
-def v_rand(prediction, truth, empty="challenge"):
+def v_rand(prediction: ArrayLike, truth: ArrayLike, empty: Empty = "challenge") -> float:
     """Return V^Rand of a stack, maximal over thresholds, foreground-restricted, after thinning.
 
     Parameters
@@ -118,12 +79,14 @@ def v_rand(prediction, truth, empty="challenge"):
     return isbi_scores(prediction, truth, empty=empty).v_rand
 
 
-def v_info(prediction, truth, empty="challenge"):
+def v_info(prediction: ArrayLike, truth: ArrayLike, empty: Empty = "challenge") -> float:
     """Return V^Info of a stack; arguments as `v_rand`. ``empty`` says what a section of one segment scores."""
     return isbi_scores(prediction, truth, empty=empty).v_info
 
 
-def isbi_scores(prediction, truth, thresholds=None, empty="challenge"):
+def isbi_scores(
+    prediction: ArrayLike, truth: ArrayLike, thresholds: ArrayLike | None = None, empty: Empty = "challenge"
+) -> IsbiScores:
     """Return both scores and their parts, of every section at every threshold.
 
     Parameters
@@ -150,7 +113,7 @@ def isbi_scores(prediction, truth, thresholds=None, empty="challenge"):
     return IsbiScores(thresholds, *np.transpose(sections, (2, 1, 0)))  # (S, T, 6) -> six of (T, S)
 
 
-def label_scores(segmentation, truth_labels, empty="challenge"):
+def label_scores(segmentation: ArrayLike, truth_labels: ArrayLike, empty: Empty = "challenge") -> LabelScores:
     """Return the scores of given labels, without threshold and thinning.
 
     Parameters
@@ -182,7 +145,7 @@ def label_scores(segmentation, truth_labels, empty="challenge"):
     return _scores(a, b if has_lines else b + 1, empty)  # 0 is for lines only
 
 
-def thin(mask):
+def thin(mask: ArrayLike) -> np.ndarray:
     """Label the cells of a mask and thin the membrane to lines between them.
 
     Parameters
@@ -202,7 +165,7 @@ def thin(mask):
     return _thin(mask[0] > 0)
 
 
-def flood(cells, pitch):
+def flood(cells: np.ndarray, pitch: int) -> None:
     """Grow the basins over the pixels that are UNSEEN, in place: Vincent and Soille's flooding, one level.
 
     Pixels that touch a basin wait in a queue, column by column. The first in the queue puts its UNSEEN neighbours at
@@ -288,7 +251,7 @@ def _scores(a, b, empty):
     return LabelScores(*(float(score) for score in (*rand, *info)))
 
 
-def _stack(array, name):
+def _stack(array, name) -> np.ndarray:
     """Return the array as (S, H, W), if it holds values in [0, 1]."""
     array = as_numbers(array, name)
     if array.ndim not in (2, 3) or not array.size:

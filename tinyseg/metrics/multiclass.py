@@ -27,17 +27,19 @@ images weigh each image alike.  Both are the same however the images are batched
 
 import math
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinyseg.metrics.arrays import as_numbers
-from tinyseg.metrics.ratios import fractions, value_of_empty
+from tinyseg.metrics.ratios import Empty, fractions, value_of_empty
 
 MOST_CLASSES = 10_000  # a matrix of K² numbers for each image
 
 
-def confusion_matrix(prediction, target, num_classes):
+def confusion_matrix(prediction: ArrayLike, target: ArrayLike, num_classes: int) -> np.ndarray:
     """Count the pixels of each true class that were predicted as each class.
 
     Rows are the truth and columns the prediction, as in scikit-learn; the order of the arguments is this
@@ -105,17 +107,18 @@ class SegmentationScores:
     (0.5, 1.0)
     """
 
-    def __init__(self, num_classes, class_names=None, empty="nan", include_background=True, regions=None):
+    def __init__(
+        self, num_classes: int, class_names: Iterable[str] | None = None, empty: Empty = "nan",
+        include_background: bool = True, regions: Mapping[str, Iterable[int] | int] | None = None,
+    ) -> None:  # fmt: skip
         self.num_classes = _number_of_classes(num_classes)
         self.class_names = _names(class_names, self.num_classes)
-        self.empty = empty
-        self.include_background = include_background
-        regions = dict(regions or {})
-        self.regions = {name: _members(name, classes, self.num_classes) for name, classes in regions.items()}
+        self.empty, self.include_background = empty, include_background
+        self.regions = {name: _members(name, each, self.num_classes) for name, each in dict(regions or {}).items()}
         self._undefined = value_of_empty(empty)
-        self._matrices = []
+        self._matrices: list[np.ndarray] = []
 
-    def update(self, prediction, target):
+    def update(self, prediction: ArrayLike, target: ArrayLike) -> None:
         """Count the pixels of a batch.
 
         Parameters
@@ -138,11 +141,11 @@ class SegmentationScores:
         self._matrices += [confusion_matrix(p, t, self.num_classes) for p, t in zip(prediction, target, strict=True)]
 
     @property
-    def matrices(self):
+    def matrices(self) -> np.ndarray:
         """Confusion matrices of the S images so far, in the order they came: int64 ndarray, shape (S, K, K), a copy."""
         return np.array(self._matrices, np.int64).reshape(-1, self.num_classes, self.num_classes)
 
-    def pooled(self):
+    def pooled(self) -> dict[str, Any]:
         """Scores of all pixels together.
 
         Returns
@@ -155,7 +158,7 @@ class SegmentationScores:
         """
         return self._scores_of_each(self.matrices.sum(axis=0, keepdims=True))[0]
 
-    def per_image(self):
+    def per_image(self) -> list[dict[str, Any]]:
         """Scores of each image by itself.
 
         Returns
@@ -165,7 +168,7 @@ class SegmentationScores:
         """
         return self._scores_of_each(self.matrices)
 
-    def mean(self):
+    def mean(self) -> dict[str, Any]:
         """Mean over the images of each score of `per_image`.
 
         Returns
@@ -226,8 +229,7 @@ class SegmentationScores:
         used = filled[~np.isnan(filled)].tolist()
         mean = math.fsum(used) / len(used) if used else math.nan
         variance = math.fsum((v - mean) ** 2 for v in used) / len(used) if used else math.nan
-        empty = int(np.isnan(scores).sum())
-        return {"mean": mean, "std": math.sqrt(variance), "images": len(used), "empty": empty}
+        return {"mean": mean, "std": math.sqrt(variance), "images": len(used), "empty": int(np.isnan(scores).sum())}
 
 
 def _score_region(m, members):
@@ -248,7 +250,7 @@ def _map_leaves(tree, change):
     return {k: _map_leaves(v, change) if isinstance(v, dict) else change(v) for k, v in tree.items()}
 
 
-def as_classes(array, name, size):
+def as_classes(array: ArrayLike, name: str, size: int) -> np.ndarray:
     """Return the array, if it holds class indices: integers in [0, size), or bool if `size` is 2. Else a ValueError."""
     array = as_numbers(array, name)
     if array.dtype == bool and size > 2:

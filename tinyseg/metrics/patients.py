@@ -9,14 +9,20 @@ patients scored. Patients without a tumour count among the small, with what `emp
 """
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinyseg.metrics import SegmentationScores
 from tinyseg.metrics.arrays import as_numbers, number_within
 from tinyseg.metrics.multiclass import MOST_CLASSES, as_classes
+from tinyseg.metrics.ratios import Empty
 
-EMPTY = "one"  # as in BraTS: Dice is 1 if neither truth nor prediction has the region, and 0 if only one of them has it
+EMPTY: Empty = (
+    "one"  # as in BraTS: Dice is 1 if neither truth nor prediction has the region, and 0 if only one of them has it
+)
 
 
 class PatientScores:
@@ -37,16 +43,19 @@ class PatientScores:
         As `SegmentationScores`; or "whole tumour" is not among the regions.
     """
 
-    def __init__(self, classes, regions, empty=EMPTY):
+    def __init__(
+        self, classes: Sequence[str], regions: Mapping[str, Sequence[int]] | None, empty: Empty = EMPTY
+    ) -> None:
         self._binary = not isinstance(classes, str) and len(classes) == 1
         if self._binary:
             classes, regions = ("background", "whole tumour"), {"whole tumour": (1,)}
         if "whole tumour" not in (regions or ()):
             raise ValueError(f'regions must have "whole tumour", but are {regions}: see data.classes.regions_of.')
         self._scores = SegmentationScores(len(classes), classes, empty, include_background=False, regions=regions)
-        self._names, self._volumes = [], []
+        self._names: list[str] = []
+        self._volumes: list[float] = []
 
-    def add(self, name, predicted, truth, voxel):
+    def add(self, name: str, predicted: ArrayLike, truth: ArrayLike, voxel: float) -> None:
         """Score one patient.
 
         Parameters
@@ -75,7 +84,7 @@ class PatientScores:
         self._names.append(name)
         self._volumes.append(float(voxel * np.count_nonzero(truth)))
 
-    def report(self, small=None):
+    def report(self, small: float | None = None) -> dict[str, Any]:
         """Return the scores of all patients.
 
         Parameters
@@ -122,7 +131,7 @@ class PatientScores:
         return report
 
 
-def as_log(report):
+def as_log(report: Mapping[str, Any]) -> dict[str, float]:
     """Return the figures of a report for a row of the log: loss, accuracy, Dice, and Dice by region, class and size."""
     row = {name: report[name] for name in ("loss", "accuracy", "dice")}
     for kind in ("regions", "classes"):
@@ -130,7 +139,7 @@ def as_log(report):
     return row | {stratum: report[stratum]["dice"] for stratum in ("small", "large")}
 
 
-def _tumour(classes, name):
+def _tumour(classes, name) -> np.ndarray:
     """Return where there is a tumour: every class above 0."""
     return classes if classes.dtype == bool else as_classes(classes, name, MOST_CLASSES) > 0
 

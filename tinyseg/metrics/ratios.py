@@ -10,10 +10,13 @@ r"""Scores from the numbers of pixels that are truly and falsely foreground and 
 and Dice = 2 IoU / (1 + IoU).  `binary` counts these pixels in two masks, `multiclass` in a confusion matrix.
 """
 
+from typing import Any, Literal, TypeAlias
+
+Empty: TypeAlias = Literal["nan", "one", "zero"]  # what 0/0 is, see `tinyseg.metrics`
 _EMPTY = {"nan": float("nan"), "one": 1.0, "zero": 0.0}
 
 
-def fractions(tp, fp, fn, tn):
+def fractions(tp: Any, fp: Any, fn: Any, tn: Any) -> dict[str, tuple[Any, Any]]:
     """Return numerator and denominator of each score. All other code takes the equations from here.
 
     Parameters
@@ -35,7 +38,7 @@ def fractions(tp, fp, fn, tn):
     }
 
 
-def value_of_empty(empty):
+def value_of_empty(empty: str) -> float:
     """Return what 0/0 is under a policy: "nan", "one" or "zero". ValueError if ``empty`` is none of them."""
     if not isinstance(empty, str) or empty not in _EMPTY:
         raise ValueError(f"empty says what 0/0 is and must be 'nan', 'one' or 'zero', but is {empty!r}.")
