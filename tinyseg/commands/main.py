@@ -41,7 +41,7 @@ options:
   --version      show the version"""
 
 
-def main():
+def main() -> None:
     """Run the command that `sys.argv` asks for."""
     name, *words = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help", "--version"):

@@ -6,13 +6,14 @@ it as input i. An edge that crosses a column has a bend there, (node, i, depth),
 
 import functools
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
-from tinyseg.autograd import Function
+from tinyseg.autograd import Array, Function, Tensor
 from tinyseg.report.plots import BLUE, GREY, ORANGE
 
 # All lengths are in inches, and so is the unit of the picture's axes.
@@ -24,11 +25,11 @@ class Visit(NamedTuple):
     """What happened at a node of the graph in a backward pass."""
 
     node: Function
-    gy: np.ndarray  # the sum of the cotangents that arrived
-    gxs: tuple  # what the node's backward returned: a gradient for each input, None for one that needs none
+    gy: Array  # the sum of the cotangents that arrived
+    gxs: tuple[Array | None, ...]  # what backward returned: a gradient for each input, None for one that needs none
 
 
-def trace_backward(tensor, gy=None):
+def trace_backward(tensor: Tensor, gy: Array | None = None) -> list[Visit]:
     """Run ``tensor.backward(gy)`` and record its visit to each node.
 
     Parameters
@@ -48,7 +49,7 @@ def trace_backward(tensor, gy=None):
     ValueError
         If there is no graph, or a backward pass has used it. ``backward`` may raise errors of its own.
     """
-    visits = []
+    visits: list[Visit] = []
 
     def run_and_record(node, backward, gy):
         received, gxs = gy.copy(), backward(gy)
@@ -59,7 +60,7 @@ def trace_backward(tensor, gy=None):
 
     nodes = [v for v in _find_vertices(tensor) if isinstance(v, Function)]
     for node in nodes:
-        node.backward = functools.partial(run_and_record, node, node.backward)
+        node.backward = functools.partial(run_and_record, node, node.backward)  # type: ignore[method-assign]
     try:
         tensor.backward(gy)
     finally:
@@ -68,7 +69,7 @@ def trace_backward(tensor, gy=None):
     return visits
 
 
-def draw_graph(tensor, names=None):
+def draw_graph(tensor: Tensor, names: Mapping[str, Tensor] | None = None) -> "GraphPicture":
     """Draw the graph behind a tensor; ``backward()`` will go through it from right to left.
 
     Nodes are boxes with the name of their op, leaves are boxes with round corners. Inputs that need no gradient are not
@@ -101,7 +102,7 @@ def draw_graph(tensor, names=None):
 class GraphPicture:
     """A picture of a graph as it was when `draw_graph` read it; ``backward()`` may then take the graph apart."""
 
-    def __init__(self, tensor, names):
+    def __init__(self, tensor: Tensor, names: Mapping[str, Tensor]) -> None:
         from matplotlib import pyplot as plt
 
         vertices = _find_vertices(tensor)
@@ -121,7 +122,7 @@ class GraphPicture:
         self.axes = self.figure.add_axes((0, 0, 1, 1))
         self.limits = {"xlim": (0, right), "ylim": (bottom, top)}
 
-    def draw(self, visits=None):
+    def draw(self, visits: Sequence[Visit] | None = None) -> None:
         """Draw the graph again.
 
         Parameters
@@ -143,8 +144,9 @@ class GraphPicture:
             if gx is not None:
                 gradients[parent] = gx if parent not in gradients else gradients[parent] + gx
         gradients |= {node: visit.gy for node, visit in visited.items()}
+        last = visits[-1].node if visits else None
         for v in self.size:
-            self._draw_box(v, gradients.get(v), marked=bool(visits) and v is visits[-1].node)
+            self._draw_box(v, gradients.get(v), marked=v is last)
 
     def _lines_of(self, v):
         """Return the lines of text in a box, without its gradient."""

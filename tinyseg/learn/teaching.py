@@ -9,9 +9,12 @@ Unlike `tinyseg.report.plots` this uses pyplot, as notebooks do. Nothing else in
 
 import pathlib
 import tempfile
+from collections.abc import Callable
+from typing import Any
 
 import matplotlib as mpl
 from matplotlib import animation
+from matplotlib.figure import Figure
 
 from tinyseg.learn.graph_picture import draw_graph, trace_backward
 from tinyseg.report.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
@@ -19,7 +22,7 @@ from tinyseg.report.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
 __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "animate", "draw_graph", "style", "trace_backward"]
 
 
-def style():
+def style() -> None:
     """Give all figures of a notebook one style, with text that can be read from the last row of a lecture room.
 
     Lines are blue, orange, green, purple and grey, in this order: Okabe and Ito's colours, which colour-blind readers
@@ -36,7 +39,7 @@ def style():
             "axes.spines.top": False,
             "axes.spines.right": False,
             "axes.grid": False,
-            "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY]),
+            "axes.prop_cycle": mpl.cycler(color=[BLUE, ORANGE, GREEN, PURPLE, GREY]),  # type: ignore[attr-defined]
             "lines.linewidth": 1.8,
             "legend.frameon": False,
             "image.cmap": "gray",
@@ -45,7 +48,7 @@ def style():
     )
 
 
-def animate(figure, draw, frames, seconds=0.4, alt=""):
+def animate(figure: Figure, draw: Callable[[int], Any], frames: int, seconds: float = 0.4, alt: str = "") -> Any:
     """Make a GIF of a figure that repeats without end, for a notebook.
 
     Parameters
@@ -75,7 +78,7 @@ def animate(figure, draw, frames, seconds=0.4, alt=""):
     film = animation.FuncAnimation(figure, draw, frames=frames, init_func=lambda: None)
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "frames.gif"
-        film.save(path, writer=animation.PillowWriter(fps=1 / seconds), dpi=90)
+        film.save(path, writer=animation.PillowWriter(fps=1 / seconds), dpi=90)  # type: ignore[arg-type]
         data = path.read_bytes()
     plt.close(figure)
     return Image(data=data, format="gif", alt=alt)

@@ -2,12 +2,17 @@
 
 import math
 import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from tinyseg import ops
+from tinyseg.autograd import Array, Tensor
 from tinyseg.metrics import BinaryScores
 from tinyseg.metrics.patients import EMPTY, PatientScores
+from tinyseg.metrics.ratios import Empty
+from tinyseg.nn import Module
 from tinyseg.prediction.predictor import labels as labels_of
 from tinyseg.prediction.tiles import predict_logits
 
@@ -16,7 +21,9 @@ class ConstantOutputWarning(UserWarning):
     """The network gives the same output at every pixel, for example because a ReLU has died."""
 
 
-def evaluate(model, images, labels, batch_size=1):
+def evaluate(
+    model: Module, images: np.ndarray, labels: np.ndarray, batch_size: int = 1
+) -> tuple[dict[str, float], np.ndarray]:
     """Score a one-class model on images that it was not trained on.
 
     Parameters
@@ -58,7 +65,16 @@ def evaluate(model, images, labels, batch_size=1):
     return {"loss": loss, **scores.compute()}, probabilities
 
 
-def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY, small=None):
+def score_patients(
+    model: Module,
+    cache: Any,
+    names: Sequence[str],
+    regions: Mapping[str, Sequence[int]],
+    loss: Callable[[Array, Array], Tensor],
+    batch_size: int = 4,
+    empty: Empty = EMPTY,
+    small: float | None = None,
+) -> dict[str, Any]:
     """Score a model on patients that it was not trained on.
 
     Parameters
@@ -108,7 +124,9 @@ def score_patients(model, cache, names, regions, loss, batch_size=4, empty=EMPTY
     return {"loss": float(np.average(losses, weights=weights))} | scores.report(small)
 
 
-def examples_of(model, cache, names, rows=4):
+def examples_of(
+    model: Module, cache: Any, names: Sequence[str], rows: int = 4
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, list[str]]:
     """Choose slices to look at and predict them: of each of the first patients the slice with most tumour.
 
     If there are fewer patients than `rows`, several slices of each are taken, in equal steps through the tumour.

@@ -3,7 +3,8 @@
 The steps: resample to the pixels of the training, standardize, run the network, interpolate back to the image's pixels.
 """
 
-from typing import Annotated, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 import numpy as np
@@ -15,8 +16,9 @@ from tinyseg.data.isbi import standardize
 from tinyseg.data.json_files import check_shape
 from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.data.resample import resample, restore
-from tinyseg.models import checkpoint
-from tinyseg.prediction.tiles import check_images, predict, tile_within
+from tinyseg.data.writing import FilePath
+from tinyseg.models import UNet, checkpoint
+from tinyseg.prediction.tiles import Transforms, check_images, predict, tile_within
 
 SCALES = 1e-3, 1e3  # the least and the largest size of the network's image over that of the stored one
 
@@ -62,7 +64,14 @@ class Predictor:
         or infinite; or a CUDA graph is asked for on the CPU.
     """
 
-    def __init__(self, model, memory=2 << 30, transforms="none", scale=None, cuda_graph=False):
+    def __init__(
+        self,
+        model: UNet,
+        memory: float = 2 << 30,
+        transforms: Transforms = "none",
+        scale: float | tuple[float, float] | None = None,
+        cuda_graph: bool = False,
+    ) -> None:
         self.model, self.transforms, self.name = model, transforms, "this model"
         self._forward = need_fast("gpu.graphs", "cuda_graph").Inference(model) if cuda_graph else None
         meta = getattr(model, "meta", {})
@@ -79,7 +88,7 @@ class Predictor:
         self._statistics = None
 
     @classmethod
-    def load(cls, path, device="cpu", **options):
+    def load(cls, path: FilePath, device: str = "cpu", **options: Any) -> Self:
         """Read a checkpoint; raises as `checkpoint.load`, and as the constructor with the name of the file."""
         model = checkpoint.load(path, device)
         try:
@@ -90,11 +99,11 @@ class Predictor:
         return predictor
 
     @property
-    def standardizes_stacks(self):
+    def standardizes_stacks(self) -> bool:
         """Whether mean and deviation are those of a whole stack of sections (not of a volume of a brain)."""
         return getattr(self.preparation, "standardize", None) == "stack"
 
-    def look_at(self, image, statistics=None):
+    def look_at(self, image: Any, statistics: Any = None) -> None:
         """Take the statistics of a whole open image, see `take_statistics`.
 
         Every section is read once, unless each is standardized by itself or the `statistics` are given, of the stack
@@ -113,11 +122,11 @@ class Predictor:
         else:
             self._statistics = statistics
 
-    def take_statistics(self, sections):
+    def take_statistics(self, sections: Iterable[np.ndarray]) -> None:
         """Measure mean and deviation over all sections (C, H, W) of an image, if the preparation needs them."""
         self._statistics = self.preparation.statistics(sections)
 
-    def __call__(self, section):
+    def __call__(self, section: np.ndarray) -> np.ndarray:
         """Return the probability of each class at each pixel of one section.
 
         Parameters
@@ -166,7 +175,7 @@ class Predictor:
         what = f"{name} of {H} × {W} pixels for the network would take"
         refuse_beyond_memory(4 * arrays * H * W, what, "memory", "cut it into parts, or make it smaller")
 
-    def volume(self, volume, threshold=0.5):
+    def volume(self, volume: np.ndarray, threshold: float = 0.5) -> np.ndarray:
         """Return the class of each voxel of a whole volume, on its own grid.
 
         Parameters
@@ -192,7 +201,7 @@ class Predictor:
         return np.stack([labels(self(section), threshold) for section in sections], axis=2)
 
 
-def labels(probabilities, threshold=0.5):
+def labels(probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray:
     """Return the class of each pixel, uint8 (H, W), from probabilities (classes, H, W).
 
     It is the class with the highest probability. If there is only one class, it is 1 where the probability is above

@@ -11,18 +11,28 @@ GroupNorm takes its mean and variance over the tile instead of the image, and in
 only a quarter of the side.
 """
 
+from collections.abc import Callable
+from typing import Any, Literal, TypeAlias
+
 import numpy as np
 
 from tinyseg import nn, ops
-from tinyseg.autograd import no_grad
+from tinyseg.autograd import Array, no_grad
 from tinyseg.autograd.arrays import describe
 from tinyseg.backend import device_of, to_device, to_numpy, xp_of
 
+Transforms: TypeAlias = Literal["none", "flips", "all"]
 TRANSFORMS = {"none": 1, "flips": 4, "all": 8}  # how many of the eight symmetries of a square, see `_turn`
 ARRAYS = 10  # memory of inference, in float32 arrays as large as the first level's output (measured: docs/results.md)
 
 
-def predict_logits(model, images, batch_size=1, tile=None, forward=None):
+def predict_logits(
+    model: nn.Module,
+    images: Array,
+    batch_size: int = 1,
+    tile: int | None = None,
+    forward: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """Run a model over images of any size: pad them to a size that the network takes, and crop its output.
 
     Padding mirrors the image about its border pixels at the bottom and right. The model runs in evaluation mode
@@ -72,7 +82,14 @@ def predict_logits(model, images, batch_size=1, tile=None, forward=None):
     return np.concatenate(logits)
 
 
-def predict(model, images, batch_size=1, tile=None, transforms="none", forward=None):
+def predict(
+    model: nn.Module,
+    images: Array,
+    batch_size: int = 1,
+    tile: int | None = None,
+    transforms: Transforms = "none",
+    forward: Callable[[np.ndarray], np.ndarray] | None = None,
+) -> np.ndarray:
     """Return the probability of each class at each pixel: as `predict_logits`, then sigmoid (one class) or softmax.
 
     Parameters
@@ -95,7 +112,7 @@ def predict(model, images, batch_size=1, tile=None, transforms="none", forward=N
     """
     if transforms not in TRANSFORMS:
         raise ValueError(f"transforms must be one of {', '.join(TRANSFORMS)}, but is {transforms!r}.")
-    mean = 0
+    mean: Any = 0
     for k in range(TRANSFORMS[transforms]):
         logits = predict_logits(model, _turn(images, k), batch_size, tile, forward)
         if not np.isfinite(logits).all():
@@ -108,7 +125,7 @@ def predict(model, images, batch_size=1, tile=None, transforms="none", forward=N
     return mean / TRANSFORMS[transforms]
 
 
-def tile_within(model, memory):
+def tile_within(model: nn.Module, memory: float) -> int:
     """Return the side of the largest square tile that needs about `memory` bytes.
 
     Parameters
@@ -126,7 +143,7 @@ def tile_within(model, memory):
     return max(int(pixels**0.5), 64) // model.multiple * model.multiple
 
 
-def normalizes_over_space(model):
+def normalizes_over_space(model: nn.Module) -> bool:
     """Return whether each output pixel depends on the whole image, because a GroupNorm takes its mean and variance."""
     return any(isinstance(module, nn.GroupNorm) for _, module in model.named_modules())
 

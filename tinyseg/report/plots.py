@@ -8,12 +8,15 @@ appears whole or not at all.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from tinyseg.metrics import BinaryScores
 from tinyseg.report.load_matplotlib import load_matplotlib
-from tinyseg.report.saving import drawing, save
+from tinyseg.report.saving import FilePath, drawing, save
 
 __all__ = ["curves", "drawing", "error_overlay", "outline", "predictions", "save", "tumours"]
 
@@ -25,18 +28,14 @@ INSIDE = "inside of a cell"  # the class of the networks of train_isbi.py
 
 _LOSSES = [("train_loss", "training", ORANGE), ("val_loss", "validation", BLUE)]
 _SCORES = [
-    ("val_dice", "Dice", BLUE),
-    ("val_accuracy", "accuracy", ORANGE),
-    ("val_mean_iou", "mean IoU", GREEN),
-    ("val_membrane_iou", "membrane IoU", PURPLE),
-    ("val_whole_tumour", "whole tumour", GREEN),
-    ("val_tumour_core", "tumour core", PURPLE),
-    ("val_enhancing", "enhancing", GREY),
-]
+    ("val_dice", "Dice", BLUE), ("val_accuracy", "accuracy", ORANGE), ("val_mean_iou", "mean IoU", GREEN),
+    ("val_membrane_iou", "membrane IoU", PURPLE), ("val_whole_tumour", "whole tumour", GREEN),
+    ("val_tumour_core", "tumour core", PURPLE), ("val_enhancing", "enhancing", GREY),
+]  # fmt: skip
 CLASS_COLOURS = (GREEN, BLUE, ORANGE, PURPLE)  # of classes 1, 2, 3, 4
 
 
-def curves(history, path, best="val_dice"):
+def curves(history: Iterable[Mapping[str, Any]], path: FilePath, best: str = "val_dice") -> None:
     """Draw loss and validation scores over the epochs, with the best epoch marked.
 
     Parameters
@@ -96,7 +95,7 @@ def curves(history, path, best="val_dice"):
     save(figure, path)
 
 
-def error_overlay(image, label, prediction):
+def error_overlay(image: ArrayLike, label: ArrayLike, prediction: ArrayLike) -> np.ndarray:
     """Paint the errors of a prediction onto its image.
 
     Parameters
@@ -134,7 +133,10 @@ def error_overlay(image, label, prediction):
     return overlay
 
 
-def predictions(images, labels, probabilities, path, names=None, threshold=0.5, max_rows=4, what=INSIDE):
+def predictions(
+    images: ArrayLike, labels: ArrayLike | None, probabilities: ArrayLike, path: FilePath,
+    names: Iterable[str] | None = None, threshold: float = 0.5, max_rows: int = 4, what: str = INSIDE,
+) -> None:  # fmt: skip
     """Draw sections, each in a row of its own: image, truth, prediction and errors.
 
     Parameters
@@ -197,7 +199,10 @@ def predictions(images, labels, probabilities, path, names=None, threshold=0.5, 
     save(figure, path)
 
 
-def tumours(images, labels, predictions, names, path, modalities, classes):
+def tumours(
+    images: np.ndarray, labels: np.ndarray, predictions: np.ndarray, names: Sequence[str], path: FilePath,
+    modalities: Sequence[str], classes: Sequence[str],
+) -> None:  # fmt: skip
     """Draw slices of brains, each in a row of its own: two modalities, then outlines of the truth and the prediction.
 
     Parameters
@@ -236,7 +241,7 @@ def tumours(images, labels, predictions, names, path, modalities, classes):
     save(figure, path)
 
 
-def outline(ax, labels, num_classes):
+def outline(ax: Any, labels: np.ndarray, num_classes: int) -> None:
     """Draw the outline of each class of a label image (H, W) in its colour; 0 is background and has none."""
     for k, colour in zip(range(1, num_classes), itertools.cycle(CLASS_COLOURS), strict=False):
         if 0 < (labels == k).mean() < 1:

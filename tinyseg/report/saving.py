@@ -3,10 +3,14 @@
 import contextlib
 import io
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, TypeVar
 
-from tinyseg.data.writing import write_atomically
+from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.report.load_matplotlib import default_style, load_matplotlib
+
+Place = TypeVar("Place", bound=FilePath)
 
 CREATOR = "tinyseg"  # stands in every PNG, by which a picture of this library is known
 LONGEST = 48  # letters of a line that are drawn: more do not fit beside a picture or below it
@@ -14,7 +18,7 @@ MOST_LINES = 4
 
 
 @contextlib.contextmanager
-def drawing(path):
+def drawing(path: Place) -> Iterator[Place]:
     """Draw a picture of something that is worth more than the picture: an error becomes a warning with its name.
 
     with drawing(run.path / "curves.png") as picture:
@@ -31,7 +35,7 @@ def drawing(path):
         warnings.warn(f"{path} could not be drawn ({type(error).__name__}: {error}).", stacklevel=3)
 
 
-def save(figure, path):
+def save(figure: Any, path: FilePath) -> None:
     """Write a figure, whole or not at all, in the format that the path's ending says (PNG without one).
 
     Texts are drawn as they are, never as TeX (``a$_$b``); long ones are shortened.

@@ -1,11 +1,12 @@
 """Stop training that has diverged (the loss or a gradient is not finite), and say where the first such number is."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from tinyseg import nn
-from tinyseg.autograd import no_grad
+from tinyseg.autograd import Array, no_grad
 
 
 class TrainingDiverged(RuntimeError):
@@ -51,7 +52,7 @@ def _message(what, value, number, epoch, step, forward, x, run):
     )
 
 
-def find_first_nonfinite(model, forward, x):
+def find_first_nonfinite(model: nn.Module, forward: Callable[[Array], object], x: Array | None) -> str:
     """Return where the first NaN or infinity is: in the input, a parameter, the output of a layer or a gradient.
 
     Parameters

@@ -8,22 +8,38 @@ order and augmentation of the samples depend only on the seed and the epoch (`ti
 import contextlib
 import time
 import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from tinyseg import optim
 from tinyseg.backend import device_of, fast, kernels_in_use, to_device
 from tinyseg.backend.dispatch import NUMBA
+from tinyseg.data import Loader
 from tinyseg.models import checkpoint
 from tinyseg.report import plots
 from tinyseg.training.divergence import check_step, check_validation, quiet
 from tinyseg.training.interruption import Interruption, Stopped
 from tinyseg.training.log import Log
-from tinyseg.training.run import Bar
+from tinyseg.training.run import Bar, RunDirectory
+from tinyseg.training.step import Step
 
 BETWEEN_PICTURES = 30  # seconds between two drawings of the curves, so that short epochs do not wait for them
 BETWEEN_CHECKPOINTS = 300  # seconds within an epoch: what a computer that crashes costs
 
 
-def fit(step, loader, validate, *, schedule, epochs, run, meta=None, best="mean_iou", progress=True, callback=None):
+def fit(
+    step: Step,
+    loader: Loader,
+    validate: Callable[[Any], Mapping[str, float]],
+    *,
+    schedule: optim.Schedule,
+    epochs: int,
+    run: RunDirectory,
+    meta: dict[str, Any] | None = None,
+    best: str = "mean_iou",
+    progress: bool = True,
+    callback: Callable[[dict[str, float]], object] | None = None,
+) -> dict[str, Any]:
     """Train a model; write the log, checkpoints and curves to a run directory.
 
     Parameters

@@ -8,12 +8,13 @@ import pathlib
 import shlex
 import sys
 import warnings
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 from tinyseg.data.json_files import read_json, write_json
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
-from tinyseg.data.writing import check_writable, write_atomically
+from tinyseg.data.writing import FilePath, check_writable, write_atomically
 
 FILES = (  # what a run writes into its folder
     "checkpoint.safetensors", "best.safetensors", "config.json", "log.csv", "summary.json", "curves.png",
@@ -52,7 +53,7 @@ class RunDirectory:
 
     _blocks = 0  # with-blocks that this is in
 
-    def __init__(self, path, overwrite=False, resume=False):
+    def __init__(self, path: FilePath, overwrite: bool = False, resume: bool = False) -> None:
         self.path = pathlib.Path(path)
         self.files = [self.path / name for name in FILES]
         self.latest, self.best = self.files[:2]
@@ -95,7 +96,7 @@ class RunDirectory:
             return False
         return options.get("written_by") == "tinyseg"
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         if self._blocks == 0:
             self._lock = contextlib.ExitStack()
             self._hold()
@@ -111,12 +112,12 @@ class RunDirectory:
         """Make the folder, and lock it."""
         self._lock.enter_context(locked(self.path, "a training"))
 
-    def __exit__(self, *exc):
+    def __exit__(self, *exc: object) -> None:
         self._blocks -= 1
         if self._blocks == 0:
             self._lock.close()
 
-    def make_again(self):
+    def make_again(self) -> bool:
         """If somebody has deleted the folder, say so, make it again, and return True."""
         if self.path.is_dir():
             return False
@@ -125,7 +126,7 @@ class RunDirectory:
         self._hold()
         return True
 
-    def begin(self, size=0):
+    def begin(self, size: int = 0) -> None:
         """For a new run, delete the files of an old one, which could be taken for the new run's.
 
         If the disk does not have room for `size` bytes, it is an OSError.
@@ -135,15 +136,15 @@ class RunDirectory:
             for file in self.files:
                 file.unlink(missing_ok=True)
 
-    def write_config(self, options):
+    def write_config(self, options: dict[str, Any]) -> None:
         """Write config.json, the first file of a run: its options, and who wrote it."""
         self.write_json("config.json", {"written_by": "tinyseg"} | options)
 
-    def write_json(self, name, content):
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
         """Write a dict as JSON. NaN and infinities, which JSON does not have, become null."""
         write_json(self.path / name, content, indent=2)
 
-    def write_log(self, history):
+    def write_log(self, history: Sequence[Mapping[str, Any]]) -> None:
         """Write log.csv: one row for each epoch. What a row does not have is an empty cell."""
         text, columns = io.StringIO(), list(dict.fromkeys(itertools.chain(*history)))
         rows = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")

@@ -6,8 +6,12 @@ Two classes can replace `Step`: one computes in float16 (`tinyseg.fast.gpu.mixed
 
 import dataclasses
 import math
+from collections.abc import Callable
+from typing import Any
 
 from tinyseg import backend, ops, optim
+from tinyseg.autograd import Array, Tensor
+from tinyseg.nn import Module
 
 
 @dataclasses.dataclass
@@ -50,11 +54,17 @@ class Step:
         Largest norm of all gradients together.
     """
 
-    def __init__(self, model, optimizer, loss=ops.binary_cross_entropy_with_logits, clip=None):
+    def __init__(
+        self,
+        model: Module,
+        optimizer: optim.Optimizer,
+        loss: Callable[[Tensor, Array], Tensor] = ops.binary_cross_entropy_with_logits,
+        clip: float | None = None,
+    ) -> None:
         self.model, self.optimizer, self.loss = model, optimizer, loss
         self.clip = backend.check_number("clip", clip or math.inf, "(0, inf]")
 
-    def __call__(self, x, y):
+    def __call__(self, x: Array, y: Array) -> Figures:
         """Train on one batch.
 
         Parameters
@@ -81,19 +91,19 @@ class Step:
         figures.overlap, figures.area = int(overlap), int(predicted) + int(true)
         return figures
 
-    def forward(self, x):
+    def forward(self, x: Array) -> Tensor:
         """Return the logits of a batch."""
         return self.model(x)
 
-    def columns(self, log):
+    def columns(self, log: Any) -> dict[str, float]:
         """Return further columns for an epoch's row in the log, a dict."""
         return {}
 
-    def state_dict(self):
+    def state_dict(self) -> dict[str, Any]:
         """Return what the next step depends on besides model and optimizer, a dict of numbers."""
         return {}
 
-    def load_state_dict(self, state):
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue where `state_dict` was taken."""
 
 

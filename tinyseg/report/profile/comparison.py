@@ -1,8 +1,13 @@
 """Compare several networks: numbers, and a picture of them."""
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import numpy as np
 
 from tinyseg import models as networks
+from tinyseg.data.writing import FilePath
+from tinyseg.nn import Module
 from tinyseg.report.profile.picture import comparison
 from tinyseg.report.profile.steps import check_input_shape
 from tinyseg.report.profile.table import format_shape, summary
@@ -11,7 +16,15 @@ from tinyseg.report.profile.timing import latency
 KEYS = ("parameters", "multiply_adds", "latency", "dice")
 
 
-def compare(models, input_shape, path=None, dice=None, paper=None, repeats=20, budget=10.0):
+def compare(
+    models: dict[str, Module] | Sequence[str],
+    input_shape: Sequence[int],
+    path: FilePath | None = None,
+    dice: Mapping[str, float | Sequence[float]] | None = None,
+    paper: Mapping[str, Mapping[str, float]] | None = None,
+    repeats: int = 20,
+    budget: float = 10.0,
+) -> dict[str, dict[str, Any]]:
     """Find parameters, multiply-adds and latency of inference of several models, and draw them beside their Dice.
 
     Parameters
@@ -60,7 +73,7 @@ def compare(models, input_shape, path=None, dice=None, paper=None, repeats=20, b
     wrong = sorted({key for values in paper.values() for key in values} - set(KEYS))
     if wrong:
         raise ValueError(f"paper takes {', '.join(KEYS)} for each model, but has {', '.join(wrong)}.")
-    found = {}
+    found: dict[str, dict[str, Any]] = {}
     for name, model in models.items():
         counted = summary(model, input_shape, show=False)
         found[name] = {

@@ -16,11 +16,15 @@ import pathlib
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from tinyseg import models
+from tinyseg.autograd import Tensor
 from tinyseg.backend import config, device_of, fast, to_device, using, xp_of
+from tinyseg.nn import Module
 from tinyseg.report.profile.steps import copy_model, default_loss, make_batch, make_step
 from tinyseg.report.profile.table import format_mb, format_shape
 
@@ -51,7 +55,7 @@ class Memory:
         Why nothing was measured; empty if something was.
     """
 
-    input_shape: tuple
+    input_shape: tuple[int, ...]
     training: bool
     device: str
     weights: int
@@ -61,11 +65,11 @@ class Memory:
     measured: int | None
     note: str = ""
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return everything as a dict, for JSON."""
         return dataclasses.asdict(self)
 
-    def __str__(self):
+    def __str__(self) -> str:
         what = "a training step" if self.training else "inference"
         lines = [f"Memory of {what}, input {format_shape(self.input_shape)}, {self.device}, in MB"]
         for name in ("weights", "gradients", "moments", "input"):
@@ -75,7 +79,12 @@ class Memory:
         return "\n".join([*lines, measured])
 
 
-def memory(model, input_shape, training=False, loss=None):
+def memory(
+    model: Module,
+    input_shape: Sequence[int],
+    training: bool = False,
+    loss: Callable[[Any], Tensor] | None = None,
+) -> Memory:
     """Measure how much memory inference or a training step with Adam needs.
 
     Examples, in MB of 10⁶ bytes, measured on Linux with two threads::

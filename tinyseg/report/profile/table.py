@@ -1,7 +1,10 @@
 """A table of the layers: output shapes, parameters, multiply-adds and the bytes kept for the backward pass."""
 
 import dataclasses
+from collections.abc import Sequence
+from typing import Any
 
+from tinyseg.nn import Module
 from tinyseg.report.profile.trace import trace
 
 
@@ -41,7 +44,7 @@ class Row:
     trainable: int = 0
     multiply_adds: int = 0
     activations: int = 0
-    unknown: tuple = ()
+    unknown: tuple[str, ...] = ()
     is_op: bool = False
 
 
@@ -63,58 +66,58 @@ class Summary:
     """
 
     model: str
-    input_shape: tuple
-    rows: list
+    input_shape: tuple[int, ...]
+    rows: list[Row]
     weights: int
     input: int
 
     @property
-    def parameters(self):
+    def parameters(self) -> int:
         """Number of values in parameters."""
         return sum(row.parameters for row in self.rows)
 
     @property
-    def trainable(self):
+    def trainable(self) -> int:
         """Number of values in parameters that require a gradient."""
         return sum(row.trainable for row in self.rows)
 
     @property
-    def multiply_adds(self):
+    def multiply_adds(self) -> int:
         """Multiply-adds of one forward pass."""
         return sum(row.multiply_adds for row in self.rows)
 
     @property
-    def flops(self):
+    def flops(self) -> int:
         """Floating-point operations of one forward pass: 2 for each multiply-add."""
         return 2 * self.multiply_adds
 
     @property
-    def activations(self):
+    def activations(self) -> int:
         """Bytes that the graph keeps at the end of a forward pass in training, without input and weights."""
         return sum(row.activations for row in self.rows)
 
     @property
-    def unknown(self):
+    def unknown(self) -> tuple[str, ...]:
         """Names of ops whose multiply-adds are not known."""
         return tuple(dict.fromkeys(name for row in self.rows for name in row.unknown))
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return everything as a dict, for JSON."""
         totals = ("parameters", "trainable", "multiply_adds", "flops", "activations", "unknown")
         return dataclasses.asdict(self) | {name: getattr(self, name) for name in totals}
 
-    def __str__(self):
+    def __str__(self) -> str:
         head = ("layer", "kind", "output", "parameters", "multiply-adds", "kept MB")
         rows = [self._cells(row) for row in self.rows]
         widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
         places = ["<"] * 3 + [">"] * 3
-        head, *lines = (
+        top, *lines = (
             "  ".join(f"{cell:{place}{width}}" for cell, place, width in zip(row, places, widths, strict=True)).rstrip()
             for row in (head, *rows)
         )
         rule = "-" * (sum(widths) + 10)
         title = f"{self.model}, input {format_shape(self.input_shape)}"
-        return "\n".join([title, rule, head, rule, *lines, rule, *self._totals()])
+        return "\n".join([title, rule, top, rule, *lines, rule, *self._totals()])
 
     def _cells(self, row):
         """Return the texts in a row of the table: first its name without that of the row around it; nothing for 0."""
@@ -140,7 +143,7 @@ class Summary:
         ]
 
 
-def summary(model, input_shape, depth=None, show=True):
+def summary(model: Module, input_shape: Sequence[int], depth: int | None = None, show: bool = True) -> Summary:
     """Count parameters, multiply-adds and activations, layer by layer, and print them as a table.
 
     A copy of the model runs one forward pass in training mode; the model stays as it is.

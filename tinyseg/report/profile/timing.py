@@ -2,10 +2,14 @@
 
 import dataclasses
 import time
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
+from tinyseg.autograd import Tensor
 from tinyseg.backend import count_threads, device_name, device_of, kernels_in_use, synchronize
+from tinyseg.nn import Module
 from tinyseg.report.profile.steps import copy_model, make_batch, make_step
 from tinyseg.report.profile.table import format_shape
 
@@ -31,35 +35,36 @@ class Latency:
         Number of threads of the numba kernels; without them the number of cores that NumPy may use; None on a GPU.
     """
 
-    input_shape: tuple
+    input_shape: tuple[int, ...]
     training: bool
-    seconds: tuple
+    seconds: tuple[float, ...]
     device: str
     kernels: str
     threads: int | None
 
     @property
-    def median(self):
+    def median(self) -> float:
         """Median time, in seconds."""
         return float(np.median(self.seconds))
 
     @property
-    def minimum(self):
+    def minimum(self) -> float:
         """Shortest time, in seconds: the one that other programs disturbed least."""
         return min(self.seconds)
 
     @property
-    def quartiles(self):
+    def quartiles(self) -> tuple[float, float]:
         """First and third quartile of the times, in seconds."""
-        return tuple(float(q) for q in np.quantile(self.seconds, (0.25, 0.75)))
+        low, high = np.quantile(self.seconds, (0.25, 0.75)).tolist()
+        return low, high
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return everything as a dict, for JSON."""
         low, high = self.quartiles
         found = {"median": self.median, "minimum": self.minimum, "lower_quartile": low, "upper_quartile": high}
         return dataclasses.asdict(self) | found
 
-    def __str__(self):
+    def __str__(self) -> str:
         low, high = (1e3 * q for q in self.quartiles)
         what = "training step" if self.training else "inference"
         threads = f", {self.threads} threads" if self.threads else ""
@@ -70,7 +75,14 @@ class Latency:
         )
 
 
-def latency(model, input_shape, training=False, loss=None, repeats=20, budget=10.0):
+def latency(
+    model: Module,
+    input_shape: Sequence[int],
+    training: bool = False,
+    loss: Callable[[Any], Tensor] | None = None,
+    repeats: int = 20,
+    budget: float = 10.0,
+) -> Latency:
     """Time inference or a training step with Adam.
 
     A copy of the model runs twice to warm up, then `repeats` times or until the budget is spent. Each run is timed
@@ -111,7 +123,8 @@ def latency(model, input_shape, training=False, loss=None, repeats=20, budget=10
     for _ in range(WARM_UP):
         step()
     synchronize(device)
-    seconds, begin = [], time.perf_counter()
+    seconds: list[float] = []
+    begin = time.perf_counter()
     while len(seconds) < repeats and (len(seconds) < FEWEST or time.perf_counter() - begin < budget):
         start = time.perf_counter()
         result = step()

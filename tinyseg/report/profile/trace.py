@@ -11,6 +11,7 @@ import functools
 import math
 import threading
 import weakref
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ from tinyseg.report.profile.steps import copy_model, make_batch
 
 # ----- multiply-adds of one op ---------------------------------------------------
 @functools.singledispatch
-def multiply_adds(node, shapes, out):
+def multiply_adds(node: Function, shapes: Sequence[tuple[int, ...]], out: tuple[int, ...]) -> int | None:
     """Return the number of multiply-adds that the definition of an op asks for. Register a function for your own op.
 
     A convolution uses each of its weights once for every pixel of its output (a transposed one: for every pixel of its
