@@ -6,7 +6,11 @@ from typing import Any, TypeAlias
 import numpy as np
 
 Array: TypeAlias = np.ndarray
-"""An array of NumPy, or of CuPy on a GPU. Type checkers see NumPy's, whose methods CuPy's arrays have too."""
+"""An array of NumPy, or of CuPy on a GPU. Type checkers see NumPy's, whose methods CuPy's arrays have too, and the
+scalars that NumPy returns where a result has no axes."""
+
+Number: TypeAlias = float | np.number
+"""A number of Python's or NumPy's."""
 
 
 def plain_array(a: Any) -> Array:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyseg.autograd.array_methods import ArrayMethods
-from tinyseg.autograd.arrays import Array, describe, is_shared, owners_of, plain_array
+from tinyseg.autograd.arrays import Array, Number, describe, is_shared, owners_of, plain_array
 from tinyseg.autograd.settings import Setting
 
 _recording = contextvars.ContextVar("recording", default=True)  # whether operations record a graph
@@ -149,7 +149,7 @@ class Function:
     parents: tuple | None = None  # None again after the backward pass
     _versions: Sequence = ()  # (changes, their number then, owner of the memory) of the inputs and the output
 
-    def __call__(self, *inputs: Tensor | Array | float) -> Tensor:
+    def __call__(self, *inputs: Tensor | Array | Number) -> Tensor:
         if any(self.needs):
             raise RuntimeError(f"{type(self).__name__}: a node of the graph stands for one call; make a new one.")
         tensors, recording = as_tensors(type(self).__name__, inputs), is_grad_enabled()

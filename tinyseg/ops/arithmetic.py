@@ -17,7 +17,7 @@ import numbers
 
 import numpy as np
 
-from tinyseg.autograd import Array, Tensor, as_array, define_operators
+from tinyseg.autograd import Array, Number, Tensor, as_array, define_operators
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.shape import reshape, transpose
@@ -185,22 +185,22 @@ class Mean(Sum):
         return super().backward(gy / gy.dtype.type(max(self.count, 1)))
 
 
-def add(a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
+def add(a: Tensor | Array | Number, b: Tensor | Array | Number) -> Tensor:
     """Return a + b elementwise, with broadcasting."""
     return Add()(a, b)
 
 
-def subtract(a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
+def subtract(a: Tensor | Array | Number, b: Tensor | Array | Number) -> Tensor:
     """Return a - b elementwise, with broadcasting."""
     return Subtract()(a, b)
 
 
-def multiply(a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
+def multiply(a: Tensor | Array | Number, b: Tensor | Array | Number) -> Tensor:
     """Return a · b elementwise, with broadcasting."""
     return Multiply()(a, b)
 
 
-def divide(a: Tensor | Array | float, b: Tensor | Array | float) -> Tensor:
+def divide(a: Tensor | Array | Number, b: Tensor | Array | Number) -> Tensor:
     """Return a / b elementwise, with broadcasting."""
     return Divide()(a, b)
 

@@ -137,7 +137,7 @@ class SoftDice(HalfFunction):
 
 
 def binary_cross_entropy_with_logits(
-    logits: Tensor | Array, target: Tensor | Array, weight: Array | Sequence[float] | None = None,
+    logits: Tensor | Array, target: Tensor | Array, weight: float | Array | Sequence[float] | None = None,
     reduction: Literal["mean", "sum"] = "mean", pos_weight: float | Array | Sequence[float] | None = None,
 ) -> Tensor:  # fmt: skip
     """Binary cross-entropy between sigmoid(logits) and `target`, without overflow for any logit.

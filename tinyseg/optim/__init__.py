@@ -76,7 +76,9 @@ def check_parameters(parameters):
 
 
 class Optimizer:
-    """Keep, for each name in `slots`, one array per parameter, and count its steps. A subclass writes `update`.
+    """Keep, for each name in `slots`, one array per parameter, and count its steps.
+
+    A subclass writes ``update(w, g, *state)``.
 
     Attributes
     ----------
