@@ -66,6 +66,12 @@ def test_keeping_what_json_cannot_hold_is_refused_with_its_name(value, words, tm
     assert list(tmp_path.iterdir()) == []
 
 
+def test_restoring_into_a_network_that_build_did_not_make_is_refused(tmp_path):
+    checkpoint.save(tmp_path / "a.safetensors", model())
+    with pytest.raises(ValueError, match="holds the model .* but this run builds None"):
+        checkpoint.restore(tmp_path / "a.safetensors", models.UNet(width=4, levels=2))
+
+
 def test_bad_files_get_a_sentence(tmp_path):
     good = tmp_path / "good.safetensors"
     checkpoint.save(good, model())

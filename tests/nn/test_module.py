@@ -180,6 +180,12 @@ def test_a_depthwise_layer_hands_its_dilation_to_the_op():
         nn.DepthwiseConv2d(2, 3, dilation="2")
 
 
+def test_dropout_in_evaluation_gives_a_tensor_of_a_plain_array():
+    x = np.ones((1, 2, 3, 4), np.float32)
+    y = nn.Dropout(0.5).eval()(x)
+    assert isinstance(y, ts.Tensor) and y.data is x
+
+
 def test_dropout_layers_of_one_generator_draw_different_masks_and_never_repeat():
     rng = np.random.default_rng(0)
     a, b = nn.Dropout(0.5, rng=rng), nn.Dropout(0.5, rng=rng)
