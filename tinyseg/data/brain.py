@@ -4,7 +4,9 @@ The scans are skull-stripped: the brain is where any modality is not 0. There ea
 Outside of the brain everything is 0. Then the middle of each axial slice is cut out, or the slice is resampled.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
@@ -32,7 +34,7 @@ class Preparation:
     how: str = "crop"
     standardize: str = "volume"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (
             self.how not in ("crop", "resize")
             or self.standardize not in ("volume", "slice")
@@ -42,11 +44,11 @@ class Preparation:
                 f"{self}: size must be from 0 to 65536, how 'crop' or 'resize', and standardize 'volume' or 'slice'."
             )
 
-    def as_dict(self):
+    def as_dict(self) -> dict[str, Any]:
         """Return the options as a dict for a checkpoint or another JSON file."""
         return asdict(self)
 
-    def statistics(self, slices):
+    def statistics(self, slices: Iterable[np.ndarray]) -> tuple[Any, Any] | None:
         """Return the mean and the deviation of each modality over the brain, (M,) each, from all slices (M, X, Y).
 
         If each slice is standardized by itself, return None.
@@ -61,7 +63,7 @@ class Preparation:
         mean = total / max(count, 1)
         return mean, np.sqrt(np.maximum(squares / max(count, 1) - mean**2, 0))
 
-    def prepare(self, x, statistics=None):
+    def prepare(self, x: np.ndarray, statistics: Any = None) -> np.ndarray:
         """Prepare one slice (M, X, Y): float32 (M, h, w).
 
         `statistics` comes from the method of this name. Left out, the mean and deviation of this slice are used.
@@ -72,7 +74,7 @@ class Preparation:
         mean, deviation = (np.asarray(s, np.float32)[:, None, None] for s in statistics)
         return self.fit((x - mean) / np.where(deviation > 0, deviation, 1) * brain)
 
-    def fit(self, planes):
+    def fit(self, planes: np.ndarray) -> np.ndarray:
         """Crop or resample planes (..., X, Y) to the network's size; integers are labels and are never mixed."""
         shape = planes.shape[-2:]
         size = self.target(shape)
@@ -82,7 +84,7 @@ class Preparation:
         fitted = np.stack([change(plane, size) for plane in planes.reshape(-1, *shape)])
         return fitted.reshape(*planes.shape[:-2], *size)
 
-    def restore(self, probabilities, shape):
+    def restore(self, probabilities: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         """Put probabilities (classes, h, w) of a prepared slice back into a slice of `shape` (X, Y): (classes, X, Y).
 
         What was cut off becomes background: class 0 has probability 1, or the only class has probability 0.
@@ -94,12 +96,12 @@ class Preparation:
         whole[(slice(None), *_middle(shape, probabilities.shape[1:]))] = probabilities
         return whole
 
-    def target(self, shape):
+    def target(self, shape: tuple[int, int]) -> tuple[int, int]:
         """Return the height and width that `fit` gives planes of this shape."""
         if self.size == 0:
-            return tuple(shape)
+            return shape[0], shape[1]
         if self.how == "crop":
-            return tuple(min(n, self.size) for n in shape)
+            return min(shape[0], self.size), min(shape[1], self.size)
         return self.size, self.size
 
 

@@ -15,6 +15,7 @@ The data: Antonelli et al. 2022, Nat. Commun. 13:4128; Menze et al. 2015, IEEE T
 """
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,11 +25,12 @@ from tinyseg.data.brats_folders import MODALITIES, NAMINGS, brats_files, case_fo
 from tinyseg.data.classes import DECATHLON, check_classes
 from tinyseg.data.dataset_json import describe
 from tinyseg.data.files import find_volumes, list_contents, list_names, natural_order, volume_name
-from tinyseg.data.nifti import Volume, common_grid, open_volume
+from tinyseg.data.nifti import Grid, Volume, common_grid, open_volume
 from tinyseg.data.nnunet import numbered_by_channel
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.predictions_json import refuse_predictions
 from tinyseg.data.split import patient_of
+from tinyseg.data.writing import FilePath
 
 
 @dataclass(frozen=True)
@@ -46,17 +48,17 @@ class Case:
     """
 
     name: str
-    images: tuple
+    images: tuple[Path, ...]
     label: Path | None
-    recode: tuple
+    recode: tuple[tuple[int, int], ...]
 
     @property
-    def patient(self):
+    def patient(self) -> str:
         """Name of the patient, see `patient_of`."""
         return patient_of(self.name)
 
     @property
-    def files(self):
+    def files(self) -> tuple[Path, ...]:
         """All its files: the images, then the labels."""
         return self.images if self.label is None else (*self.images, self.label)
 
@@ -75,19 +77,19 @@ class Cases:
         Names of cases that lack a file, with the reason.
     """
 
-    modalities: tuple
-    classes: tuple
-    cases: tuple
-    skipped: dict = field(default_factory=dict)
+    modalities: tuple[str, ...]
+    classes: tuple[str, ...]
+    cases: tuple[Case, ...]
+    skipped: dict[str, str] = field(default_factory=dict)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.cases)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Case]:
         return iter(self.cases)
 
 
-def find_cases(folder, skip_bad=False):
+def find_cases(folder: FilePath, skip_bad: bool = False) -> Cases:
     """List the labelled cases of a folder.
 
     Parameters
@@ -215,7 +217,7 @@ def refuse_repeated(cases):
                 raise ValueError(f"{file} is listed twice, for {other.name} and {case.name}: leave one of them out.")
 
 
-def grid_of_case(case, num_modalities=None):
+def grid_of_case(case: Case, num_modalities: int | None = None) -> Grid:
     """Return the grid on which a case lies, in the order of axes in which `read_case` reads it, from headers alone.
 
     Raises
@@ -230,7 +232,7 @@ def grid_of_case(case, num_modalities=None):
     return common_grid(volumes)
 
 
-def read_case(case):
+def read_case(case: Case) -> tuple[np.ndarray, np.ndarray | None]:
     """Read the voxels and the labels of a case.
 
     They come in the order of axes in which a network sees them, see `tinyseg.data.nifti`: as they are stored in BraTS

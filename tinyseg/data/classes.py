@@ -6,9 +6,15 @@ what stands there already, so `check_classes` looks at them before anything is r
 
 import re
 from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
 
 DECATHLON = ("background", "edema", "non-enhancing tumour", "enhancing tumour")
-REGIONS = {"whole tumour": (1, 2, 3), "tumour core": (2, 3), "enhancing": (3,)}  # in the Decathlon's numbers
+REGIONS: dict[str, tuple[int, ...]] = {
+    "whole tumour": (1, 2, 3),
+    "tumour core": (2, 3),
+    "enhancing": (3,),
+}  # in the Decathlon's numbers
 
 # What a report has beside the scores of classes and regions.
 REPORTED = (
@@ -17,7 +23,7 @@ REPORTED = (
 )  # fmt: skip
 
 
-def regions_of(classes):
+def regions_of(classes: Sequence[str]) -> dict[str, tuple[int, ...]]:
     """Return the regions to score beside the classes: BraTS's three for the Decathlon's classes, or the whole tumour.
 
     A region is a name and the labels that belong to it.
@@ -27,12 +33,12 @@ def regions_of(classes):
     return {"whole tumour": tuple(range(1, max(2, len(classes))))}  # a single class is the tumour: label 1
 
 
-def same_classes(one, other):
+def same_classes(one: Sequence[str], other: Sequence[str]) -> bool:
     """Return whether two lists of classes are the same, in British or American spelling."""
     return [_spelled(name) for name in one] == [_spelled(name) for name in other]
 
 
-def check_classes(classes, where):
+def check_classes(classes: Sequence[str], where: str | Path) -> None:
     """Raise a ValueError unless the names of classes can stand beside each other, the regions and a report's figures.
 
     Parameters

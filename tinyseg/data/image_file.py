@@ -1,13 +1,16 @@
 """What readers of images share: an open file of sections, and a sentence for what cannot be read."""
 
 import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
 from tinyseg.data.files import refuse_missing
 from tinyseg.data.memory import refuse_too_large
 from tinyseg.data.other_kinds import how_to_convert, kind_by_content
+from tinyseg.data.writing import FilePath
 
 LEFTOVER = 1 << 30
 
@@ -30,7 +33,16 @@ class ImageFile:
     opacity = False
     axes: dict[str, int] = {}  # the names and sizes of the axes that count sections, if the file says them
 
-    def __init__(self, path):
+    path: Path
+    kind: str
+    expected: str
+    shape: tuple[int, int]
+    dtype: np.dtype
+    _count: int
+    _read_header: Callable[[], None]
+    _read: Callable[[int], np.ndarray]
+
+    def __init__(self, path: FilePath) -> None:
         self.path = Path(path)
         refuse_missing(self.path, self.expected)
         with contextlib.ExitStack() as self._closing:  # closes the file if one of these steps fails
@@ -44,27 +56,27 @@ class ImageFile:
     def _check(self):
         """Raise an error if the file can be read but its headers say that it cannot be used."""
 
-    def __enter__(self):
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *error):
+    def __exit__(self, *error: object) -> None:
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Close the file."""
         self._closing.close()
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self._count
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[np.ndarray]:
         return map(self.section, range(len(self)))
 
-    def name(self, k):
+    def name(self, k: int) -> str:
         """Name a section: ``"name.tif[k]"``, or the file's name if it holds only one."""
         return self.path.name if len(self) == 1 else f"{self.path.name}[{k}]"
 
-    def section(self, k, two_colours=False):
+    def section(self, k: int, two_colours: bool = False) -> np.ndarray:
         """Read section k, counted from 0: (channels, H, W).
 
         With `two_colours` a picture of two colours, one of them black or white, becomes grey; other colour is refused.

@@ -22,6 +22,7 @@ from tinyseg.data.memory import DEFLATE, refuse_impossible, refuse_too_large
 from tinyseg.data.pictures import PictureImage
 from tinyseg.data.stacks import READERS, reader_of
 from tinyseg.data.stacks import SUFFIXES as PICTURE_SUFFIXES
+from tinyseg.data.writing import FilePath
 
 __all__ = ["find_images", "open_image", "output_name", "write_like"]
 
@@ -29,20 +30,20 @@ NIFTI_SUFFIXES = (".nii", ".nii.gz")
 SUFFIXES = (*PICTURE_SUFFIXES, *NIFTI_SUFFIXES)
 
 
-def find_images(path):
+def find_images(path: FilePath) -> list[Path]:
     """List the images of a folder in natural order (2 before 10), or the one file that `path` is.
 
     If a folder has none, but a sub-folder ``images`` (or another name that `tinyseg.data.isbi.load` knows), they are
     those in there. Hidden files are left out: archives made on a Mac hold a ``._name`` beside each name. If there is no
     image, a FileNotFoundError lists what there is.
     """
-    path = Path(path)
-    if path.is_dir() and not with_ending(path.iterdir(), SUFFIXES):
-        path = isbi.find_images_and_labels(path, None)[0]
-    return find_files(path, SUFFIXES, "images")
+    place = Path(path)
+    if place.is_dir() and not with_ending(place.iterdir(), SUFFIXES):
+        return find_files(isbi.find_images_and_labels(place, None)[0], SUFFIXES, "images")
+    return find_files(place, SUFFIXES, "images")
 
 
-def open_image(path):
+def open_image(path: FilePath) -> ImageFile:
     """Open an image to read it section by section; only its headers are read now.
 
     Parameters
@@ -77,13 +78,13 @@ def open_image(path):
     return reader_of(path, (*READERS, NiftiImage))(path)
 
 
-def output_name(image, suffix="_mask"):
+def output_name(image: ImageFile | FilePath, suffix: str = "_mask") -> str:
     """Name a result after its image: ``cells_mask.tif``, ``case_mask.nii.gz``, ``a_mask.png`` for ``a.jpg``.
 
     `image` is an open image or a path. `suffix` goes before the ending. The result of a picture is a ``.png``, a format
     that loses nothing.
     """
-    path = Path(getattr(image, "path", image))
+    path = image.path if isinstance(image, ImageFile) else Path(image)
     reader = reader_of(path, (*READERS, NiftiImage))
     ending = path.name[-7:] if path.name.lower().endswith(".nii.gz") else path.suffix
     return path.name.removesuffix(ending) + suffix + (".png" if reader is PictureImage else ending)

@@ -7,6 +7,7 @@ side, and to the other side in a flipped sample. A prediction for the small imag
 """
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import scipy
@@ -14,7 +15,7 @@ import scipy
 from tinyseg.data.memory import refuse_beyond_memory
 
 
-def resample(image, size):
+def resample(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Read an image (H, W) of any type at the pixels of another size (height, width).
 
     The result has the image's type, rounded if it is an integer; it is `image` itself if the size is the same. The
@@ -39,13 +40,13 @@ def resample(image, size):
     return y.astype(image.dtype)
 
 
-def nearest(labels, size):
+def nearest(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Read labels (H, W) at the pixels of another size (height, width), without mixing them."""
     index = (np.floor(positions(n, m) + 0.5).astype(int) for n, m in zip(labels.shape, size, strict=True))
     return labels[np.ix_(*index)]
 
 
-def restore(prediction, size):
+def restore(prediction: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Interpolate values of a resampled image, such as probabilities (..., height, width), back to (..., H, W).
 
     `size` is (H, W), the size of the image before it was resampled. The interpolation is linear.
@@ -59,7 +60,7 @@ def restore(prediction, size):
     return y.astype(prediction.dtype, copy=False)
 
 
-def positions(source, target):
+def positions(source: int, target: int) -> np.ndarray:
     """Return where each of `target` pixels lies among `source` pixels: at whole numbers if they are fewer."""
     centres = (np.arange(target) + 0.5) * source / target - 0.5
     return np.floor(centres + 0.5) if target < source else np.clip(centres, 0, source - 1)

@@ -1,6 +1,11 @@
 """A data set of prepared slices for `tinyseg.data.Loader`: which slices are drawn, and how often."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
+
+from tinyseg.data.loader import Sample
+from tinyseg.data.slices import SliceCache
 
 
 class SliceSampler:
@@ -30,7 +35,17 @@ class SliceSampler:
         The options ask for slices with or without tumour, and there are none.
     """
 
-    def __init__(self, cache, names, length, empty=None, balanced=False, whole_tumour=False, augment=None, seed=0):
+    def __init__(
+        self,
+        cache: SliceCache,
+        names: Sequence[str],
+        length: int,
+        empty: float | None = None,
+        balanced: bool = False,
+        whole_tumour: bool = False,
+        augment: Callable[[np.ndarray, np.ndarray, np.random.Generator], Sample] | None = None,
+        seed: int = 0,
+    ) -> None:
         self.length, self.balanced, self.whole_tumour = length, balanced, whole_tumour
         self.augment, self.seed = augment, seed
         arrays = [(cache.images(name), cache.labels(name)) for name in names]
@@ -49,10 +64,10 @@ class SliceSampler:
                 "for slices of a kind that is missing: change the share of empty slices, or give more cases."
             )
 
-    def __len__(self):
+    def __len__(self) -> int:
         return self.length
 
-    def sample(self, index, epoch):
+    def sample(self, index: int, epoch: int) -> Sample:
         """Draw a slice: x float32 (M, h, w), and y int64 (h, w), or float32 (1, h, w) of 0 and 1 if `whole_tumour`."""
         rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index), spawn_key=(2,)))
         images, labels, z = self.slices[self._draw(rng)]

@@ -11,23 +11,26 @@ another name, so two trainings with different options or data never read or repl
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import platformdirs
 
-from tinyseg.data.brats import grid_of_case
+from tinyseg.data.brain import Preparation
+from tinyseg.data.brats import Cases, grid_of_case
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.slice_files import make_once, read_entry, stem_of
 from tinyseg.data.sources import Sources
-from tinyseg.data.writing import remove_stale
+from tinyseg.data.writing import FilePath, remove_stale
 
 HINT = "skip_bad (--skip-bad) leaves such cases out and lists them."
 
 
-def default_folder():
+def default_folder() -> Path:
     """Return the folder for prepared slices among the user's caches, such as ``~/.cache/tinyseg/slices``."""
     return platformdirs.user_cache_path("tinyseg", appauthor=False) / "slices"
 
@@ -45,12 +48,29 @@ class SliceCache:
         Cases that cannot be used, with the reason.
     """
 
-    def __init__(self, folder, modalities, classes, entries, skipped, make_again):
+    def __init__(
+        self,
+        folder: FilePath,
+        modalities: Sequence[str],
+        classes: Sequence[str],
+        entries: dict[str, Any],
+        skipped: dict[str, str],
+        make_again: Callable[[str], object],
+    ) -> None:
         self.folder, self.modalities, self.classes = Path(folder), modalities, classes
         self.entries, self.skipped, self._make_again = entries, skipped, make_again
 
     @classmethod
-    def build(cls, cases, folder, preparation, workers=2, skip_bad=False, progress=True, check_shape=None):
+    def build(
+        cls,
+        cases: Cases,
+        folder: FilePath,
+        preparation: Preparation,
+        workers: int = 2,
+        skip_bad: bool = False,
+        progress: bool = True,
+        check_shape: Callable[[int, int], object] | None = None,
+    ) -> Self:
         """Prepare the cases that are not in the folder yet.
 
         Parameters
@@ -101,7 +121,8 @@ class SliceCache:
             leave_out(name, sentence)
         grids = _read_headers(cases, leave_out)
         _check_shapes([(case, grids[case.name]) for case in cases if case.name in grids], preparation, check_shape)
-        stems, by_name = {}, {case.name: case for case in cases}
+        stems: dict[str, tuple[str, tuple[str, ...]]] = {}
+        by_name = {case.name: case for case in cases}
 
         def make(name, sources):
             return make_once(folder, by_name[name], *stems[name], preparation, len(cases.classes), sources)
@@ -145,11 +166,11 @@ class SliceCache:
             raise ValueError(f"none of {len(cases)} cases can be used: {'; '.join(list(skipped.values())[:3])}")
         return cls(folder, cases.modalities, cases.classes, entries, skipped, make_again)
 
-    def images(self, name):
+    def images(self, name: str) -> np.ndarray:
         """Return the slices of a case, float16 (Z, M, h, w), mapped from the file."""
         return self._map(name, "images")
 
-    def labels(self, name):
+    def labels(self, name: str) -> np.ndarray:
         """Return the labels of a case, uint8 (Z, h, w), mapped from the file."""
         return self._map(name, "labels")
 
@@ -160,7 +181,7 @@ class SliceCache:
             self._make_again(name)
         return np.load(file, mmap_mode="r")
 
-    def fingerprints(self, **parts):
+    def fingerprints(self, **parts: Sequence[str]) -> dict[str, str]:
         """Return fingerprints of the cases of each part, for `tinyseg.data.fingerprint.refuse_changed`.
 
         ``fingerprints(training=train, validation=val)`` has the names of the cases, their images and their labels

@@ -17,7 +17,7 @@ import scipy
 
 from tinyseg.data.brats import MODALITIES
 from tinyseg.data.classes import DECATHLON
-from tinyseg.data.writing import remove_stale, write_atomically
+from tinyseg.data.writing import FilePath, remove_stale, write_atomically
 
 #                 fluid  grey  white edema core  rim       (brightness, by eye from published scans)
 BRIGHTNESS = {
@@ -30,7 +30,9 @@ FLUID, GREY, WHITE, EDEMA, CORE, RIM = range(6)
 LABELS = np.array([0, 0, 0, 1, 2, 3], np.uint8)  # the Decathlon's number of each tissue
 
 
-def brain(shape=(160, 160, 32), seed=0):
+def brain(
+    shape: tuple[int, int, int] = (160, 160, 32), seed: int | tuple[int, ...] = 0
+) -> tuple[np.ndarray, np.ndarray]:
     """Draw one case.
 
     Parameters
@@ -79,14 +81,16 @@ def brain(shape=(160, 160, 32), seed=0):
     bias = np.exp(0.12 * waves(0.7))
     volume = np.empty((4, *shape), np.int16)
     for out, name in zip(volume, MODALITIES, strict=True):
-        bright = np.take(np.float32(BRIGHTNESS[name]), tissue)
+        bright = np.take(np.array(BRIGHTNESS[name], np.float32), tissue)
         bright = scipy.ndimage.gaussian_filter(bright, 0.6)  # a voxel holds several tissues
         bright = bright * bias * rng.uniform(0.85, 1.15) + rng.normal(0, 0.04, shape)
         out[...] = np.where(inside, np.clip(1000 * bright, 1, 32767), 0)
     return volume, np.where(inside, LABELS[tissue], 0).astype(np.uint8)
 
 
-def write_brains(folder, num_cases=12, shape=(160, 160, 32), seed=0):
+def write_brains(
+    folder: FilePath, num_cases: int = 12, shape: tuple[int, int, int] = (160, 160, 32), seed: int = 0
+) -> Path:
     """Write cases in the layout of the Medical Segmentation Decathlon.
 
     Parameters
