@@ -52,6 +52,8 @@ lint: .venv/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	git ls-files | xargs $(BIN)/codespell
+	$(BIN)/mypy
+	$(BIN)/mypy --strict --follow-imports=silent tests/user_program.py
 
 format: .venv/.installed-dev
 	$(BIN)/ruff check --fix .
@@ -108,4 +110,4 @@ notebooks: .venv/.installed-docs
 	@touch $@
 
 clean:
-	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache docs/_build docs/api docs/source notebooks
+	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache docs/_build docs/api docs/source notebooks
