@@ -150,6 +150,19 @@ def test_a_file_fits_into_a_head(path):
         assert lines <= 270
 
 
+@every_file
+def test_text_is_read_and_written_in_an_encoding_that_is_said(path):
+    """Without one, Python takes that of the system: on Windows often not UTF-8."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if not isinstance(node, ast.Call) or any(word.arg == "encoding" for word in node.keywords):
+            continue
+        name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+        in_file = isinstance(node.func, ast.Attribute) and name in ("read_text", "write_text")
+        modes = [word.value for word in node.keywords if word.arg == "mode"] + node.args[1:2]
+        opened = isinstance(node.func, ast.Name) and name == "open" and not (modes and "b" in ast.unparse(modes[0]))
+        assert not opened and (not in_file or "ome.read_text" in ast.unparse(node)), f"line {node.lineno}"
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "ops").glob("*.py")), ids=short)
 def test_the_maths_knows_no_graphs_and_no_kernels(path):
     text = path.read_text(encoding="utf-8")

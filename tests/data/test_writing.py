@@ -9,7 +9,7 @@ import types
 
 import pytest
 
-from tinyseg.data import locks, writing
+from tinyseg.data import locks, os_errors, writing
 from tinyseg.data.writing import check_writable, replacing, write_atomically
 
 
@@ -117,3 +117,58 @@ def test_a_disk_without_locks_is_written_to_and_its_temporary_files_are_left_alo
     check_writable(tmp_path)
     write_atomically(tmp_path / "a", "text")
     assert sorted(p.name for p in tmp_path.iterdir()) == [".0123456789abcdef.tmp", "a"]
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """A Windows on which the first `held` renamings find a file open in another program; what was renamed."""
+    real, calls = os.replace, []
+
+    def replace(file, path):
+        calls.append(os.fspath(path))
+        if len(calls) <= windows.held:
+            raise PermissionError(errno.EACCES, "Access is denied", os.fspath(file))
+        real(file, path)
+
+    windows = types.SimpleNamespace(held=0, calls=calls)
+    monkeypatch.setattr(os_errors, "WINDOWS", True)
+    monkeypatch.setattr(writing.os, "replace", replace)
+    monkeypatch.setattr(writing, "BETWEEN_TRIES", 0.001)
+    return windows
+
+
+def test_on_windows_a_file_is_closed_before_it_gets_its_name(tmp_path, windows):
+    with replacing(tmp_path / "a") as file:
+        file.write(b"text")
+    assert file.closed and (tmp_path / "a").read_bytes() == b"text"
+
+
+def test_on_windows_a_virus_scanner_has_the_file_open_for_a_moment(tmp_path, windows):
+    windows.held = 3
+    write_atomically(tmp_path / "a", "text")
+    assert len(windows.calls) == 4 and (tmp_path / "a").read_text() == "text"
+
+
+def test_on_windows_the_file_stays_open_in_another_program(tmp_path, windows, monkeypatch):
+    monkeypatch.setattr(writing, "PATIENCE", 0.05)
+    (tmp_path / "a").write_text("old")
+    windows.held = 10**6
+    with pytest.raises(PermissionError, match=r"a could not be written: Access is denied\. Close the program that has"):
+        write_atomically(tmp_path / "a", "new")
+    assert [p.name for p in tmp_path.iterdir()] == ["a"] and (tmp_path / "a").read_text() == "old"
+    assert len(windows.calls) > 1
+
+
+def test_elsewhere_a_file_that_may_not_be_replaced_is_not_waited_for(tmp_path, windows, monkeypatch):
+    monkeypatch.setattr(os_errors, "WINDOWS", False)
+    windows.held = 1
+    with pytest.raises(PermissionError, match=r"Access is denied\. Choose another folder"):
+        write_atomically(tmp_path / "a", "text")
+
+
+def test_out_is_on_a_drive_that_is_not_there(tmp_path, monkeypatch):
+    """Z:\\runs, and there is no Z: nothing above it exists, up to the root of the drive."""
+    monkeypatch.setattr(writing.os.path, "lexists", lambda path: False)
+    monkeypatch.setattr(type(tmp_path), "is_dir", lambda path: False)
+    with pytest.raises(OSError, match="could not be written: / is not a folder. Choose another folder"):
+        check_writable("/runs/first")

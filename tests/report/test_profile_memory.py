@@ -1,6 +1,7 @@
 """Memory: the parts that are arithmetic, and what a process measures of networks whose need is known."""
 
 import json
+import pathlib
 import subprocess
 import sys
 
@@ -104,6 +105,18 @@ def test_a_process_that_fails_is_reported_and_not_an_error(monkeypatch):
     monkeypatch.setattr(footprint, "COMMAND", [sys.executable, "-c", "import time; time.sleep(60)"])
     monkeypatch.setattr(footprint, "TIMEOUT", 0.2)
     assert profile.memory(nn.ReLU(), (1, 1, 4, 4)).note == "not measured: the process took more than 0.2 seconds"
+
+
+def test_on_windows_where_python_cannot_ask_for_the_memory_of_a_process(answers, monkeypatch):
+    def read_text(path, **how):
+        raise FileNotFoundError(path)
+
+    monkeypatch.setitem(sys.modules, "resource", None)  # an import of it fails
+    monkeypatch.setattr(pathlib.Path, "read_text", read_text)
+    assert footprint._bytes_held("cpu") is None and footprint._bytes_held("cpu", peak=True) is None
+    answers.append(answer(None))
+    found = profile.memory(nn.ReLU(), (1, 1, 4, 4))
+    assert found.measured is None and found.note.startswith("not measured: on this system Python cannot ask")
 
 
 def test_a_process_that_had_to_compile_is_asked_again(answers):

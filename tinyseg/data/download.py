@@ -6,7 +6,6 @@ files as one archive. If this download fails, the error says how to place the fi
 
 import contextlib
 import hashlib
-import os
 import shutil
 import tempfile
 import zipfile
@@ -17,7 +16,7 @@ from tinyseg.data.files import list_names
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.undisturbed import undisturbed
-from tinyseg.data.writing import FilePath
+from tinyseg.data.writing import FilePath, rename
 
 URL = "https://downloads.imagej.net/ISBI-2012-challenge.zip"
 LARGEST = 1 << 30  # bytes of a file or an archive; more is not read
@@ -110,7 +109,7 @@ def _fetch_missing(directory, base_url, progress, registry, timeout):
                 found = _md5(part)
                 if registry[name] not in (None, found):
                     raise ValueError(f"{name} has MD5 {found}, expected {registry[name]}")
-                os.replace(part, directory / name)
+                rename(part, directory / name)
         except OSError as error:  # all errors of requests are OSErrors
             raise ConnectionError(f"could not download from {base_url} ({error}). {by_hand}") from error
         except ValueError as error:

@@ -12,7 +12,6 @@
 
 import errno
 import hashlib
-import os
 import shutil
 import tarfile
 import time
@@ -24,7 +23,7 @@ from tinyseg.data.brats import find_cases
 from tinyseg.data.dataset_json import describe_test
 from tinyseg.data.download import progress_bar
 from tinyseg.data.locks import locked
-from tinyseg.data.writing import remove_stale, write_atomically
+from tinyseg.data.writing import remove_stale, rename, write_atomically
 
 URL = "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task01_BrainTumour.tar"
 MD5 = "240a19d752f0d9e9101544901065d872"
@@ -108,7 +107,7 @@ def _fetch(directory, archive, url, md5, size, progress, timeout):
         else:
             _download(url, part, size, progress, timeout)
             _check(part, md5, size, progress, delete=True)
-            os.replace(part, archive)
+            rename(part, archive)
             _version_file(part).unlink(missing_ok=True)
         _unpack(archive, directory, progress)
     except requests.RequestException as error:
@@ -171,7 +170,7 @@ def _download(url, part, size, progress, timeout):
 
 def _receive(url, part, size, timeout, bar):
     """Ask for the missing bytes and write them, until the connection ends."""
-    version = _version_file(part).read_text() if _version_file(part).exists() else ""
+    version = _version_file(part).read_text(encoding="utf-8") if _version_file(part).exists() else ""
     received = _size(part) if version else 0
     headers = {"Accept-Encoding": "identity"}
     if received:
@@ -193,7 +192,7 @@ def _receive(url, part, size, timeout, bar):
                 raise ValueError(f"found {found}, expected {size:,} bytes; nothing of it is kept")
             received = 0
             part.unlink(missing_ok=True)  # before its version changes
-            _version_file(part).write_text(_version(reply))
+            _version_file(part).write_text(_version(reply), encoding="utf-8")
         bar.n = bar.last_print_n = received
         with open(part, "ab") as file:
             while chunk and file.tell() <= size:

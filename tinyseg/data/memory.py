@@ -77,7 +77,7 @@ def _of_cgroups():
     """Return the least limit of the control groups of this process (Linux): of its container, or its batch job."""
     found = [float("inf")]
     with contextlib.suppress(OSError, ValueError):
-        for line in OWN_GROUPS.read_text().splitlines():
+        for line in OWN_GROUPS.read_text(encoding="utf-8").splitlines():
             _, kinds, place = line.split(":", 2)
             if kinds and "memory" not in kinds.split(","):
                 continue
@@ -88,7 +88,7 @@ def _of_cgroups():
                 if each != root and root not in each.parents:
                     break
                 with contextlib.suppress(OSError, ValueError):  # "max", or no such file here
-                    found.append(int((each / name).read_text()))
+                    found.append(int((each / name).read_text(encoding="utf-8")))
     return min(found)
 
 
@@ -99,6 +99,6 @@ def _of_the_process():
 
         limit = resource.getrlimit(resource.RLIMIT_AS)[0]
         if limit != resource.RLIM_INFINITY:
-            pages = int(pathlib.Path("/proc/self/statm").read_text().split()[0])
+            pages = int(pathlib.Path("/proc/self/statm").read_text(encoding="utf-8").split()[0])
             return max(0, limit - pages * os.sysconf("SC_PAGE_SIZE"))
     return float("inf")

@@ -2,6 +2,9 @@
 
 import contextlib
 import errno
+import os
+
+WINDOWS = os.name == "nt"  # there no file can be renamed, replaced or deleted that a program has open
 
 
 @contextlib.contextmanager
@@ -20,6 +23,8 @@ def explaining(path, size=0):
             needed = f" Up to {size / 2**20:.1f} MiB are needed." if size else ""
             sentence += f"{needed} Make room or choose another folder."
         elif error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            is_open = WINDOWS and error.errno != errno.EROFS and path.is_file()
+            sentence += " Close the program that has it open, if one has." if is_open else ""
             sentence += " Choose another folder, or ask for permission to write there."
         elif error.errno == errno.EFBIG:
             sentence += " A limit of the size of files (ulimit -f, or the disk's) is reached: raise it."

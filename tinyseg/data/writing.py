@@ -13,15 +13,18 @@ import re
 import secrets
 import shutil
 import tempfile
+import time
 from typing import TypeAlias
 
-from tinyseg.data import locks
+from tinyseg.data import locks, os_errors
 from tinyseg.data.os_errors import explaining
 from tinyseg.data.undisturbed import undisturbed
 
 FilePath: TypeAlias = str | os.PathLike[str]
 """Where a file or folder is: text, or a path of pathlib."""
 
+PATIENCE = 3  # seconds in which a file that somebody has open may become free
+BETWEEN_TRIES = 0.1
 TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.(tmp|lock)")
 
 
@@ -61,9 +64,26 @@ def replacing(path, size=0):
         with explaining(path, size):
             file.flush()
             os.fsync(file.fileno())
-            if os.name == "nt":  # there an open file cannot be renamed
+            if os_errors.WINDOWS:  # there an open file cannot be renamed
                 file.close()
-            os.replace(temporary, path)  # while it is locked
+            rename(temporary, path)  # while it is locked
+
+
+def rename(file, path):
+    """Give a file another name; a file that has this name is replaced.
+
+    Windows refuses that while a program has one of the two open, as a virus scanner or another command has it for a
+    moment. It is tried for some seconds.
+    """
+    began = time.monotonic()
+    while True:
+        try:
+            os.replace(file, path)
+            return
+        except PermissionError:
+            if not os_errors.WINDOWS or time.monotonic() - began > PATIENCE:
+                raise
+        time.sleep(BETWEEN_TRIES)
 
 
 def _begin_temporary(path):
@@ -104,7 +124,7 @@ def check_writable(folder, size=0):
     """
     folder = pathlib.Path(folder)
     there = folder.absolute()
-    while not os.path.lexists(there):
+    while not os.path.lexists(there) and there != there.parent:  # of a drive that is not there is no parent
         there = there.parent
     with explaining(folder, size):
         if not there.is_dir():

@@ -151,6 +151,8 @@ def _measure(model, input_shape, training, loss, device):
         lines = error.stderr.decode(errors="replace").strip().splitlines()
         reason = f" ({lines[-1]})" if lines else ""
         return None, f"not measured: the process ended with status {error.returncode}{reason}"
+    if found["bytes"] is None:
+        return None, "not measured: on this system Python cannot ask how much memory a process has taken"
     return found["bytes"], ""
 
 
@@ -181,7 +183,8 @@ def serve():
         step = make_step(model.train(training), make_batch(model, input_shape), training, loss)
         for _ in range(STEPS):
             step()
-    print(json.dumps({"bytes": _bytes_held(device, peak=True) - before, "compiled": len(compiled)}))
+    peak = _bytes_held(device, peak=True)
+    print(json.dumps({"bytes": None if peak is None else peak - before, "compiled": len(compiled)}))
 
 
 @contextlib.contextmanager
@@ -197,7 +200,7 @@ def _compilations():
 
 
 def _bytes_held(device, peak=False):
-    """Return the bytes that this process holds now, or with `peak` the most that it has held."""
+    """Return the bytes that this process holds now, or with `peak` the most that it has held; None if unknown."""
     gc.collect()
     if device == "gpu":
         pool = xp_of(to_device(np.zeros(1), device)).get_default_memory_pool()
@@ -208,10 +211,12 @@ def _bytes_held(device, peak=False):
     if arena is not None and not peak:
         arena.arena.clear()
     with contextlib.suppress(OSError, ValueError, StopIteration):
-        lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+        lines = pathlib.Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         key = "VmHWM:" if peak else "VmRSS:"
         return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(key))
-    import resource  # it does not exist on Windows
-
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return None
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most
