@@ -190,3 +190,12 @@ def test_a_lock_on_a_full_disk_is_explained(tmp_path, monkeypatch):
     with pytest.raises(OSError, match=sentence) as error, locked(tmp_path, "a training"):
         pass
     assert error.value.errno == errno.ENOSPC and str(tmp_path) in str(error.value)
+
+
+def test_on_a_system_without_flock_nothing_is_locked_and_no_lock_is_made(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "fcntl", None)
+    opened = []
+    monkeypatch.setattr(locks.os, "open", lambda *arguments: opened.append(arguments))
+    with locked(tmp_path / "run", "a training"), locked(tmp_path / "run", "another"):
+        assert list((tmp_path / "run").iterdir()) == []
+    assert list(tmp_path.iterdir()) == [] and opened == []

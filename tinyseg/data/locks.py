@@ -124,6 +124,8 @@ def _take(file):
     plain = getattr(os, "O_NOFOLLOW", 0)  # a link is refused: it could lead to any file
     while True:
         file.parent.mkdir(parents=True, exist_ok=True)
+        if fcntl is None:  # before there is a file that two commands would delete at the same time
+            raise UnsupportedError("this system has no flock")
         try:
             descriptor = os.open(file, os.O_RDWR | os.O_CREAT | plain, 0o666)
         except PermissionError:  # the file is somebody else's, with whom this folder is shared
