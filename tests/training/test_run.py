@@ -1,12 +1,16 @@
 """The folder of a run."""
 
+import errno
 import json
 import os
+import subprocess
 
 import pytest
 
+from tinyseg.data import os_errors
 from tinyseg.data.locks import BusyError
 from tinyseg.training import RunDirectory
+from tinyseg.training.run import command_line
 
 
 def test_a_run_is_not_overwritten_unless_asked_and_not_before_it_begins(tmp_path):
@@ -88,3 +92,33 @@ def test_a_run_that_has_only_its_best_weights_cannot_be_gone_on_with(tmp_path):
     with pytest.raises(FileExistsError, match=r"has no checkpoint\.safetensors to go on from.*--overwrite") as error:
         RunDirectory(tmp_path)
     assert "--resume" not in str(error.value)
+
+
+def test_log_csv_is_open_in_a_spreadsheet_on_windows(tmp_path, monkeypatch):
+    """The training does not end by it: the log is written again after the next epoch, and the checkpoint has it all."""
+    real = os.replace
+
+    def replace(file, path):
+        if os.path.basename(path) == "log.csv":
+            raise PermissionError(errno.EACCES, "Access is denied")
+        real(file, path)
+
+    with RunDirectory(tmp_path) as run:
+        run.write_log([{"epoch": 1}])
+        with monkeypatch.context() as held:
+            held.setattr(os, "replace", replace)
+            with pytest.warns(
+                UserWarning, match=r"log\.csv could not be written.*writes it again after the next epoch"
+            ):
+                run.write_log([{"epoch": 1}, {"epoch": 2}])
+        assert run.files[3].read_text() == "epoch\n1\n"
+        run.write_log([{"epoch": 1}, {"epoch": 2}, {"epoch": 3}])
+    assert (tmp_path / "log.csv").read_text() == "epoch\n1\n2\n3\n"
+
+
+def test_a_command_to_be_copied_is_quoted_as_the_shell_of_the_system_reads_it(monkeypatch):
+    words = ["tinyseg", "train", "--resume", r"runs\my cells"]
+    assert command_line(words) == r"tinyseg train --resume 'runs\my cells'"
+    monkeypatch.setattr(os_errors, "WINDOWS", True)
+    assert command_line(words) == r'tinyseg train --resume "runs\my cells"' == subprocess.list2cmdline(words)
+    assert command_line([r"runs\isbi"]) == r"runs\isbi"

@@ -4,7 +4,6 @@ import argparse
 import errno
 import os
 import pathlib
-import shlex
 import sys
 
 from tinyseg import backend, models, optim
@@ -16,6 +15,7 @@ from tinyseg.models.size import least_memory
 from tinyseg.prediction import TRANSFORMS
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.training import Step
+from tinyseg.training.run import command_line
 
 # Defaults of the options of training that are not kept with a run.
 REST = {
@@ -284,6 +284,5 @@ def exit_if_interrupted(result, run, args):
             if name in args.given - {"overwrite", "resume", "download"}:
                 value = getattr(args, name)
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
-        command = shlex.join(words)
-        print(f"Stopped after step {result['steps']}. Go on with: {command}")
+        print(f"Stopped after step {result['steps']}. Go on with: {command_line(words)}")
         sys.exit(128 + result["interrupted"])

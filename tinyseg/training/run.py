@@ -6,11 +6,13 @@ import io
 import itertools
 import pathlib
 import shlex
+import subprocess
 import sys
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
+from tinyseg.data import os_errors
 from tinyseg.data.json_files import read_json, write_json
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
@@ -20,6 +22,11 @@ FILES = (  # what a run writes into its folder
     "checkpoint.safetensors", "best.safetensors", "config.json", "log.csv", "summary.json", "curves.png",
     "predictions.png",
 )  # fmt: skip
+
+
+def command_line(words):
+    """Return words as one types them in a shell; those of Windows know double quotes alone."""
+    return subprocess.list2cmdline(words) if os_errors.WINDOWS else shlex.join(words)
 
 
 class RunDirectory:
@@ -65,8 +72,9 @@ class RunDirectory:
         """Raise an error if this run may not be written here."""
         is_new = not (self.overwrite or self.resume)
         if is_new and self.latest.exists():
+            there = command_line([str(self.path)])
             raise FileExistsError(
-                f"{self.path} already holds a training run. Continue it with --resume {shlex.quote(str(self.path))}, "
+                f"{self.path} already holds a training run. Continue it with --resume {there}, "
                 "choose another --out, or replace it with --overwrite."
             )
         if is_new and self.best.exists():  # the first checkpoint was not written, or somebody has deleted the last one
@@ -150,7 +158,10 @@ class RunDirectory:
         rows = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
         rows.writeheader()
         rows.writerows(history)
-        write_atomically(self.path / "log.csv", text.getvalue())
+        try:
+            write_atomically(self.path / "log.csv", text.getvalue())
+        except PermissionError as error:  # on Windows: a spreadsheet has it open
+            warnings.warn(f"{error} The training goes on, and writes it again after the next epoch.", stacklevel=2)
 
 
 class Bar(contextlib.AbstractContextManager):
