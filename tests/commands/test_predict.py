@@ -13,6 +13,7 @@ from safetensors.numpy import save_file
 from scripts import REAL, ROOT, run_example
 
 import tinyseg as ts
+from tinyseg.data import files, os_errors
 from tinyseg.prediction.predictor import Predictor
 
 pytestmark = pytest.mark.slow
@@ -320,6 +321,28 @@ def test_a_network_of_nan_is_refused(value, tmp_path, checkpoint):
 def test_options_out_of_their_range(option, value, tmp_path):
     _, err = predict(tmp_path / "none", tmp_path / "a.png", f"--{option}={value}", code=2)
     assert f"argument --{option}: expected" in err
+
+
+def test_a_colon_in_a_name_on_windows_where_it_would_hide_the_mask(tmp_path, monkeypatch):
+    monkeypatch.setattr(os_errors, "WINDOWS", True)
+    _, err = predict(tmp_path / "none", tmp_path / "a.png", "--suffix=_12:30", code=2)
+    assert "argument --suffix: expected a part of a file's name, without slashes and <>:" in err
+
+
+def test_the_shell_leaves_the_pattern_to_the_command(tmp_path, checkpoint):
+    for name in ("a.png", "b.png"):
+        png(tmp_path / "in" / name)
+    predict(checkpoint, tmp_path / "in" / "*.png", "--out", tmp_path / "o")
+    assert names(tmp_path / "o") == ["a_mask.png", "b_mask.png", "predictions.json"]
+
+
+def test_names_that_differ_in_capitals_alone_where_they_are_one_file(tmp_path, checkpoint, monkeypatch):
+    inputs = png(tmp_path / "1" / "Cell.png"), png(tmp_path / "2" / "cell.png", seed=1)
+    predict(checkpoint, *inputs, "--out", tmp_path / "o")
+    assert names(tmp_path / "o") == ["Cell_mask.png", "cell_mask.png", "predictions.json"]
+    monkeypatch.setattr(files, "FOLDS_NAMES", True)  # as on macOS
+    _, err = predict(checkpoint, *inputs, "--out", tmp_path / "p", code=1)
+    assert "would both be written to" in err and not (tmp_path / "p").exists()
 
 
 def bad_inputs(folder):

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
-from tinyseg.data import isbi, load_stack
-from tinyseg.data.files import find_files
+from tinyseg.data import files, isbi, load_stack
+from tinyseg.data.files import expand_pattern, find_files, same_on_disk
 
 
 def test_the_files_lie_one_folder_further_in_or_are_volumes(tmp_path):
@@ -42,3 +42,22 @@ def test_pictures_of_kinds_that_are_not_read_are_named_and_not_left_out_in_silen
 def test_a_device_given_for_images(read):
     with pytest.raises(FileNotFoundError, match="null is neither a file nor a folder: expected"):
         read(os.devnull)
+
+
+def test_a_pattern_that_the_shell_did_not_expand(tmp_path):
+    """As in the shells of Windows: tinyseg predict … cells\\*.png."""
+    for name in ("cell10.png", "cell2.png", "notes.txt", ".cell3.png"):
+        (tmp_path / name).touch()
+    assert [path.name for path in expand_pattern(tmp_path / "*.png")] == ["cell2.png", "cell10.png"]
+    assert expand_pattern(tmp_path / "*.tif") == [tmp_path / "*.tif"]  # whoever opens it says that it is not there
+    odd = tmp_path / "cell[1]*.png"
+    odd.touch()
+    assert expand_pattern(odd) == [odd]
+
+
+def test_two_names_are_one_file_on_a_mac_and_on_windows(monkeypatch):
+    one, other = "masks/Zellk\N{LATIN SMALL LETTER O WITH DIAERESIS}rper_mask.png", "masks/ZELLKo\u0308rper_mask.png"
+    monkeypatch.setattr(files, "FOLDS_NAMES", False)
+    assert same_on_disk(one) != same_on_disk(other)
+    monkeypatch.setattr(files, "FOLDS_NAMES", True)
+    assert same_on_disk(one) == same_on_disk(other) != same_on_disk("masks/cell_mask.png")

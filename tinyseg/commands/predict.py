@@ -32,8 +32,9 @@ import tinyseg as ts
 from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
 from tinyseg.commands.script import explain, run_script
+from tinyseg.data import os_errors
 from tinyseg.data.brain import Preparation
-from tinyseg.data.files import list_names
+from tinyseg.data.files import expand_pattern, list_names, same_on_disk
 from tinyseg.data.images import output_name
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
@@ -44,6 +45,8 @@ from tinyseg.data.writing import check_writable
 from tinyseg.prediction import normalizes_over_space
 from tinyseg.prediction.predictor import SCALES, labels
 from tinyseg.prediction.stacks import stacks_of, statistics_of
+
+NOT_IN_NAMES = '<>:"|?*'  # on Windows; a:b.png would be a file a with a hidden second content
 
 
 def main():
@@ -177,25 +180,27 @@ def check_names(plan):
     """Refuse two inputs that would be written to one file, and outputs that would replace an input."""
     first, inputs = {}, {file.resolve() for scan, _ in plan for file in scan.files}
     for scan, target in plan:
-        if target in first:
-            both = f"{first[target].files[0]} and {scan.files[0]}"
+        name = same_on_disk(target)
+        if name in first:
+            both = f"{first[name].files[0]} and {scan.files[0]}"
             raise ValueError(f"{both} would both be written to {target}: predict them one by one.")
         if target.resolve() in inputs:
             raise ValueError(
                 f"{target} is an input and would be overwritten by a prediction: give another --out or --suffix."
             )
-        first[target] = scan
+        first[name] = scan
 
 
 def suffix(text):
     """Return --suffix, which is a part of a name."""
     try:
         os.fsencode(text)
-        fits = not {"/", "\\", "\0"} & set(text)
+        fits = not {"/", "\\", "\0", *(NOT_IN_NAMES if os_errors.WINDOWS else "")} & set(text)
     except UnicodeEncodeError:
         fits = False
     if not fits:
-        raise argparse.ArgumentTypeError(f"expected a part of a file's name, without slashes, found {text!r}")
+        slashes = f"slashes and {NOT_IN_NAMES}" if os_errors.WINDOWS else "slashes"
+        raise argparse.ArgumentTypeError(f"expected a part of a file's name, without {slashes}, found {text!r}")
     return text
 
 
@@ -220,6 +225,7 @@ def build_parser():
 def parse_arguments():
     parser = build_parser()
     args = parser.parse_args()
+    args.inputs = [path for each in args.inputs for path in expand_pattern(each)]
     args.probabilities |= args.isbi_submission
     if args.probabilities and "threshold" in args.given:
         parser.error("--threshold is for masks, and probabilities are to be written: leave one of the two out")

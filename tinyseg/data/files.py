@@ -1,11 +1,30 @@
 """Finding files in natural order, and naming them in messages."""
 
+import glob
 import os
 import pathlib
 import re
+import sys
+import unicodedata
 import warnings
 
 from tinyseg.data.other_kinds import UNREAD, how_to_convert, leftovers
+
+FOLDS_NAMES = sys.platform in ("win32", "darwin")  # their disks, as a rule, take Cell.png and cell.png for one file
+
+
+def same_on_disk(path):
+    """Return what is equal for two paths that are one file: on Windows and macOS without capitals."""
+    return unicodedata.normalize("NFC", str(path)).casefold() if FOLDS_NAMES else path
+
+
+def expand_pattern(path):
+    """Return the paths that a pattern such as ``*.tif`` stands for, in natural order, or a list of the path alone.
+
+    Most shells do that for a command, but not those of Windows.
+    """
+    found = [] if os.path.lexists(path) else [pathlib.Path(each) for each in glob.glob(str(path))]
+    return sorted(found, key=lambda each: natural_order(str(each))) or [path]
 
 
 def find_files(path, suffixes, what):
