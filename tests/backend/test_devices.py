@@ -1,5 +1,6 @@
 """Devices: what users are told about a GPU that is not there, and arrays that stay where they are."""
 
+import io
 import types
 
 import numpy as np
@@ -84,3 +85,18 @@ def test_synchronize_waits_for_the_gpu_alone(monkeypatch):
     assert waits == []
     backend.synchronize("gpu")
     assert waits == ["gpu"]
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "expected"),
+    [
+        ("processor\t: 0\nmodel\t\t: 17\nmodel name\t: AMD EPYC\n", "AMD EPYC"),
+        ("processor\t: 0\nCPU part\t: 0xd08\n\nModel\t\t: Raspberry Pi 4 Model B\n", "Raspberry Pi 4 Model B"),
+        ("processor\t: 0\nCPU part\t: 0xd0c\n", "aarch64"),
+    ],
+)  # fmt: skip
+def test_the_name_of_the_processor_or_of_the_board(cpuinfo, expected, monkeypatch):
+    monkeypatch.setattr(devices, "open", lambda *args, **options: io.StringIO(cpuinfo), raising=False)
+    monkeypatch.setattr(devices.platform, "processor", lambda: "")
+    monkeypatch.setattr(devices.platform, "machine", lambda: "aarch64")
+    assert devices.processor() == expected

@@ -153,10 +153,13 @@ def versions() -> dict[str, str]:
 
 
 def processor():
-    """Return the processor's name, such as "AMD EPYC 9R45", or its architecture where it is not known."""
+    """Return the processor's name, such as "AMD EPYC 9R45", or its architecture where it is not known.
+
+    Of a computer with an ARM processor, Linux names the board at best: "Raspberry Pi 5 Model B Rev 1.0".
+    """
     with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
         for line in file:
-            if line.startswith("model name"):
+            if line.startswith(("model name", "Model\t")):
                 return line.partition(":")[2].strip()
     return platform.processor() or platform.machine()
 
