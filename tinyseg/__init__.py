@@ -12,7 +12,7 @@ import sys
 
 import lazy_loader
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 if importlib.util.find_spec("tinyseg.fast"):  # thread pools are prepared before NumPy is loaded
     importlib.import_module("tinyseg.fast.cpu.threads").set_environment()
