@@ -105,7 +105,8 @@ class KernelCache(FunctionCache):
         except OSError as error:
             with contextlib.suppress(OSError):
                 unfinished.unlink(missing_ok=True)
-            _warn(path.parent, error.strerror)
+            if not path.exists():  # on Windows one that another process has written, and has open, cannot be replaced
+                _warn(path.parent, error.strerror)
 
     def flush(self):
         """Delete all compiled versions of this kernel; numba's `recompile` calls this."""
@@ -141,8 +142,9 @@ def _drop_other_sources(where):
     """Delete what was compiled from other sources than these, and what a process began to write that was killed."""
     hour_ago = time.time() - 3600
     for path in where.glob("*.nb*"):
-        if f"-{sources()[:12]}-" not in path.name or (path.suffix != ".nbc" and path.stat().st_mtime < hour_ago):
-            path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another process deletes it at the same time, or has it open
+            if f"-{sources()[:12]}-" not in path.name or (path.suffix != ".nbc" and path.stat().st_mtime < hour_ago):
+                path.unlink()
 
 
 @functools.cache  # once in a process

@@ -8,6 +8,7 @@ import contextlib
 import functools
 import logging
 import os
+import platform
 import sys
 import threading
 
@@ -51,7 +52,8 @@ def _is_amd_with_avx512(cpuinfo):
     fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in cpuinfo.splitlines())}
     needed = {"avx512f", "avx512cd", "avx512dq", "avx512bw", "avx512vl"}  # what the kernels of that name use
     return (
-        fields.get("vendor_id") == "AuthenticAMD"
+        platform.machine() in ("x86_64", "AMD64")  # an emulator of another processor may show this file of its host
+        and fields.get("vendor_id") == "AuthenticAMD"
         and int(fields.get("cpu family", 0)) >= 26
         and needed <= set(fields.get("flags", "").split())
     )
