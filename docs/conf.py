@@ -32,7 +32,7 @@ extensions = [
 ]
 if importlib.util.find_spec("sphinx-mathjax-offline"):  # equations show without internet; else MathJax's own server
     extensions.append("sphinx-mathjax-offline")
-exclude_patterns = ["_build", "conf.py", "convert.py", "fill.py"]
+exclude_patterns = ["_build", "conf.py", "convert.py", "fill.py", "transcripts.py"]
 templates_path = ["_templates"]
 
 # ----- Markdown ------------------------------------------------------------------
