@@ -20,6 +20,7 @@ from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.script import run_script
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.ops.loss import dice_and_cross_entropy
+from tinyseg.prediction.tiles import to_probabilities
 
 SIDE = 256  # pixels of the images of a rehearsal, rounded to what the network takes
 
@@ -68,11 +69,10 @@ def compile_missing(calls, processes=None):
     """Compile those of the kernels that are not there, with a progress bar; return how many those are."""
     ahead = backend.fast("cpu.ahead")
     missing = ahead.missing(calls)
-    for _ in tqdm(
-        ahead.compile_calls(missing, processes), "compiling kernels, once", len(missing), unit="kernel",
-        disable=not missing, leave=False,
-    ):  # fmt: skip
-        pass
+    if missing:
+        walk = ahead.compile_calls(missing, processes)
+        for _ in tqdm(walk, "compiling kernels, once", len(missing), unit="kernel", leave=False):
+            pass
     return len(missing)
 
 
@@ -114,5 +114,4 @@ def _batch(model, batch_size, side):
 def _predict(model, x):
     model.eval()
     with no_grad():
-        logits = model(x)
-        return ops.sigmoid(logits) if model.num_classes == 1 else ops.softmax(logits, axis=1)
+        to_probabilities(model(x))

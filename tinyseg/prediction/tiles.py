@@ -17,7 +17,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 
 from tinyseg import nn, ops
-from tinyseg.autograd import Array, no_grad
+from tinyseg.autograd import Array, Tensor, no_grad
 from tinyseg.autograd.arrays import describe
 from tinyseg.backend import device_of, to_device, to_numpy, xp_of
 
@@ -120,9 +120,13 @@ def predict(
                 "the network's output is NaN or infinite: its weights are damaged or very large, or the images hold "
                 "values far outside of those of the training. Use another checkpoint, or check the images."
             )
-        p = (ops.sigmoid(logits) if logits.shape[1] == 1 else ops.softmax(logits)).data
-        mean = mean + _turn_back(p, k)
+        mean = mean + _turn_back(to_probabilities(logits).data, k)
     return mean / TRANSFORMS[transforms]
+
+
+def to_probabilities(logits: Tensor | Array) -> Tensor:
+    """Return the probability of each class from logits (N, K, H, W): sigmoid if there is one class, else softmax."""
+    return ops.sigmoid(logits) if logits.shape[1] == 1 else ops.softmax(logits)
 
 
 def tile_within(model: nn.Module, memory: float) -> int:

@@ -6,8 +6,6 @@ since what one of them has compiled the next one finds on disk.
 """
 
 import contextlib
-import importlib
-import operator
 import os
 import pathlib
 import pickle
@@ -18,6 +16,7 @@ import time
 
 from tinyseg.backend.devices import cores
 from tinyseg.fast.cpu.kernel_cache import folder, sources
+from tinyseg.fast.cpu.kernels import load
 
 MOST = 3  # other processes; each needs about a quarter of a GiB
 STALE = 300  # seconds after which a claim is one of a process that was killed
@@ -98,7 +97,7 @@ def help_out():
     calls = pickle.load(sys.stdin.buffer)
     left = threading.Event()
     threading.Thread(target=lambda: (os.read(0, 1), left.set()), daemon=True).start()
-    for module, path, types in calls:
+    for call in calls:
         if left.is_set():
             break
-        operator.attrgetter(path)(importlib.import_module(module)).compile(types)
+        load([call])

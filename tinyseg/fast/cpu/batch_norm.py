@@ -70,7 +70,7 @@ def moments(x, C, G):
 def normalize(x, mean, scale, beta):
     """Return (x - mean) · scale + β, with coefficients (I, C) or (C,)."""
     y = empty(x.shape)
-    _apply(_chunks(x, mean), None, x, *repeat_over_row(x, mean, scale, beta), y)
+    _apply(count_chunks(x, mean), None, x, *repeat_over_row(x, mean, scale, beta), y)
     return y
 
 
@@ -86,7 +86,7 @@ def gradient_sums(gy, x, mean):
 def gradient(gy, x, mean, scale, centre, slope):
     """Return gy · scale + centre + slope · (x - mean), with coefficients (I, C)."""
     gx = empty(x.shape)
-    _apply(_chunks(x, mean), gy, x, *repeat_over_row(x, mean, scale, centre, slope), gx)
+    _apply(count_chunks(x, mean), gy, x, *repeat_over_row(x, mean, scale, centre, slope), gx)
     return gx
 
 
@@ -99,8 +99,8 @@ def plan_rows(x, C):
     return width, rows, -(-x.shape[1] // (rows * width))
 
 
-def _chunks(x, mean):
-    """Return into how many chunks all images are cut."""
+def count_chunks(x, mean):
+    """Return into how many chunks all images are cut; `mean` or other coefficients have shape (I, C)."""
     return len(x) * plan_rows(x, mean.shape[1])[2]
 
 

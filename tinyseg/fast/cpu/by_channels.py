@@ -13,6 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
+from tinyseg.backend.devices import cores
+
 BLOCK = 1 << 17  # values of the largest array in a block: 512 KiB in float32, which stay in cache
 
 
@@ -68,8 +70,7 @@ def by_channels(function):
 @functools.cache
 def _pool(process):
     """Return the threads of this process; a forked child has none of its parent's."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return ThreadPoolExecutor(cores, thread_name_prefix="tinyseg-channels")
+    return ThreadPoolExecutor(cores(), thread_name_prefix="tinyseg-channels")
 
 
 def _axis(shape):

@@ -115,6 +115,9 @@ def _is_found(path):
 
 
 def load(called):
-    """Load subroutines, or compile them. A kernel that is loaded before those that it calls would end the process."""
+    """Load functions, or compile them: a list of (module, path in it, types of the arguments).
+
+    A kernel that is loaded before the subroutines that it calls would end the process.
+    """
     for module, path, args in called:
         operator.attrgetter(path)(importlib.import_module(module)).compile(args)

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyseg.fast.cpu.activation import exp, log1p, sigmoid
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.batch_norm import plan_rows, repeat_over_row, sum_columns
+from tinyseg.fast.cpu.batch_norm import count_chunks, plan_rows, repeat_over_row, sum_columns
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.parallel import parallel
@@ -251,7 +251,7 @@ def dice_grad(gD, p, t, D, denominator):
     gD, D = (a.reshape(-1, C) for a in (gD / denominator, D))
     t = pixels(np.asarray(t, np.float32)).reshape(len(D), -1)
     gp = empty(t.shape)
-    _dice_grad(len(t) * plan_rows(t, C)[2], t, *repeat_over_row(t, gD, D), gp)
+    _dice_grad(count_chunks(t, gD), t, *repeat_over_row(t, gD, D), gp)
     return channels_first(gp.reshape(N, H, W, C))
 
 
