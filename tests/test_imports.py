@@ -25,7 +25,8 @@ ROOMS = {
     "report": ["models", "metrics", "optim"],
     "training": ["prediction", "optim"],
     "learn": ["training"],
-    "commands": ["training"],
+    "export": ["training"],
+    "commands": ["export"],
     "fast": ["training"],
 }
 # Within a room that several rules are about, a file may be held to a stricter one.

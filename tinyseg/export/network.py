@@ -1,0 +1,206 @@
+"""What a trained U-Net computes, as plain arrays: what every exported format is written from.
+
+`describe` follows `tinyseg.models.UNet.forward` and leaves out what only training needs. Weight standardization is
+applied to the kernels, once and for all. Dropout is gone. BatchNorm has become what it is after training, one factor and
+one summand for each channel; it cannot vanish into the convolutions around it, since a ReLU comes before it and the next
+convolution pads with zeros after it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyseg import nn
+from tinyseg.backend import to_numpy
+from tinyseg.models import UNet
+from tinyseg.models.unet import Block, Up
+
+KNOWN = (
+    nn.Conv2d, nn.SeparableConv2d, nn.DepthwiseConv2d, nn.PointwiseConv2d, nn.GroupNorm, nn.BatchNorm2d, nn.Dropout,
+    nn.Sequential, Block, Up, UNet,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution with stride 1 that keeps the size: standard, depthwise separable or 1 × 1.
+
+    Attributes
+    ----------
+    name : str
+        Of the layer in the network, such as "encoder.0.convs.1".
+    depthwise : float32 ndarray, shape (C, k, k), or None
+        The kernels of a separable convolution, standardized if the layer standardizes them. Applied first.
+    kernel : float32 ndarray, shape (K, C, k, k)
+        Of a standard convolution, or (K, C, 1, 1), the pointwise part of a separable one.
+    bias : float32 ndarray, shape (K,)
+    upsample : int
+        The input is enlarged by this factor first, each pixel repeated.
+    relu : bool
+        Whether a ReLU follows.
+    """
+
+    name: str
+    depthwise: np.ndarray | None
+    kernel: np.ndarray
+    bias: np.ndarray
+    upsample: int
+    relu: bool
+
+    @property
+    def size(self) -> int:
+        """Height and width of the kernel, k. It is padded by (k-1)//2 zeros before and k//2 after."""
+        return (self.kernel if self.depthwise is None else self.depthwise).shape[-1]
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalization: y = (x - mean) / sqrt(variance + eps) · weight + bias, with mean and variance of each group.
+
+    `weight` and `bias` are float32, (C,). If `groups` is 0 there is no mean and no variance: y = x · weight + bias.
+    """
+
+    name: str
+    groups: int
+    weight: np.ndarray
+    bias: np.ndarray
+    eps: float
+
+
+@dataclass(frozen=True)
+class Level:
+    """The convolutions of one block and the norm at its end. In the decoder, `up` comes first.
+
+    The first convolution of a decoder's block takes the encoder's output of this level and the output of `up`, joined
+    along the channels in this order.
+    """
+
+    convolutions: tuple[Convolution, ...]
+    norm: Norm | None
+    up: Convolution | None = None
+
+
+@dataclass(frozen=True)
+class Network:
+    """A U-Net of plain arrays.
+
+    Attributes
+    ----------
+    in_channels, num_classes : int
+    encoder : tuple of Level
+        From full resolution down to the bottleneck. Before each but the first, 2 × 2 maxima are taken.
+    decoder : tuple of Level
+        From the level above the bottleneck up to full resolution.
+    head : tuple of Convolution
+        To the logits.
+    """
+
+    in_channels: int
+    num_classes: int
+    encoder: tuple[Level, ...]
+    decoder: tuple[Level, ...]
+    head: tuple[Convolution, ...]
+
+    @property
+    def multiple(self) -> int:
+        """Height and width of the image must be multiples of this."""
+        return 2 ** len(self.decoder)
+
+    @property
+    def width(self) -> int:
+        """Channels of the first level."""
+        return len(self.encoder[0].convolutions[0].bias)
+
+    @property
+    def levels(self) -> Iterator[Level]:
+        """All levels, in the order in which they are computed."""
+        yield from self.encoder
+        yield from self.decoder
+
+
+def describe(model: nn.Module) -> Network:
+    """Return what a network computes.
+
+    Parameters
+    ----------
+    model : UNet
+        Such as `tinyseg.models.build` makes, on any device.
+
+    Returns
+    -------
+    Network
+        Its arrays are copies.
+
+    Raises
+    ------
+    ValueError
+        The model is no `tinyseg.models.UNet`, or holds a layer that cannot be exported; the sentence names it.
+    """
+    _refuse_unknown(model)
+    encoder = tuple(_level(f"encoder.{k}", block) for k, block in enumerate(model.encoder))
+    decoder = tuple(
+        _level(f"decoder.{k}.block", up.block, _convolution(f"decoder.{k}.conv", up.conv))
+        for k, up in enumerate(model.decoder)
+    )
+    if isinstance(model.head, nn.Sequential):
+        head = tuple(_convolution(f"head.layers.{k}", layer) for k, layer in enumerate(model.head.layers))
+    else:
+        head = (_convolution("head", model.head),)
+    return Network(model.in_channels, model.num_classes, encoder, decoder, head)
+
+
+def _refuse_unknown(model):
+    """Raise a ValueError unless the model is a U-Net of layers that are known, computed as `UNet.forward` does."""
+    for name, layer in model.named_modules():
+        if name and type(layer) not in KNOWN:
+            raise ValueError(
+                f"{name} is a {type(layer).__name__}, and export does not know this layer: it writes U-Nets made of "
+                f"{', '.join(cls.__name__ for cls in KNOWN[:7])}, as tinyseg.models.build makes them."
+            )
+    if not isinstance(model, UNet) or type(model).forward is not UNet.forward:
+        raise ValueError(
+            f"{type(model).__name__} has a forward of its own, and export does not know what it computes: it writes "
+            "tinyseg.models.UNet and SDUNet, and classes made from them that leave their forward as it is."
+        )
+
+
+def _level(name, block, up=None):
+    convolutions = tuple(_convolution(f"{name}.convs.{k}", layer) for k, layer in enumerate(block.convs))
+    return Level(convolutions, _norm(f"{name}.norm", block.norm), up)
+
+
+def _convolution(name, layer):
+    if isinstance(layer, nn.PointwiseConv2d):
+        return Convolution(name, None, _array(layer.weight)[:, :, None, None], _bias(layer), 1, False)
+    separable = isinstance(layer, nn.SeparableConv2d)
+    first = layer.depthwise if separable else layer  # which has the window
+    if first.stride not in (1, (1, 1)) or first.padding != "same" or getattr(first, "dilation", (1, 1)) != (1, 1):
+        raise ValueError(
+            f"{name} is {first}, and export writes convolutions that keep the size: stride 1, dilation 1, "
+            'padding "same".'
+        )
+    relu = layer.activation == "relu"
+    if not separable:
+        return Convolution(name, None, _array(layer.weight), _bias(layer), layer.upsample, relu)
+    pointwise = _array(layer.pointwise.weight)[:, :, None, None]
+    return Convolution(name, _array(first.kernel()), pointwise, _bias(layer.pointwise), layer.upsample, relu)
+
+
+def _norm(name, layer):
+    if layer is None:
+        return None
+    weight, bias = _array(layer.weight), _array(layer.bias)
+    if isinstance(layer, nn.GroupNorm):
+        return Norm(name, layer.num_groups, weight, bias, layer.eps)
+    factor = weight / np.sqrt(_array(layer.running_var) + np.float32(layer.eps))
+    return Norm(name, 0, factor, bias - _array(layer.running_mean) * factor, 0.0)
+
+
+def _bias(layer):
+    return np.zeros(layer.weight.shape[0], np.float32) if layer.bias is None else _array(layer.bias)
+
+
+def _array(value):
+    """Return a parameter, a tensor or an array as a float32 NumPy array of its own."""
+    return np.array(to_numpy(getattr(value, "data", value)), np.float32)
