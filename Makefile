@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 GPU ?= gpu
 
-.PHONY: demo test test-slow test-without-fast test-processors gpu lint format docs release docs-serve numbers measurements notebooks clean
+.PHONY: demo test test-slow test-without-fast test-processors gpu lint format docs release docs-serve numbers measurements notebooks wasm clean
 
 demo: .venv/.installed
 	$(BIN)/tinyseg demo --out $(OUT) --overwrite
@@ -111,3 +111,10 @@ notebooks: .venv/.installed-docs
 
 clean:
 	rm -rf .venv build *.egg-info .pytest_cache .ruff_cache .mypy_cache docs/_build docs/api docs/source notebooks
+
+# tinyseg/export/page/network.wasm from the C beside it; the file is a part of the package, and a test builds it again
+WASM := tinyseg/export/page/network.wasm
+wasm:
+	$(BIN)/python -m ziglang cc -target wasm32-wasi -mexec-model=reactor -mcpu=generic+simd128+bulk_memory -O3 -std=c99 \
+	  -Wall -Wextra -Wconversion -Werror -s tinyseg/export/c/network.c tinyseg/export/c/page.c -o $(WASM)
+	chmod 644 $(WASM)
