@@ -1,9 +1,9 @@
 """What a trained U-Net computes, as plain arrays: what every exported format is written from.
 
 `describe` follows `tinyseg.models.UNet.forward` and leaves out what only training needs. Weight standardization is
-applied to the kernels, once and for all. Dropout is gone. BatchNorm has become what it is after training, one factor and
-one summand for each channel; it cannot vanish into the convolutions around it, since a ReLU comes before it and the next
-convolution pads with zeros after it.
+applied to the kernels, once and for all. Dropout is gone. BatchNorm has become what it is after training, one factor
+and one summand for each channel; it cannot vanish into the convolutions around it, since a ReLU comes before it and the
+next convolution pads with zeros after it.
 """
 
 from collections.abc import Iterator

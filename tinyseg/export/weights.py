@@ -60,8 +60,8 @@ def pack_int8(
     bytes
         All parts.
     list of (kind, count, columns)
-        ("float", n, 0): n numbers of 32 bits, which are copied as they are. ("int8", n, K): K float32, the scales s, and
-        n int8, the integers q; number i of the part is q[i] · s[i % K].
+        ("float", n, 0): n numbers of 32 bits, which are copied as they are. ("int8", n, K): K float32, the scales s,
+        and n int8, the integers q; number i of the part is q[i] · s[i % K].
     """
     parts = [_header(network, scale, standardize)]
     table = [("float", HEADER.size // 4, 0)]
@@ -128,7 +128,8 @@ def _header(network, scale, standardize):
     return HEADER.pack(
         MAGIC, VERSION, network.in_channels, network.num_classes, network.width, len(network.encoder),
         len(first.convolutions), len(others[-1].convolutions), others[0].convolutions[0].depthwise is not None,
-        NORMS[kinds.pop()], groups, len(network.head) > 1, eps, numbers, STANDARDIZE[standardize], 0, *scale, 0, 0, 0, 0,
+        NORMS[kinds.pop()], groups, len(network.head) > 1, eps, numbers, STANDARDIZE[standardize], 0, *scale, 0, 0, 0,
+        0,
     )  # fmt: skip
 
 
