@@ -132,7 +132,8 @@ static void add_up(num n, num C, const float *x, const float *mean, int square, 
     }
 }
 
-/* Give the channels of a group, or the groups of a BatchNorm, mean and variance; return where the next weights are. */
+/* Give each group of channels mean 0 and variance 1, then each channel its own scale and shift; BatchNorm has only these
+   left after training. Return where the next layer's weights are. */
 static const float *normalize(const struct network *net, num n, num C, const float *w, float *x, float *band) {
     if (net->norm == NO_NORM) return w;
     const float *weight = w, *bias = w + C;
@@ -176,22 +177,21 @@ struct plan {
     double size; /* of all, in numbers */
 };
 
-static float *take(struct plan *m, num numbers, float *memory) {
+static float *take(struct plan *m, double numbers, float *memory) {
     float *place = memory ? memory + (size_t)m->size : memory;
-    m->size += (double)((numbers + 15) / 16 * 16);
+    m->size += ceil(numbers / 16) * 16;
     return place;
 }
 
-static struct plan make_plan(const struct network *net, num H, num W, float *memory) {
+static struct plan make_plan(const struct network *net, double H, double W, float *memory) {
     struct plan m = {0};
-    num width = net->width, hidden = net->paper_head ? 2 * net->classes : 0, widest = width > hidden ? width : hidden;
-    num line = W * (net->separable ? 1 : 9) * 2 * width, stem = W * 9 * net->in_channels;
-    num band = line > stem ? line : stem, kept = 5 * (width << (net->levels - 1));
-    band = band > BAND ? band : BAND;
-    m.band = take(&m, band > kept ? band : kept, memory);
-    m.a = take(&m, H * W * widest, memory);
-    m.b = take(&m, H * W * widest, memory);
-    for (int level = 0; level < net->levels - 1; level++) m.skip[level] = take(&m, (H >> level) * (W >> level) * (width << level), memory);
+    double width = net->width, hidden = net->paper_head ? 2 * net->classes : 0;
+    double line = W * fmax(9 * net->in_channels, (net->separable ? 1 : 9) * 2 * width); /* what one row gathers at most */
+    double kept = 5 * ldexp(width, net->levels - 1);                                    /* what `normalize` keeps */
+    m.band = take(&m, fmax(fmax(line, kept), BAND), memory);
+    m.a = take(&m, H * W * fmax(width, hidden), memory);
+    m.b = take(&m, H * W * fmax(width, hidden), memory);
+    for (int level = 0; level < net->levels - 1; level++) m.skip[level] = take(&m, ldexp(H * W * width, -level), memory);
     return m;
 }
 
@@ -248,7 +248,7 @@ static double count_weights(const struct network *net) {
     double width = net->width, norms = net->norm == NO_NORM ? 0 : 2, total = 0;
     int s = net->separable, hidden = 2 * net->classes;
     for (int level = 0; level < net->levels; level++) {
-        double C = width * (1 << level), above = level ? C / 2 : net->in_channels;
+        double C = ldexp(width, level), above = level ? C / 2 : net->in_channels;
         int last = level == net->levels - 1, layers = last ? net->bottleneck_layers : level ? 2 : net->stem_layers;
         total += count_of(3, above, C, s && level) + (layers - 1) * count_of(3, C, C, s) + norms * C;
         if (!last) total += count_of(2, 2 * C, C, s) + count_of(3, 2 * C, C, s) + count_of(3, C, C, s) + norms * C;
