@@ -119,7 +119,7 @@ class Network:
         yield from self.decoder
 
 
-def describe(model: nn.Module) -> Network:
+def describe(model: UNet) -> Network:
     """Return what a network computes.
 
     Parameters

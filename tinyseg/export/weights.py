@@ -136,7 +136,7 @@ def _header(network, scale, standardize):
 def _check_shape(network, kinds, groups, eps):
     """Raise a ValueError unless the network has the shape that `network_run` computes from the header alone."""
     width, separable = network.width, network.encoder[1].convolutions[0].depthwise is not None
-    expected: list[tuple[str, bool]] = []
+    expected = []
     for number, level in enumerate(network.levels):
         depth = number if number < len(network.encoder) else 2 * len(network.decoder) - number
         for layer in level.convolutions:
