@@ -1,0 +1,156 @@
+"""segment.html: a network as one page, which runs it in the browser, without a server, an installation or a connection.
+
+The page is put together from the files in `page/`. It holds the network twice over as data: network.wasm, which computes
+any U-Net that `tinyseg.models.build` makes, and the weights of this one in 8 bits (`tinyseg.export.weights.pack_int8`).
+Neither is a script: a Web Worker gets them as texts. The page's Content-Security-Policy allows its own scripts and
+styles by their hashes and forbids every connection, so that images cannot leave the computer.
+"""
+
+import base64
+import gzip
+import hashlib
+import html
+import json
+import pathlib
+from typing import Any
+
+import tinyseg
+from tinyseg.data.brain import Preparation
+from tinyseg.data.writing import FilePath, write_atomically
+from tinyseg.export.network import Network, describe
+from tinyseg.export.page_facts import collect_facts, write_facts
+from tinyseg.export.weights import pack_int8
+from tinyseg.models import UNet
+from tinyseg.prediction import normalizes_over_space
+from tinyseg.prediction.predictor import Predictor
+
+FOLDER = pathlib.Path(__file__).parent / "page"
+READERS = "images.js", "png.js", "tiff.js"  # of images, and the writers
+WORKER = *READERS, "segmenter.js", "worker.js"
+SCRIPT = "helper.js", "painting.js", "page.js", "events.js"
+LARGEST_EXAMPLE = 4 << 20  # bytes; what is embedded goes to everybody who gets the page
+
+
+def write_html(
+    path: FilePath, model: UNet | Predictor, network: Network | None = None, example: FilePath | None = None
+) -> None:
+    """Write a page that segments images with a trained network.
+
+    Parameters
+    ----------
+    path : path-like
+        The page, such as segment.html.
+    model : UNet or Predictor
+        With the attribute ``meta`` that `checkpoint.load` sets: it says how images are prepared and what the classes
+        are, and the page shows what it knows of the training.
+    network : Network, optional
+        What `describe` gives for the model.
+    example : path-like, optional
+        A PNG that the page holds, to try it with one click. Whoever gets the page gets this image.
+
+    Raises
+    ------
+    ValueError
+        The network takes slices of a brain, or several channels; the checkpoint does not say how images are prepared; or
+        the example is no PNG, or a large one.
+    OSError
+        A file cannot be read or written.
+    """
+    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    _refuse_other_images(predictor)
+    network = network or describe(predictor.model)
+    preparation = predictor.preparation
+    scale = tuple(float(s) for s in preparation.scale)
+    parts, table = pack_int8(network, scale, preparation.standardize)
+    about = {
+        "classes": predictor.classes,
+        "scale": scale,
+        "standardize": preparation.standardize,
+        "multiple": network.multiple,
+        "radius": predictor.model.receptive_radius,
+        "groupNorm": normalizes_over_space(predictor.model),
+        "parts": table,
+        "example": None if example is None else pathlib.Path(example).name,
+    }
+    script, style = _join(SCRIPT), _read("page.css")
+    contents = {
+        "title": write_title(predictor.classes),
+        "generator": f"tinyseg {tinyseg.__version__}",
+        "policy": _policy(script, style),
+        "facts": write_facts(collect_facts(predictor)),
+        "style": style,
+        "about": json.dumps(about).replace("<", "\\u003c"),
+        "wasm": _to_base64((FOLDER / "network.wasm").read_bytes()),
+        "weights": _to_base64(gzip.compress(parts, 9, mtime=0)),
+        "example": "" if example is None else _to_base64(_read_example(example)),
+        "worker": _join(WORKER),
+        "script": script,
+    }
+    write_atomically(path, _fill(_read("segment.html"), contents))
+
+
+def write_title(classes: list[str]) -> str:
+    """Return the heading of the page, as HTML."""
+    named = [name for name in classes if name != "background"]
+    text = ", ".join(named[:4]) + (" …" if len(named) > 4 else "")
+    return _escape(text[:1].upper() + text[1:])
+
+
+def _refuse_other_images(predictor):
+    if isinstance(predictor.preparation, Preparation) or predictor.model.in_channels != 1:
+        what = "slices of a brain" if isinstance(predictor.preparation, Preparation) else "images"
+        raise ValueError(
+            f"The page takes grey sections of one channel, and this network takes {what} of "
+            f"{predictor.model.in_channels} channels: export it with --format onnx or --format c."
+        )
+
+
+def _policy(script, style):
+    """Return the Content-Security-Policy: all is forbidden but what is in the page itself."""
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (script, style)]
+    return (
+        f"default-src 'none'; script-src 'sha256-{hashes[0]}' 'wasm-unsafe-eval'; style-src 'sha256-{hashes[1]}'; "
+        "worker-src blob:; img-src blob: data:; base-uri 'none'; form-action 'none'"
+    )
+
+
+def _read_example(path):
+    content = pathlib.Path(path).read_bytes()
+    if not content.startswith(b"\x89PNG\r\n\x1a\n"):
+        raise ValueError(f"{path} is no PNG, and the example in the page must be one: save it as PNG.")
+    if len(content) > LARGEST_EXAMPLE:
+        raise ValueError(
+            f"{path} takes {len(content) / 2**20:.0f} MB, and the example in the page at most {LARGEST_EXAMPLE >> 20} MB, "
+            "since whoever gets the page gets it: cut a part out of it."
+        )
+    return content
+
+
+def _join(names):
+    """Return scripts as one text that HTML can hold."""
+    text = "\n".join(_read(name) for name in names)
+    for end in ("</script", "<!--"):
+        assert end not in text.lower(), f"{end} would end the script"
+    return text
+
+
+def _fill(template: str, contents: dict[str, str]) -> str:
+    """Replace each {{name}} of a template; what is put in is not looked at again."""
+    first, *others = template.split("{{")
+    parts = [first]
+    for other in others:
+        name, _, text = other.partition("}}")
+        parts += [contents[name], text]
+    return "".join(parts)
+
+
+def _read(name) -> str:
+    return (FOLDER / name).read_text(encoding="utf-8")
+
+
+def _to_base64(content) -> str:
+    return base64.b64encode(content).decode()
+
+
+def _escape(text: Any) -> str:
+    return html.escape(str(text))
