@@ -1,0 +1,89 @@
+// Runs the page's readers and writers of images under node: `node page_images.js [--without-streams] < jobs.json`.
+//
+// A job is {read: path} or {writeTiff | writePng | writeNifti: ...}; an answer is what the page would see, or {error}.
+// Pixels go to and come from files of float64 beside it. The answers are printed as a list in JSON.
+
+const fs = require("fs");
+const path = require("path");
+const vm = require("vm");
+
+// A file as a Blob is one: parts of it are read when they are asked for, which is counted.
+class FileBlob {
+  constructor(file) {
+    this.fd = fs.openSync(file);
+    this.size = fs.fstatSync(this.fd).size;
+    this.read = 0;
+  }
+  slice(start, end = this.size) {
+    const length = Math.max(0, Math.min(end, this.size) - start);
+    return {
+      arrayBuffer: async () => {
+        const bytes = new Uint8Array(length);
+        fs.readSync(this.fd, bytes, 0, length, start);
+        this.read += length;
+        return bytes.buffer;
+      },
+    };
+  }
+  arrayBuffer() {
+    return this.slice(0).arrayBuffer();
+  }
+  stream() {
+    this.read += this.size;
+    return new Blob([fs.readFileSync(this.fd)]).stream();
+  }
+}
+
+async function read({ path: file, name, out, sections }) {
+  const blob = new FileBlob(file), image = await openImage(blob, name || path.basename(file)), opened = blob.read;
+  const wanted = sections || Array.from({ length: image.count }, (_, k) => k), parts = [];
+  for (const k of wanted) {
+    const section = await image.section(k);
+    if (section.length !== image.channels) throw new TypeError(`a section has ${section.length} channels`);
+    for (const plane of section) {
+      if (!(plane instanceof Float64Array) || plane.length !== image.height * image.width) throw new TypeError("a section");
+      if (out) parts.push(Buffer.from(plane.buffer, plane.byteOffset, plane.byteLength));
+    }
+  }
+  if (out) fs.writeFileSync(out, Buffer.concat(parts));
+  const { section, header, ...said } = image;
+  return { ...said, opened, read: blob.read };
+}
+
+function floats(file) {
+  const bytes = fs.readFileSync(file);
+  return new Float64Array(bytes.buffer.slice(bytes.byteOffset, bytes.byteOffset + bytes.length));
+}
+
+async function run(job) {
+  if (job.read) return read({ ...job, path: job.read });
+  const pixels = floats(job.pixels), { width, height, dtype, pixelSize } = job, size = width * height;
+  const sections = Array.from({ length: pixels.length / size }, (_, k) => pixels.subarray(k * size, (k + 1) * size));
+  let blob;
+  if (job.writePng) blob = await writePng(pixels, { width, height, dtype, pixelSize });
+  if (job.writeTiff) blob = await writeTiff(sections, { width, height, dtype, pixelSize });
+  if (job.writeNifti) {
+    const image = await openImage(new FileBlob(job.like), path.basename(job.like));
+    blob = await writeNifti(sections, image.header);
+  }
+  fs.writeFileSync(job.out, Buffer.from(await blob.arrayBuffer()));
+  return { type: blob.type };
+}
+
+async function main() {
+  const folder = path.join(__dirname, "..", "..", "tinyseg", "export", "page");
+  if (process.argv.includes("--without-streams")) delete globalThis.DecompressionStream, delete globalThis.CompressionStream;
+  for (const name of ["images.js", "png.js", "tiff.js", "nifti.js"]) {
+    const file = path.join(folder, name);
+    if (fs.existsSync(file)) vm.runInThisContext(fs.readFileSync(file, "utf8"), { filename: file });
+  }
+  const answers = [];
+  for (const job of JSON.parse(fs.readFileSync(0, "utf8"))) {
+    const start = performance.now();
+    const answer = await run(job).catch((error) => ({ error: error.message, kind: error.constructor.name }));
+    answers.push({ ...answer, seconds: (performance.now() - start) / 1000, memory: process.resourceUsage().maxRSS });
+  }
+  process.stdout.write(JSON.stringify(answers));
+}
+
+main();

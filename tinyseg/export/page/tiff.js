@@ -1,0 +1,571 @@
+// TIFF: stacks as microscopes and Fiji write them, read a section at a time, and written so that Fiji opens them.
+//
+// TIFF 6.0 and BigTIFF in both byte orders, strips and tiles; without compression, or with LZW, deflate, PackBits, and
+// JPEG where the browser decodes it. Which pages are sections is decided as in tinyseg.data.tiffs. Belongs to images.js.
+
+const TIFF_SIZES = { 1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8 };
+const TIFF_TAGS = {
+  subfile: 254, width: 256, height: 257, bits: 258, compression: 259, photometric: 262, fillOrder: 266, description: 270,
+  stripOffsets: 273, orientation: 274, samples: 277, rows: 278, stripBytes: 279, x: 282, y: 283, planar: 284, unit: 296,
+  predictor: 317, colours: 320, tileWidth: 322, tileHeight: 323, tileOffsets: 324, tileBytes: 325, extra: 338,
+  format: 339, jpegTables: 347, depth: 32997, planes: 33629, noData: 42113,
+}; // prettier-ignore
+// Kinds of packing that are read, with how many times as many bytes they can make at most.
+const TIFF_FACTORS = { 1: 1, 5: 3000, 7: Infinity, 8: DEFLATE_FACTOR, 32773: 64, 32946: DEFLATE_FACTOR };
+const TIFF_PACKINGS = {
+  2: "CCITT", 3: "CCITT fax 3", 4: "CCITT fax 4", 6: "an outdated JPEG", 34661: "JBIG", 34676: "LogLuv", 34712: "JPEG 2000",
+  33003: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC", 34892: "lossy JPEG", 34925: "LZMA", 34933: "PNG", 34934: "JPEG XR",
+  50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL", 52546: "JPEG XL",
+};
+const TIFF_COLOURS = { 4: "a mask", 5: "CMYK", 6: "YCbCr", 8: "CIELab", 32803: "a colour filter", 34892: "raw" };
+
+// Open a TIFF. `pixelSize` is {x, y, unit}, with z if the distance of sections is known, and with what writeTiff keeps:
+// resolution [x, x's divisor, y, y's divisor, unit], and the lines of ImageJ's text about units.
+async function openTiff(blob, image) {
+  const file = await tiffFile(blob), all = await readDirectories(file);
+  const full = all.filter((page) => !(page.number("subfile", 0) & 5)); // 1: a smaller copy, 4: an opacity
+  const pages = [];
+  for (const page of full.length ? full : all) pages.push(await describePage(file, page));
+  const first = pages[0], text = await textOf(file, first.tags);
+  const sections = arrangeSections(file, all.length, pages, text, image);
+  const shape = (page) => (page.orientation >= 5 ? [page.width, page.height] : [page.height, page.width]);
+  const [height, width] = shape(first);
+  Object.assign(image, { height, width, dtype: first.given, count: sections.length });
+  sections.forEach(({ page }, k) => {
+    const [h, w] = shape(page);
+    if (h === height && w === width && page.given === first.given) return;
+    refuse(
+      `has sections that differ: section 0 is ${height} × ${width} ${first.given}, section ${k} is ${h} × ${w} ` +
+      `${page.given}. Crop, resize or convert them alike, or save them as files of their own.`
+    );
+  });
+  refuseChannelsLast(image);
+  image.pixelSize = await pixelSizeOf(file, first, text);
+  const noData = await noDataOf(file, first);
+  image.section = async (k) => {
+    const { page, plane, skip } = sections[k];
+    const read = await pagePixels(file, page, plane, skip);
+    return [finishSection(read, page, noData, image)];
+  };
+}
+
+// Return the parts of a file, with how its numbers are stored.
+async function tiffFile(blob) {
+  const parts = partsOf(blob), start = await parts.read(0, 8), little = start[0] === 0x49;
+  const file = { ...parts, little, big: start[little ? 2 : 3] === 43, budget: blob.size };
+  file.view = (bytes) => new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
+  file.offset = (view, at) => (file.big ? Number(view.getBigUint64(at, little)) : view.getUint32(at, little));
+  file.first = file.big ? file.offset(file.view(await parts.read(8, 8)), 0) : file.offset(file.view(start), 4);
+  return file;
+}
+
+// Return the pages of a file: where their tags are, and `number(name, otherwise)` for tags of one number.
+async function readDirectories(file) {
+  const { big, little } = file, pages = [], seen = new Set();
+  const entrySize = big ? 20 : 12, countSize = big ? 8 : 2, inside = big ? 8 : 4;
+  for (let at = file.first; at; ) {
+    if (seen.has(at)) damaged("its pages follow each other in a circle");
+    seen.add(at);
+    const counted = file.view(await file.read(at, countSize));
+    const count = big ? Number(counted.getBigUint64(0, little)) : counted.getUint16(0, little);
+    const length = countSize + count * entrySize + inside;
+    if ((file.budget -= length) < 0) damaged("its pages lie over each other");
+    const view = file.view((await file.read(at, length)).slice()), tags = new Map();
+    for (let i = 0; i < count; i++) {
+      const entry = countSize + i * entrySize, tag = view.getUint16(entry, little), type = view.getUint16(entry + 2, little);
+      const n = file.offset(view, entry + 4), size = n * (TIFF_SIZES[type] || 0), place = entry + 4 + inside;
+      if (!size || tags.has(tag)) continue;
+      const held = size <= inside ? view.buffer.slice(place, place + size) : null;
+      tags.set(tag, { type, count: n, size, held, at: held ? 0 : file.offset(view, place) });
+    }
+    const number = (name, otherwise) => {
+      const tag = tags.get(TIFF_TAGS[name]);
+      return tag && tag.held && tag.type !== 2 ? numbersOfTag(file, tag, new DataView(tag.held))[0] : otherwise;
+    };
+    pages.push({ tags, number });
+    at = file.offset(view, length - inside);
+  }
+  if (!pages.length) damaged("it has no page");
+  return pages;
+}
+
+// Return the numbers of a tag; a fraction is two of them.
+function numbersOfTag(file, { type, count }, view) {
+  const l = file.little, size = TIFF_SIZES[type], fraction = type === 5 || type === 10;
+  const read = {
+    3: (at) => view.getUint16(at, l), 4: (at) => view.getUint32(at, l), 5: (at) => view.getUint32(at, l),
+    6: (at) => view.getInt8(at), 8: (at) => view.getInt16(at, l), 9: (at) => view.getInt32(at, l),
+    10: (at) => view.getInt32(at, l), 11: (at) => view.getFloat32(at, l), 12: (at) => view.getFloat64(at, l),
+    13: (at) => view.getUint32(at, l), 16: (at) => Number(view.getBigUint64(at, l)),
+    17: (at) => Number(view.getBigInt64(at, l)), 18: (at) => Number(view.getBigUint64(at, l)),
+  }[type] || ((at) => view.getUint8(at)); // prettier-ignore
+  const n = fraction ? 2 * count : count, step = fraction ? size / 2 : size;
+  return Array.from({ length: n }, (_, i) => read(i * step));
+}
+
+async function bytesOfTag(file, tag) {
+  return tag.held ? new Uint8Array(tag.held) : file.read(tag.at, tag.size);
+}
+
+// Return the numbers of the tag with this name, or `otherwise` if the page does not have it.
+async function tagValues(file, tags, name, otherwise) {
+  const tag = tags.get(TIFF_TAGS[name]);
+  return tag ? numbersOfTag(file, tag, file.view(await bytesOfTag(file, tag))) : otherwise;
+}
+
+async function textOf(file, tags, name = "description") {
+  const tag = tags.get(TIFF_TAGS[name]);
+  if (!tag) return "";
+  const bytes = await bytesOfTag(file, tag), text = new TextDecoder().decode(bytes);
+  // ImageJ writes micrometres in Latin-1.
+  return (text.includes("\ufffd") ? new TextDecoder("latin1").decode(bytes) : text).replace(/\0+$/, "");
+}
+
+// Return what a page is, or raise an error that names what is not read. Where its pixels are is looked up later.
+async function describePage(file, { tags, number }) {
+  const page = { tags, samples: number("samples", 1), compression: number("compression", 1) };
+  for (const name of ["width", "height", "photometric"]) page[name] = number(name);
+  for (const name of ["planar", "predictor", "orientation", "fillOrder"]) page[name] = number(name, 1);
+  if (!(page.orientation >= 1 && page.orientation <= 8)) page.orientation = 1;
+  const { compression, samples, width, height } = page;
+  const counts = await tagValues(file, tags, "bits", [1]), formats = await tagValues(file, tags, "format", [1]);
+  const bits = counts[0], format = formats[0] === 4 ? 1 : formats[0];
+  if (!(compression in TIFF_FACTORS)) {
+    refuse(
+      `is compressed by ${TIFF_PACKINGS[compression] || `a method with the number ${compression}`}, which is not read ` +
+      "here: save it without compression, or with LZW or deflate (zip)."
+    );
+  }
+  if (counts.some((n) => n !== bits) || formats.some((n) => n !== formats[0])) {
+    refuse("has channels of several types: save the one channel to use.");
+  }
+  const stored = format === 3 ? { 16: "float16", 32: "float32", 64: "float64" }[bits]
+    : format === 2 ? { 8: "int8", 16: "int16", 32: "int32", 64: "int64" }[bits]
+    : format !== 1 ? null
+    : bits === 1 ? "bool" : bits >= 2 && bits <= 8 ? "uint8" : bits > 8 && bits <= 16 ? "uint16"
+    : { 32: "uint32", 64: "uint64" }[bits]; // prettier-ignore
+  if (!stored) {
+    const what = { 2: "integers", 3: "floats", 5: "complex integers", 6: "complex numbers" }[format] || "values";
+    refuse(`has ${what} of ${bits} bits, which are not read: save it in 8 or 16 bits, or as 32-bit floats.`);
+  }
+  if (![undefined, 0, 1, 2, 3].includes(page.photometric) && !(page.photometric === 6 && compression === 7)) {
+    const what = TIFF_COLOURS[page.photometric] || `number ${page.photometric}`;
+    refuse(`has values of a kind that is not read (${what}): expected grey or RGB. Convert it to grey.`);
+  }
+  if (number("depth", 1) > 1) refuse("holds bricks of several sections: save each section as a page.");
+  if (compression === 7 && (bits !== 8 || format !== 1 || page.planar !== 1 || ![1, 3].includes(samples))) {
+    refuse("is compressed by JPEG in more than 8 bits, or in planes, which is not read: save it with LZW or deflate.");
+  }
+  if (page.planar !== 1 && page.planar !== 2) damaged("its channels are arranged in an unknown way");
+  if (!(samples >= 1)) damaged("its pages have no channels");
+  refuseLarge(height, width, samples * Math.max(1, bits / 8), 1, Infinity);
+  const extra = await tagValues(file, tags, "extra", []);
+  page.opacity = samples > 1 && [1, 2].includes(extra[extra.length - 1]);
+  if (page.photometric === 3) page.colours = await colourMap(file, tags, 2 ** bits);
+  const given = page.colours ? page.colours.dtype : givenType(stored);
+  return Object.assign(page, { bits, stored, given, tiled: tags.has(TIFF_TAGS.tileWidth) });
+}
+
+// Return the colours of a palette, {values: red, green, blue for each, dtype}; 16 bits, unless they are 8 widened ones.
+async function colourMap(file, tags, count) {
+  const given = await tagValues(file, tags, "colours", null);
+  if (!given) return null;
+  if (given.length < 3 * count) damaged(`its palette has ${given.length} numbers of ${3 * count}`);
+  const largest = given.reduce((a, b) => Math.max(a, b), 0);
+  const asStored = largest < 256 || (given.some((n) => n % 257) && given.some((n) => n % 256));
+  const values = new Uint16Array(3 * count);
+  for (let i = 0; i < count; i++) {
+    for (let c = 0; c < 3; c++) values[3 * i + c] = given[c * count + i] >> (asStored ? 0 : 8);
+  }
+  return { values, dtype: asStored && largest >= 256 ? "uint16" : "uint8" };
+}
+
+// ---- which pages are sections
+
+// Return [{page, plane, skip}, ...]: section k is a page, or one of its planes, or lies `skip` sections behind its start.
+function arrangeSections(file, directories, pages, text, image) {
+  const first = pages[0], alone = pages.length === 1;
+  const block = (n) => {
+    const size = (first.height * first.width * first.samples * first.bits) / 8;
+    if (!(Number.isInteger(n) && n >= 1 && n * size <= file.size)) {
+      damaged(`it has ${file.size} bytes, too few for the ${n} sections that its text asks for`);
+    }
+    return Array.from({ length: n }, (_, k) => ({ page: first, plane: null, skip: k }));
+  };
+  let sections = pages.map((page) => ({ page, plane: null, skip: 0 }));
+  if (text.startsWith("ImageJ=")) {
+    const said = (name) => Number((new RegExp(`^${name}=(\\d+)`, "m").exec(text) || [0, 1])[1]);
+    const channels = said("channels"), others = said("slices") * said("frames");
+    if (channels > 1 && first.samples === 1) refuseChannels(channels, others);
+    const n = Math.max(said("images"), others * (first.samples === 1 ? channels : 1));
+    if (alone && n > 1) sections = block(n);
+  } else if (/OME>\s*$/.test(text)) {
+    sections = sections.slice(0, omePlanes(text, directories, pages.length, image));
+  } else if (text.startsWith('{"shape":')) { // tifffile's text
+    let said = {};
+    try {
+      said = JSON.parse(text);
+    } catch (error) {
+      // It is a text as any other.
+    }
+    const shape = Array.isArray(said.shape) ? said.shape : [], axes = String(said.axes || "");
+    if (first.bits === 1 && first.photometric === 0) {
+      refuse(
+        "is a boolean array of tifffile, and the file says that True is black: what is meant is not known. Save " +
+        'integers, 255 for white: tifffile.imwrite(path, 255 * mask.astype("uint8")).'
+      );
+    }
+    const channels = axes.length === shape.length && axes.includes("C") ? shape[axes.indexOf("C")] : 1;
+    if (channels > 1) refuseChannels(channels, shape.slice(0, -2).reduce((a, b) => a * b, 1) / channels);
+    if (alone && first.planar === 2 && !axes && shape.slice(0, -2).reduce((a, b) => a * b, 1) === first.samples) {
+      image.notes.push(
+        `It is read as a stack of ${first.samples} sections, and not as one picture in colour: tifffile writes both alike.`
+      );
+      sections = Array.from({ length: first.samples }, (_, k) => ({ page: first, plane: k, skip: 0 }));
+    }
+    if (alone && said.truncated) {
+      sections = block(shape.reduce((a, b) => a * b, 1) / (first.height * first.width * first.samples));
+    }
+  } else if (alone && first.tags.has(TIFF_TAGS.planes)) {
+    sections = block(first.tags.get(TIFF_TAGS.planes).count); // MetaMorph's stack
+  }
+  return sections;
+}
+
+// Raise an error about several channels, unless they can only be the sections of a stack.
+function refuseChannels(channels, others) {
+  if (others === 1 && channels > 4) return;
+  refuse(
+    `has ${channels} channels: expected grey. Save the one channel to use (Fiji: Image > Color > Split Channels), or, if ` +
+    "these are sections, save the stack with axes ZYX."
+  );
+}
+
+// Return how many pages are planes of the images that a text of OME describes; in any other order they are refused.
+function omePlanes(text, directories, pages, image) {
+  const attribute = (element, name) => (new RegExp(`\\s${name}="([^"]*)"`).exec(element) || [])[1];
+  const number = (element, name, otherwise) => {
+    const value = attribute(element, name);
+    return value === undefined || !Number.isFinite(Number(value)) ? otherwise : Number(value);
+  };
+  const own = attribute((/<(\w+:)?OME\s[^>]*>/.exec(text) || [""])[0], "UUID");
+  const others = [...text.matchAll(/<(?:\w+:)?UUID\b([^>]*)>([^<]*)</g)].filter(([, , id]) => id.trim() !== own);
+  const names = new Set(others.map(([, attributes]) => attribute(attributes, "FileName") || "a file without a name"));
+  if (own === undefined && names.size === 1) names.clear(); // it is this file, which may have another name now
+  let planes = 0;
+  for (const [element] of text.matchAll(/<(?:\w+:)?Pixels\b[\s\S]*?(?:<\/(?:\w+:)?Pixels>|$)/g)) {
+    const start = /^[^>]*>/.exec(element + ">")[0], samples = number(element, "SamplesPerPixel", 1) || 1;
+    const size = { Z: number(start, "SizeZ", 1), C: number(start, "SizeC", 1) / samples, T: number(start, "SizeT", 1) };
+    const total = size.Z * size.C * size.T;
+    if (!(total <= 100 * Math.max(directories, 10))) damaged(`its text claims many more planes than its ${directories} pages`);
+    if (size.C > 1) refuseChannels(size.C, size.Z * size.T);
+    const order = (attribute(start, "DimensionOrder") || "XYZCT").slice(2);
+    for (const [data] of names.size ? [] : element.matchAll(/<(?:\w+:)?TiffData\b[^>]*>/g)) {
+      let plane = 0, step = 1;
+      for (const axis of order) {
+        plane += step * number(data, `First${axis}`, 0);
+        step *= size[axis];
+      }
+      if (plane + planes !== number(data, "IFD", 0)) {
+        refuse("has planes in another order than its pages, by its text of OME: save it again as TIFF (Fiji: Save As > Tiff).");
+      }
+    }
+    planes += total;
+  }
+  if (names.size) {
+    image.notes.push(
+      `It is one file of several that belong together: its own ${pages} sections are read, and no others ` +
+      `(${[...names].sort().slice(0, 3).join(", ")}${names.size > 3 ? ", …" : ""}).`
+    );
+    return pages;
+  }
+  if (planes > pages) damaged(`its text names ${planes} planes, and it has ${pages} pages`);
+  return planes || pages;
+}
+
+function refuseChannelsLast({ height, width, count, notes }) {
+  if (Math.min(height, count) <= 2 * width) return;
+  const said =
+    `a stack of ${count} sections of ${height} × ${width} pixels. If its last axis counts sections or channels, save it ` +
+    "with that axis first: numpy.moveaxis(array, -1, 0).";
+  if (width <= 4) refuse(`is ${said}`);
+  notes.push(`It is ${said}`);
+}
+
+// ---- pixels
+
+// Return the numbers of a page, pixel by pixel, all channels of a pixel together; or of one plane, or of a later section.
+async function pagePixels(file, page, plane, skip) {
+  const { width, height, bits, compression, tags, tiled } = page, separate = page.planar === 2 && page.samples > 1;
+  const offsets = await tagValues(file, tags, tiled ? "tileOffsets" : "stripOffsets", null);
+  let sizes = await tagValues(file, tags, tiled ? "tileBytes" : "stripBytes", null);
+  if (!offsets) damaged("a page does not say where its pixels are");
+  const across = tiled ? (await tagValues(file, tags, "tileWidth"))[0] : width;
+  const down = (await tagValues(file, tags, tiled ? "tileHeight" : "rows", [height]))[0];
+  const chunk = { width: across, height: tiled ? down : Math.min(down, height), samples: separate ? 1 : page.samples };
+  if (!(chunk.width > 0 && chunk.height > 0)) damaged("its strips or tiles have no size");
+  const columns = Math.ceil(width / chunk.width), rows = Math.ceil(height / chunk.height), each = columns * rows;
+  const wanted = each * (separate ? page.samples : 1);
+  if (offsets.length < wanted) damaged(`a page has ${offsets.length} of ${wanted} strips or tiles`);
+  const bytesOf = (h) => h * Math.ceil((chunk.width * chunk.samples * bits) / 8);
+  const heightOf = (i) => (tiled ? chunk.height : Math.min(chunk.height, height - Math.floor((i % each) / columns) * chunk.height));
+  if (!sizes || sizes.length < wanted) {
+    if (compression !== 1) damaged("a page does not say how many bytes its strips have");
+    sizes = offsets.map((_, i) => bytesOf(heightOf(i)));
+  }
+  const packed = sizes.slice(0, wanted).reduce((a, b) => a + b, 0);
+  const raw = skip || compression === 1 ? file.size : packed;
+  refuseLarge(rows * chunk.height, columns * chunk.width, page.samples * Math.max(1, bits / 8), 8 * raw, TIFF_FACTORS[compression]);
+  if (skip) {
+    const size = bytesOf(height), whole = bits % 8 === 0 && !separate && !tiled && compression === 1;
+    let end = offsets[0];
+    for (let i = 0; i < each; i++) {
+      if (!whole || offsets[i] !== end) damaged("its sections are not one block of pixels");
+      end += bytesOf(heightOf(i));
+    }
+    const bytes = await file.read(offsets[0] + skip * size, size);
+    return numbersOfChunk(bytes, page, { ...chunk, height }, file.little);
+  }
+  const taken = plane === null ? page.samples : 1, out = new ARRAYS[page.stored](width * height * taken);
+  const tables = compression === 7 && tags.has(TIFF_TAGS.jpegTables) ? await bytesOfTag(file, tags.get(TIFF_TAGS.jpegTables)) : null;
+  const from = plane === null ? 0 : plane * each, to = plane === null ? wanted : from + each;
+  const fetch = await fetcher(file, offsets, sizes, from, to);
+  for (let i = from; i < to; i++) {
+    const h = heightOf(i), size = bytesOf(h), here = { ...chunk, height: h };
+    if (!sizes[i] && !offsets[i]) continue; // a part that is not stored is black
+    const bytes = await fetch(offsets[i], compression === 1 ? Math.min(size, Math.max(sizes[i], 0)) : sizes[i]);
+    const values = compression === 7 ? await jpegChunk(bytes, tables, page, here)
+      : numbersOfChunk(await unpackChunk(bytes, page, size), page, here, file.little);
+    const x = (i % columns) * chunk.width, y = Math.floor((i % each) / columns) * chunk.height;
+    placeChunk(out, values, page, here, x, y, taken, taken > chunk.samples ? Math.floor(i / each) : 0);
+  }
+  return out;
+}
+
+// Return a function that reads strips or tiles; those that lie close together are read in one go.
+async function fetcher(file, offsets, sizes, from, to) {
+  let first = Infinity, last = 0, sum = 0;
+  for (let i = from; i < to; i++) {
+    if (!sizes[i]) continue;
+    first = Math.min(first, offsets[i]);
+    last = Math.max(last, offsets[i] + sizes[i]);
+    sum += sizes[i];
+  }
+  last = Math.min(last, file.size); // byte counts may be rounded up
+  if (to - from < 2 || !(last - first <= 1.5 * sum + 65536)) return file.read;
+  const bytes = await file.read(first, last - first);
+  return (at, length) => (at >= first && at + length <= last ? bytes.subarray(at - first, at - first + length) : file.read(at, length));
+}
+
+// Unpack a strip or tile to `size` bytes.
+async function unpackChunk(bytes, page, size) {
+  if (page.fillOrder === 2) {
+    bytes = bytes.map((b) => ((((b * 0x0802) & 0x22110) | ((b * 0x8020) & 0x88440)) * 0x10101) >> 16);
+  }
+  const { compression } = page;
+  const out = compression === 5 ? unpackLzw(bytes, size)
+    : compression === 32773 ? unpackPackBits(bytes, size)
+    : compression === 1 ? bytes : await inflate(bytes, "deflate", size);
+  if (out.length < size) damaged(`a strip or tile has ${out.length} bytes of ${size}`);
+  return out;
+}
+
+// Return the numbers in the bytes of a strip or tile, after undoing its predictor.
+function numbersOfChunk(bytes, page, { width, height, samples }, little) {
+  const { bits, stored, predictor } = page, inRow = width * samples;
+  if (predictor === 3) {
+    if (!stored.startsWith("float")) damaged("it has the predictor of floats and other values");
+    return numbersOf(undoFloatPredictor(bytes, inRow, height, bits / 8, samples), stored, true);
+  }
+  if (bits % 8) {
+    if (predictor !== 1) refuse("has a predictor and values that are no whole bytes: save it without.");
+    return unpackBits(bytes, bits, inRow, height);
+  }
+  const values = numbersOf(bytes.subarray(0, (inRow * height * bits) / 8), stored, little);
+  if (predictor === 1) return values;
+  if (predictor !== 2) refuse(`has a predictor with the number ${predictor}, which is not read: save it without.`);
+  // Each value is stored as the difference to that of the pixel on its left, in whole numbers whatever it stands for.
+  const whole = { 1: Uint8Array, 2: Uint16Array, 4: Uint32Array, 8: BigUint64Array }[bits / 8];
+  const sums = new whole(values.buffer, 0, values.length);
+  for (let row = 0; row < height; row++) {
+    for (let i = row * inRow + samples; i < (row + 1) * inRow; i++) sums[i] += sums[i - samples];
+  }
+  return values;
+}
+
+// Undo the predictor of floats: a row holds the highest bytes of all values, then the next, as differences.
+function undoFloatPredictor(bytes, inRow, rows, size, samples) {
+  const out = new Uint8Array(inRow * rows * size), length = inRow * size;
+  for (let row = 0; row < rows; row++) {
+    const line = bytes.slice(row * length, (row + 1) * length);
+    for (let i = samples; i < length; i++) line[i] += line[i - samples];
+    for (let i = 0; i < inRow; i++) {
+      for (let b = 0; b < size; b++) out[row * length + i * size + size - 1 - b] = line[b * inRow + i];
+    }
+  }
+  return out;
+}
+
+// Put the numbers of a strip or tile, whose corner is (x, y), in their places among the `samples` numbers of each pixel.
+function placeChunk(out, values, { width, height }, chunk, x, y, samples, plane) {
+  const w = Math.min(chunk.width, width - x), rows = Math.min(chunk.height, height - y), n = chunk.samples;
+  for (let row = 0; row < rows; row++) {
+    const from = row * chunk.width * n, to = ((y + row) * width + x) * samples + plane;
+    if (n === samples) out.set(values.subarray(from, from + w * n), to);
+    else for (let k = 0; k < w; k++) out[to + k * samples] = values[from + k];
+  }
+}
+
+// Unpack LZW as TIFF 6.0 has it: codes of 9 to 12 bits, the first in the highest bits, that widen one code early.
+function unpackLzw(bytes, size) {
+  if (bytes.length > 1 && bytes[0] === 0 && bytes[1] & 1) {
+    refuse("is compressed by an outdated kind of LZW, which is not read: save it again with LZW or deflate.");
+  }
+  const out = new Uint8Array(size), before = new Uint16Array(4096), last = new Uint8Array(4096), lengths = new Uint16Array(4096);
+  for (let i = 0; i < 256; i++) {
+    last[i] = i;
+    lengths[i] = 1;
+  }
+  let n = 0, next = 258, width = 9, held = 0, count = 0, previous = -1;
+  for (let at = 0; n < size; ) {
+    while (count < width && at < bytes.length) {
+      held = ((held << 8) | bytes[at++]) & 0xffffff;
+      count += 8;
+    }
+    if (count < width) break;
+    const code = (held >> (count - width)) & ((1 << width) - 1);
+    count -= width;
+    if (code === 257) break;
+    if (code === 256) {
+      next = 258;
+      width = 9;
+      previous = -1;
+      continue;
+    }
+    const known = code < 256 || (code >= 258 && code < next);
+    if (!known && (previous < 0 || code !== next)) damaged("its LZW data hold a code that there is not");
+    const from = known ? code : previous, length = lengths[from];
+    let first = from;
+    for (let i = n + length - 1; i >= n; i--) { // from its last byte to its first
+      if (i < size) out[i] = last[first];
+      if (i > n) first = before[first];
+    }
+    n += length;
+    const byte = last[first];
+    if (!known && n < size) out[n] = byte;
+    if (!known) n++;
+    if (previous >= 0 && next < 4096) {
+      before[next] = previous;
+      last[next] = byte;
+      lengths[next] = lengths[previous] + 1;
+      next++;
+      if (next + 1 >= 1 << width && width < 12) width++;
+    }
+    previous = code;
+  }
+  return out.subarray(0, Math.min(n, size));
+}
+
+// Unpack PackBits: a count of bytes to copy, or, if it is negative, how often to repeat one.
+function unpackPackBits(bytes, size) {
+  const out = new Uint8Array(size);
+  let n = 0;
+  for (let at = 0; n < size && at < bytes.length; ) {
+    const count = (bytes[at++] << 24) >> 24;
+    if (count === -128) continue;
+    const stop = Math.min(size, n + (count < 0 ? 1 - count : 1 + count));
+    if (count < 0) {
+      if (at >= bytes.length) break;
+      out.fill(bytes[at++], n, stop);
+      n = stop;
+    } else {
+      const part = bytes.subarray(at, at + stop - n);
+      out.set(part, n);
+      n += part.length;
+      at += count + 1;
+    }
+  }
+  return out.subarray(0, n);
+}
+
+// Decode a strip or tile of JPEG through the browser.
+async function jpegChunk(bytes, tables, page, { width, height, samples }) {
+  // Adobe's marker says whether three channels are RGB (0) or YCbCr (1): without it, browsers guess.
+  const adobe = [0xff, 0xee, 0, 14, 65, 100, 111, 98, 101, 0, 100, 0, 0, 0, 0, page.photometric === 6 ? 1 : 0];
+  const start = new Uint8Array([0xff, 0xd8, ...(samples === 3 ? adobe : [])]);
+  const shared = tables ? tables.subarray(2, tables.length - 2) : new Uint8Array(0);
+  const header = jpegHeader(new Uint8Array(await new Blob([start, shared, bytes.subarray(2)]).arrayBuffer()));
+  refuseLarge(header.height, header.width, 4, bytes.length, Infinity);
+  const shown = await shownPixels(new Blob(header.parts, { type: "image/jpeg" }), "JPEG");
+  if (shown.width < width && shown.width < page.width) damaged("a tile of JPEG is smaller than a tile");
+  const out = new Uint8Array(width * height * samples);
+  for (let y = 0; y < Math.min(height, shown.height); y++) {
+    for (let x = 0; x < Math.min(width, shown.width); x++) {
+      for (let c = 0; c < samples; c++) out[(y * width + x) * samples + c] = shown.data[4 * (y * shown.width + x) + c];
+    }
+  }
+  return out;
+}
+
+// Return a section as it is shown: through the palette, with white as the larger value, turned, in grey.
+function finishSection(numbers, page, noData, image) {
+  const { width, height, bits, stored, colours } = page;
+  let values = toFloats(numbers, stored), samples = values.length / (width * height);
+  if (colours) {
+    const through = new Float64Array(3 * values.length);
+    for (let i = 0; i < values.length; i++) {
+      for (let c = 0; c < 3; c++) through[3 * i + c] = colours.values[3 * values[i] + c];
+    }
+    values = through;
+    samples = 3;
+  } else if (page.photometric === 0) {
+    const most = stored.startsWith("float") ? 0 : stored.startsWith("int") ? -1 : 2 ** bits - 1;
+    for (let i = 0; i < values.length; i++) values[i] = most - values[i];
+  }
+  if (noData !== null) {
+    const share = values.reduce((n, value) => n + (value === noData), 0) / values.length;
+    if (share) {
+      refuse(
+        `holds ${noData} in ${(100 * share).toFixed(1)} % of the pixels of a section, which stands for no data ` +
+        "(GDAL_NODATA): cut these parts off, or give them a grey value."
+      );
+    }
+  }
+  const { grey, colour } = greyOf(values, samples, page.opacity && samples === page.samples, page.given);
+  image.colour = image.colour || colour;
+  return oriented(grey, height, width, page.orientation);
+}
+
+// Return the value that stands for no data in a GeoTIFF; null if it is 0, which is black, or not given.
+async function noDataOf(file, page) {
+  const text = (await textOf(file, page.tags, "noData")).trim();
+  const value = page.stored.startsWith("float") ? Math.fround(Number(text)) : Number(text);
+  return text && value && Number.isFinite(value) ? value : null;
+}
+
+// Return the size of a pixel from ImageJ's or OME's text, or from the tags of the resolution; null if nothing says it.
+async function pixelSizeOf(file, page, text) {
+  const [xn, xd] = await tagValues(file, page.tags, "x", [0, 0]), [yn, yd] = await tagValues(file, page.tags, "y", [0, 0]);
+  const turned = page.orientation >= 5, swap = (a, b) => (turned ? [b, a] : [a, b]);
+  const code = (await tagValues(file, page.tags, "unit", [2]))[0];
+  const found = { x: 0, y: 0, unit: { 2: "inch", 3: "cm" }[code] || "" };
+  if (xn > 0 && xd > 0 && yn > 0 && yd > 0) {
+    [found.x, found.y] = swap(xd / xn, yd / yn);
+    found.resolution = [...(turned ? [yn, yd, xn, xd] : [xn, xd, yn, yd]), code];
+  }
+  const micro = (unit) => unit.replace(/^(\\u00B5|\u00b5|\u03bc|u)m$|^microns?$|^micrometers?$/i, "µm");
+  if (text.startsWith("ImageJ=")) {
+    const kept = text.split("\n").filter((line) => /^(unit|yunit|zunit|spacing|[xyz]origin|finterval|tunit|loop)=/.test(line));
+    const said = (name) => (new RegExp(`^${name}=(.*)`, "m").exec(text) || [])[1];
+    if (said("unit")) found.unit = micro(said("unit").trim());
+    if (Number(said("spacing")) > 0) found.z = Number(said("spacing"));
+    if (kept.length) found.imagej = kept;
+  }
+  const size = (axis) => Number((new RegExp(`PhysicalSize${axis}="([^"]+)"`).exec(text) || [])[1]);
+  if (/OME>\s*$/.test(text) && size("X") > 0 && size("Y") > 0) {
+    const unit = micro((/PhysicalSizeXUnit="([^"]+)"/.exec(text) || [0, "µm"])[1]);
+    Object.assign(found, { unit, ...(size("Z") > 0 ? { z: size("Z") } : {}) });
+    [found.x, found.y] = swap(size("X"), size("Y"));
+  }
+  return found.x && (found.unit || found.x !== 1 || found.y !== 1) ? found : null; // 1 of nothing says nothing
+}
