@@ -36,9 +36,9 @@ def read(path, *options, **job):
     return answer, pixels
 
 
-def refusal(path, *options):
+def refusal(path, *options, **job):
     """Return the sentence with which the page refuses an image."""
-    (answer,) = run([{"read": str(path)}], *options)
+    (answer,) = run([{"read": str(path), **job}], *options)
     assert "error" in answer, f"{path} is read"
     assert answer["kind"] == "Error"
     return answer["error"]

@@ -64,7 +64,8 @@ async function explain(said, action) {
     if (error.reader === "refused") throw new Error(`${said.name} ${error.message}`);
     throw new Error(
       `${said.name} cannot be read: expected ${said.expected}, found a damaged file, one cut short or one that changed ` +
-      `meanwhile (${error.message || error}). Copy or export it again.`
+      `meanwhile (${error.message || error}). Copy or export it again.`,
+      { cause: error }
     );
   }
 }
