@@ -10,7 +10,9 @@ import pytest
 
 DRIVER = pathlib.Path(__file__).with_name("page_images.js")
 # What the page names as a type, and how tinyseg's arrays have it.
-TYPES = {"bool": np.bool_} | {name: np.dtype(name) for name in ("float32", *(f"{u}int{8 << k}" for u in ("", "u") for k in range(4)))}
+TYPES = {"bool": np.bool_} | {
+    name: np.dtype(name) for name in ("float32", *(f"{u}int{8 << k}" for u in ("", "u") for k in range(4)))
+}
 
 
 def run(jobs, *options, timeout=120):
@@ -19,7 +21,9 @@ def run(jobs, *options, timeout=120):
     if node is None:
         pytest.skip("node is not installed: the page's readers of images are not tested")
     text = json.dumps(jobs)
-    done = subprocess.run([node, str(DRIVER), *options], input=text, capture_output=True, text=True, timeout=timeout, check=False)
+    done = subprocess.run(
+        [node, str(DRIVER), *options], input=text, capture_output=True, text=True, timeout=timeout, check=False
+    )
     assert done.returncode == 0 and not done.stderr, done.stderr
     return json.loads(done.stdout)
 
