@@ -1,10 +1,11 @@
-// Runs the page's readers and writers of images under node: `node page_images.js [--without-streams] < jobs.json`.
+// Runs the page's readers and writers of images under node: `node page_images.js [--without-streams]`.
 //
-// A job is {read: path} or {writeTiff | writePng | writeNifti: ...}; an answer is what the page would see, or {error}.
-// Pixels go to and come from files of float64 beside it. The answers are printed as a list in JSON.
+// Each line of its input is a job in JSON, {read: path, ...} or {writeTiff | writePng | writeNifti: true, ...}, and is
+// answered by a line: what the page would see, or {error}. Pixels go to, and come from, files of float64.
 
 const fs = require("fs");
 const path = require("path");
+const readline = require("readline");
 const vm = require("vm");
 
 // A file as a Blob is one: parts of it are read when they are asked for, which is counted.
@@ -14,6 +15,7 @@ class FileBlob {
     this.size = fs.fstatSync(this.fd).size;
     this.read = 0;
   }
+
   slice(start, end = this.size) {
     const length = Math.max(0, Math.min(end, this.size) - start);
     return {
@@ -25,9 +27,11 @@ class FileBlob {
       },
     };
   }
+
   arrayBuffer() {
     return this.slice(0).arrayBuffer();
   }
+
   stream() {
     this.read += this.size;
     return new Blob([fs.readFileSync(this.fd)]).stream();
@@ -77,13 +81,14 @@ async function main() {
     const file = path.join(folder, name);
     if (fs.existsSync(file)) vm.runInThisContext(fs.readFileSync(file, "utf8"), { filename: file });
   }
-  const answers = [];
-  for (const job of JSON.parse(fs.readFileSync(0, "utf8"))) {
+  for await (const line of readline.createInterface({ input: process.stdin })) {
     const start = performance.now();
-    const answer = await run(job).catch((error) => ({ error: error.message, kind: error.constructor.name }));
-    answers.push({ ...answer, seconds: (performance.now() - start) / 1000, memory: process.resourceUsage().maxRSS });
+    const answer = await run(JSON.parse(line)).catch((error) => {
+      return { error: error.message, kind: error.constructor.name, cause: error.cause && error.cause.constructor.name };
+    });
+    const measured = { seconds: (performance.now() - start) / 1000, memory: process.resourceUsage().maxRSS };
+    process.stdout.write(JSON.stringify({ ...answer, ...measured }) + "\n");
   }
-  process.stdout.write(JSON.stringify(answers));
 }
 
 main();
