@@ -1,0 +1,119 @@
+"""An ONNX file of a trained network: what onnxruntime, OpenVINO, phones, browsers and other programs run.
+
+With opset 17 (the default, which older programs read too) a GroupNorm is written as Reshape, InstanceNormalization,
+Reshape, Mul and Add, with opset 21 as GroupNormalization. N, H and W are free. The file's metadata say what the network
+takes, each value as JSON: ``tinyseg.multiple`` (height and width must be multiples of it, unless the preprocessing is a
+part of the graph), and what `metadata_of` returns.
+"""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from tinyseg.data.writing import FilePath, write_atomically
+from tinyseg.export.network import Network
+from tinyseg.export.onnx_graph import IR_VERSIONS, Graph, add_network
+from tinyseg.export.onnx_preparation import check_preparation, prepare_in_graph, restore_in_graph
+from tinyseg.models import UNet
+
+IMAGE, LOGITS, PROBABILITIES = "image", "logits", "probabilities"  # names of what goes in and comes out
+
+
+def write_onnx(
+    path: FilePath,
+    network: Network,
+    *,
+    probabilities: bool = False,
+    opset: int = 17,
+    metadata: Mapping[str, Any] | None = None,
+    preparation: Any = None,
+    dtype: Any = None,
+) -> None:
+    """Write a network as an ONNX file.
+
+    Its input is ``image``, float32 (N, C, H, W). Its output is ``logits``, or ``probabilities`` (sigmoid of one class,
+    softmax of several), float32 (N, classes, H, W).
+
+    Parameters
+    ----------
+    path : path-like
+        Its folder must exist.
+    network : Network
+        Of `tinyseg.export.network.describe`.
+    probabilities : bool
+        Whether probabilities come out.
+    opset : {17, 21}
+        17 is read by more programs. 21 has one node for a GroupNorm, and onnxruntime sums more precisely in it.
+    metadata : dict, optional
+        Kept in the file as ``tinyseg.<name>``, as JSON: what `metadata_of` returns.
+    preparation : optional
+        The `preparation` of a `tinyseg.prediction.predictor.Predictor`, to make it a part of the graph: grey values go
+        in as they are stored, of any height and width, and probabilities come out. Resampling (`scale`) stays outside.
+    dtype : dtype, optional
+        Integer type of the stored images, such as "uint8". The preparation "unit", which
+        divides by its range, needs it.
+
+    Raises
+    ------
+    ValueError
+        An unknown opset; metadata that JSON cannot hold; a preparation that needs more than the image itself, see
+        `tinyseg.export.onnx_preparation.check_preparation`.
+    RuntimeError
+        The package onnx is not there.
+    OSError
+        The file cannot be written.
+    """
+    if opset not in IR_VERSIONS:
+        raise ValueError(f"opset must be {' or '.join(map(str, IR_VERSIONS))}, but is {opset!r}.")
+    if preparation is not None:
+        check_preparation(preparation, dtype)
+    graph = Graph(opset)
+    x = IMAGE
+    if preparation is not None:
+        x = prepare_in_graph(graph, x, preparation, dtype, network.multiple)
+    x = add_network(graph, network, x)
+    if probabilities or preparation is not None:
+        x = graph.add("Sigmoid", "head", x) if network.num_classes == 1 else graph.add("Softmax", "head", x, axis=1)
+    if preparation is not None:
+        x = restore_in_graph(graph, IMAGE, x, preparation, network.num_classes)
+    output = PROBABILITIES if probabilities or preparation is not None else LOGITS
+    graph.nodes[-1].output[0] = output
+    kept = {"multiple": 1 if preparation is not None else network.multiple} | dict(metadata or {})
+    kept |= {"prepared_in_graph": preparation is not None}
+    write_atomically(path, _model_of(graph, network, output, kept).SerializeToString())
+
+
+def metadata_of(model: UNet) -> dict[str, Any]:
+    """Return what the user of an exported network must know, for the `metadata` of `write_onnx`.
+
+    Parameters
+    ----------
+    model : UNet
+        With the attribute ``meta`` that `checkpoint.load` sets.
+
+    Returns
+    -------
+    dict
+        ``preprocessing`` (as in the checkpoint), ``classes`` (names), ``receptive_radius`` (pixels) and ``model``, the
+        options of `tinyseg.models.build`. What the checkpoint does not say is left out.
+    """
+    meta = getattr(model, "meta", {})
+    found = {name: meta[name] for name in ("preprocessing", "classes") if meta.get(name)}
+    return found | {"receptive_radius": model.receptive_radius, "model": dict(model.config)}
+
+
+def _model_of(graph, network, output, kept):
+    """Return the onnx.ModelProto of a finished graph."""
+    onnx = graph.onnx
+    helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
+    inputs = [helper.make_tensor_value_info(IMAGE, float32, ["N", network.in_channels, "H", "W"])]
+    outputs = [helper.make_tensor_value_info(output, float32, ["N", network.num_classes, "H", "W"])]
+    made = helper.make_graph(graph.nodes, "tinyseg", inputs, outputs, graph.constants)
+    opsets = [helper.make_opsetid("", graph.opset)]
+    model = helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSIONS[graph.opset], producer_name="tinyseg")
+    try:
+        texts = {f"tinyseg.{name}": json.dumps(value) for name, value in kept.items()}
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ValueError(f"metadata must be what JSON can hold (numbers, text, lists, dicts), but: {error}.") from None
+    helper.set_model_props(model, texts)
+    return model

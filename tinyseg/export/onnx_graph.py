@@ -1,0 +1,119 @@
+"""A graph of ONNX nodes while it is built, and the nodes of which a U-Net is made.
+
+Each function adds nodes and returns the name of their result. Nodes and weights bear the names of the network's layers,
+such as ``encoder.0.convs.1/Conv``: that is what viewers show, and how `tinyseg.export.int8` finds them.
+"""
+
+import numpy as np
+
+from tinyseg.export.packages import load_package
+
+IR_VERSIONS = {17: 8, 21: 10}  # of the file's format, the least for each opset
+
+
+class Graph:
+    """Nodes and constants, in the order in which they were added.
+
+    Parameters
+    ----------
+    opset : {17, 21}
+    """
+
+    def __init__(self, opset):
+        self.onnx = load_package("onnx", "An ONNX file is written")
+        self.opset, self.nodes, self.constants, self._names = opset, [], [], set()
+
+    def constant(self, name, array):
+        """Add an array, such as the weights of a layer."""
+        name = self._free(name)
+        self.constants.append(self.onnx.numpy_helper.from_array(np.ascontiguousarray(array).reshape(array.shape), name))
+        return name
+
+    def integers(self, name, *values):
+        """Add whole numbers, (n,)."""
+        return self.constant(name, np.array(values, np.int64))
+
+    def add(self, op, name, *inputs, **attributes):
+        """Add one node; an input that is a number becomes a constant, float32 ()."""
+        operands = [
+            x if isinstance(x, str) else self.constant(f"{name}/{x:g}", np.array(x, np.float32)) for x in inputs
+        ]
+        name = self._free(f"{name}/{op}")
+        self.nodes.append(self.onnx.helper.make_node(op, operands, [name], name=name, **attributes))
+        return name
+
+    def reduce(self, op, name, x, axes):
+        """Add ReduceMean, ReduceMax or ReduceMin, which keeps the axes. They became an input with opset 18."""
+        if self.opset < 18:
+            return self.add(op, name, x, axes=axes, keepdims=1)
+        return self.add(op, name, x, self.integers(f"{name}/axes", *axes), keepdims=1)
+
+    def _free(self, name):
+        """Return the name, with a number behind it if there is one of this name already."""
+        found, k = name, 2
+        while found in self._names:
+            found, k = f"{name}_{k}", k + 1
+        self._names.add(found)
+        return found
+
+
+def add_network(graph, network, x):
+    """Add all nodes of a `tinyseg.export.network.Network`, from the images x to the logits."""
+    skips = []
+    for k, level in enumerate(network.encoder):
+        if k:
+            x = graph.add("MaxPool", f"encoder.{k}", x, kernel_shape=[2, 2], strides=[2, 2])
+        x = _add_block(graph, level, x)
+        skips.append(x)
+    skips.pop()
+    for k, level in enumerate(network.decoder):
+        x = _add_convolution(graph, level.up, x)
+        x = graph.add("Concat", f"decoder.{k}", skips.pop(), x, axis=1)
+        x = _add_block(graph, level, x)
+    for layer in network.head:
+        x = _add_convolution(graph, layer, x)
+    return x
+
+
+def _add_block(graph, level, x):
+    for layer in level.convolutions:
+        x = _add_convolution(graph, layer, x)
+    return x if level.norm is None else _add_norm(graph, level.norm, x)
+
+
+def _add_convolution(graph, layer, x):
+    name = layer.name
+    if layer.upsample > 1:
+        scales = graph.constant(f"{name}.scales", np.array([1, 1, layer.upsample, layer.upsample], np.float32))
+        how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+        x = graph.add("Resize", name, x, "", scales, **how)
+    if layer.depthwise is not None:
+        kernel = graph.constant(f"{name}.depthwise", layer.depthwise[:, None])
+        x = graph.add("Conv", f"{name}.depthwise", x, kernel, group=len(layer.depthwise), **_window(layer.size))
+    weight, bias = graph.constant(f"{name}.weight", layer.kernel), graph.constant(f"{name}.bias", layer.bias)
+    x = graph.add("Conv", name, x, weight, bias, **_window(layer.kernel.shape[-1]))
+    return graph.add("Relu", name, x) if layer.relu else x
+
+
+def _window(size):
+    """Return the attributes of a convolution that keeps the size: the padding before, (k-1)//2, and after, k//2."""
+    before, after = (size - 1) // 2, size // 2
+    return {"kernel_shape": [size, size], "pads": [before, before, after, after]}
+
+
+def _add_norm(graph, norm, x):
+    name = norm.name
+    if norm.groups and graph.opset >= 21:
+        weight, bias = graph.constant(f"{name}.weight", norm.weight), graph.constant(f"{name}.bias", norm.bias)
+        return graph.add(
+            "GroupNormalization", name, x, weight, bias, num_groups=norm.groups, epsilon=float(norm.eps)
+        )  # fmt: skip
+    if norm.groups:  # each group becomes one channel of one long row
+        shape = graph.add("Shape", name, x)
+        x = graph.add("Reshape", name, x, graph.integers(f"{name}.groups", 0, norm.groups, -1))
+        one = graph.constant(f"{name}.one", np.ones(norm.groups, np.float32))
+        zero = graph.constant(f"{name}.zero", np.zeros(norm.groups, np.float32))
+        x = graph.add("InstanceNormalization", name, x, one, zero, epsilon=float(norm.eps))
+        x = graph.add("Reshape", name, x, shape)
+    x = graph.add("Mul", name, x, graph.constant(f"{name}.weight", norm.weight[:, None, None]))
+    return graph.add("Add", name, x, graph.constant(f"{name}.bias", norm.bias[:, None, None]))

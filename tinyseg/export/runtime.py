@@ -1,0 +1,95 @@
+"""Running an ONNX file in onnxruntime, on the CPU."""
+
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from tinyseg.data.files import refuse_missing
+from tinyseg.data.writing import FilePath
+from tinyseg.export.packages import load_package
+
+ERRORS_ONLY = 3  # onnxruntime's number of how much it prints
+
+
+class OnnxFile:
+    """A network in an ONNX file: call it with images.
+
+    Parameters
+    ----------
+    path : path-like
+        What `write_onnx` or `write_onnx_int8` has written, or another network with one input and one output.
+    threads : int, optional
+        Default: what onnxruntime takes, one for each core.
+
+    Attributes
+    ----------
+    path : Path
+    metadata : dict
+        What the file keeps as ``tinyseg.<name>``, see `tinyseg.export.onnx_file`.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        The file is not there, is no ONNX file, or onnxruntime cannot run it; the sentence names it.
+    RuntimeError
+        The package onnxruntime is not there.
+    """
+
+    def __init__(self, path: FilePath, threads: int | None = None) -> None:
+        onnxruntime = load_package("onnxruntime", "An ONNX file is run")
+        self.path = path = pathlib.Path(path)
+        refuse_missing(path, "an ONNX file")
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = ERRORS_ONLY
+        options.intra_op_num_threads = threads or 0
+        try:
+            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:  # onnxruntime's exceptions have no class in common but this
+            raise ValueError(f"{path} cannot be run by onnxruntime: {_first_line(error)}") from error
+        inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
+        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
+            raise ValueError(
+                f"{path} has {len(inputs)} inputs and {len(outputs)} outputs: expected one of each, for "
+                "images (N, C, H, W)."
+            )
+        self._input = inputs[0]
+        kept = self._session.get_modelmeta().custom_metadata_map
+        prefix = "tinyseg."
+        self.metadata: dict[str, Any] = {
+            name.removeprefix(prefix): json.loads(text) for name, text in kept.items() if name.startswith(prefix)
+        }
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Return what the network gives for images, float32 (N, C, H, W): float32 (N, classes, H, W).
+
+        Raises
+        ------
+        ValueError
+            The network does not take such images.
+        """
+        images = np.ascontiguousarray(images, np.float32)
+        channels = self._input.shape[1]
+        if images.ndim != 4 or (isinstance(channels, int) and images.shape[1] != channels):
+            raise ValueError(f"{self.path} takes images (N, {channels}, H, W), but found {images.shape}.")
+        try:
+            return self._session.run(None, {self._input.name: images})[0]
+        except Exception as error:
+            multiple = self.metadata.get("multiple", 1)
+            raise ValueError(
+                f"{self.path} could not be run on images {images.shape}, where height and width must be multiples of "
+                f"{multiple}: {_first_line(error)}"
+            ) from error
+
+
+def run_onnx(path: FilePath, images: np.ndarray, threads: int | None = None) -> np.ndarray:
+    """Run an ONNX file once on images, float32 (N, C, H, W): the logits or probabilities, float32 (N, classes, H, W).
+
+    Parameters and errors are those of `OnnxFile`.
+    """
+    return OnnxFile(path, threads)(images)
+
+
+def _first_line(error):
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
