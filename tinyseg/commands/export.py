@@ -20,12 +20,10 @@ Reads top to bottom: the command, each format, options.
 import argparse
 import os
 import pathlib
-import shutil
-import sys
 import tempfile
-import warnings
 
 import numpy as np
+import tifffile
 
 import tinyseg as ts
 from tinyseg.commands.numbers import Number, make_parser, refuse_given
@@ -34,12 +32,24 @@ from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import table
 from tinyseg.data.files import list_names
 from tinyseg.data.locks import locked
-from tinyseg.data.writing import check_writable
-from tinyseg.export.check_images import find_check_images
+from tinyseg.data.writing import check_writable, rename
+from tinyseg.export.bioimageio import run_bioimageio, write_bioimageio
+from tinyseg.export.c_program import run_c, write_c
+from tinyseg.export.check_images import as_pixels, calibration_images, find_check_images
 from tinyseg.export.checking import NotRunError, compare, refuse_beyond
+from tinyseg.export.html import write_html
+from tinyseg.export.network import describe
+from tinyseg.export.onnx_file import metadata_of, write_onnx
+from tinyseg.export.run_html import run_html
+from tinyseg.export.runtime import run_onnx
 from tinyseg.prediction.predictor import Predictor
+from tinyseg.prediction.tiles import to_probabilities
 
 FORMATS = ("html", "c", "onnx", "bioimageio")
+OF_FORMAT = {  # options that are for one format
+    "html": ("example",), "onnx": ("int8", "size", "opset", "with_preprocessing"),
+    "bioimageio": ("license", "author", "name"),
+}  # fmt: skip
 FILES = {
     "html": "segment.html", "c": "c", "onnx": "model.onnx", "int8": "model_int8.onnx",
     "bioimageio": "model.bioimageio.zip",
@@ -54,33 +64,177 @@ def export():
     args = parse_arguments()
     predictor = Predictor.load(args.checkpoint)
     sections, what = find_check_images(predictor, args.check)
+    names = [*args.format, *(["int8"] if args.int8 else [])]
     check_writable(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out, "tinyseg export"):
-        names = [*args.format, *(["int8"] if args.int8 else [])]
-        refuse_replacing(args, names)
-        with tempfile.TemporaryDirectory(dir=args.out, prefix=".export-") as temporary:
+        there = [FILES[name] for name in names if os.path.lexists(args.out / FILES[name])]
+        if there and not args.force:
+            raise FileExistsError(f"{args.out} has {list_names(there)} already: give another --out, or --force.")
+        with tempfile.TemporaryDirectory(dir=args.out, prefix=".") as temporary:
             place = pathlib.Path(temporary)
             rows = [write_and_check(name, args, predictor, sections, place) for name in names]
             for name in names:
                 move(place / FILES[name], args.out / FILES[name])
     print(f"Run beside tinyseg on {what}:")
     print(table(["MB", "largest difference of a probability", "pixels that flip"], rows))
+    print(f"wrote {', '.join(str(args.out / FILES[name]) for name in names)}")
 
 
 def write_and_check(name, args, predictor, sections, place):
     """Write one format into the folder `place`, run it, and return its row of the table."""
     path = place / FILES[name]
     expected, run = WRITERS[name](args, predictor, sections, path)
-    files = [path] if path.is_file() else sorted(path.iterdir())
+    files = [path] if path.is_file() else path.iterdir()
     size = f"{sum(file.stat().st_size for file in files) / 1e6:.2f}"
     try:
-        found = compare(expected, run())
+        found = compare(expected(), run())
     except NotRunError as error:
-        print(f"{name}: not run here: {error}")
+        print(f"{name}: written, and not run here: {error}")
         return name, [size, "not run", ""]
     try:
         refuse_beyond(name, found)
     except RuntimeError as error:
         raise RuntimeError(f"{error} Nothing is left behind.") from None
     return name, [size, f"{found.probability:.2g}", f"{found.flipped} of {found.pixels}"]
+
+
+def move(written, target):
+    """Put a file, or a folder of files, in its place."""
+    if written.is_file():
+        rename(written, target)
+        return
+    target.mkdir(exist_ok=True)
+    for file in written.iterdir():
+        rename(file, target / file.name)
+
+
+# ===== the formats ===============================================================
+# Each writes its file or folder, and returns two functions: what tinyseg gives for the sections, and what the export does.
+def write_page(args, predictor, sections, path):
+    write_html(path, predictor, example=args.example)
+    sections = as_pixels(predictor, sections)
+
+    def run():
+        with tempfile.TemporaryDirectory() as folder:
+            image = pathlib.Path(folder) / "sections.tif"
+            tifffile.imwrite(image, sections[:, 0], photometric="minisblack")
+            return [run_html(path, image, k) for k in range(len(sections))]
+
+    return lambda: predict(predictor, sections), run
+
+
+def write_program(args, predictor, sections, path):
+    write_c(path, predictor)
+    sections = as_pixels(predictor, sections)
+    return lambda: predict(predictor, sections), lambda: run_c(path, sections)
+
+
+def write_network(args, predictor, sections, path):
+    in_graph = args.with_preprocessing
+    write_onnx(
+        path, describe(predictor.model), opset=args.opset, metadata=metadata_of(predictor.model), size=args.size,
+        preparation=predictor.preparation if in_graph else None, dtype=args.dtype or sections.dtype,
+    )  # fmt: skip
+    if not in_graph:
+        return compare_networks(predictor, network_inputs(predictor, sections, args.size), path)
+    # The graph takes an image as it is, and does not resample it.
+    alone = Predictor(predictor.model, scale=1) if hasattr(predictor.preparation, "scale") else predictor
+    fitted = [fit(section, args.size or section.shape[1:]) for section in sections]
+    return lambda: [alone(x) for x in fitted], lambda: [run_onnx(path, x[None].astype(np.float32))[0] for x in fitted]
+
+
+def write_quantized(args, predictor, sections, path):
+    images = calibration_images(predictor, args.int8)
+    with tempfile.TemporaryDirectory() as folder:
+        float_path = pathlib.Path(folder) / "model.onnx"
+        network, about = describe(predictor.model), metadata_of(predictor.model)
+        write_onnx(float_path, network, opset=args.opset, metadata=about, size=args.size)
+        write_onnx_int8(path, float_path, images)
+    return compare_networks(predictor, network_inputs(predictor, sections, args.size), path)
+
+
+def compare_networks(predictor, inputs, path):
+    """Return what the network gives for its inputs, (1, C, H, W) each, and what an ONNX file gives, as functions."""
+    return (
+        lambda: [ts.prediction.predict(predictor.model, x)[0] for x in inputs],
+        lambda: [to_probabilities(run_onnx(path, x)).data[0] for x in inputs],
+    )
+
+
+def network_inputs(predictor, sections, size=None):
+    """Prepare sections (S, C, H, W) for the network; return arrays (1, C, h, w) of a size that it takes."""
+    statistics = predictor.preparation.statistics(sections)
+    inputs = [predictor.preparation.prepare(section, statistics) for section in sections]
+    multiple = predictor.model.multiple
+    return [fit(x, size or [-(-n // multiple) * multiple for n in x.shape[1:]])[None] for x in inputs]
+
+
+def fit(x, size):
+    """Cut an image (C, H, W) to a size, or continue it by its mirror image."""
+    x = x[:, : size[0], : size[1]]
+    missing = [(0, n - m) for n, m in zip(size, x.shape[1:], strict=True)]
+    return np.pad(x, [(0, 0), *missing], mode="reflect" if min(x.shape[1:]) > 1 else "edge")
+
+
+def write_package(args, predictor, sections, path):
+    network = describe(predictor.model)
+    write_bioimageio(path, predictor, network, sections[0], license=args.license, authors=args.author, name=args.name)
+    return lambda: predict(predictor, sections), lambda: [run_bioimageio(path, section) for section in sections]
+
+
+WRITERS = {
+    "html": write_page, "c": write_program, "onnx": write_network, "int8": write_quantized,
+    "bioimageio": write_package,
+}  # fmt: skip
+
+
+def predict(predictor, sections):
+    predictor.take_statistics(sections)
+    return [predictor(section) for section in sections]
+
+
+# ===== options ===================================================================
+def formats(text):
+    """Return the formats that a text names, with commas between them."""
+    names = text.split(",")
+    odd = [name for name in names if name not in FORMATS]
+    if odd:
+        raise argparse.ArgumentTypeError(f"expected some of {', '.join(FORMATS)} with commas, found {odd[0]!r}")
+    return list(dict.fromkeys(names))
+
+
+def build_parser():
+    parser = make_parser(__doc__, "CHECKPOINT")
+    add = parser.add_argument
+    side = Number(int, 1, 65536)
+    add("checkpoint", metavar="CHECKPOINT", type=a_path, help="of a training: best.safetensors")
+    add("--out", type=a_path, required=True, help="folder for what is written")
+    add("--format", type=formats, default=["html", "c", "onnx"], help="formats with commas (default: html,c,onnx)")
+    add("--check", type=a_path, metavar="IMAGE", help="run it on this (default: sections that the training held out)")
+    add("--example", type=a_path, metavar="PNG", help="html: an image that the page holds, to try it with")
+    add("--int8", type=a_path, metavar="FOLDER", help="onnx: write a network of 8 bits too, after 20 to 50 such images")
+    add("--size", type=side, nargs=2, metavar=("H", "W"), help="onnx: of the image, fixed (default: any)")
+    add("--opset", type=int, choices=[17, 21], default=17, help="onnx: version of its operators (default: 17)")
+    add("--with-preprocessing", action="store_true", help="onnx: grey values go in, and probabilities come out")
+    add("--dtype", choices=["uint8", "uint16", "float32"], help="with it: type of the grey values (default: the check's)")
+    add("--license", metavar="SPDX", help="bioimageio: under which you give the network away, such as CC-BY-4.0")
+    add("--author", action="append", metavar="NAME", help="bioimageio: may be given several times")
+    add("--name", help="bioimageio: of the network (default: from what it segments)")
+    add("--force", action="store_true", help="replace files that are there")
+    return parser
+
+
+def parse_arguments():
+    parser = build_parser()
+    args = parser.parse_args()
+    for name, names in OF_FORMAT.items():
+        if name not in args.format:
+            refuse_given(args, names, f"this is for --format {name}: leave it out, or give that format too")
+    if "bioimageio" in args.format and not (args.license and args.author):
+        parser.error("--format bioimageio needs --license SPDX and --author NAME: who gives the network away, and how")
+    if args.with_preprocessing and args.int8:
+        parser.error("--with-preprocessing and --int8 cannot be had together: choose one of the two")
+    if args.dtype and not args.with_preprocessing:
+        parser.error("--dtype is for --with-preprocessing: leave it out")
+    return args

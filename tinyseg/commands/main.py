@@ -20,6 +20,7 @@ COMMANDS = {
     "train-brats": "train a network to find brain tumours in MRI",
     "predict": "segment images and volumes with a trained network",
     "evaluate": "score a network, or predictions, against labels",
+    "export": "write a trained network as one HTML file, as C, as ONNX or for bioimage.io",
     "profile": "show what a network costs: parameters, multiply-adds, memory, time",
     "warm": "compile the kernels now, so that the first result comes at once",
     "info": "show versions, device, kernels and folders: what belongs into a report of a bug",

@@ -55,6 +55,17 @@ def find_check_images(predictor: Predictor, path: FilePath | None = None) -> tup
     return sections, what
 
 
+def as_pixels(predictor: Predictor, sections: np.ndarray) -> np.ndarray:
+    """Return sections of any type as uint8 or uint16, which every file of pictures holds."""
+    if sections.dtype in (np.uint8, np.uint16):
+        return sections
+    low, high = sections.min(), sections.max()
+    if getattr(predictor.preparation, "standardize", None) == "unit":
+        low, high = (0, 1) if sections.dtype.kind == "f" else (np.iinfo(sections.dtype).min, np.iinfo(sections.dtype).max)
+    shares = (sections.astype(np.float64) - low) / (float(high) - float(low) or 1)
+    return np.rint(shares * 65535).astype(np.uint16)
+
+
 def _draw_synthetic(config, of_volumes):
     if of_volumes:
         volume = brain(shape=(160, 160, 32), seed=1000)[0]
