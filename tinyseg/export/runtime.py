@@ -22,6 +22,8 @@ class OnnxFile:
         What `write_onnx` or `write_onnx_int8` has written, or another network with one input and one output.
     threads : int, optional
         Default: what onnxruntime takes, one for each core.
+    content : bytes, optional
+        The file's content if it is not to be read; it may have further outputs, for `run`.
 
     Attributes
     ----------
@@ -37,7 +39,7 @@ class OnnxFile:
         The package onnxruntime is not there.
     """
 
-    def __init__(self, path: FilePath, threads: int | None = None) -> None:
+    def __init__(self, path: FilePath, threads: int | None = None, content: bytes | None = None) -> None:
         onnxruntime = load_package("onnxruntime", "An ONNX file is run")
         self.path = path = pathlib.Path(path)
         refuse_missing(path, "an ONNX file")
@@ -45,11 +47,13 @@ class OnnxFile:
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = threads or 0
         try:
-            self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+            self._session = onnxruntime.InferenceSession(
+                content or str(path), options, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime's exceptions have no class in common but this
             raise ValueError(f"{path} cannot be run by onnxruntime: {_first_line(error)}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
+        if len(inputs) != 1 or (len(outputs) != 1 and content is None) or len(inputs[0].shape) != 4:
             raise ValueError(
                 f"{path} has {len(inputs)} inputs and {len(outputs)} outputs: expected one of each, for "
                 "images (N, C, H, W)."
@@ -69,12 +73,16 @@ class OnnxFile:
         ValueError
             The network does not take such images.
         """
+        return self.run(images)[0]
+
+    def run(self, images: np.ndarray, outputs: list[str] | None = None) -> list[np.ndarray]:
+        """Return the outputs with these names, all of them by default; otherwise as a call."""
         images = np.ascontiguousarray(images, np.float32)
         channels = self._input.shape[1]
         if images.ndim != 4 or (isinstance(channels, int) and images.shape[1] != channels):
             raise ValueError(f"{self.path} takes images (N, {channels}, H, W), but found {images.shape}.")
         try:
-            return self._session.run(None, {self._input.name: images})[0]
+            return self._session.run(outputs, {self._input.name: images})
         except Exception as error:
             multiple = self.metadata.get("multiple", 1)
             raise ValueError(
