@@ -68,7 +68,8 @@ def describe_tensors(predictor, network) -> Tensors:
     # What lies in the outer half of the receptive field hardly counts, and a halo costs computation on all sides.
     halo = -(-predictor.model.receptive_radius // 2 // multiple) * multiple
     scale = tuple(map(float, predictor.preparation.scale))
-    return Tensors(channels, classes, 4 * halo, multiple, halo, scale, False)
+    least = 2 * halo + multiple  # bioimageio.core refuses smaller images
+    return Tensors(channels, classes, least, multiple, halo, scale, False)
 
 
 def describe(predictor, network, given, spec, timestamp, dtype, files) -> dict[str, Any]:
@@ -83,7 +84,7 @@ def describe(predictor, network, given, spec, timestamp, dtype, files) -> dict[s
     tags += ["mri", "brain"] if spec.prepared_in_graph else []
     cite = [entry | {"url": f"https://doi.org/{entry['doi']}"} for entry in (*PAPERS, *(ISBI_PAPERS if known else ()))]
     own = {"scale": list(spec.scale), "receptive_radius": predictor.model.receptive_radius}
-    own |= {"classes": predictor.classes, "foreground": predictor.foreground}
+    own |= {"classes": [printable(c) for c in predictor.classes], "foreground": predictor.foreground}
     pixel_size = given.pixel_size or (ISBI_PIXEL if known else None)
     if pixel_size:
         # YAML 1.1 reads 4e-05 as a text; lengths in nanometres are not that small.
@@ -92,7 +93,7 @@ def describe(predictor, network, given, spec, timestamp, dtype, files) -> dict[s
         "nickname": re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-"),
         "architecture_type": "2D U-Net",
         "task": "semantic segmentation",
-        "target_structure": [printable(c) for c in predictor.classes],
+        "target_structure": own["classes"],
         "model_parameter_count": sum(array.data.size for array in predictor.model.parameters()),
     }
     return {
