@@ -7,7 +7,7 @@ part of the graph), and what `metadata_of` returns.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tinyseg.data.writing import FilePath, write_atomically
@@ -28,6 +28,7 @@ def write_onnx(
     metadata: Mapping[str, Any] | None = None,
     preparation: Any = None,
     dtype: Any = None,
+    size: Sequence[int] | None = None,
 ) -> None:
     """Write a network as an ONNX file.
 
@@ -52,6 +53,8 @@ def write_onnx(
     dtype : dtype, optional
         Integer type of the stored images, such as "uint8". The preparation "unit", which
         divides by its range, needs it.
+    size : (int, int), optional
+        Fixed height and width, for runtimes that want them, with N = 1. By default all three are free.
 
     Raises
     ------
@@ -67,6 +70,9 @@ def write_onnx(
         raise ValueError(f"opset must be {' or '.join(map(str, IR_VERSIONS))}, but is {opset!r}.")
     if preparation is not None:
         check_preparation(preparation, dtype)
+    multiple = 1 if preparation is not None else network.multiple
+    if size is not None and (size[0] % multiple or size[1] % multiple or min(size) < 1):
+        raise ValueError(f"size must be multiples of {multiple}, but is {size[0]} x {size[1]}.")
     graph = Graph(opset)
     x = IMAGE
     if preparation is not None:
@@ -78,9 +84,9 @@ def write_onnx(
         x = restore_in_graph(graph, IMAGE, x, preparation, network.num_classes)
     output = PROBABILITIES if probabilities or preparation is not None else LOGITS
     graph.nodes[-1].output[0] = output
-    kept = {"multiple": 1 if preparation is not None else network.multiple} | dict(metadata or {})
+    kept = {"multiple": multiple} | dict(metadata or {})
     kept |= {"prepared_in_graph": preparation is not None}
-    write_atomically(path, _model_of(graph, network, output, kept).SerializeToString())
+    write_atomically(path, _model_of(graph, network, output, kept, size).SerializeToString())
 
 
 def metadata_of(model: UNet) -> dict[str, Any]:
@@ -102,12 +108,13 @@ def metadata_of(model: UNet) -> dict[str, Any]:
     return found | {"receptive_radius": model.receptive_radius, "model": dict(model.config)}
 
 
-def _model_of(graph, network, output, kept):
+def _model_of(graph, network, output, kept, size):
     """Return the onnx.ModelProto of a finished graph."""
     onnx = graph.onnx
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    inputs = [helper.make_tensor_value_info(IMAGE, float32, ["N", network.in_channels, "H", "W"])]
-    outputs = [helper.make_tensor_value_info(output, float32, ["N", network.num_classes, "H", "W"])]
+    N, H, W = ("N", "H", "W") if size is None else (1, *size)
+    inputs = [helper.make_tensor_value_info(IMAGE, float32, [N, network.in_channels, H, W])]
+    outputs = [helper.make_tensor_value_info(output, float32, [N, network.num_classes, H, W])]
     made = helper.make_graph(graph.nodes, "tinyseg", inputs, outputs, graph.constants)
     opsets = [helper.make_opsetid("", graph.opset)]
     model = helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSIONS[graph.opset], producer_name="tinyseg")
