@@ -10,9 +10,9 @@
     onnx         model.onnx, for ONNX Runtime, OpenVINO and others; with --int8 also model_int8.onnx
     bioimageio   model.bioimageio.zip, for ilastik, deepImageJ and others
 
-What it has written it runs beside tinyseg, on sections that the training held out or on --check IMAGE, and prints how far
-the probabilities are apart and how many pixels of the mask differ. If they differ by more than the format should, nothing
-is left behind.
+What it has written it runs beside tinyseg, on sections that the training held out or on --check IMAGE, and prints how
+far the probabilities are apart and how many pixels of the mask differ. If they differ by more than the format should,
+nothing is left behind.
 
 Reads top to bottom: the command, each format, options.
 """
@@ -20,6 +20,7 @@ Reads top to bottom: the command, each format, options.
 import argparse
 import os
 import pathlib
+import shutil
 import tempfile
 
 import numpy as np
@@ -31,17 +32,20 @@ from tinyseg.commands.options import a_path
 from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import table
 from tinyseg.data.files import list_names
+from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.writing import check_writable, rename
 from tinyseg.export.bioimageio import run_bioimageio, write_bioimageio
 from tinyseg.export.c_program import run_c, write_c
-from tinyseg.export.check_images import as_pixels, calibration_images, find_check_images
 from tinyseg.export.checking import NotRunError, compare, refuse_beyond
 from tinyseg.export.html import write_html
+from tinyseg.export.images import as_pixels, find_calibration_images, find_check_images, fit, network_inputs
+from tinyseg.export.int8 import write_onnx_int8
 from tinyseg.export.network import describe
 from tinyseg.export.onnx_file import metadata_of, write_onnx
 from tinyseg.export.run_html import run_html
-from tinyseg.export.runtime import run_onnx
+from tinyseg.export.runtime import OnnxFile, run_onnx
+from tinyseg.metrics import BinaryScores
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.prediction.tiles import to_probabilities
 
@@ -54,6 +58,7 @@ FILES = {
     "html": "segment.html", "c": "c", "onnx": "model.onnx", "int8": "model_int8.onnx",
     "bioimageio": "model.bioimageio.zip",
 }  # fmt: skip
+UNFINISHED = ".exporting-"  # how the name of the folder begins in which formats are written until all are right
 
 
 def main():
@@ -71,9 +76,12 @@ def export():
         there = [FILES[name] for name in names if os.path.lexists(args.out / FILES[name])]
         if there and not args.force:
             raise FileExistsError(f"{args.out} has {list_names(there)} already: give another --out, or --force.")
-        with tempfile.TemporaryDirectory(dir=args.out, prefix=".") as temporary:
+        for left in args.out.glob(f"{UNFINISHED}*"):  # by a process that was killed
+            shutil.rmtree(left)
+        with tempfile.TemporaryDirectory(dir=args.out, prefix=UNFINISHED) as temporary:
             place = pathlib.Path(temporary)
-            rows = [write_and_check(name, args, predictor, sections, place) for name in names]
+            bar = tqdm(names, desc="exporting", unit="format")
+            rows = [write_and_check(name, args, predictor, sections, place) for name in bar]
             for name in names:
                 move(place / FILES[name], args.out / FILES[name])
     print(f"Run beside tinyseg on {what}:")
@@ -110,7 +118,7 @@ def move(written, target):
 
 
 # ===== the formats ===============================================================
-# Each writes its file or folder, and returns two functions: what tinyseg gives for the sections, and what the export does.
+# Each writes its file or folder, and returns two functions: what tinyseg gives for the sections, what the export gives.
 def write_page(args, predictor, sections, path):
     write_html(path, predictor, example=args.example)
     sections = as_pixels(predictor, sections)
@@ -145,36 +153,43 @@ def write_network(args, predictor, sections, path):
 
 
 def write_quantized(args, predictor, sections, path):
-    images = calibration_images(predictor, args.int8)
+    images, masks = find_calibration_images(predictor, args.int8, args.size)
     with tempfile.TemporaryDirectory() as folder:
         float_path = pathlib.Path(folder) / "model.onnx"
         network, about = describe(predictor.model), metadata_of(predictor.model)
         write_onnx(float_path, network, opset=args.opset, metadata=about, size=args.size)
         write_onnx_int8(path, float_path, images)
+    print_loss(args, predictor, images, masks, path)
     return compare_networks(predictor, network_inputs(predictor, sections, args.size), path)
 
 
-def compare_networks(predictor, inputs, path):
-    """Return what the network gives for its inputs, (1, C, H, W) each, and what an ONNX file gives, as functions."""
-    return (
-        lambda: [ts.prediction.predict(predictor.model, x)[0] for x in inputs],
-        lambda: [to_probabilities(run_onnx(path, x)).data[0] for x in inputs],
+def print_loss(args, predictor, images, masks, path):
+    """Print what 8 bits cost on the images that they were calibrated on: of the scores, if there are masks."""
+    exact, quantized = (run() for run in compare_networks(predictor, images, path))
+    found = compare(exact, quantized)
+    print(
+        f"8 bits, on the {len(images)} sections of {args.int8}: {found.flipped} of {found.pixels} pixels flip "
+        f"({found.flipped / found.pixels:.3%})"
     )
+    if masks is None:
+        return
+    rows = []
+    for name, probabilities in (("float32", exact), ("8 bits", quantized)):
+        scores = BinaryScores()
+        for p, mask in zip(probabilities, masks, strict=True):
+            scores.update(p, mask[None])
+        rows.append((name, [f"{scores.compute()[key]:.4f}" for key in ("accuracy", "dice", "iou")]))
+    print(table(["accuracy", "Dice", "IoU"], rows))
 
 
-def network_inputs(predictor, sections, size=None):
-    """Prepare sections (S, C, H, W) for the network; return arrays (1, C, h, w) of a size that it takes."""
-    statistics = predictor.preparation.statistics(sections)
-    inputs = [predictor.preparation.prepare(section, statistics) for section in sections]
-    multiple = predictor.model.multiple
-    return [fit(x, size or [-(-n // multiple) * multiple for n in x.shape[1:]])[None] for x in inputs]
+def compare_networks(predictor, inputs, path):
+    """Return what the network gives for its inputs, (C, H, W) each, and what an ONNX file gives, as functions."""
 
+    def run():
+        network = OnnxFile(path)
+        return [to_probabilities(network(x[None])).data[0] for x in inputs]
 
-def fit(x, size):
-    """Cut an image (C, H, W) to a size, or continue it by its mirror image."""
-    x = x[:, : size[0], : size[1]]
-    missing = [(0, n - m) for n, m in zip(size, x.shape[1:], strict=True)]
-    return np.pad(x, [(0, 0), *missing], mode="reflect" if min(x.shape[1:]) > 1 else "edge")
+    return lambda: [ts.prediction.predict(predictor.model, x[None])[0] for x in inputs], run
 
 
 def write_package(args, predictor, sections, path):
@@ -217,7 +232,11 @@ def build_parser():
     add("--size", type=side, nargs=2, metavar=("H", "W"), help="onnx: of the image, fixed (default: any)")
     add("--opset", type=int, choices=[17, 21], default=17, help="onnx: version of its operators (default: 17)")
     add("--with-preprocessing", action="store_true", help="onnx: grey values go in, and probabilities come out")
-    add("--dtype", choices=["uint8", "uint16", "float32"], help="with it: type of the grey values (default: the check's)")
+    add(
+        "--dtype",
+        choices=["uint8", "uint16", "float32"],
+        help="with it: type of the grey values (default: the check's)",
+    )
     add("--license", metavar="SPDX", help="bioimageio: under which you give the network away, such as CC-BY-4.0")
     add("--author", action="append", metavar="NAME", help="bioimageio: may be given several times")
     add("--name", help="bioimageio: of the network (default: from what it segments)")

@@ -47,10 +47,14 @@ def write_facts(facts: list[tuple[str, str]]) -> str:
 def _describe_training(config, meta):
     if "data" not in config:
         return ""
-    data = pathlib.PurePath(str(config["data"])).name if config["data"] else "synthetic images, a stand-in for real ones"
+    data = (
+        pathlib.PurePath(str(config["data"])).name if config["data"] else "synthetic images, a stand-in for real ones"
+    )
     count = _count(config, "train")
     state = (meta.get("training") or {}).get("state") or {}
-    steps = f", {state['step']} steps of {config['batch_size']} images" if {"batch_size"} <= config.keys() and state else ""
+    steps = (
+        f", {state['step']} steps of {config['batch_size']} images" if {"batch_size"} <= config.keys() and state else ""
+    )
     return (f"{count} sections of " if count else "") + data + steps
 
 

@@ -1,19 +1,22 @@
-"""Images to run an exported network on: those that a user names, or some that the training held out."""
+"""Images to run an exported network on, and to calibrate one of 8 bits with; what the network is given for them."""
 
 import pathlib
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
 from tinyseg.data import em_sections
 from tinyseg.data.brain import Preparation
-from tinyseg.data.isbi import find_images_and_labels
+from tinyseg.data.isbi import find_images_and_labels, load
+from tinyseg.data.resample import nearest
 from tinyseg.data.scans import Scan, find_scans, open_scan
 from tinyseg.data.synthetic_brain import brain
 from tinyseg.data.writing import FilePath
 from tinyseg.prediction.predictor import Predictor
 
-MOST = 2  # sections: each goes through every format
+MOST = 2  # sections to check with: each goes through every format
+CALIBRATION = 50  # sections to calibrate with
 
 
 def find_check_images(predictor: Predictor, path: FilePath | None = None) -> tuple[np.ndarray, str]:
@@ -45,7 +48,9 @@ def find_check_images(predictor: Predictor, path: FilePath | None = None) -> tup
     else:
         path = path or config.get("data")
         if path is None or not pathlib.Path(path).exists():
-            where = f" were in {path}, which is not there" if path else ", of which the checkpoint does not know the place"
+            where = (
+                f" were in {path}, which is not there" if path else ", of which the checkpoint does not know the place"
+            )
             raise ValueError(
                 "An exported network is run on real sections beside tinyseg, and those of the training"
                 f"{where}: give an image with --check IMAGE."
@@ -61,9 +66,89 @@ def as_pixels(predictor: Predictor, sections: np.ndarray) -> np.ndarray:
         return sections
     low, high = sections.min(), sections.max()
     if getattr(predictor.preparation, "standardize", None) == "unit":
-        low, high = (0, 1) if sections.dtype.kind == "f" else (np.iinfo(sections.dtype).min, np.iinfo(sections.dtype).max)
+        low, high = (
+            (0, 1) if sections.dtype.kind == "f" else (np.iinfo(sections.dtype).min, np.iinfo(sections.dtype).max)
+        )
     shares = (sections.astype(np.float64) - low) / (float(high) - float(low) or 1)
     return np.rint(shares * 65535).astype(np.uint16)
+
+
+def fit(x: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Cut an image (C, H, W) to a size, or continue it at the bottom and right by its mirror image."""
+    x = x[:, : size[0], : size[1]]
+    missing = [(0, n - m) for n, m in zip(size, x.shape[1:], strict=True)]
+    return np.pad(x, [(0, 0), *missing], mode="reflect" if min(x.shape[1:]) > 1 else "edge")
+
+
+def network_inputs(
+    predictor: Predictor, sections: Sequence[np.ndarray], size: Sequence[int] | None = None
+) -> list[np.ndarray]:
+    """Prepare sections, (C, H, W) each, for the network.
+
+    Returns float32 arrays (C, h, w) of a size that it takes, or of `size`. If it standardizes whole stacks or volumes,
+    the sections are one.
+    """
+    statistics = predictor.preparation.statistics(sections)
+    inputs = [predictor.preparation.prepare(section, statistics) for section in sections]
+    multiple = predictor.model.multiple
+    return [fit(x, size or [-(-n // multiple) * multiple for n in x.shape[1:]]) for x in inputs]
+
+
+def find_calibration_images(
+    predictor: Predictor, path: FilePath, size: Sequence[int] | None = None
+) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
+    """Return what the network is given for the images at a path, and their masks on its grid if there are any.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    path : path-like
+        An image, a stack, or a folder: of images, with masks beside them or not, or of volumes. If it holds more than
+        50 sections, those at equal distances are taken.
+    size : (int, int), optional
+        Height and width that the network takes.
+
+    Returns
+    -------
+    list of float32 ndarray, shape (C, h, w)
+    list of bool ndarray, shape (h, w), or None
+        True is foreground. None for networks of several classes, for volumes, and where there are no masks.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        There are no images, or they do not fit the network.
+    """
+    path = pathlib.Path(path)
+    of_volumes = isinstance(predictor.preparation, Preparation)
+    if not of_volumes and predictor.model.num_classes == 1 and _has_masks(path):
+        found = load(path, foreground=predictor.foreground or "white")
+        found = found.take(_spread(len(found)))
+        inputs = network_inputs(predictor, found.images[:, None], size)
+        target = predictor.preparation.target(found.images.shape[1:])
+        masks = [fit(nearest(mask, target)[None], x.shape[1:])[0] for mask, x in zip(found.labels, inputs, strict=True)]
+        return inputs, masks
+    places = []  # of each section, its scan and its number
+    for scan in find_scans(path, predictor.modalities):
+        with open_scan(scan, for_network=of_volumes) as image:
+            quarter = len(image) // 4 if of_volumes else 0  # the ends of a volume are empty
+            places += [(scan, k) for k in range(quarter, len(image) - quarter)]
+    chosen = [places[k] for k in _spread(len(places))]
+    sections = [_sections_of(predictor, scan, [k])[0] for scan, k in chosen]
+    return network_inputs(predictor, sections, size), None
+
+
+def _has_masks(path):
+    """Return whether a folder holds images with masks, in a layout that `tinyseg.data.isbi.load` knows."""
+    try:
+        return path.is_dir() and find_images_and_labels(path)[1] is not None
+    except FileNotFoundError:
+        return False
+
+
+def _spread(n):
+    """Return the numbers of at most 50 of n sections, at equal distances."""
+    return np.unique(np.linspace(0, n - 1, min(n, CALIBRATION)).round().astype(int))
 
 
 def _draw_synthetic(config, of_volumes):
@@ -84,6 +169,9 @@ def _read(predictor, path, config):
         scans = [Scan(file.name, (file,)) for file in files if file.is_file()] or find_scans(files[0])
     else:
         scans = find_scans(path, predictor.modalities)
+    if of_volumes:  # of one patient, whom the network was not trained on if there is such a one
+        trained = (config.get("patients") or {}).get("train", ())
+        scans = ([scan for scan in scans if scan.name.split(".")[0] not in trained] or scans)[:1]
     if len(scans) > 1:
         chosen = _choose(len(scans), held_out)
         return np.stack([_sections_of(predictor, scans[k], [0])[0] for k in chosen]), f"{len(chosen)} images of {path}"
