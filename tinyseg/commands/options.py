@@ -9,6 +9,7 @@ import sys
 from tinyseg import backend, models, optim
 from tinyseg.commands.main import called_as
 from tinyseg.commands.numbers import AUGMENTATION, MEMORY, PROBABILITY, Number
+from tinyseg.commands.runtime import open_runtime, runtime_name
 from tinyseg.commands.warm import compile_for, rehearse_prediction, rehearse_training
 from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.models.size import least_memory
@@ -178,22 +179,33 @@ def choose_device(args):
 
 
 def add_prediction_options(parser):
-    """Add --threshold, --transforms, --memory and the options of the device, for `load_predictor`."""
+    """Add --threshold, --transforms, --memory, --runtime and the options of the device, for `load_predictor`."""
     add = parser.add_argument
     add("--threshold", type=PROBABILITY, default=0.5, help="of the probability, in a mask of one class (default: 0.5)")
     add("--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns")
     add("--memory", type=MEMORY, default=2, help="GiB for activations; larger images in tiles (default: 2)")
+    add(
+        "--runtime", metavar="{tinyseg,onnx,int8,FILE.onnx}", type=runtime_name, default="tinyseg",
+        help="what computes: onnxruntime on the CPU, float, or with the 8-bit or other file of tinyseg export",
+    )  # fmt: skip
     add_device_options(parser)
 
 
 def load_predictor(args, scale=None):
-    """Load the `Predictor` that --checkpoint, --memory, --transforms and the options of the device ask for."""
+    """Load the `Predictor` that --checkpoint, --memory, --transforms, --runtime and the device's options ask for."""
+    other = args.runtime != "tinyseg"
+    if other and (args.device == "gpu" or args.cuda_graph):
+        raise ValueError(f"--runtime {args.runtime} computes on the CPU: leave out --device gpu and --cuda-graph.")
+    args.device = "cpu" if other else args.device
     device = choose_device(args)
     predictor = Predictor.load(
         args.checkpoint, device, memory=int(args.memory * 2**30), transforms=args.transforms, scale=scale,
         cuda_graph=bool(args.cuda_graph),
     )  # fmt: skip
-    compile_for(lambda: rehearse_prediction(predictor.model), device)
+    if other:
+        predictor.forward = open_runtime(args.runtime, args.checkpoint, predictor.model)
+    else:
+        compile_for(lambda: rehearse_prediction(predictor.model), device)
     return predictor
 
 

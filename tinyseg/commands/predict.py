@@ -4,6 +4,7 @@
     tinyseg predict --checkpoint best.safetensors folder/ case.nii.gz --out masks --probabilities
     tinyseg predict --checkpoint best.safetensors test-volume.tif --isbi-submission --transforms all
     tinyseg predict --checkpoint runs/brats/best.safetensors Task01_BrainTumour BraTS2021_00000
+    tinyseg predict --checkpoint runs/isbi/best.safetensors stack.tif --runtime onnx    # pip install 'tinyseg[export]'
 
 Writes what it was given, at its own resolution: a TIFF for a TIFF, with its resolution tags; a NIfTI volume with its
 affine and header; a PNG for any other picture. Sections are read, predicted and written one by one. Run again after
@@ -31,6 +32,7 @@ import numpy as np
 import tinyseg as ts
 from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
+from tinyseg.commands.runtime import find_runtime_file
 from tinyseg.commands.script import explain, run_script
 from tinyseg.data import os_errors
 from tinyseg.data.brain import Preparation
@@ -58,10 +60,7 @@ def predict():
     predictor = load_predictor(args, args.scale)
     if args.isbi_submission and len(predictor.classes) > 1:
         raise ValueError(f"--isbi-submission is for a network of one class, and this one has {len(predictor.classes)}.")
-    print(
-        f"{predictor.model.config['name']} for {', '.join(predictor.classes)}, kernels: "
-        f"{ts.backend.kernels_in_use(ts.backend.device_of(predictor.model.parameters()[0].data))}"
-    )
+    print(f"{predictor.model.config['name']} for {', '.join(predictor.classes)}, {what_computes(predictor, args)}")
 
     # ----- what to do ------------------------------------------------------------
     inputs = {path: find_inputs(path, predictor.modalities) for path in args.inputs}
@@ -79,6 +78,14 @@ def predict():
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out, "predict.py"):
         predict_files(predictor, plan, stacks, args)
+
+
+def what_computes(predictor, args):
+    """Say what runs the network."""
+    if args.runtime != "tinyseg":
+        return f"run by onnxruntime ({find_runtime_file(args.runtime, args.checkpoint) or 'float'})"
+    device = ts.backend.device_of(predictor.model.parameters()[0].data)
+    return f"kernels: {ts.backend.kernels_in_use(device)}"
 
 
 def predict_files(predictor, plan, stacks, args):
@@ -127,12 +134,16 @@ def settings_of(args):
     settings = {name: getattr(args, name) for name in names}
     if args.probabilities:
         settings["threshold"] = None
+    if args.runtime != "tinyseg":
+        file = find_runtime_file(args.runtime, args.checkpoint)
+        settings["runtime"] = file.name if file else args.runtime
+        settings["runtime_sha1"] = file and hash_of(file)
     return {"checkpoint": str(args.checkpoint), "checkpoint_sha1": hash_of(args.checkpoint)} | settings
 
 
 def check_made(target, differences):
     """Say that a file is there already; refuse if it was made in another way than now."""
-    changed = [name.removesuffix("_sha1") for name in differences or () if name != "checkpoint"]
+    changed = list(dict.fromkeys(name.removesuffix("_sha1") for name in differences or () if name != "checkpoint"))
     if changed:
         raise ValueError(
             f"{target} was made with another {', '.join(changed)} (see {NAME}): give another --out or --suffix, "

@@ -74,6 +74,10 @@ class Preparation:
         mean, deviation = (np.asarray(s, np.float32)[:, None, None] for s in statistics)
         return self.fit((x - mean) / np.where(deviation > 0, deviation, 1) * brain)
 
+    def resampled(self, x: np.ndarray) -> np.ndarray:
+        """Return a slice at the pixels at which it is standardized: its own, since `fit` comes after that."""
+        return x
+
     def fit(self, planes: np.ndarray) -> np.ndarray:
         """Crop or resample planes (..., X, Y) to the network's size; integers are labels and are never mixed."""
         shape = planes.shape[-2:]

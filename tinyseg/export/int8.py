@@ -171,7 +171,7 @@ class _Histogram:
 
 
 def _quantize(onnx, model, points, limits, per_channel, kernel_bits, signed):
-    """Change the model: put pairs of QuantizeLinear and DequantizeLinear at the points, and integers for the kernels."""
+    """Change the model: put pairs of QuantizeLinear and DequantizeLinear at the points, and integers into kernels."""
     graph, least = model.graph, -128 if signed else 0
     weights = {tensor.name: tensor for tensor in graph.initializer}
     scales, added = {}, []

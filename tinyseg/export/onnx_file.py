@@ -10,17 +10,19 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from tinyseg.backend import to_numpy
+from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.export.network import Network
 from tinyseg.export.onnx_graph import IR_VERSIONS, Graph, add_network
 from tinyseg.export.onnx_preparation import check_preparation, prepare_in_graph, restore_in_graph
+from tinyseg.export.runtime import PROBABILITIES
 from tinyseg.models import UNet
 
-IMAGE, LOGITS, PROBABILITIES = "image", "logits", "probabilities"  # names of what goes in and comes out
+IMAGE, LOGITS = "image", "logits"  # names of what goes in and comes out
 
 
-def write_onnx(
-    path: FilePath,
+def make_onnx(
     network: Network,
     *,
     probabilities: bool = False,
@@ -29,16 +31,14 @@ def write_onnx(
     preparation: Any = None,
     dtype: Any = None,
     size: Sequence[int] | None = None,
-) -> None:
-    """Write a network as an ONNX file.
+) -> bytes:
+    """Return the content of an ONNX file of a network.
 
     Its input is ``image``, float32 (N, C, H, W). Its output is ``logits``, or ``probabilities`` (sigmoid of one class,
     softmax of several), float32 (N, classes, H, W).
 
     Parameters
     ----------
-    path : path-like
-        Its folder must exist.
     network : Network
         Of `tinyseg.export.network.describe`.
     probabilities : bool
@@ -63,8 +63,6 @@ def write_onnx(
         `tinyseg.export.onnx_preparation.check_preparation`.
     RuntimeError
         The package onnx is not there.
-    OSError
-        The file cannot be written.
     """
     if opset not in IR_VERSIONS:
         raise ValueError(f"opset must be {' or '.join(map(str, IR_VERSIONS))}, but is {opset!r}.")
@@ -86,7 +84,15 @@ def write_onnx(
     graph.nodes[-1].output[0] = output
     kept = {"multiple": multiple} | dict(metadata or {})
     kept |= {"prepared_in_graph": preparation is not None}
-    write_atomically(path, _model_of(graph, network, output, kept, size).SerializeToString())
+    return _model_of(graph, network, output, kept, size).SerializeToString()
+
+
+def write_onnx(path: FilePath, network: Network, **options: Any) -> None:
+    """Write an ONNX file of a network; its folder must exist.
+
+    Options and errors are those of `make_onnx`; an OSError says why the file cannot be written.
+    """
+    write_atomically(path, make_onnx(network, **options))
 
 
 def metadata_of(model: UNet) -> dict[str, Any]:
@@ -100,12 +106,14 @@ def metadata_of(model: UNet) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``preprocessing`` (as in the checkpoint), ``classes`` (names), ``receptive_radius`` (pixels) and ``model``, the
-        options of `tinyseg.models.build`. What the checkpoint does not say is left out.
+        ``preprocessing`` (as in the checkpoint), ``classes`` (names), ``receptive_radius`` (pixels), ``model``, the
+        options of `tinyseg.models.build`, and ``weights``, their fingerprint. What the checkpoint does not say is left
+        out.
     """
     meta = getattr(model, "meta", {})
     found = {name: meta[name] for name in ("preprocessing", "classes") if meta.get(name)}
-    return found | {"receptive_radius": model.receptive_radius, "model": dict(model.config)}
+    found |= {"receptive_radius": model.receptive_radius, "model": dict(model.config)}
+    return found | {"weights": fingerprint(*(to_numpy(array) for array in model.state_dict().values()))}
 
 
 def _model_of(graph, network, output, kept, size):

@@ -10,6 +10,8 @@ from tinyseg.data.files import refuse_missing
 from tinyseg.data.writing import FilePath
 from tinyseg.export.packages import load_package
 
+PROBABILITIES = "probabilities"  # name of the output of a file that gives them
+EPSILON = np.float32(2**-25)  # where a probability is 1 in float32
 ERRORS_ONLY = 3  # onnxruntime's number of how much it prints
 
 
@@ -28,6 +30,8 @@ class OnnxFile:
     Attributes
     ----------
     path : Path
+    output : str
+        Name of what it gives, "logits" or "probabilities".
     metadata : dict
         What the file keeps as ``tinyseg.<name>``, see `tinyseg.export.onnx_file`.
 
@@ -58,7 +62,7 @@ class OnnxFile:
                 f"{path} has {len(inputs)} inputs and {len(outputs)} outputs: expected one of each, for "
                 "images (N, C, H, W)."
             )
-        self._input = inputs[0]
+        self._input, self.output = inputs[0], outputs[0].name
         kept = self._session.get_modelmeta().custom_metadata_map
         prefix = "tinyseg."
         self.metadata: dict[str, Any] = {
@@ -74,6 +78,14 @@ class OnnxFile:
             The network does not take such images.
         """
         return self.run(images)[0]
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return logits, also of a file that gives probabilities: what `tinyseg.prediction.predict` takes."""
+        y = self(images)
+        if self.output != PROBABILITIES:
+            return y
+        y = np.maximum(y, np.finfo(np.float32).tiny)
+        return np.log(y) - np.log(np.maximum(1 - y, EPSILON)) if y.shape[1] == 1 else np.log(y)
 
     def run(self, images: np.ndarray, outputs: list[str] | None = None) -> list[np.ndarray]:
         """Return the outputs with these names, all of them by default; otherwise as a call."""

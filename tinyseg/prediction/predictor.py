@@ -3,7 +3,7 @@
 The steps: resample to the pixels of the training, standardize, run the network, interpolate back to the image's pixels.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal, Self
 
 import msgspec
@@ -41,6 +41,8 @@ class Predictor:
         Replaces the checkpoint's scale, for images whose pixels have another size than those of the training.
     cuda_graph : bool
         On a GPU, launch the network as one CUDA graph for each shape that comes often, such as that of tiles.
+    forward : callable, optional
+        Runs instead of the network, such as a `tinyseg.export.runtime.OnnxFile`; see `predict_logits`.
 
     Attributes
     ----------
@@ -71,9 +73,10 @@ class Predictor:
         transforms: Transforms = "none",
         scale: float | tuple[float, float] | None = None,
         cuda_graph: bool = False,
+        forward: Callable[[np.ndarray], np.ndarray] | None = None,
     ) -> None:
         self.model, self.transforms, self.name = model, transforms, "this model"
-        self._forward = need_fast("gpu.graphs", "cuda_graph").Inference(model) if cuda_graph else None
+        self.forward = need_fast("gpu.graphs", "cuda_graph").Inference(model) if cuda_graph else forward
         meta = getattr(model, "meta", {})
         _refuse_nonfinite(model)
         options = dict(meta.get("preprocessing") or {})
@@ -145,16 +148,20 @@ class Predictor:
             The section is no such array, is masked, has other channels than the network takes, or values too large to
             be told apart; or the network's output is not finite.
         """
+        x = self.prepare(section)
+        try:
+            with np.errstate(over="ignore", invalid="ignore"):  # `predict` says it if the output is not finite
+                p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms, forward=self.forward)[0]
+        except ValueError as error:
+            raise ValueError(f"{self.name}: {error}") from error
+        return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[-2:])
+
+    def prepare(self, section: np.ndarray) -> np.ndarray:
+        """Return a section as the network takes it, float32 (C, h, w); arguments and errors are those of a call."""
         self._check(section, (2, 3), "a section (C, H, W) or (H, W)")
         section = section[None] if section.ndim == 2 else section
         self._refuse_large(section.shape[1:])
-        x = self.preparation.prepare(section, self._statistics)
-        try:
-            with np.errstate(over="ignore", invalid="ignore"):  # `predict` says it if the output is not finite
-                p = predict(self.model, x[None], tile=self.tile, transforms=self.transforms, forward=self._forward)[0]
-        except ValueError as error:
-            raise ValueError(f"{self.name}: {error}") from error
-        return self.preparation.restore(np.clip(p, 0, 1).astype(np.float32), section.shape[1:])
+        return self.preparation.prepare(section, self._statistics)
 
     def _check(self, image, axes, what):
         """Raise unless the image is an array that the network can be given; its channels come first, if it has any."""
@@ -260,14 +267,14 @@ class _SectionPreparation:
             return None
         count, mean, squares = 0, 0.0, 0.0  # joined section by section, after Chan et al. 1983
         for section in sections:
-            x = self._resampled(section).astype(np.float64)
+            x = self.resampled(section).astype(np.float64)
             gap, n = x.mean() - mean, count + x.size
             squares += ((x - x.mean()) ** 2).sum() + gap**2 * count * x.size / n
             mean, count = mean + gap * x.size / n, n
         return mean, (squares / max(count, 1)) ** 0.5
 
     def prepare(self, section, statistics=None):
-        x = self._resampled(section)
+        x = self.resampled(section)
         if statistics is None:
             return standardize(x, self.standardize)
         mean, deviation = statistics
@@ -279,5 +286,5 @@ class _SectionPreparation:
     def target(self, shape):
         return tuple(max(1, round(n * s)) for n, s in zip(shape, self.scale, strict=True))
 
-    def _resampled(self, section):
+    def resampled(self, section):
         return np.stack([resample(channel, self.target(section.shape[1:])) for channel in section])

@@ -1,0 +1,227 @@
+"""Quantize a network with a user's images, and show what that costs on them: what `tinyseg export --int8` does.
+
+Reads top to bottom: which images, with masks if there are any; the two networks on them; the table.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from tinyseg.commands.predict import find_inputs
+from tinyseg.commands.tables import table
+from tinyseg.data import isbi
+from tinyseg.data.brain import Preparation
+from tinyseg.data.brats import find_cases, read_case
+from tinyseg.data.files import refuse_missing
+from tinyseg.data.load_tqdm import tqdm
+from tinyseg.data.scans import channels_of, open_scan
+from tinyseg.export.int8 import AT_MOST, write_onnx_int8
+from tinyseg.export.runtime import OnnxFile
+from tinyseg.metrics.multiclass import confusion_matrix
+from tinyseg.prediction import predict
+from tinyseg.prediction.predictor import labels
+from tinyseg.prediction.stacks import stacks_of, statistics_of
+
+
+@dataclass(frozen=True)
+class Example:
+    """An image to calibrate with.
+
+    Attributes
+    ----------
+    section : ndarray, shape (C, H, W)
+        As stored.
+    prepared : float32 ndarray, shape (C, h, w)
+        As the network takes it.
+    truth : ndarray, shape (H, W), or None
+        The class of each pixel; with one class 1 or True is the foreground.
+    """
+
+    section: np.ndarray
+    prepared: np.ndarray
+    truth: np.ndarray | None = None
+
+
+def quantize(predictor, float_path, path, folder, foreground=None):
+    """Write the 8-bit version of an ONNX file, and print and return what it loses on the images.
+
+    Parameters
+    ----------
+    predictor : Predictor
+        Of the checkpoint from which the file was exported.
+    float_path, path : Path
+        The file that `write_onnx` has written, and the one to be written.
+    folder : Path
+        Images, as `tinyseg predict` takes them; with masks, as `tinyseg evaluate --images` takes them.
+    foreground : {"white", "black"}, optional
+        How masks store the class of a network of one class (default: as in the training, or white).
+
+    Returns
+    -------
+    dict
+        What `write_onnx_int8` and `compare` return.
+
+    Raises
+    ------
+    FileNotFoundError, ValueError
+        There are no such images, or files; the sentence names them.
+    """
+    examples = read_examples(predictor, folder, foreground or predictor.foreground or "white")
+    network = OnnxFile(float_path)
+    shown = tqdm(examples, desc="calibrating", unit="image")
+    about = write_onnx_int8(path, float_path, (_given(predictor, network, each) for each in shown))
+    found = compare(predictor, network, OnnxFile(path), examples)
+    print_comparison(found, predictor.classes)
+    return about | found
+
+
+# ----- images ----------------------------------------------------------------------
+def read_examples(predictor, folder, foreground="white", at_most=AT_MOST):
+    """Read images evenly spread over a folder, a stack or a volume, with their masks if there are any.
+
+    Returns
+    -------
+    list of Example
+    """
+    refuse_missing(folder, "images to calibrate with")
+    brains = isinstance(predictor.preparation, Preparation)
+    read = _labelled_slices if brains else _labelled_sections
+    examples = read(predictor, folder, foreground, at_most) if brains or len(predictor.classes) == 1 else []
+    examples = examples or _images(predictor, folder, at_most)
+    masks = "with masks" if examples[0].truth is not None else "without masks"
+    print(f"{folder}: {len(examples)} images {masks}")
+    return examples
+
+
+def _labelled_sections(predictor, folder, foreground, at_most):
+    if folder.is_file():
+        return []
+    try:
+        sections = isbi.load(folder, "required", foreground)
+    except FileNotFoundError:  # no masks
+        return []
+    predictor.take_statistics(sections.images[:, None])
+    chosen = _spread(len(sections), at_most)
+    return [Example(x[None], predictor.prepare(x), sections.labels[k]) for k in chosen for x in [sections.images[k]]]
+
+
+def _labelled_slices(predictor, folder, foreground, at_most):
+    try:
+        cases = find_cases(folder)
+    except FileNotFoundError:  # no labels
+        return []
+    order = list(channels_of(predictor.modalities or cases.modalities, cases.modalities, f"The data in {folder}"))
+    chosen = [list(cases)[k] for k in _spread(len(cases), at_most)]
+    examples = []
+    for case in chosen:
+        volume, truth = read_case(case)
+        volume = volume[order]
+        sections = np.moveaxis(volume, 3, 0)
+        predictor.take_statistics(sections)
+        with_brain = np.flatnonzero((volume != 0).any(axis=(0, 1, 2)))
+        for k in with_brain[_spread(len(with_brain), max(1, at_most // len(chosen)))]:
+            classes = truth[..., k] > 0 if len(predictor.classes) == 1 else truth[..., k]
+            examples.append(Example(sections[k], predictor.prepare(sections[k]), classes))
+    return examples
+
+
+def _images(predictor, folder, at_most):
+    """Read images without masks: whatever `tinyseg predict` takes."""
+    scans, found, examples = find_inputs(folder, predictor.modalities), [], []
+    stacks = stacks_of({folder: scans}) if predictor.standardizes_stacks else {}
+    for_network = isinstance(predictor.preparation, Preparation)
+    for scan in scans:
+        with open_scan(scan, for_network) as image:
+            found += [(scan, k) for k in range(len(image))]
+    wanted = [found[k] for k in _spread(len(found), at_most)]
+    for scan in dict.fromkeys(scan for scan, _ in wanted):
+        with open_scan(scan, for_network) as image:
+            predictor.look_at(image, statistics_of(predictor, stacks[scan]) if scan in stacks else None)
+            sections = [image.section(k) for each, k in wanted if each is scan]
+            examples += [Example(section, predictor.prepare(section)) for section in sections]
+    return examples
+
+
+def _spread(n, at_most):
+    """Return at most so many of the numbers below n, at equal distances."""
+    return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
+
+
+def _given(predictor, network, example):
+    """Return an example as an ONNX file takes it: grey values if it prepares them itself, else padded to its sizes."""
+    if network.metadata.get("prepared_in_graph"):
+        return predictor.preparation.resampled(example.section).astype(np.float32)
+    multiple = predictor.model.multiple
+    pads = [(0, 0), *((0, -n % multiple) for n in example.prepared.shape[1:])]
+    return np.pad(example.prepared, pads, mode="reflect" if min(example.prepared.shape[1:]) > 1 else "edge")
+
+
+# ----- the two networks on them ------------------------------------------------------
+def compare(predictor, before, after, examples):
+    """Return what two ONNX files give on images.
+
+    Parameters
+    ----------
+    predictor : Predictor
+    before, after : OnnxFile
+        The float and the quantized network.
+    examples : sequence of Example
+
+    Returns
+    -------
+    dict
+        ``images``, ``changed`` (share of the pixels whose class is another), ``largest`` and ``mean`` (differences of
+        the probability); with masks also ``float`` and ``int8``, each with ``accuracy`` and, for each class but the
+        background, a list of ``dice`` and ``iou``, over the pixels of all images; NaN if it is nowhere.
+    """
+    number = max(2, len(predictor.classes))
+    matrices = {"float": np.zeros((number, number), np.int64), "int8": np.zeros((number, number), np.int64)}
+    changed = pixels = largest = total = 0
+    for example in tqdm(examples, desc="comparing", unit="image"):
+        p, q = (_probabilities(predictor, network, example) for network in (before, after))
+        a, b = labels(p), labels(q)
+        changed, pixels = changed + np.count_nonzero(a != b), pixels + a.size
+        largest, total = max(largest, float(np.abs(p - q).max())), total + float(np.abs(p - q).mean()) * a.size
+        if example.truth is not None:
+            for name, mask in (("float", a), ("int8", b)):
+                matrices[name] += confusion_matrix(mask, example.truth.astype(np.uint8), number)
+    found = {"images": len(examples), "changed": float(changed / pixels), "largest": largest, "mean": total / pixels}
+    if examples[0].truth is None:
+        return found
+    return found | {name: _scores(matrix) for name, matrix in matrices.items()}
+
+
+def _probabilities(predictor, network, example):
+    """Return the probabilities (classes, H, W) that an ONNX file gives for an example."""
+    if network.metadata.get("prepared_in_graph"):
+        p = network(_given(predictor, network, example)[None])[0]
+    else:
+        p = predict(predictor.model, example.prepared[None], tile=predictor.tile, forward=network.logits)[0]
+    shape = example.section.shape[1:]
+    return p if p.shape[1:] == shape else predictor.preparation.restore(p, shape)
+
+
+def _scores(matrix):
+    """Return accuracy, and Dice and IoU of each class but the background, of a confusion matrix with truth in rows."""
+    right, union = np.diag(matrix)[1:], (matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix))[1:]
+    with np.errstate(invalid="ignore"):
+        dice, iou = 2 * right / (right + union), right / union
+    return {"accuracy": float(np.trace(matrix) / matrix.sum()), "dice": dice.tolist(), "iou": iou.tolist()}
+
+
+# ----- the table -----------------------------------------------------------------------
+def print_comparison(found, classes):
+    """Print the scores of both networks if there are masks, and how far they agree."""
+    if "float" in found:
+        names = classes[1:] if len(classes) > 1 else classes
+        titles = ["accuracy", *(f"{score}, {name}" for name in names for score in ("Dice", "IoU"))]
+        rows = []
+        for key, title in (("float", "float"), ("int8", "8 bits")):
+            of_class = zip(found[key]["dice"], found[key]["iou"], strict=True)
+            numbers = [found[key]["accuracy"], *(score for both in of_class for score in both)]
+            rows.append((title, [f"{number:.4f}" for number in numbers]))
+        print(table(titles, rows))
+    print(
+        f"With 8 bits {found['changed']:.2%} of the pixels change their class on {found['images']} images; the "
+        f"probability differs by {found['mean']:.4f} on average and by {found['largest']:.2f} at most."
+    )
