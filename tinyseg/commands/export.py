@@ -29,6 +29,7 @@ import tifffile
 import tinyseg as ts
 from tinyseg.commands.numbers import Number, make_parser, refuse_given
 from tinyseg.commands.options import a_path
+from tinyseg.commands.quantize import quantize
 from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import table
 from tinyseg.data.files import list_names
@@ -39,13 +40,11 @@ from tinyseg.export.bioimageio import run_bioimageio, write_bioimageio
 from tinyseg.export.c_program import run_c, write_c
 from tinyseg.export.checking import NotRunError, compare, refuse_beyond
 from tinyseg.export.html import write_html
-from tinyseg.export.images import as_pixels, find_calibration_images, find_check_images, fit, network_inputs
-from tinyseg.export.int8 import write_onnx_int8
+from tinyseg.export.images import as_pixels, find_check_images, fit, network_inputs
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import metadata_of, write_onnx
+from tinyseg.export.onnx_file import fix_size, metadata_of, write_onnx
 from tinyseg.export.run_html import run_html
-from tinyseg.export.runtime import OnnxFile, run_onnx
-from tinyseg.metrics import BinaryScores
+from tinyseg.export.runtime import OnnxFile
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.prediction.tiles import to_probabilities
 
@@ -139,57 +138,39 @@ def write_program(args, predictor, sections, path):
 
 
 def write_network(args, predictor, sections, path):
-    in_graph = args.with_preprocessing
     write_onnx(
-        path, describe(predictor.model), opset=args.opset, metadata=metadata_of(predictor.model), size=args.size,
-        preparation=predictor.preparation if in_graph else None, dtype=args.dtype or sections.dtype,
+        path, describe(predictor.model), opset=args.opset, metadata=metadata_of(predictor.model),
+        preparation=predictor.preparation if args.with_preprocessing else None, dtype=args.dtype or sections.dtype,
     )  # fmt: skip
-    if not in_graph:
-        return compare_networks(predictor, network_inputs(predictor, sections, args.size), path)
-    # The graph takes an image as it is, and does not resample it.
-    alone = Predictor(predictor.model, scale=1) if hasattr(predictor.preparation, "scale") else predictor
-    fitted = [fit(section, args.size or section.shape[1:]) for section in sections]
-    return lambda: [alone(x) for x in fitted], lambda: [run_onnx(path, x[None].astype(np.float32))[0] for x in fitted]
+    return finish_onnx(args, predictor, sections, path)
 
 
 def write_quantized(args, predictor, sections, path):
-    images, masks = find_calibration_images(predictor, args.int8, args.size)
     with tempfile.TemporaryDirectory() as folder:
         float_path = pathlib.Path(folder) / "model.onnx"
-        network, about = describe(predictor.model), metadata_of(predictor.model)
-        write_onnx(float_path, network, opset=args.opset, metadata=about, size=args.size)
-        write_onnx_int8(path, float_path, images)
-    print_loss(args, predictor, images, masks, path)
-    return compare_networks(predictor, network_inputs(predictor, sections, args.size), path)
+        write_network(argparse.Namespace(**vars(args) | {"size": None}), predictor, sections, float_path)
+        quantize(predictor, float_path, path, args.int8)
+    return finish_onnx(args, predictor, sections, path)
 
 
-def print_loss(args, predictor, images, masks, path):
-    """Print what 8 bits cost on the images that they were calibrated on: of the scores, if there are masks."""
-    exact, quantized = (run() for run in compare_networks(predictor, images, path))
-    found = compare(exact, quantized)
-    print(
-        f"8 bits, on the {len(images)} sections of {args.int8}: {found.flipped} of {found.pixels} pixels flip "
-        f"({found.flipped / found.pixels:.3%})"
-    )
-    if masks is None:
-        return
-    rows = []
-    for name, probabilities in (("float32", exact), ("8 bits", quantized)):
-        scores = BinaryScores()
-        for p, mask in zip(probabilities, masks, strict=True):
-            scores.update(p, mask[None])
-        rows.append((name, [f"{scores.compute()[key]:.4f}" for key in ("accuracy", "dice", "iou")]))
-    print(table(["accuracy", "Dice", "IoU"], rows))
+def finish_onnx(args, predictor, sections, path):
+    if args.size:
+        fix_size(path, args.size)
+    if not args.with_preprocessing:
+        inputs = network_inputs(predictor, sections, args.size)
+        return (
+            lambda: [ts.prediction.predict(predictor.model, x[None])[0] for x in inputs],
+            lambda: [to_probabilities(y).data[0] for y in run_each(path, inputs)],
+        )
+    # The graph takes an image as it is, and does not resample it.
+    alone = Predictor(predictor.model, scale=1) if hasattr(predictor.preparation, "scale") else predictor
+    fitted = [fit(section, args.size or section.shape[1:]) for section in sections]
+    return lambda: [alone(x) for x in fitted], lambda: [y[0] for y in run_each(path, fitted)]
 
 
-def compare_networks(predictor, inputs, path):
-    """Return what the network gives for its inputs, (C, H, W) each, and what an ONNX file gives, as functions."""
-
-    def run():
-        network = OnnxFile(path)
-        return [to_probabilities(network(x[None])).data[0] for x in inputs]
-
-    return lambda: [ts.prediction.predict(predictor.model, x[None])[0] for x in inputs], run
+def run_each(path, images):
+    network = OnnxFile(path)
+    return [network(image[None].astype(np.float32)) for image in images]
 
 
 def write_package(args, predictor, sections, path):
@@ -252,8 +233,6 @@ def parse_arguments():
             refuse_given(args, names, f"this is for --format {name}: leave it out, or give that format too")
     if "bioimageio" in args.format and not (args.license and args.author):
         parser.error("--format bioimageio needs --license SPDX and --author NAME: who gives the network away, and how")
-    if args.with_preprocessing and args.int8:
-        parser.error("--with-preprocessing and --int8 cannot be had together: choose one of the two")
     if args.dtype and not args.with_preprocessing:
         parser.error("--dtype is for --with-preprocessing: leave it out")
     return args

@@ -1,4 +1,4 @@
-"""Images to run an exported network on, and to calibrate one of 8 bits with; what the network is given for them."""
+"""Images to run an exported network on beside tinyseg, and what the network is given for them."""
 
 import pathlib
 import re
@@ -8,15 +8,13 @@ import numpy as np
 
 from tinyseg.data import em_sections
 from tinyseg.data.brain import Preparation
-from tinyseg.data.isbi import find_images_and_labels, load
-from tinyseg.data.resample import nearest
+from tinyseg.data.isbi import find_images_and_labels
 from tinyseg.data.scans import Scan, find_scans, open_scan
 from tinyseg.data.synthetic_brain import brain
 from tinyseg.data.writing import FilePath
 from tinyseg.prediction.predictor import Predictor
 
 MOST = 2  # sections to check with: each goes through every format
-CALIBRATION = 50  # sections to calibrate with
 
 
 def find_check_images(predictor: Predictor, path: FilePath | None = None) -> tuple[np.ndarray, str]:
@@ -92,63 +90,6 @@ def network_inputs(
     inputs = [predictor.preparation.prepare(section, statistics) for section in sections]
     multiple = predictor.model.multiple
     return [fit(x, size or [-(-n // multiple) * multiple for n in x.shape[1:]]) for x in inputs]
-
-
-def find_calibration_images(
-    predictor: Predictor, path: FilePath, size: Sequence[int] | None = None
-) -> tuple[list[np.ndarray], list[np.ndarray] | None]:
-    """Return what the network is given for the images at a path, and their masks on its grid if there are any.
-
-    Parameters
-    ----------
-    predictor : Predictor
-    path : path-like
-        An image, a stack, or a folder: of images, with masks beside them or not, or of volumes. If it holds more than
-        50 sections, those at equal distances are taken.
-    size : (int, int), optional
-        Height and width that the network takes.
-
-    Returns
-    -------
-    list of float32 ndarray, shape (C, h, w)
-    list of bool ndarray, shape (h, w), or None
-        True is foreground. None for networks of several classes, for volumes, and where there are no masks.
-
-    Raises
-    ------
-    FileNotFoundError, ValueError
-        There are no images, or they do not fit the network.
-    """
-    path = pathlib.Path(path)
-    of_volumes = isinstance(predictor.preparation, Preparation)
-    if not of_volumes and predictor.model.num_classes == 1 and _has_masks(path):
-        found = load(path, foreground=predictor.foreground or "white")
-        found = found.take(_spread(len(found)))
-        inputs = network_inputs(predictor, found.images[:, None], size)
-        target = predictor.preparation.target(found.images.shape[1:])
-        masks = [fit(nearest(mask, target)[None], x.shape[1:])[0] for mask, x in zip(found.labels, inputs, strict=True)]
-        return inputs, masks
-    places = []  # of each section, its scan and its number
-    for scan in find_scans(path, predictor.modalities):
-        with open_scan(scan, for_network=of_volumes) as image:
-            quarter = len(image) // 4 if of_volumes else 0  # the ends of a volume are empty
-            places += [(scan, k) for k in range(quarter, len(image) - quarter)]
-    chosen = [places[k] for k in _spread(len(places))]
-    sections = [_sections_of(predictor, scan, [k])[0] for scan, k in chosen]
-    return network_inputs(predictor, sections, size), None
-
-
-def _has_masks(path):
-    """Return whether a folder holds images with masks, in a layout that `tinyseg.data.isbi.load` knows."""
-    try:
-        return path.is_dir() and find_images_and_labels(path)[1] is not None
-    except FileNotFoundError:
-        return False
-
-
-def _spread(n):
-    """Return the numbers of at most 50 of n sections, at equal distances."""
-    return np.unique(np.linspace(0, n - 1, min(n, CALIBRATION)).round().astype(int))
 
 
 def _draw_synthetic(config, of_volumes):

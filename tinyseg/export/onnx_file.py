@@ -16,6 +16,7 @@ from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.export.network import Network
 from tinyseg.export.onnx_graph import IR_VERSIONS, Graph, add_network
 from tinyseg.export.onnx_preparation import check_preparation, prepare_in_graph, restore_in_graph
+from tinyseg.export.packages import load_package
 from tinyseg.export.runtime import PROBABILITIES
 from tinyseg.models import UNet
 
@@ -30,7 +31,6 @@ def make_onnx(
     metadata: Mapping[str, Any] | None = None,
     preparation: Any = None,
     dtype: Any = None,
-    size: Sequence[int] | None = None,
 ) -> bytes:
     """Return the content of an ONNX file of a network.
 
@@ -53,8 +53,6 @@ def make_onnx(
     dtype : dtype, optional
         Integer type of the stored images, such as "uint8". The preparation "unit", which
         divides by its range, needs it.
-    size : (int, int), optional
-        Fixed height and width, for runtimes that want them, with N = 1. By default all three are free.
 
     Raises
     ------
@@ -68,9 +66,6 @@ def make_onnx(
         raise ValueError(f"opset must be {' or '.join(map(str, IR_VERSIONS))}, but is {opset!r}.")
     if preparation is not None:
         check_preparation(preparation, dtype)
-    multiple = 1 if preparation is not None else network.multiple
-    if size is not None and (size[0] % multiple or size[1] % multiple or min(size) < 1):
-        raise ValueError(f"size must be multiples of {multiple}, but is {size[0]} x {size[1]}.")
     graph = Graph(opset)
     x = IMAGE
     if preparation is not None:
@@ -82,9 +77,9 @@ def make_onnx(
         x = restore_in_graph(graph, IMAGE, x, preparation, network.num_classes)
     output = PROBABILITIES if probabilities or preparation is not None else LOGITS
     graph.nodes[-1].output[0] = output
-    kept = {"multiple": multiple} | dict(metadata or {})
+    kept = {"multiple": 1 if preparation is not None else network.multiple} | dict(metadata or {})
     kept |= {"prepared_in_graph": preparation is not None}
-    return _model_of(graph, network, output, kept, size).SerializeToString()
+    return _model_of(graph, network, output, kept).SerializeToString()
 
 
 def write_onnx(path: FilePath, network: Network, **options: Any) -> None:
@@ -93,6 +88,34 @@ def write_onnx(path: FilePath, network: Network, **options: Any) -> None:
     Options and errors are those of `make_onnx`; an OSError says why the file cannot be written.
     """
     write_atomically(path, make_onnx(network, **options))
+
+
+def fix_size(path: FilePath, size: Sequence[int]) -> None:
+    """Give the images of an ONNX file one height and width, and N = 1, for runtimes that want to know them.
+
+    Parameters
+    ----------
+    path : path-like
+        What `write_onnx` or `write_onnx_int8` has written; it is written again.
+    size : (int, int)
+        Height and width.
+
+    Raises
+    ------
+    ValueError
+        The network does not take this size.
+    RuntimeError
+        The package onnx is not there.
+    """
+    model = load_package("onnx", "An ONNX file is written").load_model(str(path))
+    multiple = next(int(each.value) for each in model.metadata_props if each.key == "tinyseg.multiple")
+    if size[0] % multiple or size[1] % multiple or min(size) < 1:
+        raise ValueError(f"size must be multiples of {multiple}, but is {size[0]} x {size[1]}.")
+    for value in (*model.graph.input, *model.graph.output):
+        dims = value.type.tensor_type.shape.dim
+        for dim, number in zip((dims[0], dims[2], dims[3]), (1, *size), strict=True):
+            dim.dim_value = number
+    write_atomically(path, model.SerializeToString())
 
 
 def metadata_of(model: UNet) -> dict[str, Any]:
@@ -116,13 +139,12 @@ def metadata_of(model: UNet) -> dict[str, Any]:
     return found | {"weights": fingerprint(*(to_numpy(array) for array in model.state_dict().values()))}
 
 
-def _model_of(graph, network, output, kept, size):
+def _model_of(graph, network, output, kept):
     """Return the onnx.ModelProto of a finished graph."""
     onnx = graph.onnx
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
-    N, H, W = ("N", "H", "W") if size is None else (1, *size)
-    inputs = [helper.make_tensor_value_info(IMAGE, float32, [N, network.in_channels, H, W])]
-    outputs = [helper.make_tensor_value_info(output, float32, [N, network.num_classes, H, W])]
+    inputs = [helper.make_tensor_value_info(IMAGE, float32, ["N", network.in_channels, "H", "W"])]
+    outputs = [helper.make_tensor_value_info(output, float32, ["N", network.num_classes, "H", "W"])]
     made = helper.make_graph(graph.nodes, "tinyseg", inputs, outputs, graph.constants)
     opsets = [helper.make_opsetid("", graph.opset)]
     model = helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSIONS[graph.opset], producer_name="tinyseg")
