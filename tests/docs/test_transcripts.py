@@ -3,6 +3,7 @@
 import pathlib
 import re
 import runpy
+import shutil
 
 import pytest
 
@@ -31,6 +32,8 @@ def test_the_page_speaks_of_no_folder_of_its_author():
 def test_commands_print_what_the_page_shows(tmp_path):
     page["prepare"](tmp_path)
     for line, below in COMMANDS:
+        if line.startswith("tinyseg export") and not (shutil.which("node") and shutil.which("cc")):
+            continue  # it says what is missing to run what it writes
         now = page["shorten"](page["run"](line, tmp_path), below)
         if line.startswith("tinyseg warm"):  # whether there is something to compile depends on what ran before
             assert "They are kept in" in now[-1] and "They are kept in" in below[-1]

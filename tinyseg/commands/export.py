@@ -103,7 +103,7 @@ def write_and_check(name, args, predictor, sections, place):
         refuse_beyond(name, found)
     except RuntimeError as error:
         raise RuntimeError(f"{error} Nothing is left behind.") from None
-    return name, [size, f"{found.probability:.2g}", f"{found.flipped} of {found.pixels}"]
+    return name, [size, f"{found.probability:.1e}", f"{found.flipped} of {found.pixels}"]
 
 
 def move(written, target):
