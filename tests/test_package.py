@@ -83,3 +83,6 @@ def test_somebody_installs_the_wheel_and_segments_a_picture(built, tmp_path):
     with Image.open(tmp_path / "predictions" / "cells_mask.png") as mask:
         pixels = np.array(mask)
     assert pixels.shape == (96, 96) and set(np.unique(pixels)) <= {0, 255}
+
+    run(command, "export", "runs/demo/best.safetensors", "--out", "exported", "--format", "html,c", cwd=tmp_path)
+    assert {path.name for path in (tmp_path / "exported").iterdir()} == {"segment.html", "c"}

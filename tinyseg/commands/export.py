@@ -32,6 +32,7 @@ from tinyseg.commands.options import a_path
 from tinyseg.commands.quantize import quantize
 from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import table
+from tinyseg.commands.warm import compile_for, rehearse_prediction
 from tinyseg.data.files import list_names
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
@@ -51,7 +52,7 @@ from tinyseg.prediction.tiles import to_probabilities
 FORMATS = ("html", "c", "onnx", "bioimageio")
 OF_FORMAT = {  # options that are for one format
     "html": ("example",), "onnx": ("int8", "size", "opset", "with_preprocessing"),
-    "bioimageio": ("license", "author", "name"),
+    "bioimageio": ("license", "author", "name", "pixel_size"),
 }  # fmt: skip
 FILES = {
     "html": "segment.html", "c": "c", "onnx": "model.onnx", "int8": "model_int8.onnx",
@@ -67,6 +68,7 @@ def main():
 def export():
     args = parse_arguments()
     predictor = Predictor.load(args.checkpoint)
+    compile_for(lambda: rehearse_prediction(predictor.model), "cpu")
     sections, what = find_check_images(predictor, args.check)
     names = [*args.format, *(["int8"] if args.int8 else [])]
     check_writable(args.out)
@@ -175,7 +177,10 @@ def run_each(path, images):
 
 def write_package(args, predictor, sections, path):
     network = describe(predictor.model)
-    write_bioimageio(path, predictor, network, sections[0], license=args.license, authors=args.author, name=args.name)
+    write_bioimageio(
+        path, predictor, network, sections[0], license=args.license, authors=args.author, name=args.name,
+        pixel_size=args.pixel_size,
+    )  # fmt: skip
     return lambda: predict(predictor, sections), lambda: [run_bioimageio(path, section) for section in sections]
 
 
@@ -220,6 +225,10 @@ def build_parser():
     )
     add("--license", metavar="SPDX", help="bioimageio: under which you give the network away, such as CC-BY-4.0")
     add("--author", action="append", metavar="NAME", help="bioimageio: may be given several times")
+    add(
+        "--pixel-size", type=Number(float, 0, 1e6, above=True), metavar="MICROMETRES",
+        help="bioimageio: of the images of the training",
+    )  # fmt: skip
     add("--name", help="bioimageio: of the network (default: from what it segments)")
     add("--force", action="store_true", help="replace files that are there")
     return parser
