@@ -1,9 +1,9 @@
-"""segment.html: a network as one page, which runs it in the browser, without a server, an installation or a connection.
+"""segment.html: a network as one page, which runs it in the browser without a server, an installation or a connection.
 
-The page is put together from the files in `page/`. It holds the network twice over as data: network.wasm, which computes
-any U-Net that `tinyseg.models.build` makes, and the weights of this one in 8 bits (`tinyseg.export.weights.pack_int8`).
-Neither is a script: a Web Worker gets them as texts. The page's Content-Security-Policy allows its own scripts and
-styles by their hashes and forbids every connection, so that images cannot leave the computer.
+The page is put together from the files in `page/`. The network is in it as data: network.wasm computes any U-Net that
+`tinyseg.models.build` makes, and `tinyseg.export.weights.pack_int8` gives the weights of this one in 8 bits. A Web
+Worker gets both as texts. The page's Content-Security-Policy allows its own script and style by their hashes and forbids
+every connection, so that images cannot leave the computer.
 """
 
 import base64
@@ -51,8 +51,8 @@ def write_html(
     Raises
     ------
     ValueError
-        The network takes slices of a brain, or several channels; the checkpoint does not say how images are prepared; or
-        the example is no PNG, or a large one.
+        The network takes slices of a brain, or several channels; the checkpoint does not say how images are prepared;
+        or the example is no PNG, or a large one.
     OSError
         A file cannot be read or written.
     """
@@ -90,10 +90,9 @@ def write_html(
 
 
 def write_title(classes: list[str]) -> str:
-    """Return the heading of the page, as HTML."""
+    """Return what the page finds, for its heading, as HTML."""
     named = [name for name in classes if name != "background"]
-    text = ", ".join(named[:4]) + (" …" if len(named) > 4 else "")
-    return _escape(text[:1].upper() + text[1:])
+    return _escape(", ".join(named[:4]) + (" …" if len(named) > 4 else ""))
 
 
 def _refuse_other_images(predictor):
@@ -120,8 +119,8 @@ def _read_example(path):
         raise ValueError(f"{path} is no PNG, and the example in the page must be one: save it as PNG.")
     if len(content) > LARGEST_EXAMPLE:
         raise ValueError(
-            f"{path} takes {len(content) / 2**20:.0f} MB, and the example in the page at most {LARGEST_EXAMPLE >> 20} MB, "
-            "since whoever gets the page gets it: cut a part out of it."
+            f"{path} takes {len(content) / 2**20:.0f} MB, and an example in the page at most "
+            f"{LARGEST_EXAMPLE >> 20} MB: cut a part out of it."
         )
     return content
 

@@ -28,7 +28,7 @@ def collect_facts(predictor: Predictor) -> list[tuple[str, str]]:
     facts.append(("It finds", ", ".join(predictor.classes)))
     name = NAMES.get(model.get("name", ""), model.get("name", "a network"))
     weights = f"{predictor.model.num_parameters():,}".replace(",", "\u202f")
-    facts.append(("Network", f"{name}, {model['width']} channels at first, {weights} weights, in 8 bits here"))
+    facts.append(("Network", f"{name}, width {model['width']}, {weights} weights (in this page with 8 bits)"))
     if trained := _describe_training(config, meta):
         facts.append(("Trained on", trained))
     if scores := _describe_scores(config, meta):
@@ -47,15 +47,14 @@ def write_facts(facts: list[tuple[str, str]]) -> str:
 def _describe_training(config, meta):
     if "data" not in config:
         return ""
-    data = (
-        pathlib.PurePath(str(config["data"])).name if config["data"] else "synthetic images, a stand-in for real ones"
-    )
-    count = _count(config, "train")
-    state = (meta.get("training") or {}).get("state") or {}
-    steps = (
-        f", {state['step']} steps of {config['batch_size']} images" if {"batch_size"} <= config.keys() and state else ""
-    )
-    return (f"{count} sections of " if count else "") + data + steps
+    data = "synthetic images, a stand-in for real ones"
+    if config["data"]:
+        data = pathlib.PurePath(str(config["data"])).name
+    count, state = _count(config, "train"), (meta.get("training") or {}).get("state") or {}
+    text = f"{_sections(count)} of {data}" if count else data
+    if "step" in state and "batch_size" in config:
+        text += f", {state['step']} steps of {config['batch_size']} images"
+    return text
 
 
 def _describe_scores(config, meta):
@@ -63,10 +62,13 @@ def _describe_scores(config, meta):
     history = ((meta.get("training") or {}).get("state") or {}).get("history") or [{}]
     last: dict[str, Any] = history[-1]
     found = [f"{title} {last[f'val_{key}']:.3f}" for key, title in SCORES.items() if f"val_{key}" in last]
-    if not found:
-        return None
     count = _count(config, "val")
-    return (f"Scores on {count} held-out sections" if count else "Scores on held-out images"), ", ".join(found)
+    heading = f"Scores on {_sections(count, 'held-out ')}" if count else "Scores on held-out images"
+    return (heading, ", ".join(found)) if found else None
+
+
+def _sections(count, kind=""):
+    return f"{count} {kind}{'section' if count == 1 else 'sections'}"
 
 
 def _count(config, part):

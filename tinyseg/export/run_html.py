@@ -9,6 +9,7 @@ import os
 import pathlib
 import shutil
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,14 +28,24 @@ CHECK = """
   const helper = new Helper();
   await helper.load();
   const { height, width } = await helper.call("open", { blob: new Blob([bytes]), name: %(name)s });
-  const options = { scale: ABOUT.scale, memory: 2 ** 31 };
+  const options = { scale: ABOUT.scale, memory: %(memory)d };
   if (ABOUT.standardize === "stack") options.statistics = await helper.call("statistics", { scale: ABOUT.scale });
-  const { probabilities } = await helper.call("predict", { k: %(section)d, options });
+  const { probabilities, tile } = await helper.call("predict", { k: %(section)d, options });
   helper.stop();
   const found = new Uint8Array(probabilities.buffer), parts = [];
   for (let at = 0; at < found.length; at += 32768) parts.push(String.fromCharCode(...found.subarray(at, at + 32768)));
-  return { classes: ABOUT.classes.length, height, width, probabilities: btoa(parts.join("")) };
+  return { classes: ABOUT.classes.length, height, width, tile, probabilities: btoa(parts.join("")) };
 })()
+"""
+
+# Gives two pipes the numbers 3 and 4, and becomes the browser.
+LAUNCHER = """
+import os, sys
+pipes = [os.dup(int(number)) for number in sys.argv[1:3]]
+for number, pipe in enumerate(pipes, 3):
+    os.dup2(pipe, number)
+    os.set_inheritable(number, True)
+os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
@@ -42,7 +53,7 @@ class NoBrowserError(RuntimeError):
     """There is nothing on this computer that a page can run in."""
 
 
-def run_html(path: FilePath, image_path: FilePath, section: int = 0) -> np.ndarray:
+def run_html(path: FilePath, image_path: FilePath, section: int = 0, memory: float = 2 << 30) -> np.ndarray:
     """Return the probabilities that a page gives for a section of an image.
 
     Parameters
@@ -53,6 +64,8 @@ def run_html(path: FilePath, image_path: FilePath, section: int = 0) -> np.ndarr
         A PNG or TIFF.
     section : int
         Of a stack, counted from 0.
+    memory : float
+        Bytes for the network; a section that needs more goes through it in tiles.
 
     Returns
     -------
@@ -66,12 +79,12 @@ def run_html(path: FilePath, image_path: FilePath, section: int = 0) -> np.ndarr
         The page could not compute it; the message is the page's.
     """
     if node := shutil.which("node"):
-        return _run_in_node(node, path, image_path, section)
+        return run_in_node(node, path, image_path, section, memory)[0]
     if chromium := find_chromium():
-        return _run_in_chromium(chromium, path, image_path, section)
+        return run_in_chromium(chromium, path, image_path, section, memory)[0]
     raise NoBrowserError(
-        "A page runs in a browser, and neither Node.js nor Chromium or Chrome was found to check it: install one of them "
-        "(Debian, Ubuntu: apt install nodejs; macOS: brew install node), or open the page yourself."
+        "A page runs in a browser, and neither Node.js nor Chromium or Chrome was found to check it: install one of "
+        "them (Debian, Ubuntu: apt install nodejs; macOS: brew install node), or open the page yourself."
     )
 
 
@@ -84,29 +97,36 @@ def find_chromium() -> str | None:
     return next((place for place in places if place and os.path.exists(place)), None)
 
 
-def _run_in_node(node, path, image_path, section):
+def run_in_node(
+    node: str, path: FilePath, image_path: FilePath, section: int, memory: float
+) -> tuple[np.ndarray, dict[str, int]]:
+    """As `run_html`; return the probabilities, and a dict with the side of the tiles ("tile", 0 without)."""
     driver = pathlib.Path(__file__).parent / "page" / "node.js"
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "probabilities.bin"
-        command = [node, str(driver), str(path), str(image_path), str(section), str(out)]
+        command = [node, str(driver), str(path), str(image_path), str(section), str(memory), str(out)]
         found = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=PATIENCE)
         if found.returncode:
             raise RuntimeError(f"{path} did not give probabilities for {image_path}: {found.stderr.strip()}")
         about = json.loads(found.stdout)
         p = np.fromfile(out, "<f4")
-    return p.reshape(about["classes"], about["height"], about["width"])
+    return p.reshape(about["classes"], about["height"], about["width"]), about
 
 
-def _run_in_chromium(chromium, path, image_path, section):
+def run_in_chromium(
+    chromium: str, path: FilePath, image_path: FilePath, section: int, memory: float
+) -> tuple[np.ndarray, dict[str, int]]:
+    """As `run_in_node`."""
     image = pathlib.Path(image_path)
     values = {
         "image": base64.b64encode(image.read_bytes()).decode(), "name": json.dumps(image.name), "section": section,
+        "memory": memory,
     }  # fmt: skip
     with open_chromium(chromium) as browser:
         browser.open(pathlib.Path(path).absolute().as_uri())
         found = browser.evaluate(CHECK % values)
     p = np.frombuffer(base64.b64decode(found["probabilities"]), "<f4")
-    return p.reshape(found["classes"], found["height"], found["width"])
+    return p.reshape(found["classes"], found["height"], found["width"]), found
 
 
 @contextmanager
@@ -135,13 +155,22 @@ class Chromium:
         ]  # fmt: skip
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             command.insert(1, "--no-sandbox")  # without which root cannot run it
-        shell = ["sh", "-c", f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}', "sh", *command]
+        launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(theirs_in), str(theirs_out)]
         self._process = subprocess.Popen(
-            shell, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            launcher + command, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         os.close(theirs_in)
         os.close(theirs_out)
-        self._rest, self._count, self.events, self._session = b"", 0, [], None
+        self._rest, self._count, self._session = b"", 0, ""
+        self.events: list[dict[str, Any]] = []
+        try:
+            self._attach()
+        except BaseException:
+            self.close()
+            raise
+
+    def _attach(self):
+        """Speak to the first page from now on."""
         target = next(t for t in self.call("Target.getTargets")["targetInfos"] if t["type"] == "page")
         attached = self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
         self._session = attached["sessionId"]
@@ -197,8 +226,11 @@ class Chromium:
             self._process.wait()
 
     def _write(self, content):
-        while content:
-            content = content[os.write(self._out, content) :]
+        try:
+            while content:
+                content = content[os.write(self._out, content) :]
+        except BrokenPipeError:
+            self._refuse_ended()
 
     def _read(self):
         while b"\0" not in self._rest:

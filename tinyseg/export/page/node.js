@@ -1,11 +1,12 @@
-// Run the network of a page under Node.js, for a check: node node.js segment.html image section probabilities.bin
+// Run the network of a page under Node.js, for a check: node node.js segment.html image section memory probabilities.bin
 //
-// The scripts are those of the page's worker. Writes float32 (classes, H, W), and prints {"classes", "height", "width"}.
+// The scripts are those of the page's worker; memory is in bytes. Writes float32 (classes, H, W), and prints a JSON object
+// with classes, height, width, and tile: its side, or 0 if the image went through the network as a whole.
 const fs = require("node:fs");
 const path = require("node:path");
 const vm = require("node:vm");
 
-const [, , pagePath, imagePath, section, outPath] = process.argv;
+const [, , pagePath, imagePath, section, memory, outPath] = process.argv;
 const html = fs.readFileSync(pagePath, "utf8");
 const textOf = (id) => html.match(new RegExp(`<script [^>]*id="${id}">([^]*?)</script>`))[1];
 
@@ -30,11 +31,11 @@ async function main() {
   const blob = new Blob([fs.readFileSync(imagePath)]);
   await call("load", { about, wasm: textOf("wasm"), weights: textOf("weights") });
   const { height, width } = await call("open", { blob, name: path.basename(imagePath) });
-  const options = { scale: about.scale, memory: 2 ** 31 };
+  const options = { scale: about.scale, memory: Number(memory) };
   if (about.standardize === "stack") options.statistics = await call("statistics", { scale: about.scale });
-  const { probabilities } = await call("predict", { k: Number(section), options });
+  const { probabilities, tile } = await call("predict", { k: Number(section), options });
   fs.writeFileSync(outPath, new Uint8Array(probabilities.buffer));
-  console.log(JSON.stringify({ classes: about.classes.length, height, width }));
+  console.log(JSON.stringify({ classes: about.classes.length, height, width, tile }));
 }
 
 main().catch((error) => {

@@ -340,14 +340,20 @@ function zoomTo(zoom) {
   layOut();
 }
 
+// The whole picture fits into its frame, and the frame with the stack's slider into the window.
 function fitting() {
   const { height, width } = page.image;
-  return Math.min(get("stage").clientWidth / width, (0.76 * innerHeight) / height);
+  return Math.min(get("stage").clientWidth / width, roomForStage() / height);
+}
+
+function roomForStage() {
+  return Math.max(innerHeight - get("stage").getBoundingClientRect().top - scrollY - 130, 240);
 }
 
 function layOut() {
   if (!page.image) return;
   const stage = get("stage"), canvas = get("canvas"), zoom = page.zoom || fitting();
+  stage.style.maxHeight = `${roomForStage()}px`;
   canvas.style.width = `${Math.max(1, Math.floor(page.image.width * zoom))}px`;
   canvas.style.height = `${Math.max(1, Math.floor(page.image.height * zoom))}px`;
   canvas.classList.toggle("pixels", zoom >= 2);

@@ -29,7 +29,7 @@ function paint(canvas, { height, width }, picture, probabilities, { view, thresh
         grey = tints.length === 2 && classes[at] ? 255 : 0;
         [tint, share] = [tints.length > 2 ? tints[classes[at]] : null, 1];
       } else if (probabilities && view === "overlay") tint = tints[classes[at]];
-      else if (probabilities && view === "outline") tint = tints[borderOf(classes, at, i, j, h, w)];
+      else if (probabilities && view === "outline") [tint, share] = [tints[borderOf(classes, at, i, j, h, w)], 1];
       pixels[to] = tint ? grey + (tint[0] - grey) * share : grey;
       pixels[to + 1] = tint ? grey + (tint[1] - grey) * share : grey;
       pixels[to + 2] = tint ? grey + (tint[2] - grey) * share : grey;

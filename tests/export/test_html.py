@@ -1,0 +1,222 @@
+"""segment.html: what is in it, what it refuses, and that its scripts, run under Node.js, give what tinyseg gives."""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from tests.export.pages import MIXED, flips, make_model, make_page, make_stack
+from tinyseg.export import run_html as running
+from tinyseg.export.html import FOLDER, SCRIPT, WORKER, write_html
+from tinyseg.export.run_html import NoBrowserError, find_chromium, run_html, run_in_chromium, run_in_node
+from tinyseg.prediction import predict
+
+needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js, which runs the scripts, was not found")
+UNIT = {"scale": [1, 1], "standardize": "unit"}
+STACK = {"scale": [0.7, 0.7], "standardize": "stack"}
+THREE = ["background", "cell", "membrane"]
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("options", "shape", "dtype"),
+    [
+        ({}, (2, 36, 52), "uint8"),
+        ({"preprocessing": MIXED}, (2, 61, 47), "uint16"),
+        ({"preprocessing": MIXED, "classes": THREE}, (1, 40, 33), "float32"),
+        ({"preprocessing": {"scale": [2, 1.5], "standardize": "section"}}, (1, 17, 30), "float32"),
+        ({"preprocessing": STACK}, (4, 33, 40), "uint8"),
+        ({"preprocessing": UNIT, "name": "unet_dw_bn"}, (1, 21, 34), "uint16"),
+        ({"preprocessing": UNIT, "name": "unet", "head": "paper"}, (1, 19, 25), "float32"),
+        ({"name": "unet_gn", "levels": 4}, (1, 3, 29), "uint8"),
+        ({}, (1, 1, 30), "uint8"),
+    ],
+    ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else None,
+)
+def test_the_page_gives_what_tinyseg_gives(tmp_path, options, shape, dtype):
+    predictor = make_page(tmp_path / "page.html", **options)
+    stack = make_stack(tmp_path / "stack.tif", shape, dtype)
+    predictor.take_statistics(stack[:, None])
+    k = len(stack) - 1
+    p, expected = run_html(tmp_path / "page.html", tmp_path / "stack.tif", k), predictor(stack[k])
+    assert expected.std() > 0.02  # not all alike
+    np.testing.assert_allclose(p, expected, rtol=0, atol=1e-4)
+    assert flips(p, expected) == 0
+
+
+@needs_node
+@pytest.mark.parametrize("name", ["sdunet", "sdunet_bn"])
+@pytest.mark.parametrize("shape", [(70, 150), (131, 90)])
+def test_a_large_image_goes_through_in_the_tiles_of_tinyseg(tmp_path, shape, name):
+    classes = ["background", "cell"] if name == "sdunet" else ["cell"]
+    predictor = make_page(tmp_path / "page.html", classes=classes, name=name, width=4)
+    stack = make_stack(tmp_path / "stack.tif", (1, *shape))
+    memory = 330_000
+    p, about = run_in_node(shutil.which("node"), tmp_path / "page.html", tmp_path / "stack.tif", 0, memory)
+    tile = about["tile"]
+    assert 64 <= tile < max(shape) and tile % 4 == 0
+    x = predictor.preparation.prepare(stack)
+    expected = predict(predictor.model, x[None], tile=tile)[0]
+    np.testing.assert_allclose(p, expected, rtol=0, atol=1e-4)
+    whole = predict(predictor.model, x[None])[0]
+    assert name == "sdunet_bn" or abs(p - whole).max() > 1e-3  # GroupNorm takes its statistics in the tile
+
+
+@needs_node
+def test_a_png_of_16_bits_and_a_blank_section(tmp_path):
+    predictor = make_page(tmp_path / "page.html")
+    image = make_stack(tmp_path / "stack.tif", (1, 24, 37), "uint16")[0]
+    Image.fromarray(image).save(tmp_path / "image.png")
+    blank = np.full((24, 37), 7, np.uint8)
+    for pixels in (image, blank):
+        Image.fromarray(pixels).save(tmp_path / "image.png")
+        p = run_html(tmp_path / "page.html", tmp_path / "image.png")
+        np.testing.assert_allclose(p, predictor(pixels), rtol=0, atol=1e-4)
+
+
+@needs_node
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda path: path.write_bytes(b"hello " * 100), "is of a kind that is not read"),
+        (lambda path: path.write_bytes(b""), "empty"),
+        (lambda path: make_stack(path, (1, 20, 20), "float32") is None or _spoil(path), "NaN"),
+    ],
+    ids=["text", "empty", "nan"],
+)
+def test_what_cannot_be_read_is_a_sentence(tmp_path, make, sentence):
+    make_page(tmp_path / "page.html")
+    make(tmp_path / "image.tif")
+    with pytest.raises(RuntimeError, match=rf"page\.html did not give probabilities for .*image\.tif: .*{sentence}"):
+        run_html(tmp_path / "page.html", tmp_path / "image.tif")
+
+
+def _spoil(path):
+    x = tifffile.imread(path)
+    x.flat[30] = np.nan
+    tifffile.imwrite(path, x)
+
+
+@needs_node
+def test_floats_beyond_0_to_1_are_refused_by_a_network_of_units(tmp_path):
+    make_page(tmp_path / "page.html", preprocessing=UNIT)
+    tifffile.imwrite(tmp_path / "image.tif", np.full((20, 30), 1.5, np.float32))
+    with pytest.raises(RuntimeError, match="takes floats from 0 to 1"):
+        run_html(tmp_path / "page.html", tmp_path / "image.tif")
+
+
+@needs_node
+def test_damaged_weights_are_found(tmp_path):
+    make_page(tmp_path / "page.html")
+    make_stack(tmp_path / "stack.tif", (1, 20, 20))
+    html = (tmp_path / "page.html").read_text()
+    about = json.loads(re.search(r'id="about">(.*?)</script>', html)[1])
+    about["parts"][-1][1] += 1
+    damaged = re.sub(r'(id="about">).*?(</script>)', lambda m: m[1] + json.dumps(about) + m[2], html)
+    (tmp_path / "page.html").write_text(damaged)
+    with pytest.raises(RuntimeError, match="The weights in this page are damaged: get the file anew"):
+        run_html(tmp_path / "page.html", tmp_path / "stack.tif")
+
+
+@pytest.mark.skipif(find_chromium() is None, reason="no Chromium or Chrome was found")
+@needs_node
+def test_chromium_gives_the_same_bits_as_node(tmp_path, monkeypatch):
+    make_page(tmp_path / "page.html", preprocessing=STACK)
+    make_stack(tmp_path / "stack.tif", (3, 50, 41))
+    page, stack = tmp_path / "page.html", tmp_path / "stack.tif"
+    p, about = run_in_chromium(find_chromium(), page, stack, 1, 2 << 30)
+    assert about["tile"] == 0 and p.dtype == np.float32 and p.shape == (1, 50, 41)
+    np.testing.assert_array_equal(p, run_html(page, stack, 1))
+    which = shutil.which
+    monkeypatch.setattr(running.shutil, "which", lambda name: None if name == "node" else which(name))
+    with pytest.raises(RuntimeError, match=r"The page says: Error: .*stack\.tif has sections 0 to 2"):
+        run_html(page, stack, 9)
+
+
+def test_without_node_and_browser_it_says_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setattr(running.shutil, "which", lambda name: None)
+    monkeypatch.setattr(running.os.path, "exists", lambda path: False)
+    with pytest.raises(NoBrowserError, match=r"neither Node\.js nor Chromium .* was found.*apt install nodejs"):
+        run_html(tmp_path / "page.html", tmp_path / "stack.tif")
+
+
+# ----- what is in the page --------------------------------------------------------
+
+
+def test_the_page_allows_its_own_script_and_no_connection(tmp_path):
+    make_page(tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', html)[1]
+    assert policy.startswith("default-src 'none'; ") and "connect-src" not in policy and "http" not in policy
+    for tag in ("script", "style"):
+        (text,) = re.findall(rf"<{tag}>(.*?)</{tag}>", html, re.S)
+        assert f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'" in policy
+    assert not re.search(r"\b(XMLHttpRequest|WebSocket|EventSource|sendBeacon|importScripts|RTCPeer)", html)
+    assert not re.search(r"\b(src|href)=\"(?!data:)", html)
+
+
+def test_no_two_scripts_give_one_name_to_two_things():
+    for names in (WORKER, SCRIPT):
+        text = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in names)
+        found = re.findall(r"^(?:async )?(?:function\*?|class|const|let) (\w+)", text, re.M)
+        assert len(found) > 20 and len(found) == len(set(found))
+
+
+def test_names_from_the_checkpoint_are_text(tmp_path):
+    evil = "</script><script>alert(1)</script>"
+    make_page(tmp_path / "page.html", classes=["background", evil, "{{wasm}}"])
+    html = (tmp_path / "page.html").read_text()
+    assert "alert(1)" in html and evil not in html and html.count("<script") == 6
+    about = json.loads(re.search(r'id="about">(.*?)</script>', html)[1])
+    assert about["classes"] == ["background", evil, "{{wasm}}"]
+
+
+def test_the_page_says_what_is_known_of_the_training_and_no_path(tmp_path):
+    model = make_model(preprocessing=MIXED)
+    history = [{"val_dice": 0.1}, {"val_dice": 0.91234, "val_iou": 0.8, "val_accuracy": 0.9, "train_dice": 1}]
+    model.meta |= {
+        "config": {"data": "/home/somebody/secret/isbi2012", "batch_size": 2, "sections": {"train": ["a", "b", "c"]}},
+        "training": {"state": {"step": 40, "history": history}},
+    }
+    write_html(tmp_path / "page.html", model)
+    html = (tmp_path / "page.html").read_text()
+    assert "3 sections of isbi2012, 40 steps of 2 images" in html and "somebody" not in html and "secret" not in html
+    assert "Scores on held-out images" in html
+    assert "Dice 0.912, IoU 0.800, accuracy 0.900" in html
+    assert "resized by 0.8 (rows) and 0.6 (columns)" in html
+    model.meta["config"]["data"] = None
+    write_html(tmp_path / "page.html", model)
+    assert "synthetic images, a stand-in for real ones" in (tmp_path / "page.html").read_text()
+
+
+def test_an_example_is_embedded_and_checked(tmp_path):
+    Image.new("L", (30, 20)).save(tmp_path / "cells.png")
+    Image.new("L", (30, 20)).save(tmp_path / "cells.jpg")
+    make_page(tmp_path / "page.html", example=tmp_path / "cells.png")
+    html = (tmp_path / "page.html").read_text()
+    content = re.search(r'id="example-image">(.*?)</script>', html)[1]
+    assert base64.b64decode(content) == (tmp_path / "cells.png").read_bytes() and '"example": "cells.png"' in html
+    with pytest.raises(ValueError, match=r"cells\.jpg is no PNG.*save it as PNG"):
+        make_page(tmp_path / "page.html", example=tmp_path / "cells.jpg")
+    (tmp_path / "large.png").write_bytes((tmp_path / "cells.png").read_bytes() + bytes(5 << 20))
+    with pytest.raises(ValueError, match=r"large\.png takes 5 MB.*at most 4 MB.*cut a part"):
+        make_page(tmp_path / "page.html", example=tmp_path / "large.png")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ({"in_channels": 4, "preprocessing": {"kind": "brain"}}, "slices of a brain of 4 channels: .*--format onnx"),
+        ({"in_channels": 2}, "images of 2 channels"),
+    ],
+)
+def test_networks_of_other_images_are_refused(tmp_path, options, sentence):
+    with pytest.raises(ValueError, match=rf"^The page takes grey sections of one channel, .*{sentence}"):
+        write_html(tmp_path / "page.html", make_model(**options))
+    assert not (tmp_path / "page.html").exists()
