@@ -51,7 +51,7 @@ async function read({ path: file, name, out, sections }) {
   }
   if (out) fs.writeFileSync(out, Buffer.concat(parts));
   const { section, header, ...said } = image;
-  return { ...said, opened, read: blob.read };
+  return { ...said, affine: header && header.affine, opened, read: blob.read };
 }
 
 function floats(file) {
@@ -68,7 +68,9 @@ async function run(job) {
   if (job.writeTiff) blob = await writeTiff(sections, { width, height, dtype, pixelSize });
   if (job.writeNifti) {
     const image = await openImage(new FileBlob(job.like), path.basename(job.like));
-    blob = await writeNifti(sections, image.header);
+    const each = image.count, grouped = sections.length > each ? sections.length / each : 0;
+    const groups = Array.from({ length: each }, (_, k) => sections.slice(k * grouped, (k + 1) * grouped));
+    blob = await writeNifti(grouped ? groups : sections, image.header, { dtype });
   }
   fs.writeFileSync(job.out, Buffer.from(await blob.arrayBuffer()));
   return { type: blob.type };

@@ -6,6 +6,7 @@ import json
 import pathlib
 import shutil
 import subprocess
+import tempfile
 import warnings
 
 import numpy as np
@@ -45,10 +46,11 @@ def run(job, *options):
 
 def read(path, *options, **job):
     """Return what the page says of an image, and its sections (S, channels, H, W) in the type that it names."""
-    out = path.with_name(path.name + ".raw")
-    answer = run({"read": str(path), "out": str(out), **job}, *options)
-    assert "error" not in answer, answer["error"]
-    values = np.fromfile(out).reshape(-1, answer["channels"], answer["height"], answer["width"])
+    with tempfile.TemporaryDirectory() as folder:
+        out = pathlib.Path(folder) / "pixels.raw"
+        answer = run({"read": str(path), "out": str(out), **job}, *options)
+        assert "error" not in answer, answer["error"]
+        values = np.fromfile(out).reshape(-1, answer["channels"], answer["height"], answer["width"])
     found = values.astype(TYPES[answer["dtype"]])
     np.testing.assert_array_equal(found.astype(float), values)  # nothing was lost
     return answer, found

@@ -117,6 +117,7 @@ function partsOf(blob) {
     size: blob.size,
     async read(start, length) {
       const end = start + length;
+      if (!Number.isSafeInteger(start) || !Number.isSafeInteger(length)) damaged("it has parts at impossible places");
       if (!(start >= 0 && length >= 0 && end <= blob.size)) {
         damaged(`it ends at byte ${blob.size}, and more is expected up to byte ${end}`);
       }
@@ -377,17 +378,20 @@ function jpegHeader(bytes) {
 
 // Unpack bytes ("deflate": zlib, "deflate-raw", "gzip") to at most `size` bytes; fewer are returned if there are no more.
 //
-// The browser's own decoder is fast, and strict: it refuses bytes behind the end, which some programs leave there.
+// `bytes` is a Uint8Array or a Blob. The browser's own decoder is fast, and strict: it refuses bytes behind the end, which
+// some programs leave there, and files of several members.
 async function inflate(bytes, format, size) {
+  const blob = bytes.buffer ? new Blob([bytes]) : bytes;
   if (typeof DecompressionStream !== "undefined") {
     try {
-      const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream(format));
-      return await readStream(stream, size);
+      const stream = blob.stream().pipeThrough(new DecompressionStream(format));
+      const out = await readStream(stream, size);
+      if (out.length === size) return out;
     } catch (error) {
       // Read again below, which says what is wrong.
     }
   }
-  return inflateHere(bytes, format, size);
+  return inflateHere(bytes.buffer ? bytes : new Uint8Array(await blob.arrayBuffer()), format, size);
 }
 
 // Read a stream of bytes up to `size` bytes.
@@ -576,9 +580,9 @@ function crc32(...parts) {
   return (crc ^ -1) >>> 0;
 }
 
-// Pack bytes as zlib does; null where there is no packer.
-async function deflate(bytes) {
+// Pack bytes as zlib, or gzip, does; null where there is no packer.
+async function deflate(bytes, format = "deflate") {
   if (typeof CompressionStream === "undefined") return null;
-  const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream("deflate"));
+  const stream = new Blob([bytes]).stream().pipeThrough(new CompressionStream(format));
   return readStream(stream, Infinity);
 }

@@ -63,7 +63,14 @@ function readChunks(bytes) {
     }
     const length = view.getUint32(at), kind = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
     const body = bytes.subarray(at + 8, at + 8 + length);
-    if (body.length < length && kind !== "IDAT") damaged(`its chunk ${kind} is cut short`);
+    if (body.length < length && kind !== "IDAT") {
+      if (parts.length) break; // what is behind the pixels can be lost
+      damaged("it ends before its pixels");
+    }
+    if (["IHDR", "PLTE", "tRNS"].includes(kind) && !(at + 12 + length <= bytes.length &&
+      view.getUint32(at + 8 + length) === crc32(bytes.subarray(at + 4, at + 8 + length)))) {
+      damaged(`the checksum of its ${kind} is wrong`);
+    }
     if (kind === "IHDR" && length >= 13) {
       const [bits, colourType, , , interlaced] = body.subarray(8, 13);
       Object.assign(png, { width: view.getUint32(at + 8), height: view.getUint32(at + 12), bits, colourType, interlaced });
