@@ -1,5 +1,6 @@
 """Damaged images for the page: files as tifffile, Pillow and nibabel write them, changed at random places."""
 
+import nibabel as nib
 import numpy as np
 import tifffile
 from PIL import Image
@@ -32,6 +33,11 @@ def write_bases(folder):
         Image.fromarray(x).save(folder / f"{mode.replace(';', '')}.png")
     Image.fromarray(pixels(37, 53)).convert("P").save(folder / "P.png")
     Image.fromarray(np.dstack([pixels(37, 53)] * 3)).save(folder / "RGB.png")
+    header = nib.Nifti1Header()
+    header.set_data_dtype(np.int16)
+    volume = nib.Nifti1Image(pixels(5, 13, 11, dtype=np.int16).T, np.diag([1, 2, 3, 1]), header)
+    nib.save(volume, folder / "plain.nii")
+    nib.save(volume, folder / "packed.nii.gz")
     return sorted(folder.iterdir())
 
 

@@ -92,12 +92,11 @@ def test_gzip_of_several_members_and_with_bytes_behind_it(tmp_path):
     content = (tmp_path / "plain.nii").read_bytes()
     cut = len(content) // 2
     expected = read(tmp_path / "plain.nii")[1]
-    for name, packed in {
-        "members": gzip.compress(content[:cut]) + gzip.compress(content[cut:]), "behind": gzip.compress(content) + b"\0" * 99
-    }.items():  # fmt: skip
+    members = gzip.compress(content[:cut]) + gzip.compress(content[cut:])
+    for packed in (members, gzip.compress(content) + b"\0" * 99):
         for options in ([], ["--without-streams"]):
-            (tmp_path / f"{name}.nii.gz").write_bytes(packed)
-            np.testing.assert_array_equal(read(tmp_path / f"{name}.nii.gz", *options)[1], expected)
+            (tmp_path / "a.nii.gz").write_bytes(packed)
+            np.testing.assert_array_equal(read(tmp_path / "a.nii.gz", *options)[1], expected)
 
 
 def test_what_is_refused(tmp_path):
