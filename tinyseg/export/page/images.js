@@ -308,7 +308,8 @@ async function openPicture(blob, image) {
     const header = jpegHeader(new Uint8Array(await blob.arrayBuffer()));
     refuseLarge(header.height, header.width, 4, blob.size, Infinity);
     ({ orientation, pixelSize: image.pixelSize } = header);
-    content = new Blob(header.parts, { type: "image/jpeg" });
+    // As one part: Firefox does not decode a blob that begins with a part of two bytes.
+    content = new Blob([await new Blob(header.parts).arrayBuffer()], { type: "image/jpeg" });
   }
   const { width, height, data } = await shownPixels(content, image.kind);
   const { grey, colour } = greyOf(data, 4, true, "uint8");
