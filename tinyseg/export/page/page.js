@@ -347,6 +347,7 @@ function fitting() {
 }
 
 function roomForStage() {
+  if (innerWidth < 896) return 0.8 * innerHeight; // then everything is in one column, which scrolls
   return Math.max(innerHeight - get("stage").getBoundingClientRect().top - scrollY - 130, 240);
 }
 
