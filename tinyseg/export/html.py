@@ -100,7 +100,7 @@ def _refuse_other_images(predictor):
         what = "slices of a brain" if isinstance(predictor.preparation, Preparation) else "images"
         raise ValueError(
             f"The page takes grey sections of one channel, and this network takes {what} of "
-            f"{predictor.model.in_channels} channels: export it with --format onnx or --format c."
+            f"{predictor.model.in_channels} channels: export it with --format onnx."
         )
 
 

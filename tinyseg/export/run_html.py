@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from tinyseg.data.writing import FilePath
+from tinyseg.export.checking import NotRunError
 
 CHROMIUMS = "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge", "brave-browser"
 PATIENCE = 600  # seconds for one image
@@ -49,7 +50,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 """
 
 
-class NoBrowserError(RuntimeError):
+class NoBrowserError(NotRunError):
     """There is nothing on this computer that a page can run in."""
 
 
