@@ -14,7 +14,7 @@ import json
 import pathlib
 from typing import Any
 
-import tinyseg
+from tinyseg.backend import versions
 from tinyseg.data.brain import Preparation
 from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.export.network import Network, describe
@@ -75,7 +75,7 @@ def write_html(
     script, style = _join(SCRIPT), _read("page.css")
     contents = {
         "title": write_title(predictor.classes),
-        "generator": f"tinyseg {tinyseg.__version__}",
+        "generator": f"tinyseg {versions()['tinyseg']}",
         "policy": _policy(script, style),
         "facts": write_facts(collect_facts(predictor)),
         "style": style,

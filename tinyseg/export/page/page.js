@@ -23,6 +23,7 @@ async function openFile(blob, name) {
   sayError(null);
   say(`Reading ${name} …`);
   try {
+    if (!reader.worker) reader = new Helper(); // the last one failed
     const found = await reader.call("open", { blob, name });
     if (page.opening !== turn) return;
     stopWork();
@@ -32,7 +33,7 @@ async function openFile(blob, name) {
     if (page.opening !== turn || error instanceof Cancelled) return;
     sayError(error);
     say(page.image ? `${page.image.name} is still open.` : "Choose another image.");
-    if (page.image) reader.call("open", page.image).catch(sayError);
+    reader.image = null;
     return;
   }
   [page.section, page.probabilities, page.pictureOf] = [0, null, ""];
@@ -50,6 +51,13 @@ async function openFile(blob, name) {
   segment([page.section]);
 }
 
+// Ask the worker that has the image open.
+async function read(task, given) {
+  if (!reader.worker) reader = new Helper();
+  await reader.open(page.image);
+  return reader.call(task, given);
+}
+
 // Bring the chosen section to the screen. While one is being read, only the newest choice is read next.
 async function refresh() {
   showState();
@@ -63,7 +71,7 @@ async function refresh() {
     const { image, section } = page, which = `${image.name} ${section}`, result = image.results.get(section);
     try {
       if (page.pictureOf !== which) {
-        const { grey, colour, notes } = await reader.call("picture", { k: section });
+        const { grey, colour, notes } = await read("picture", { k: section });
         if (image !== page.image) continue;
         page.picture = grey;
         get("notes").textContent = [...(colour ? ["It is in colour: its grey values are used."] : []), ...notes].join(" ");
@@ -174,7 +182,7 @@ function stopWork() {
 
 // Return a worker that knows the network and has opened the image.
 async function hire(number, image) {
-  crew[number] ??= new Helper();
+  if (!crew[number]?.worker) crew[number] = new Helper();
   const helper = crew[number];
   await helper.load();
   if (image) await helper.open(image);
@@ -280,7 +288,7 @@ async function save(sections, content, format, suffix) {
   const part = sections.length === 1 && image.count > 1 ? `_section${String(sections[0] + 1).padStart(3, "0")}` : "";
   const name = `${stem}${part}_${suffix}`;
   try {
-    const blob = await reader.call("save", {
+    const blob = await read("save", {
       sections: sections.map((k) => image.results.get(k).blob),
       content, format, threshold: readThreshold(), classes: ABOUT.classes.length,
       height: image.height, width: image.width, pixelSize: image.pixelSize,
