@@ -1,5 +1,6 @@
 """Pages for the tests, and what tinyseg itself gives for the weights that they hold."""
 
+import nibabel
 import numpy as np
 import tifffile
 
@@ -9,6 +10,7 @@ from tinyseg.export.html import write_html
 from tinyseg.export.network import describe
 from tinyseg.prediction.predictor import Predictor
 
+MODALITIES = ["flair", "t1", "t1ce"]
 MIXED = {"scale": [0.8, 0.6], "standardize": "section"}
 
 
@@ -64,6 +66,20 @@ def make_stack(path, shape, dtype="uint8", seed=0):
     stack = x.astype(dtype) if dtype == "float32" else (x * np.iinfo(dtype).max).astype(dtype)
     tifffile.imwrite(path, stack, photometric="minisblack", compression="zlib")
     return stack
+
+
+def make_brain(path, shape, dtype="int16", seed=0):
+    """Write a NIfTI volume of channels (C, X, Y, Z), 0 outside of an ellipse, and return its voxels."""
+    rng = np.random.default_rng(seed)
+    axes = [np.linspace(-1, 1, n) for n in shape[1:3]]
+    inside = (np.add.outer(axes[0] ** 2, axes[1] ** 2) < 0.8)[None, :, :, None]
+    x = rng.uniform(50, 900, shape)
+    x = (x + np.roll(x, 1, 1) + np.roll(x, 1, 2)) * inside
+    volume = x.astype(dtype)
+    stored = np.moveaxis(volume, 0, 3)
+    affine = np.diag([1.5, 2, 3, 1])
+    nibabel.save(nibabel.Nifti1Image(stored[..., 0] if shape[0] == 1 else stored, affine, dtype=dtype), path)
+    return volume
 
 
 def flips(p, q, threshold=0.5):

@@ -11,7 +11,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.export.pages import MIXED, flips, make_model, make_page, make_stack
+from tests.export.pages import MIXED, MODALITIES, flips, make_brain, make_model, make_page, make_stack
 from tinyseg.export import run_html as running
 from tinyseg.export.html import FOLDER, SCRIPT, WORKER, write_html
 from tinyseg.export.run_html import NoBrowserError, find_chromium, run_html, run_in_chromium, run_in_node
@@ -146,6 +146,41 @@ def test_without_node_and_browser_it_says_what_to_install(tmp_path, monkeypatch)
         run_html(tmp_path / "page.html", tmp_path / "stack.tif")
 
 
+# ----- volumes of brains ----------------------------------------------------------
+
+
+@needs_node
+@pytest.mark.parametrize("dtype", ["int16", "float32", "int32"])
+@pytest.mark.parametrize(
+    "preparation",
+    [
+        {"size": 20, "how": "crop", "standardize": "volume"},
+        {"size": 20, "how": "resize", "standardize": "slice"},
+        {"size": 40, "how": "crop", "standardize": "slice"},
+        {"size": 0, "how": "crop", "standardize": "volume"},
+    ],
+    ids=lambda options: "-".join(map(str, options.values())),
+)
+def test_a_volume_of_a_brain(tmp_path, preparation, dtype):
+    preprocessing = {"kind": "brain", "modalities": MODALITIES} | preparation
+    predictor = make_page(tmp_path / "page.html", classes=THREE, in_channels=3, preprocessing=preprocessing)
+    volume = make_brain(tmp_path / "brain.nii.gz", (3, 29, 34, 5), dtype)
+    predictor.take_statistics(np.moveaxis(volume, 3, 0))
+    p, expected = run_html(tmp_path / "page.html", tmp_path / "brain.nii.gz", 2), predictor(volume[..., 2])
+    np.testing.assert_allclose(p, expected, rtol=0, atol=1e-4)
+    assert expected.std() > 0.02 and flips(p, expected) == 0
+
+
+@needs_node
+def test_a_volume_with_other_channels_is_refused(tmp_path):
+    preprocessing = {"kind": "brain", "modalities": MODALITIES}
+    make_page(tmp_path / "page.html", classes=THREE, in_channels=3, preprocessing=preprocessing)
+    make_brain(tmp_path / "brain.nii", (2, 20, 24, 3))
+    sentence = r"brain\.nii has 2 channels, and the network takes 3: give the files of flair, t1, t1ce together"
+    with pytest.raises(RuntimeError, match=sentence):
+        run_html(tmp_path / "page.html", tmp_path / "brain.nii")
+
+
 # ----- what is in the page --------------------------------------------------------
 
 
@@ -209,14 +244,10 @@ def test_an_example_is_embedded_and_checked(tmp_path):
         make_page(tmp_path / "page.html", example=tmp_path / "large.png")
 
 
-@pytest.mark.parametrize(
-    ("options", "sentence"),
-    [
-        ({"in_channels": 4, "preprocessing": {"kind": "brain"}}, "slices of a brain of 4 channels: .*--format onnx"),
-        ({"in_channels": 2}, "images of 2 channels"),
-    ],
-)
-def test_networks_of_other_images_are_refused(tmp_path, options, sentence):
-    with pytest.raises(ValueError, match=rf"^The page takes grey sections of one channel, .*{sentence}"):
-        write_html(tmp_path / "page.html", make_model(**options))
+def test_networks_of_other_images_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"^The page takes grey sections .*images of 2 channels: .*--format onnx"):
+        write_html(tmp_path / "page.html", make_model(in_channels=2))
+    of_volumes = make_model(in_channels=3, preprocessing={"kind": "brain", "modalities": MODALITIES})
+    with pytest.raises(ValueError, match="An example in the page is a PNG, and this network takes volumes"):
+        write_html(tmp_path / "page.html", of_volumes, example=tmp_path / "example.png")
     assert not (tmp_path / "page.html").exists()

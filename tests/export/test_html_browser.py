@@ -8,13 +8,14 @@ import re
 import threading
 import time
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
 from tests.export.browsers import BROWSERS, ChromiumPage
-from tests.export.pages import MIXED, flips, make_page, make_stack
+from tests.export.pages import MIXED, MODALITIES, flips, make_brain, make_page, make_stack
 from tests.scripts import REAL
 from tinyseg.prediction.predictor import labels
 
@@ -107,8 +108,8 @@ def share(mask):
 
 def shares(browser):
     """What the table says: a list of columns for each class."""
-    rows = "[...document.querySelectorAll('#shares tr')].map((r) => [...r.querySelectorAll('td')].map((c) => c.textContent))"
-    return browser.evaluate(rows)
+    columns = "[...row.querySelectorAll('td')].map((cell) => cell.textContent)"
+    return browser.evaluate(f"[...document.querySelectorAll('#shares tr')].map((row) => {columns})")
 
 
 @pytest.mark.parametrize("place", ["file", "server"])
@@ -155,8 +156,8 @@ def test_the_page_cannot_connect_to_anything(browser, tmp_path):
     (tmp_path / "image.png").write_bytes(b"")
     with serving(tmp_path) as (address, asked):
         show(browser, f"{address}/page.html")
-        image = f"new Promise((r) => {{ const i = new Image(); i.onload = i.onerror = () => r(1); i.src = '{address}/image.png'; }})"
-        assert browser.evaluate(image) == 1
+        wait = "new Promise((ask) => { i.onload = i.onerror = () => ask(1); })"
+        browser.evaluate(f"(() => {{ const i = new Image(); i.src = '{address}/image.png'; return {wait}; }})()")
         with pytest.raises(RuntimeError, match="The page says"):
             browser.evaluate(f"fetch('{address}/image.png').then((r) => r.status)")
         browser.evaluate(f"navigator.sendBeacon('{address}/image.png', 'secret')")
@@ -187,8 +188,8 @@ def test_several_classes(browser, tmp_path):
 def canvas(browser):
     """The pixels on the screen, uint8 (H, W, 3)."""
     script = (
-        "(() => { const c = document.querySelector('#canvas'), d = c.getContext('2d').getImageData(0, 0, c.width, c.height); "
-        "return [c.height, c.width, ...d.data]; })()"
+        "(() => { const c = document.querySelector('#canvas'), { width: w, height: h } = c;"
+        "return [h, w, ...c.getContext('2d').getImageData(0, 0, w, h).data]; })()"
     )
     height, width, *values = browser.evaluate(script)
     return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
@@ -290,11 +291,8 @@ def test_the_example_and_a_dropped_picture(browser, tmp_path):
     content = io.BytesIO()
     Image.fromarray(np.repeat(image[..., None], 3, 2)).save(content, "JPEG", quality=95)
     decoded = np.asarray(Image.open(content).convert("L"))
-    drop = (
-        f"(() => {{ const data = new DataTransfer(); data.items.add(new File([new Uint8Array({list(content.getvalue())})], "
-        "'photo.jpg', { type: 'image/jpeg' })); window.dispatchEvent(new DragEvent('drop', { dataTransfer: data })); })()"
-    )
-    browser.evaluate(drop)
+    (tmp_path / "photo.jpg").write_bytes(content.getvalue())
+    drop_files(browser, [tmp_path / "photo.jpg"])
     says(browser, r"photo\.jpg: segmented in \d")
     p = tifffile.imread(saved(browser, "#save-probability", "photo_probability.tif"))
     assert abs(p - predictor(decoded)[0]).max() < 0.05  # decoders of JPEG may differ by a grey level
@@ -312,9 +310,55 @@ def test_a_large_image_goes_through_in_tiles_and_the_page_says_so(chromium, tmp_
     says(chromium, r"large\.tif: segmented in [0-9.]+ s\.$")
 
 
+def test_four_scans_of_a_brain_give_a_volume_of_labels(browser, tmp_path):
+    preprocessing = {"kind": "brain", "modalities": MODALITIES, "size": 24, "how": "crop", "standardize": "volume"}
+    predictor = make_page(tmp_path / "page.html", classes=THREE, in_channels=3, preprocessing=preprocessing)
+    volume = make_brain(tmp_path / "all.nii.gz", (3, 30, 37, 4))
+    for channel, name in zip(volume, MODALITIES, strict=True):
+        nibabel.save(nibabel.Nifti1Image(channel, np.diag([1.5, 2, 3, 1])), tmp_path / f"case_{name}.nii.gz")
+    predictor.take_statistics(np.moveaxis(volume, 3, 0))
+    expected = np.stack([predictor(volume[..., k]) for k in range(4)], axis=3)
+    show(browser, (tmp_path / "page.html").as_uri())
+    browser.choose("#file", tmp_path / "case_t1.nii.gz")
+    says(browser, "has 1 channel, and the network takes 3: give the files of flair, t1, t1ce together", "#error")
+    for stem in ("case", "all"):
+        if stem == "case":
+            drop_files(browser, [tmp_path / f"case_{name}.nii.gz" for name in reversed(MODALITIES)])
+        else:
+            browser.choose("#file", tmp_path / "all.nii.gz")
+        says(browser, "Section 1: segmented in")
+        until(browser, "document.querySelector('#canvas').height === 37")  # upright
+        click(browser, "#run-all")
+        says(browser, "3 sections: segmented in")
+        labels = nibabel.load(saved(browser, "#save-masks", f"{stem}_mask.nii.gz"))
+        assert labels.get_data_dtype() == np.uint8 and labels.shape == (30, 37, 4)
+        np.testing.assert_array_equal(labels.affine, np.diag([1.5, 2, 3, 1]))
+        assert flips_of_labels(np.asarray(labels.dataobj), expected) == 0
+        p = nibabel.load(saved(browser, "#save-probabilities", f"{stem}_probability.nii.gz"))
+        np.testing.assert_allclose(np.moveaxis(p.get_fdata(), 3, 0), expected, rtol=0, atol=1e-4)
+    assert browser.errors() == []
+
+
+def flips_of_labels(labels, p):
+    """Voxels of another class than the most probable one (classes, …), if that is no tie."""
+    top = np.sort(p, axis=0)
+    return ((labels != p.argmax(axis=0)) & (top[-1] - top[-2] > 1e-4)).sum()
+
+
+def drop_files(browser, paths):
+    """Drop files onto the page."""
+    files = ", ".join(f"new File([new Uint8Array({list(path.read_bytes())})], '{path.name}')" for path in paths)
+    browser.evaluate(
+        f"(() => {{ const data = new DataTransfer(); for (const file of [{files}]) data.items.add(file); "
+        "window.dispatchEvent(new DragEvent('drop', { dataTransfer: data })); })()"
+    )
+
+
 @pytest.mark.skipif(not (REAL / "isbi2012").is_dir(), reason="the sections of ISBI 2012 are not there")
 def test_real_sections(browser, tmp_path):
-    predictor = make_page(tmp_path / "page.html", width=16, levels=5, preprocessing={"scale": [0.5, 0.5], "standardize": "section"})
+    predictor = make_page(
+        tmp_path / "page.html", width=16, levels=5, preprocessing={"scale": [0.5, 0.5], "standardize": "section"}
+    )
     file = REAL / "isbi2012" / "train-volume.tif"
     show(browser, (tmp_path / "page.html").as_uri())
     browser.choose("#file", file)

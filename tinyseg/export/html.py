@@ -2,8 +2,8 @@
 
 The page is put together from the files in `page/`. The network is in it as data: network.wasm computes any U-Net that
 `tinyseg.models.build` makes, and `tinyseg.export.weights.pack_int8` gives the weights of this one in 8 bits. A Web
-Worker gets both as texts. The page's Content-Security-Policy allows its own script and style by their hashes and forbids
-every connection, so that images cannot leave the computer.
+Worker gets both as texts. The page's Content-Security-Policy allows its own script and style by their hashes and
+forbids every connection, so that images cannot leave the computer.
 """
 
 import base64
@@ -25,8 +25,8 @@ from tinyseg.prediction import normalizes_over_space
 from tinyseg.prediction.predictor import Predictor
 
 FOLDER = pathlib.Path(__file__).parent / "page"
-READERS = "images.js", "png.js", "tiff.js"  # of images, and the writers
-WORKER = *READERS, "segmenter.js", "worker.js"
+READERS = "images.js", "png.js", "tiff.js", "nifti.js"  # of images, and the writers
+WORKER = *READERS, "preparation.js", "segmenter.js", "worker.js"
 SCRIPT = "helper.js", "painting.js", "page.js", "events.js"
 LARGEST_EXAMPLE = 4 << 20  # bytes; what is embedded goes to everybody who gets the page
 
@@ -51,21 +51,30 @@ def write_html(
     Raises
     ------
     ValueError
-        The network takes slices of a brain, or several channels; the checkpoint does not say how images are prepared;
-        or the example is no PNG, or a large one.
+        The network takes sections of several channels; the checkpoint does not say how images are prepared; or the
+        example is no PNG, or a large one.
     OSError
         A file cannot be read or written.
     """
     predictor = model if isinstance(model, Predictor) else Predictor(model)
     _refuse_other_images(predictor)
+    if example is not None and isinstance(predictor.preparation, Preparation):
+        raise ValueError("An example in the page is a PNG, and this network takes volumes: leave the example out.")
     network = network or describe(predictor.model)
-    preparation = predictor.preparation
-    scale = tuple(float(s) for s in preparation.scale)
-    parts, table = pack_int8(network, scale, preparation.standardize)
+    scale, standardize, brain = (1.0, 1.0), "section", None
+    if isinstance(predictor.preparation, Preparation):
+        brain = predictor.preparation.as_dict()
+    else:
+        scale = tuple(float(s) for s in predictor.preparation.scale)
+        standardize = predictor.preparation.standardize
+    parts, table = pack_int8(network, scale, standardize)
     about = {
         "classes": predictor.classes,
+        "channels": network.in_channels,
+        "names": predictor.modalities or [f"channel {k}" for k in range(network.in_channels)],
+        "brain": brain,
         "scale": scale,
-        "standardize": preparation.standardize,
+        "standardize": standardize,
         "multiple": network.multiple,
         "radius": predictor.model.receptive_radius,
         "groupNorm": normalizes_over_space(predictor.model),
@@ -96,11 +105,11 @@ def write_title(classes: list[str]) -> str:
 
 
 def _refuse_other_images(predictor):
-    if isinstance(predictor.preparation, Preparation) or predictor.model.in_channels != 1:
-        what = "slices of a brain" if isinstance(predictor.preparation, Preparation) else "images"
+    channels = predictor.model.in_channels
+    if not isinstance(predictor.preparation, Preparation) and channels != 1:
         raise ValueError(
-            f"The page takes grey sections of one channel, and this network takes {what} of "
-            f"{predictor.model.in_channels} channels: export it with --format onnx."
+            "The page takes grey sections of one channel, or scans of a brain, and this network takes images of "
+            f"{channels} channels: export it with --format onnx."
         )
 
 

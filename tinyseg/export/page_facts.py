@@ -4,6 +4,7 @@ import html
 import pathlib
 from typing import Any
 
+from tinyseg.data.brain import Preparation
 from tinyseg.prediction.predictor import Predictor
 
 NAMES = {
@@ -15,6 +16,8 @@ STANDARDIZE = {
     "section": "each section gets mean 0 and variance 1",
     "stack": "the stack gets mean 0 and variance 1",
     "unit": "grey values from 0 to 1",
+    "volume": "the brain gets mean 0 and variance 1 in each scan",
+    "slice": "the brain gets mean 0 and variance 1 in each slice",
 }
 
 
@@ -25,7 +28,9 @@ def collect_facts(predictor: Predictor) -> list[tuple[str, str]]:
     """
     meta = getattr(predictor.model, "meta", {})
     model, config, facts = predictor.model.config, meta.get("config") or {}, []
-    facts.append(("It finds", ", ".join(predictor.classes)))
+    facts.append(("It finds", ", ".join(name for name in predictor.classes if name != "background")))
+    if predictor.modalities:
+        facts.append(("It takes", f"skull-stripped scans of a brain: {', '.join(predictor.modalities)}"))
     name = NAMES.get(model.get("name", ""), model.get("name", "a network"))
     weights = f"{predictor.model.num_parameters():,}".replace(",", "\u202f")
     facts.append(("Network", f"{name}, width {model['width']}, {weights} weights (in this page with 8 bits)"))
@@ -77,6 +82,10 @@ def _count(config, part):
 
 
 def _describe_preparation(preparation):
+    if isinstance(preparation, Preparation):
+        size, change = preparation.size, {"crop": "the middle is cut out", "resize": "resampled"}[preparation.how]
+        fitted = f"{change}, {size} × {size} pixels" if size else "at their own size"
+        return f"{fitted}; {STANDARDIZE[preparation.standardize]}"
     rows, columns = (float(s) for s in preparation.scale)
     size = f"{rows:.3g}" if rows == columns else f"{rows:.3g} (rows) and {columns:.3g} (columns)"
     resized = "at their own size" if rows == columns == 1 else f"resized by {size}"

@@ -28,9 +28,11 @@ CHECK = """
   const bytes = Uint8Array.from(atob("%(image)s"), (letter) => letter.charCodeAt(0));
   const helper = new Helper();
   await helper.load();
-  const { height, width } = await helper.call("open", { blob: new Blob([bytes]), name: %(name)s });
+  const { height, width } = await helper.call("open", {
+    files: [{ blob: new Blob([bytes]), name: %(name)s }], channels: ABOUT.channels, names: ABOUT.names,
+  });
   const options = { scale: ABOUT.scale, memory: %(memory)d };
-  if (ABOUT.standardize === "stack") options.statistics = await helper.call("statistics", { scale: ABOUT.scale });
+  options.statistics = await helper.call("statistics", { scale: ABOUT.scale });
   const { probabilities, tile } = await helper.call("predict", { k: %(section)d, options });
   helper.stop();
   const found = new Uint8Array(probabilities.buffer), parts = [];
@@ -62,7 +64,7 @@ def run_html(path: FilePath, image_path: FilePath, section: int = 0, memory: flo
     path : path-like
         A page of `write_html`.
     image_path : path-like
-        A PNG or TIFF.
+        A PNG, TIFF or NIfTI.
     section : int
         Of a stack, counted from 0.
     memory : float

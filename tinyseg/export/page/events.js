@@ -9,10 +9,14 @@ function go(section) {
   showMissing();
 }
 
-function openFirst(files) {
-  const [file, ...others] = files;
+function openChosen(files) {
+  const [file, ...others] = files, named = files.map((blob) => ({ blob, name: blob.name || "image.png" }));
   if (!file) return;
-  openFile(file, file.name || "image.png");
+  if (ABOUT.channels > 1 && others.length) {
+    openFiles(named);
+    return;
+  }
+  openFiles(named.slice(0, 1));
   if (others.length) sayError(new Error(`One file at a time: ${file.name} was opened, and ${others.length} more were not.`));
 }
 
@@ -21,11 +25,11 @@ function listen() {
 
   for (const id of ["file", "camera"]) {
     on(id, "change", ({ target }) => {
-      openFirst([...target.files]);
+      openChosen([...target.files]);
       target.value = ""; // so that the same file can be chosen again
     });
   }
-  on("example", "click", () => openFile(exampleImage(), ABOUT.example));
+  on("example", "click", () => openFiles([{ blob: exampleImage(), name: ABOUT.example }]));
   addEventListener("dragover", (event) => {
     event.preventDefault();
     get("drop").classList.add("over");
@@ -34,15 +38,16 @@ function listen() {
   addEventListener("drop", (event) => {
     event.preventDefault();
     get("drop").classList.remove("over");
-    openFirst([...event.dataTransfer.files]);
+    openChosen([...event.dataTransfer.files]);
   });
-  addEventListener("paste", ({ clipboardData }) => openFirst([...clipboardData.files]));
+  addEventListener("paste", ({ clipboardData }) => openChosen([...clipboardData.files]));
 
   on("section", "input", ({ target }) => go(Number(target.value) - 1));
   on("previous", "click", () => go(page.section - 1));
   on("next", "click", () => go(page.section + 1));
   on("views", "change", draw);
   on("class", "change", draw);
+  on("channel", "change", refresh);
   on("opacity", "input", ({ target }) => {
     get("opacity-value").textContent = Number(target.value).toFixed(2);
     draw();
@@ -59,15 +64,14 @@ function listen() {
   });
   on("cancel", "click", cancel);
 
-  const all = () => Array.from({ length: page.image.count }, (_, k) => k);
   on("save-mask", "click", () => save([page.section], "mask", "png", "mask.png"));
   on("save-mask-tiff", "click", () => save([page.section], "mask", "tiff", "mask.tif"));
   on("save-probability", "click", () => save([page.section], "probability", "tiff", "probability.tif"));
-  on("save-masks", "click", () => save(all(), "mask", "tiff", "mask.tif"));
-  on("save-probabilities", "click", () => save(all(), "probability", "tiff", "probability.tif"));
-  on("save-table", "click", () => download(makeTable(), `${page.image.name.replace(/\.[^.]*$/, "")}_shares.csv`));
+  on("save-masks", "click", () => saveAll("mask", "mask"));
+  on("save-probabilities", "click", () => saveAll("probability", "probability"));
+  on("save-table", "click", () => download(makeTable(), `${stemOf(page.image)}_shares.csv`));
   on("save-view", "click", () => {
-    const name = `${page.image.name.replace(/\.[^.]*$/, "")}_view.png`;
+    const name = `${stemOf(page.image)}_view.png`;
     get("canvas").toBlob((blob) => download(blob, name));
   });
 
@@ -137,6 +141,16 @@ function begin() {
   get("scale").value = rows;
   get("scale-columns").value = columns;
   get("scale-columns-label").hidden = rows === columns;
+  get("scale-part").hidden = Boolean(ABOUT.brain);
+  if (ABOUT.channels > 1) {
+    get("file").multiple = true;
+    get("file").accept = ".nii,.gz";
+    get("camera-label").hidden = true;
+    get("invitation").textContent = "Drop the scans of a brain here, or";
+    get("formats").textContent = `NIfTI (.nii, .nii.gz): one file with ${ABOUT.names.join(", ")}, or a file for each`;
+  }
+  get("channel-label").hidden = ABOUT.channels === 1;
+  get("channel").replaceChildren(...ABOUT.names.map((name, k) => new Option(name, k)));
   get("scale-help").textContent =
     `That of the training is ${rows === columns ? rows : `${rows} and ${columns}`}. If the pixels of your image are half ` +
     "as large as those of the training’s, take half of it.";

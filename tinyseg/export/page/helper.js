@@ -55,7 +55,7 @@ class Helper {
 
   async open(image) {
     if (this.image === image) return;
-    await this.call("open", { blob: image.blob, name: image.name });
+    await this.call("open", { files: image.files, channels: ABOUT.channels, names: ABOUT.names });
     this.image = image;
   }
 }

@@ -30,9 +30,11 @@ async function main() {
   const about = JSON.parse(textOf("about"));
   const blob = new Blob([fs.readFileSync(imagePath)]);
   await call("load", { about, wasm: textOf("wasm"), weights: textOf("weights") });
-  const { height, width } = await call("open", { blob, name: path.basename(imagePath) });
+  const { height, width } = await call("open", {
+    files: [{ blob, name: path.basename(imagePath) }], channels: about.channels, names: about.names,
+  });
   const options = { scale: about.scale, memory: Number(memory) };
-  if (about.standardize === "stack") options.statistics = await call("statistics", { scale: about.scale });
+  options.statistics = await call("statistics", { scale: about.scale });
   const { probabilities, tile } = await call("predict", { k: Number(section), options });
   fs.writeFileSync(outPath, new Uint8Array(probabilities.buffer));
   console.log(JSON.stringify({ classes: about.classes.length, height, width, tile }));

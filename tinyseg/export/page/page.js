@@ -2,8 +2,8 @@
 
 const RADIO = 'input[name="view"]';
 
-// What is open. `image` holds what the worker found in the file, the file itself, and `results`: for a section's number
-// {blob, counts, tile}, all computed with `scale`.
+// What is open. `image` holds its files, [{blob, name}], what the worker found in them, and `results`: for a section's
+// number {blob, counts, tile}, all computed with `scale`.
 const page = { image: null, section: 0, picture: null, pictureOf: "", probabilities: null, zoom: 0, shrunk: 1, job: null };
 let reader = new Helper(); // decodes sections for the screen, and writes files
 let crew = []; // run the network
@@ -18,16 +18,17 @@ function sayError(error) {
 
 // ---- opening an image
 
-async function openFile(blob, name) {
+async function openFiles(files) {
+  const name = files.length > 1 ? commonName(files.map((file) => file.name)) : files[0].name;
   const turn = (page.opening = {});
   sayError(null);
   say(`Reading ${name} …`);
   try {
     if (!reader.worker) reader = new Helper(); // the last one failed
-    const found = await reader.call("open", { blob, name });
+    const found = await reader.call("open", { files, channels: ABOUT.channels, names: ABOUT.names });
     if (page.opening !== turn) return;
     stopWork();
-    page.image = { blob, name, ...found, results: new Map(), scale: readScale(), statistics: null };
+    page.image = { files, name, ...found, results: new Map(), scale: readScale(), statistics: undefined };
     reader.image = page.image;
   } catch (error) {
     if (page.opening !== turn || error instanceof Cancelled) return;
@@ -43,12 +44,21 @@ async function openFile(blob, name) {
   get("of-file").textContent = `${name}: ${kind}, ${count > 1 ? `${count} sections of ` : ""}${height} × ${width} pixels, ${dtype}.`;
   get("section").max = count;
   get("stack").hidden = get("save-stack").hidden = count === 1;
-  get("save-mask-tiff").hidden = count > 1;
+  get("save-mask-tiff").hidden = count > 1 || kind === "NIfTI";
+  get("save-masks").textContent = kind === "NIfTI" ? "Labels, NIfTI" : "Masks, TIFF";
+  get("save-probabilities").textContent = kind === "NIfTI" ? "Probabilities, NIfTI" : "Probabilities, TIFF";
   get("of-stack").hidden = count === 1;
   get("of-section").textContent = count > 1 ? "Section" : "";
   zoomTo(0);
   await refresh();
   segment([page.section]);
+}
+
+// What the names of a volume's files begin with.
+function commonName(names) {
+  let length = 0;
+  while (names[0][length] && names.every((name) => name[length] === names[0][length])) length++;
+  return `${names[0].slice(0, length).replace(/[^a-z0-9]*[a-z]?$/i, "") || "volume"}.nii${/gz$/.test(names[0]) ? ".gz" : ""}`;
 }
 
 // Ask the worker that has the image open.
@@ -68,10 +78,11 @@ async function refresh() {
   page.refreshing = true;
   do {
     page.again = false;
-    const { image, section } = page, which = `${image.name} ${section}`, result = image.results.get(section);
+    const { image, section } = page, result = image.results.get(section), channel = Number(get("channel").value) || 0;
+    const which = `${section} ${channel}`;
     try {
       if (page.pictureOf !== which) {
-        const { grey, colour, notes } = await read("picture", { k: section });
+        const { grey, colour, notes } = await read("picture", { k: section, channel });
         if (image !== page.image) continue;
         page.picture = grey;
         get("notes").textContent = [...(colour ? ["It is in colour: its grey values are used."] : []), ...notes].join(" ");
@@ -122,9 +133,8 @@ async function segment(sections) {
     const first = await hire(0, image);
     const { secondsPerPixel } = await first.load();
     job.seconds = secondsPerPixel * image.height * image.width * scale[0] * scale[1];
-    if (ABOUT.standardize === "stack" && !image.statistics) {
-      image.statistics = await first.call("statistics", { scale }, (done, all) => say(`Measuring section ${done} of ${all} …`));
-    }
+    const measuring = (done, all) => say(`Measuring section ${done} of ${all} …`);
+    if (image.statistics === undefined) image.statistics = await first.call("statistics", { scale }, measuring);
     const helpers = many ? crewSize(sections.length, await first.call("memory", { scale }), memory) : 1;
     const waiting = [...sections], options = { scale, statistics: image.statistics, memory };
     const work = async (number) => {
@@ -284,7 +294,7 @@ function countOf({ counts }, k) {
 // ---- saving
 
 async function save(sections, content, format, suffix) {
-  const { image } = page, stem = image.name.replace(/\.[^.]*$/, "");
+  const { image } = page, stem = stemOf(image);
   const part = sections.length === 1 && image.count > 1 ? `_section${String(sections[0] + 1).padStart(3, "0")}` : "";
   const name = `${stem}${part}_${suffix}`;
   try {
@@ -297,6 +307,17 @@ async function save(sections, content, format, suffix) {
   } catch (error) {
     if (!(error instanceof Cancelled)) sayError(error);
   }
+}
+
+function stemOf({ name }) {
+  return name.replace(/(\.nii)?\.[^.]*$/i, "");
+}
+
+// Save all sections as one file: a volume in the grid of the open one, or a stack.
+function saveAll(content, suffix) {
+  const { image } = page, sections = Array.from({ length: image.count }, (_, k) => k);
+  if (image.kind === "NIfTI") save(sections, content, "nifti", `${suffix}.nii${/gz$/i.test(image.name) ? ".gz" : ""}`);
+  else save(sections, content, "tiff", `${suffix}.tif`);
 }
 
 function download(blob, name) {
@@ -332,7 +353,7 @@ function changeScale() {
   sayError(fits ? null : new Error(`The scale must be from 0.001 to 1000. That of the training is ${ABOUT.scale.join(" and ")}.`));
   if (!fits || !page.image || String(scale) === String(page.image.scale)) return;
   stopWork();
-  Object.assign(page.image, { scale, results: new Map(), statistics: null });
+  Object.assign(page.image, { scale, results: new Map(), statistics: undefined });
   [page.probabilities, page.failed] = [null, false];
   draw();
   refresh();
@@ -350,7 +371,7 @@ function zoomTo(zoom) {
 
 // The whole picture fits into its frame, and the frame with the stack's slider into the window.
 function fitting() {
-  const { height, width } = page.image;
+  const [height, width] = shownSize(page.image);
   return Math.min(get("stage").clientWidth / width, roomForStage() / height);
 }
 
@@ -363,8 +384,9 @@ function layOut() {
   if (!page.image) return;
   const stage = get("stage"), canvas = get("canvas"), zoom = page.zoom || fitting();
   stage.style.maxHeight = `${roomForStage()}px`;
-  canvas.style.width = `${Math.max(1, Math.floor(page.image.width * zoom))}px`;
-  canvas.style.height = `${Math.max(1, Math.floor(page.image.height * zoom))}px`;
+  const [height, width] = shownSize(page.image);
+  canvas.style.width = `${Math.max(1, Math.floor(width * zoom))}px`;
+  canvas.style.height = `${Math.max(1, Math.floor(height * zoom))}px`;
   canvas.classList.toggle("pixels", zoom >= 2);
   stage.classList.toggle("pans", stage.scrollWidth > stage.clientWidth || stage.scrollHeight > stage.clientHeight);
 }

@@ -11,18 +11,25 @@ function colourOf(k) {
   return k === 0 ? null : COLOURS[(k - 1) % COLOURS.length];
 }
 
+// Volumes are shown upright: the first axis of a section runs to the right, the second one up.
+function shownSize({ kind, height, width }) {
+  return kind === "NIfTI" ? [width, height] : [height, width];
+}
+
 // Draw a section to a canvas. picture: Uint8Array, its grey values; probabilities: Float32Array (classes, H, W), or null.
 // An image that is too large is drawn smaller; returns by which factor.
-function paint(canvas, { height, width }, picture, probabilities, { view, threshold, opacity, shownClass }) {
+function paint(canvas, shape, picture, probabilities, { view, threshold, opacity, shownClass }) {
+  const { height, width, kind } = shape, [rows, columns] = shownSize(shape);
   const step = Math.ceil(Math.sqrt((height * width) / MOST_ON_SCREEN));
-  const h = Math.ceil(height / step), w = Math.ceil(width / step);
+  const h = Math.ceil(rows / step), w = Math.ceil(columns / step);
+  const pixelAt = kind === "NIfTI" ? (i, j) => j * step * width + width - 1 - i * step : (i, j) => i * step * width + j * step;
   if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
   const image = new ImageData(w, h), pixels = image.data, tints = ABOUT.classes.map((_, k) => colourOf(k));
-  const classes = probabilities && classesOnScreen(probabilities, height, width, step, threshold);
+  const classes = probabilities && classesOnScreen(probabilities, height * width, h, w, pixelAt, threshold);
   if (ABOUT.classes.length === 1) tints.unshift(null); // then 0 is the background, 1 the class
   for (let i = 0, at = 0; i < h; i++) {
     for (let j = 0; j < w; j++, at++) {
-      const from = i * step * width + j * step, to = 4 * at;
+      const from = pixelAt(i, j), to = 4 * at;
       let grey = picture[from], tint = null, share = opacity;
       if (probabilities && view === "probability") grey = 255 * probabilities[shownClass * height * width + from];
       else if (probabilities && view === "mask") {
@@ -41,12 +48,11 @@ function paint(canvas, { height, width }, picture, probabilities, { view, thresh
 }
 
 // The class of each pixel on the screen; for a network of one class, 1 is the foreground.
-function classesOnScreen(probabilities, height, width, step, threshold) {
-  const h = Math.ceil(height / step), w = Math.ceil(width / step), n = height * width, limit = Math.fround(threshold);
-  const classes = new Uint8Array(h * w), count = probabilities.length / n;
+function classesOnScreen(probabilities, n, h, w, pixelAt, threshold) {
+  const classes = new Uint8Array(h * w), count = probabilities.length / n, limit = Math.fround(threshold);
   for (let i = 0, at = 0; i < h; i++) {
     for (let j = 0; j < w; j++, at++) {
-      const from = i * step * width + j * step;
+      const from = pixelAt(i, j);
       if (count === 1) classes[at] = probabilities[from] > limit ? 1 : 0;
       else for (let k = 1; k < count; k++) if (probabilities[k * n + from] > probabilities[classes[at] * n + from]) classes[at] = k;
     }

@@ -1,18 +1,9 @@
-// From an image as it is stored to probabilities at its own pixels, as tinyseg/prediction/predictor.py and tiles.py do it:
-// resample to the pixels of the training, standardize, run the network, interpolate back.
+// From an image as it is stored to probabilities at its own pixels, as tinyseg/prediction/predictor.py and tiles.py do
+// it: prepare the image as in training, run the network, put what it gives back to the image's pixels.
 //
-// Runs in a Web Worker and in Node.js. The mathematics is in network.wasm (tinyseg/export/c): its functions take addresses
-// in one memory, which begins with the weights; what comes behind them is laid out anew for each step.
+// Runs in a Web Worker and in Node.js. The mathematics is in network.wasm (tinyseg/export/c): its functions take
+// addresses in one memory, which begins with the weights; what comes behind them is laid out anew for each step.
 
-// Of the types of integers. Images of floats come as float32, those of 1 bit as bool, 0 and 1.
-const LIMITS = {
-  uint8: [0, 2 ** 8 - 1], uint16: [0, 2 ** 16 - 1], uint32: [0, 2 ** 32 - 1],
-  uint64: [0, 2 ** 64 - 1],
-  int8: [-(2 ** 7), 2 ** 7 - 1], int16: [-(2 ** 15), 2 ** 15 - 1], int32: [-(2 ** 31), 2 ** 31 - 1],
-  int64: [-(2 ** 63), 2 ** 63 - 1],
-};
-const LARGEST_FLOAT = 3.4028234663852886e38; // of 32 bits
-const MOST_FOR_NETWORK = 2 ** 28; // of the network's image
 const SMALLEST_TILE = 64;
 
 class OutOfMemory extends Error {}
@@ -31,6 +22,7 @@ class Segmenter {
     this.about = about;
     this.wasm = wasm;
     this.free = wasm.heap() >>> 0; // addresses beyond 2 GiB come as negative numbers
+    this.preparation = about.brain ? new BrainPreparation(this) : new SectionPreparation(this);
   }
 
   // Write weights.bin to the memory: numbers of 8 bits are multiplied by the scale of their column.
@@ -79,94 +71,39 @@ class Segmenter {
   floats(address, count) { return new Float32Array(this.wasm.memory.buffer, address, count); }
   doubles(address, count) { return new Float64Array(this.wasm.memory.buffer, address, count); }
 
-  // Height and width of the network's image for a section of (height, width).
-  target(height, width, scale) {
-    const size = [height, width].map((n, axis) => Math.max(1, roundToEven(n * scale[axis])));
-    if (size[0] * size[1] > MOST_FOR_NETWORK) {
-      throw new Error(
-        `The image would have ${size[0]} × ${size[1]} pixels for the network, more than can be computed here. ` +
-        "Choose a smaller scale, or cut the image into parts.",
-      );
-    }
-    return size;
-  }
-
-  // Read a section at the pixels of another size: Float64Array. dtype is that of the stored image.
+  // Read a plane at the pixels of another size: Float64Array. dtype is the type whose rounding is followed.
   resample(pixels, [H, W], [h, w], dtype) {
     if (H === h && W === w) return pixels;
     const [x, y, memory] = this.layOut(8 * H * W, 8 * h * w, 16 * H * W);
     this.doubles(x, H * W).set(pixels);
-    this.wasm.resample(x, H, W, y, h, w, dtype === "float32" ? 0 : 1, dtype === "float32" ? 1 : 0, memory);
+    this.wasm.resample(x, H, W, y, h, w, dtype.startsWith("float") ? 0 : 1, dtype === "float32" ? 1 : 0, memory);
     return this.doubles(y, h * w).slice();
   }
 
-  // Return {pixels: Float32Array, height, width}: a section as the network takes it.
-  prepare(pixels, image, scale, statistics) {
-    checkFinite(pixels);
-    const [height, width] = this.target(image.height, image.width, scale);
-    const x = this.resample(pixels, [image.height, image.width], [height, width], image.dtype);
-    return { pixels: this.standardize(x, image.dtype, statistics), height, width };
-  }
-
-  standardize(x, dtype, statistics) {
-    if (this.about.standardize === "section") {
-      const [from, to] = this.layOut(8 * x.length, 4 * x.length);
-      this.doubles(from, x.length).set(x);
-      this.wasm.standardize(from, to, x.length);
-      return this.floats(to, x.length).slice();
-    }
-    const y = new Float32Array(x.length);
-    if (this.about.standardize === "stack") {
-      const [mean, deviation] = statistics;
-      for (let i = 0; i < x.length; i++) y[i] = (x[i] - mean) / (deviation || 1);
-      return y;
-    }
-    const [least, most] = LIMITS[dtype] || [0, 1];
-    for (let i = 0; i < x.length; i++) {
-      if (!(dtype in LIMITS) && !(x[i] >= 0 && x[i] <= 1)) {
-        throw new Error(
-          "The network takes floats from 0 to 1, and this image has others: divide it by the largest value " +
-          "that it could have.",
-        );
-      }
-      y[i] = (x[i] - least) / (most - least);
-    }
-    return y;
-  }
-
-  // Return [mean, deviation] over all sections of an open image, joined section by section after Chan et al. 1983.
-  async statistics(image, scale, progress = () => {}) {
-    let count = 0, mean = 0, squares = 0;
-    for (let k = 0; k < image.count; k++) {
-      const [pixels] = await image.section(k);
-      checkFinite(pixels);
-      const size = [image.height, image.width];
-      const x = this.resample(pixels, size, this.target(...size, scale), image.dtype);
-      const [from, to] = this.layOut(8 * x.length, 16);
-      this.doubles(from, x.length).set(x);
-      this.wasm.moments(from, x.length, to);
-      const [own, ownSquares] = this.doubles(to, 2);
-      const gap = own - mean, n = count + x.length;
-      squares += ownSquares + (gap ** 2 * count * x.length) / n;
-      mean += (gap * x.length) / n;
-      count = n;
-      progress(k + 1, image.count);
-    }
-    return [mean, Math.sqrt(squares / Math.max(count, 1))];
+  // Interpolate a plane (h, w) of values back to (H, W): Float32Array.
+  restore(plane, [h, w], [H, W]) {
+    if (H === h && W === w) return plane;
+    const [from, to] = this.layOut(4 * h * w, 4 * H * W);
+    this.floats(from, h * w).set(plane);
+    this.wasm.restore(from, h, w, to, H, W);
+    return this.floats(to, H * W).slice();
   }
 
   // Bytes that the network needs for an image of this size, working memory and all.
   memoryFor(h, w) {
     const n = this.padded(h) * this.padded(w);
-    return this.wasm.network_memory(this.padded(h), this.padded(w)) + 4 * n * (1 + this.about.classes.length);
+    const { channels, classes } = this.about;
+    return this.wasm.network_memory(this.padded(h), this.padded(w)) + 4 * n * (channels + classes.length);
   }
 
   padded(n) { return Math.ceil(n / this.about.multiple) * this.about.multiple; }
 
   // Return {probabilities: Float32Array (classes, H, W), tile}; tile is 0 if the whole image went through at once.
-  // memory: bytes; progress is called with the number of tiles that are done and that of all.
-  predict(pixels, image, { scale, statistics, memory }, progress = () => {}) {
-    const x = this.prepare(pixels, image, scale, statistics);
+  // planes: a Float64Array for each channel; memory: bytes; progress is called with the number of tiles that are done
+  // and that of all.
+  predict(planes, image, { scale, statistics, memory }, progress = () => {}) {
+    planes.forEach(checkFinite);
+    const x = this.preparation.prepare(planes, image, scale, statistics);
     let tile = this.memoryFor(x.height, x.width) <= memory ? 0 : this.tileWithin(memory);
     for (;;) {
       try {
@@ -191,10 +128,16 @@ class Segmenter {
 
   // Logits (h, w, classes) of a prepared image, as predict_logits: padded by mirroring, computed at once or in tiles.
   logits({ pixels, height, width }, tile, progress) {
-    const classes = this.about.classes.length, H = this.padded(height), W = this.padded(width);
+    const classes = this.about.classes.length, { channels } = this.about;
+    const H = this.padded(height), W = this.padded(width);
     const rows = mirror(height, H, width), columns = mirror(width, W, height);
-    const image = new Float32Array(H * W);
-    for (let i = 0; i < H; i++) for (let j = 0; j < W; j++) image[i * W + j] = pixels[rows[i] * width + columns[j]];
+    const image = new Float32Array(H * W * channels);
+    for (let i = 0, to = 0; i < H; i++) {
+      for (let j = 0; j < W; j++) {
+        const from = (rows[i] * width + columns[j]) * channels;
+        for (let c = 0; c < channels; c++) image[to++] = pixels[from + c];
+      }
+    }
     const y = tile && tile < Math.max(H, W) ? this.inTiles(image, H, W, tile, progress) : this.run(image, H, W);
     progress(1, 1);
     const cropped = new Float32Array(height * width * classes);
@@ -205,25 +148,25 @@ class Segmenter {
   }
 
   run(image, H, W) {
-    const n = H * W, classes = this.about.classes.length;
-    const [x, y, memory] = this.layOut(4 * n, 4 * n * classes, this.wasm.network_memory(H, W));
-    this.floats(x, n).set(image);
+    const n = H * W, classes = this.about.classes.length, { channels } = this.about;
+    const [x, y, memory] = this.layOut(4 * n * channels, 4 * n * classes, this.wasm.network_memory(H, W));
+    this.floats(x, n * channels).set(image);
     this.wasm.network_run(x, y, H, W, memory);
     return this.floats(y, n * classes).slice();
   }
 
   inTiles(image, H, W, tile, progress) {
-    const classes = this.about.classes.length, { multiple, radius } = this.about;
+    const classes = this.about.classes.length, { multiple, radius, channels } = this.about;
     const margin = Math.min(radius, Math.floor(tile / 4));
     const rows = spans(H, tile, margin, multiple), columns = spans(W, tile, margin, multiple);
     const total = new Float32Array(H * W * classes), weight = new Float32Array(H * W);
     let done = 0;
     for (const r of rows) {
       for (const c of columns) {
-        const h = r.weights.length, w = c.weights.length, part = new Float32Array(h * w);
+        const h = r.weights.length, w = c.weights.length, part = new Float32Array(h * w * channels);
         for (let i = 0; i < h; i++) {
-          const from = (r.start + i) * W + c.start;
-          part.set(image.subarray(from, from + w), i * w);
+          const from = ((r.start + i) * W + c.start) * channels;
+          part.set(image.subarray(from, from + w * channels), i * w * channels);
         }
         const y = this.run(part, h, w);
         for (let i = 0; i < h; i++) {
@@ -250,14 +193,13 @@ class Segmenter {
       }
     }
     const classes = this.about.classes.length, n = height * width, N = image.height * image.width;
-    const [from, planes, to] = this.layOut(4 * n * classes, 4 * n * classes, 4 * N);
+    const [from, to] = this.layOut(4 * n * classes, 4 * n * classes);
     this.floats(from, n * classes).set(logits);
-    this.wasm.probabilities(from, n, classes, planes);
-    if (height === image.height && width === image.width) return this.floats(planes, n * classes).slice();
-    const probabilities = new Float32Array(N * classes);
+    this.wasm.probabilities(from, n, classes, to);
+    const planes = this.floats(to, n * classes).slice(), probabilities = new Float32Array(N * classes);
     for (let k = 0; k < classes; k++) {
-      this.wasm.restore(planes + 4 * n * k, height, width, to, image.height, image.width);
-      probabilities.set(this.floats(to, N), N * k);
+      const plane = planes.subarray(n * k, n * (k + 1));
+      probabilities.set(this.preparation.restore(plane, [height, width], [image.height, image.width], k), N * k);
     }
     return probabilities;
   }
@@ -288,21 +230,6 @@ function mirror(n, size, other) {
     if (Math.min(n, other) === 1) return Math.min(i, n - 1);
     return i % period < n ? i % period : period - (i % period);
   });
-}
-
-// Round as Python does: halves go to the even neighbour.
-function roundToEven(x) {
-  return x % 1 === 0.5 ? 2 * Math.round(x / 2) : Math.round(x);
-}
-
-function checkFinite(pixels) {
-  for (const value of pixels) {
-    if (!(Math.abs(value) <= LARGEST_FLOAT)) {
-      throw new Error(
-        `The image holds a value that is ${Number.isNaN(value) ? "no number (NaN)" : "too large"}: replace it first.`,
-      );
-    }
-  }
 }
 
 // Undo gzip: Uint8Array to ArrayBuffer.

@@ -9,47 +9,47 @@ const TASKS = {
   // about, and the texts of network.wasm and of the weights. Returns seconds a pixel.
   async load({ about, wasm, weights }) {
     segmenter = await Segmenter.load(about, decodeBase64(wasm), decodeBase64(weights));
-    const side = segmenter.floor(SMALLEST_TILE), pixels = new Float32Array(side * side);
+    const side = segmenter.floor(SMALLEST_TILE), pixels = new Float32Array(side * side * about.channels);
     segmenter.run(pixels, side, side); // the browser compiles it
     const begin = performance.now();
     segmenter.run(pixels, side, side);
     return { secondsPerPixel: (performance.now() - begin) / 1000 / side ** 2 };
   },
 
-  async open({ blob, name }) {
-    image = await openImage(blob, name);
-    if (image.channels !== 1) {
-      throw new Error(`${name} has ${image.channels} channels, and the network takes 1: give it one channel at a time.`);
-    }
+  // files: [{blob, name}], one, or one for each of the `names` of the network's channels.
+  async open({ files, channels, names }) {
+    image = await openChannels(files, channels, names);
     const { kind, count, height, width, dtype, pixelSize } = image;
     return { kind, count, height, width, dtype, pixelSize };
   },
 
-  // Section k in 8 bits for the screen, and what is to be said of the file.
-  async picture({ k }) {
-    const [pixels] = await image.section(k);
-    const grey = toScreen(pixels, image.dtype), { colour, notes } = image;
+  // A channel of section k in 8 bits for the screen, and what is to be said of the file.
+  async picture({ k, channel }) {
+    const planes = await image.section(k);
+    const grey = toScreen(planes[channel], image.dtype), { colour, notes } = image;
     return { result: { grey, colour, notes }, transfer: [grey.buffer] };
   },
 
   // Bytes that the network needs for the whole image.
   memory({ scale }) {
-    return segmenter.memoryFor(...segmenter.target(image.height, image.width, scale));
+    return segmenter.memoryFor(...segmenter.preparation.target(image.height, image.width, scale));
   },
 
+  // What must be known of the whole image before a section is predicted; null if nothing.
   statistics({ scale }, progress) {
-    return segmenter.statistics(image, scale, progress);
+    const { preparation } = segmenter;
+    return preparation.needsStatistics ? preparation.statistics(image, scale, progress) : null;
   },
 
   async predict({ k, options }, progress) {
-    const [pixels] = await image.section(k);
-    const { probabilities, tile } = segmenter.predict(pixels, image, options, progress);
+    const { probabilities, tile } = segmenter.predict(await image.section(k), image, options, progress);
     const counts = countPixels(probabilities, image.height * image.width);
     return { result: { probabilities, tile, counts }, transfer: [probabilities.buffer] };
   },
 
   // Masks or probabilities of sections as a file; `sections` are Blobs of probabilities (classes, H, W).
   async save({ sections, format, content, threshold, classes, height, width, pixelSize }) {
+    if (format === "nifti") return saveVolume(sections, content, threshold);
     const n = height * width, dtype = content === "mask" ? "uint8" : "float32";
     const pages = async function* () {
       for (const blob of sections) {
@@ -75,6 +75,48 @@ self.onmessage = async ({ data: { id, task, ...given } }) => {
   }
 };
 
+// Open an image, or several files that hold a channel of it each.
+async function openChannels(files, channels, names) {
+  if (files.length === 1) {
+    const opened = await openImage(files[0].blob, files[0].name);
+    if (opened.channels !== channels) {
+      const many = (n) => `${n} ${n === 1 ? "channel" : "channels"}`;
+      const mend = channels === 1 ? "save the one to use" : `give the files of ${names.join(", ")} together`;
+      throw new Error(`${files[0].name} has ${many(opened.channels)}, and the network takes ${channels}: ${mend}.`);
+    }
+    return opened;
+  }
+  // The name of a channel is a word of the name of its file, as in case_t1ce.nii.gz.
+  const words = files.map(({ name }) => name.toLowerCase().split(/[^a-z0-9]+/));
+  const places = names.map((name) => words.findIndex((each) => each.includes(name.toLowerCase())));
+  if (files.length !== channels || new Set(places).size !== channels || places.includes(-1)) {
+    throw new Error(
+      `The network takes ${channels} files, whose names say ${names.join(", ")}, such as case_${names[0]}.nii.gz; ` +
+      `found ${files.map(({ name }) => name).join(", ")}.`,
+    );
+  }
+  const parts = [];
+  for (const place of places) parts.push(await openImage(files[place].blob, files[place].name));
+  const [first] = parts, same = (key) => parts.every((part) => part[key] === first[key]);
+  if (!["count", "height", "width"].every(same) || parts.some((part) => part.channels !== 1)) {
+    const shapes = parts.map((p, k) => `${names[k]} ${p.height} × ${p.width} × ${p.count}`);
+    throw new Error(`The files must be volumes of one size, found ${shapes.join(", ")}: register them to each other first.`);
+  }
+  const section = async (k) => (await Promise.all(parts.map((part) => part.section(k)))).flat();
+  return { ...first, channels, dtype: same("dtype") ? first.dtype : "float32", section };
+}
+
+// A volume of labels, or of the probabilities of all classes, in the grid of the one that is open.
+async function saveVolume(sections, content, threshold) {
+  const n = image.height * image.width, slices = [];
+  for (const blob of sections) {
+    const p = new Float32Array(await blob.arrayBuffer()), classes = p.length / n;
+    if (content === "mask") slices.push(makeMask(p, n, threshold, 1));
+    else slices.push(Array.from({ length: classes }, (_, k) => p.subarray(k * n, (k + 1) * n)));
+  }
+  return writeNifti(slices, image.header, { dtype: content === "mask" ? "uint8" : "float32" });
+}
+
 // Errors of the class Error are sentences already; others come from the browser.
 function sentenceOf(error) {
   if (error instanceof OutOfMemory || error.name === "Error") return error.message;
@@ -87,12 +129,12 @@ function sentenceOf(error) {
   return `This page failed at something that it does not expect (${error.name}: ${error.message}).`;
 }
 
-// The mask of a section, as tinyseg predict writes it: 0 and 255 for one class, else the number of the class.
-function makeMask(probabilities, n, threshold) {
+// The mask of a section, as tinyseg predict writes it: 0 and `white` for one class, else the number of the class.
+function makeMask(probabilities, n, threshold, white = 255) {
   const mask = new Uint8Array(n), classes = probabilities.length / n;
   for (let i = 0; i < n; i++) {
     if (classes === 1) {
-      mask[i] = probabilities[i] > Math.fround(threshold) ? 255 : 0;
+      mask[i] = probabilities[i] > Math.fround(threshold) ? white : 0;
       continue;
     }
     for (let k = 1; k < classes; k++) if (probabilities[k * n + i] > probabilities[mask[i] * n + i]) mask[i] = k;
