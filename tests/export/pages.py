@@ -26,21 +26,22 @@ def make_model(preprocessing=None, classes=None, **options):
 
 
 def make_page(path, example=None, **options):
-    """Write a page; return a Predictor with the same weights, of 8 bits where the page's are."""
+    """Write a page; return a Predictor with the same weights, rounded as the page's are."""
     model = make_model(**options)
     write_html(path, model, example=example)
-    return Predictor(with_8_bits(model))
+    return Predictor(rounded(model))
 
 
-def with_8_bits(model):
-    """Return a plain network, whose kernels are fixed, with each large matrix rounded to 255 steps a column."""
+def rounded(model):
+    """Return a plain network, whose kernels are fixed, with each matrix rounded to 8 or 16 bits a column."""
     plain = models.build(**(model.config | {"ws": None})).eval()
     network, state = describe(model), plain.state_dict()
     layers = [layer for level in network.levels for layer in (level.up, *level.convolutions) if layer]
     for layer in (*layers, *network.head):
         kernel = layer.kernel
         if layer.size > 1:
-            step = abs(kernel).max(axis=(1, 2, 3), keepdims=True) / np.float32(127)
+            limit = 127 if kernel.size > 65536 else 32767
+            step = abs(kernel).max(axis=(1, 2, 3), keepdims=True) / np.float32(limit)
             kernel = np.rint(kernel / np.where(step > 0, step, 1)) * step
         part = "pointwise." if layer.depthwise is not None else ""
         state[f"{layer.name}.{part}weight"] = kernel[:, :, 0, 0] if layer.size == 1 or part else kernel

@@ -36,6 +36,7 @@ THREE = ["background", "cell", "membrane"]
         ({"preprocessing": UNIT, "name": "unet", "head": "paper"}, (1, 19, 25), "float32"),
         ({"name": "unet_gn", "levels": 4}, (1, 3, 29), "uint8"),
         ({}, (1, 1, 30), "uint8"),
+        ({"width": 24, "levels": 5, "ws": None}, (1, 60, 75), "uint8"),  # with matrices of 8 bits
     ],
     ids=lambda value: "-".join(map(str, value)) if isinstance(value, tuple) else None,
 )

@@ -1,9 +1,9 @@
 """segment.html: a network as one page, which runs it in the browser without a server, an installation or a connection.
 
 The page is put together from the files in `page/`. The network is in it as data: network.wasm computes any U-Net that
-`tinyseg.models.build` makes, and `tinyseg.export.weights.pack_int8` gives the weights of this one in 8 bits. A Web
-Worker gets both as texts. The page's Content-Security-Policy allows its own script and style by their hashes and
-forbids every connection, so that images cannot leave the computer.
+`tinyseg.models.build` makes, and `tinyseg.export.page_weights` gives the weights of this one in few bits. A Web Worker
+gets both as texts. The page's Content-Security-Policy allows its own script and style by their hashes and forbids every
+connection, so that images cannot leave the computer.
 """
 
 import base64
@@ -19,7 +19,7 @@ from tinyseg.data.brain import Preparation
 from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.export.network import Network, describe
 from tinyseg.export.page_facts import collect_facts, write_facts
-from tinyseg.export.weights import pack_int8
+from tinyseg.export.page_weights import pack_parts
 from tinyseg.models import UNet
 from tinyseg.prediction import normalizes_over_space
 from tinyseg.prediction.predictor import Predictor
@@ -67,7 +67,7 @@ def write_html(
     else:
         scale = tuple(float(s) for s in predictor.preparation.scale)
         standardize = predictor.preparation.standardize
-    parts, table = pack_int8(network, scale, standardize)
+    parts, table = pack_parts(network, scale, standardize)
     about = {
         "classes": predictor.classes,
         "channels": network.in_channels,

@@ -33,7 +33,7 @@ def collect_facts(predictor: Predictor) -> list[tuple[str, str]]:
         facts.append(("It takes", f"skull-stripped scans of a brain: {', '.join(predictor.modalities)}"))
     name = NAMES.get(model.get("name", ""), model.get("name", "a network"))
     weights = f"{predictor.model.num_parameters():,}".replace(",", "\u202f")
-    facts.append(("Network", f"{name}, width {model['width']}, {weights} weights (in this page with 8 bits)"))
+    facts.append(("Network", f"{name}, width {model['width']}, {weights} weights"))
     if trained := _describe_training(config, meta):
         facts.append(("Trained on", trained))
     if scores := _describe_scores(config, meta):

@@ -9,7 +9,7 @@ const SMALLEST_TILE = 64;
 class OutOfMemory extends Error {}
 
 class Segmenter {
-  // about: what the page knows of the network; wasm: Uint8Array; packed: Uint8Array, the gzip of what `pack_int8` gives
+  // about: what the page knows of the network; wasm: Uint8Array; packed: Uint8Array, the gzip of what `pack_parts` gives
   static async load(about, wasm, packed) {
     const parts = new Uint8Array(await unzip(packed));
     const { instance } = await WebAssembly.instantiate(wasm, {});
@@ -25,7 +25,7 @@ class Segmenter {
     this.preparation = about.brain ? new BrainPreparation(this) : new SectionPreparation(this);
   }
 
-  // Write weights.bin to the memory: numbers of 8 bits are multiplied by the scale of their column.
+  // Write weights.bin to the memory: integers are multiplied by the scale of their column.
   takeWeights(parts, table) {
     const count = table.reduce((sum, [, n]) => sum + n, 0);
     const [address] = this.layOut(4 * count);
@@ -37,9 +37,10 @@ class Segmenter {
         at += 4 * n;
       } else {
         const scales = new Float32Array(parts.slice(at, at + 4 * columns).buffer);
-        const integers = new Int8Array(parts.buffer, parts.byteOffset + at + 4 * columns, n);
+        const type = { int8: Int8Array, int16: Int16Array }[kind], begin = at + 4 * columns;
+        at = begin + n * type.BYTES_PER_ELEMENT;
+        const integers = new type(parts.slice(begin, at).buffer);
         for (let i = 0; i < n; i++) weights[done + i] = integers[i] * scales[i % columns];
-        at += 4 * columns + n;
       }
       done += n;
     }
