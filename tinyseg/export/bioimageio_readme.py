@@ -6,7 +6,6 @@ import math
 import numpy as np
 from PIL import Image
 
-import tinyseg
 from tinyseg.data.brain import Preparation
 from tinyseg.export.bioimageio_rdf import printable, trained_on_isbi
 from tinyseg.prediction.predictor import labels
@@ -62,6 +61,8 @@ def _inputs_and_outputs(predictor, spec):
     size = f"Height and width are at least {spec.least}"
     size += f", and multiples of {spec.step}." if spec.step > 1 else "."
     lines = [f"In: images with the axes batch, channel, y, x. {size} Channels: {channels}."]
+    if spec.prepared_in_graph:
+        lines.append("Rows of a slice (y) are the first axis of a NIfTI volume, columns (x) the second.")
     if len(predictor.classes) == 1:
         lines.append(
             f"Out: at each pixel the probability of *{printable(predictor.classes[0])}*, from 0 to 1. Above 0.5 it is "
@@ -118,9 +119,10 @@ def _preparation(preparation, dtype):
 
 
 def _validation(meta, scores, classes):
+    taken = "threshold the probability at 0.5" if len(classes) == 1 else "take the class with the highest probability"
     how = (
-        "To validate it on images of your own, outline some by hand that it has not seen, threshold the probability at "
-        "0.5, and compare the two by Dice = 2 |A ∩ B| / (|A| + |B|), of each class, and by eye."
+        f"To validate it on images of your own, outline some by hand that it has not seen, {taken}, and compare the "
+        "two by Dice = 2 |A ∩ B| / (|A| + |B|), of each class, and by eye."
     )
     if scores:
         said = "Scores on images that were given when the package was made:"
@@ -162,10 +164,7 @@ def _training(about, model, meta):
     config = meta.get("config")
     config = config if isinstance(config, dict) else {}
     count = about["config"]["bioimageio"]["model_parameter_count"]
-    lines = [
-        f"{type(model).__name__} with {count:,} parameters, trained with tinyseg and packaged by its version "
-        f"{tinyseg.__version__}."
-    ]
+    lines = [f"{type(model).__name__} with {count:,} parameters, trained and packaged with tinyseg."]
     if config.get("data", True) is None:
         lines.append("**It was trained on synthetic images**, which a program drew: it is for trying things out.")
     if trained_on_isbi(meta):
