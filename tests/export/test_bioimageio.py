@@ -127,6 +127,10 @@ def test_it_passes_unpacked_too(core, path, tmp_path):
     passes(core, tmp_path / "folder" / "rdf.yaml")
 
 
+def test_the_example_is_at_the_networks_pixels(core, path):
+    passes(core, write(path, predictor_of(preprocessing={"scale": [0.5, 1.3], "standardize": "section"})))
+
+
 def test_every_network_of_the_library_is_among_those(core):
     assert {options["name"] for options, _ in NETWORKS} == set(MODELS)
 
@@ -204,8 +208,11 @@ def test_the_test_section_is_the_middle_of_the_image_at_the_networks_pixels(path
     x = np.load(io.BytesIO(files["test_input.npy"]))
     assert x.shape == (1, 1, 512, 88) and x.dtype == np.float32
     np.testing.assert_array_equal(x[0, 0], image[94:606, 1:89])
-    small = np.load(io.BytesIO(read(write(path, predictor_of(), grey((7, 37))))[1]["test_input.npy"]))
+    image = grey((7, 37))
+    small = np.load(io.BytesIO(read(write(path, predictor_of(), image))[1]["test_input.npy"]))
     assert small.shape == (1, 1, about["inputs"][0]["axes"][2]["size"]["min"], 36)
+    middle = (small.shape[2] - 7) // 2
+    np.testing.assert_array_equal(small[0, 0, middle : middle + 14], np.vstack([image, image[::-1]])[:, :36])
 
 
 def test_the_halo_covers_half_of_the_receptive_field(path):
@@ -296,7 +303,7 @@ def test_the_readme_has_the_scores_of_the_training(path):
     readme = files["README.md"].decode()
     assert "## Validation\n\nScores on 2 sections that were held out from the training. Epoch 7" in readme
     assert "| Dice | 0.9312 |\n| mean IoU | 0.8123 |\n" in readme and "0.99" not in readme
-    assert "epochs 30" in readme and "synthetic" not in readme
+    assert "loss" not in readme and "epochs 30" in readme and "synthetic" not in readme
     assert not any(b"secret" in content for content in files.values())
 
 

@@ -228,9 +228,7 @@ def _test_section(predictor, image, spec):
 def _probabilities(predictor, x):
     """Return what tinyseg itself gives for a section at the network's pixels."""
     brain = isinstance(predictor.preparation, Preparation)
-    plain = Predictor(predictor.model, scale=None if brain else 1)
-    plain.take_statistics([x])
-    return plain(x)
+    return Predictor(predictor.model, scale=None if brain else 1)(x)
 
 
 def _onnx(predictor, network, spec):
