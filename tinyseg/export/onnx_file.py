@@ -145,7 +145,7 @@ def _model_of(graph, network, output, kept):
     helper, float32 = onnx.helper, onnx.TensorProto.FLOAT
     inputs = [helper.make_tensor_value_info(IMAGE, float32, ["N", network.in_channels, "H", "W"])]
     outputs = [helper.make_tensor_value_info(output, float32, ["N", network.num_classes, "H", "W"])]
-    made = helper.make_graph(graph.nodes, "tinyseg", inputs, outputs, graph.constants)
+    made = helper.make_graph(graph.nodes, "tinyseg", inputs, outputs, graph.constants, value_info=graph.declared)
     opsets = [helper.make_opsetid("", graph.opset)]
     model = helper.make_model(made, opset_imports=opsets, ir_version=IR_VERSIONS[graph.opset], producer_name="tinyseg")
     try:

@@ -21,7 +21,7 @@ class Graph:
 
     def __init__(self, opset):
         self.onnx = load_package("onnx", "An ONNX file is written")
-        self.opset, self.nodes, self.constants, self._names = opset, [], [], set()
+        self.opset, self.nodes, self.constants, self.declared, self._names = opset, [], [], [], set()
 
     def constant(self, name, array):
         """Add an array, such as the weights of a layer."""
@@ -47,6 +47,12 @@ class Graph:
         if self.opset < 18:
             return self.add(op, name, x, axes=axes, keepdims=1)
         return self.add(op, name, x, self.integers(f"{name}/axes", *axes), keepdims=1)
+
+    def declare(self, name, channels):
+        """Say that a result is float32 (N, C, H, W): ONNX does not infer it of all nodes. Return its name."""
+        shape = [None, channels, None, None]
+        self.declared.append(self.onnx.helper.make_tensor_value_info(name, self.onnx.TensorProto.FLOAT, shape))
+        return name
 
     def _free(self, name):
         """Return the name, with a number behind it if there is one of this name already."""
@@ -105,9 +111,8 @@ def _add_norm(graph, norm, x):
     name = norm.name
     if norm.groups and graph.opset >= 21:
         weight, bias = graph.constant(f"{name}.weight", norm.weight), graph.constant(f"{name}.bias", norm.bias)
-        return graph.add(
-            "GroupNormalization", name, x, weight, bias, num_groups=norm.groups, epsilon=float(norm.eps)
-        )  # fmt: skip
+        how = {"num_groups": norm.groups, "epsilon": float(norm.eps)}
+        return graph.declare(graph.add("GroupNormalization", name, x, weight, bias, **how), len(norm.weight))
     if norm.groups:  # each group becomes one channel of one long row
         shape = graph.add("Shape", name, x)
         x = graph.add("Reshape", name, x, graph.integers(f"{name}.groups", 0, norm.groups, -1))
