@@ -219,11 +219,32 @@ def isbi_score(data):
     return found | {"first pair": score_tables.swapped()}
 
 
+def quantization(data):
+    """What 8 and 4 bits cost networks with and without weight standardization: `benchmarks.quantization`."""
+    from benchmarks import quantization
+
+    rows = {}
+    for title, row in quantization.run(data):
+        print(title, row, flush=True)
+        rows[title] = row
+    return {"columns": quantization.COLUMNS, "rows": rows}
+
+
+def runtimes(data):
+    """Milliseconds of a section of 256 × 256 in tinyseg, onnxruntime and PyTorch: `benchmarks.runtimes`."""
+    from benchmarks import runtimes
+
+    return runtimes.run()
+
+
 PARTS = {
     f.__name__: f
-    for f in (arithmetic, winograd, winograd_time, start, processors, memory, weight_standardization, isbi_score)
-}
-NEED_DATA = {"weight_standardization", "isbi_score"}
+    for f in (
+        arithmetic, winograd, winograd_time, start, processors, memory, weight_standardization, isbi_score,
+        quantization, runtimes,
+    )
+}  # fmt: skip
+NEED_DATA = {"weight_standardization", "isbi_score", "quantization"}
 
 
 def main(arguments=None):

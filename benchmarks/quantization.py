@@ -8,6 +8,7 @@ seeds, once: the checkpoints are kept in runs/quantization, and an interrupted r
 """
 
 import pathlib
+import tempfile
 
 import numpy as np
 
@@ -15,6 +16,11 @@ import tinyseg as ts
 from benchmarks import worker
 from tinyseg import ops
 from tinyseg.data import isbi, standardize
+from tinyseg.export.int8 import write_onnx_int8
+from tinyseg.export.network import describe
+from tinyseg.export.onnx_file import write_onnx
+from tinyseg.export.runtime import OnnxFile
+from tinyseg.metrics import accuracy, dice
 
 SIDE, HELD_OUT, BATCH, STEPS, RATE, SEEDS = 256, 4, 4, 200, 2e-3, (0, 1, 2)
 NETWORKS = {
@@ -67,3 +73,75 @@ def train_all(folder, kept=KEPT):
             if not path.is_file():
                 train(path, sections, options, seed)
             yield title, seed, path
+
+
+# ----- with integers -------------------------------------------------------------------
+KINDS = {
+    "one scale": {"per_channel": False}, "a scale a channel": {"per_channel": True},
+    "4 bits, one scale": {"per_channel": False, "kernel_bits": 4},
+    "4 bits, a scale a channel": {"per_channel": True, "kernel_bits": 4},
+}  # fmt: skip
+COLUMNS = {"accuracy": ".4f", "Dice": ".4f"}
+COLUMNS |= {f"{what}, {kind}": form for kind in ("one scale", "a scale a channel") for what, form in (
+    ("accuracy", ".4f"), ("Dice", ".4f"))}  # fmt: skip
+COLUMNS |= {f"changed %, {kind}": "" for kind in KINDS} | {"spread": ".1f"}
+
+
+def run(folder, kept=KEPT):
+    """Quantize each network in each way.
+
+    Parameters
+    ----------
+    folder : path-like
+        With train-volume.tif and train-labels.tif.
+
+    Yields
+    ------
+    title : str
+        The network.
+    row : dict
+        For each of `COLUMNS`, the mean over the seeds, of shares of changed pixels as a text with the least and the
+        most; and ``seeds``, the same of each.
+    """
+    train, held_out = load_sections(folder)
+    found = {title: [] for title in NETWORKS}
+    for title, _, path in train_all(folder, kept):
+        found[title].append(measure(path, standardize(train.images), standardize(held_out.images), held_out.labels))
+    for title, seeds in found.items():
+        row = {name: [each[name] for each in seeds] for name in COLUMNS}
+        mean = {name: float(np.mean(values)) for name, values in row.items()}
+        texts = {name: f"{mean[name]:.2f} ({min(row[name]):.2f}–{max(row[name]):.2f})" for name in COLUMNS
+                 if "changed" in name}  # fmt: skip
+        yield title, mean | texts | {"seeds": row}
+
+
+def measure(path, calibration, images, labels):
+    """Return the scores of a network as float and quantized, over all held-out pixels, and the spread of its kernels."""
+    model = ts.checkpoint.load(path)
+    network, images = describe(model), images[:, None]
+    with tempfile.TemporaryDirectory() as folder:
+        before, after = pathlib.Path(folder) / "float.onnx", pathlib.Path(folder) / "int8.onnx"
+        write_onnx(before, network)
+        mask = OnnxFile(before)(images)[:, 0] > 0
+        row = score(mask, labels) | {"spread": spread(network)}
+        for kind, how in KINDS.items():
+            write_onnx_int8(after, before, calibration[:, None], **how)
+            quantized = OnnxFile(after)(images)[:, 0] > 0
+            row |= {f"{name}, {kind}": value for name, value in score(quantized, labels).items()}
+            row[f"changed %, {kind}"] = 100 * float(np.mean(quantized != mask))
+    return row
+
+
+def score(mask, labels):
+    return {"accuracy": float(accuracy(mask, labels)), "Dice": float(dice(mask, labels))}
+
+
+def spread(network):
+    """Return how much larger the largest kernel of a layer is than its median one, by their largest weights.
+
+    Of depthwise kernels, or where there are none of standard ones; the geometric mean over the layers.
+    """
+    layers = [layer for level in network.levels for layer in (level.up, *level.convolutions) if layer is not None]
+    kernels = [layer.depthwise for layer in layers if layer.depthwise is not None] or [each.kernel for each in layers]
+    largest = [np.abs(kernel).reshape(len(kernel), -1).max(axis=1) for kernel in kernels]
+    return float(np.exp(np.mean([np.log(each.max() / np.median(each)) for each in largest])))
