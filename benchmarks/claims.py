@@ -230,6 +230,13 @@ def quantization(data):
     return {"columns": quantization.COLUMNS, "rows": rows}
 
 
+def saturation(data):
+    """What integer convolutions give on older processors, which qemu emulates: `benchmarks.saturation`."""
+    from benchmarks import saturation
+
+    return saturation.run(data)
+
+
 def runtimes(data):
     """Milliseconds of a section of 256 × 256 in tinyseg, onnxruntime and PyTorch: `benchmarks.runtimes`."""
     from benchmarks import runtimes
@@ -241,10 +248,10 @@ PARTS = {
     f.__name__: f
     for f in (
         arithmetic, winograd, winograd_time, start, processors, memory, weight_standardization, isbi_score,
-        quantization, runtimes,
+        quantization, saturation, runtimes,
     )
 }  # fmt: skip
-NEED_DATA = {"weight_standardization", "isbi_score", "quantization"}
+NEED_DATA = {"weight_standardization", "isbi_score", "quantization", "saturation"}
 
 
 def main(arguments=None):

@@ -116,7 +116,7 @@ def run(folder, kept=KEPT):
 
 
 def measure(path, calibration, images, labels):
-    """Return the scores of a network as float and quantized, over all held-out pixels, and the spread of its kernels."""
+    """Return the scores of a network as float and quantized, over all held-out pixels, and its kernels' spread."""
     model = ts.checkpoint.load(path)
     network, images = describe(model), images[:, None]
     with tempfile.TemporaryDirectory() as folder:

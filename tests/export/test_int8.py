@@ -87,6 +87,15 @@ def test_biases_have_the_scale_of_the_sums_they_are_added_to(tmp_path):
         np.testing.assert_allclose(integers[f"{name}/int"] * b, floats[name], rtol=0, atol=0.51 * b.max())
 
 
+def test_integers_use_the_whole_range_of_a_tensor(tmp_path):
+    images = sections()
+    _, after, _ = both(tmp_path, images=images, percentile=100)
+    integers = tensors(after)[1]
+    scale, zero = float(integers["image/scale"]), int(integers["image/zero"])
+    assert -zero * scale == pytest.approx(np.min(images), abs=2 * scale)
+    assert (255 - zero) * scale == pytest.approx(np.max(images), abs=2 * scale)
+
+
 def test_a_relu_is_the_range_of_its_output(tmp_path):
     before, after, _ = both(tmp_path)
     assert any(node.op_type == "Relu" for node in onnx.load(before).graph.node)
@@ -133,16 +142,16 @@ def test_what_the_float_file_says_is_kept(tmp_path):
 def test_a_range_holds_its_share_of_the_values(percentile, shift):
     """Of sorted values, whichever part of them comes first: the bins grow with the values."""
     rng = np.random.default_rng(0)
-    parts = [(rng.normal(size=(20, 700)) * scale + shift).astype(np.float32) for scale in (0.1, 1, 0.5, 9)]
+    parts = [rng.normal(shift, scale, n).astype(np.float32) for scale, n in ((0.1, 9000), (1, 5000), (0.5, 9), (9, 40))]
     histogram = _Histogram()
     for part in parts:
         histogram.add(part)
-    values = np.sort(np.concatenate(parts), axis=None)
+    values = np.sort(np.concatenate(parts))
     left_out = int((100 - percentile) / 200 * values.size)
     low, high = values[left_out], values[-1 - left_out]
     width = 2 * histogram.limit / len(histogram.counts)
     np.testing.assert_allclose(histogram.limits(percentile), (min(low, 0), max(high, 0)), rtol=0, atol=2 * width)
-    assert histogram.counts.sum() == 4 * 20 * 700
+    assert histogram.counts.sum() == 14049
 
 
 def test_a_range_of_a_relu_begins_at_0_and_one_of_zeros_is_nothing():

@@ -1,0 +1,92 @@
+"""How long a section takes in tinyseg, and as an ONNX file in onnxruntime and OpenVINO, beside PyTorch.
+
+    python -m benchmarks.claims --parts runtimes
+
+A section of 256 x 256, the full width, all cores; each runtime in a process of its own, in interleaved rounds.
+"""
+
+import contextlib
+import pathlib
+import tempfile
+import time
+
+import numpy as np
+
+from benchmarks import models, worker
+from benchmarks.worker import WorkerError
+
+SHAPE = (1, 1, 256, 256)
+NETWORKS = {"sdunet": "SD-UNet", "unet": "U-Net"}
+OTHERS = {
+    "onnxruntime": {"runtime": "onnxruntime"}, "onnxruntime, 8 bits": {"runtime": "onnxruntime", "int8": True},
+    "OpenVINO": {"runtime": "openvino"}, "OpenVINO, 8 bits": {"runtime": "openvino", "int8": True},
+}  # fmt: skip
+COLUMNS = dict.fromkeys(["tinyseg", "PyTorch", *OTHERS], ".0f")
+
+
+# ----- in the workers ----------------------------------------------------------------
+def prepare(key, network, runtime, int8=False):
+    """Put a network as an ONNX file into this worker."""
+    import tinyseg as ts
+    from tinyseg.export.int8 import write_onnx_int8
+    from tinyseg.export.network import describe
+    from tinyseg.export.onnx_file import write_onnx
+
+    x = np.random.default_rng(0).standard_normal(SHAPE, np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder) / "model.onnx"
+        write_onnx(path, describe(ts.models.build(network)))
+        if int8:
+            write_onnx_int8(path, path, x)
+        step = {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime](path, x)
+
+    def once():
+        start = time.perf_counter()
+        step()
+        return {"time": time.perf_counter() - start}
+
+    worker.cases[key] = once
+
+
+def _onnxruntime(path, x):
+    from tinyseg.export.runtime import OnnxFile
+
+    network = OnnxFile(path, threads=worker.cores())
+    return lambda: network(x)
+
+
+def _openvino(path, x):
+    import openvino
+
+    core = openvino.Core()
+    options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": worker.cores()}
+    network = core.compile_model(core.read_model(path), "CPU", options)
+    return lambda: network(x)[0]
+
+
+# ----- in the parent -------------------------------------------------------------------
+def run(budget=60):
+    """Time all runtimes; return the table, and why one is not in it."""
+    models.compile_kernels(list(NETWORKS))
+    rows, left_out = {}, {}
+    for network, title in NETWORKS.items():
+        turns, case = {}, models.Case(network, SHAPE, 1, "inference")
+        with contextlib.ExitStack() as stack:
+            for variant in [models.OURS, *models.TORCH]:
+                process = stack.enter_context(models.start(variant))
+                models.prepare_in(process, "case", case, variant)
+                turns[variant.name] = process, "case"
+            for name, options in OTHERS.items():
+                process = stack.enter_context(worker.Worker("tinyseg"))
+                try:
+                    process.call("benchmarks.runtimes:prepare", key="case", network=network, **options)
+                    turns[name] = process, "case"
+                except WorkerError as error:
+                    left_out[name] = str(error)
+            times, failed = worker.measure(turns, warm_up=3, budget=budget)
+        left_out |= failed
+        medians = {name: 1e3 * found["time"]["median"] for name, found in times.items()}
+        torch = [medians.pop(variant.name) for variant in models.TORCH if variant.name in medians]
+        rows[title] = medians | ({"PyTorch": min(torch)} if torch else {})
+        print(title, rows[title], left_out, flush=True)
+    return {"columns": COLUMNS, "rows": rows, "left out": left_out}
