@@ -38,18 +38,30 @@ class FileBlob {
   }
 }
 
-async function read({ path: file, name, out, sections }) {
-  const blob = new FileBlob(file), image = await openImage(blob, name || path.basename(file)), opened = blob.read;
-  const wanted = sections || Array.from({ length: image.count }, (_, k) => k), parts = [];
+async function read({ path: file, name, out, sections, turned }) {
+  const blob = new FileBlob(file);
+  const stored = await openImage(blob, name || path.basename(file));
+  const image = turned ? turnVolume(stored) : stored;
+  const opened = blob.read;
+  const wanted = sections || Array.from({ length: image.count }, (_, k) => k);
+  const parts = [];
   for (const k of wanted) {
     const section = await image.section(k);
     if (section.length !== image.channels) throw new TypeError(`a section has ${section.length} channels`);
     for (const plane of section) {
-      if (!(plane instanceof Float64Array) || plane.length !== image.height * image.width) throw new TypeError("a section");
+      if (!(plane instanceof Float64Array) || plane.length !== image.height * image.width)
+        throw new TypeError("a section");
       if (out) parts.push(Buffer.from(plane.buffer, plane.byteOffset, plane.byteLength));
     }
   }
   if (out) fs.writeFileSync(out, Buffer.concat(parts));
+  if (turned) {
+    const back = image.restore(await Promise.all(wanted.map(async (k) => (await image.section(k))[0])));
+    for (let k = 0; k < stored.count; k++) {
+      const [plane] = await stored.section(k);
+      if (plane.some((value, i) => value !== back[k][i])) throw new TypeError("restore does not undo turnVolume");
+    }
+  }
   const { section, header, ...said } = image;
   return { ...said, affine: header && header.affine, opened, read: blob.read };
 }
@@ -61,14 +73,17 @@ function floats(file) {
 
 async function run(job) {
   if (job.read) return read({ ...job, path: job.read });
-  const pixels = floats(job.pixels), { width, height, dtype, pixelSize } = job, size = width * height;
+  const pixels = floats(job.pixels);
+  const { width, height, dtype, pixelSize, count } = job;
+  const size = width * height;
   const sections = Array.from({ length: pixels.length / size }, (_, k) => pixels.subarray(k * size, (k + 1) * size));
   let blob;
   if (job.writePng) blob = await writePng(pixels, { width, height, dtype, pixelSize });
-  if (job.writeTiff) blob = await writeTiff(sections, { width, height, dtype, pixelSize });
+  if (job.writeTiff) blob = await writeTiff(sections, { width, height, dtype, pixelSize, count });
   if (job.writeNifti) {
     const image = await openImage(new FileBlob(job.like), path.basename(job.like));
-    const each = image.count, grouped = sections.length > each ? sections.length / each : 0;
+    const each = image.count;
+    const grouped = sections.length > each ? sections.length / each : 0;
     const groups = Array.from({ length: each }, (_, k) => sections.slice(k * grouped, (k + 1) * grouped));
     blob = await writeNifti(grouped ? groups : sections, image.header, { dtype });
   }
@@ -78,7 +93,8 @@ async function run(job) {
 
 async function main() {
   const folder = path.join(__dirname, "..", "..", "tinyseg", "export", "page");
-  if (process.argv.includes("--without-streams")) delete globalThis.DecompressionStream, delete globalThis.CompressionStream;
+  if (process.argv.includes("--without-streams"))
+    (delete globalThis.DecompressionStream, delete globalThis.CompressionStream);
   for (const name of ["images.js", "png.js", "tiff.js", "nifti.js"]) {
     const file = path.join(folder, name);
     if (fs.existsSync(file)) vm.runInThisContext(fs.readFileSync(file, "utf8"), { filename: file });

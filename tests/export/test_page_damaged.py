@@ -4,13 +4,14 @@ import re
 import struct
 import zlib
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
 from tests.export.damaged_images import damage, write_bases
-from tests.export.page_images import check, pixels, refusal, run
+from tests.export.page_images import check, pixels, read, refusal, run
 
 
 @pytest.mark.parametrize("options", [[], ["--without-streams"]], ids=["streams", "no streams"])
@@ -46,7 +47,7 @@ def tiff_header(height, width, offset=8, next_page=0, strip=(0, 10)):
 
 
 def test_small_files_that_claim_to_be_large(tmp_path):
-    (tmp_path / "a.png").write_bytes(png_header(2**16, 2**16))
+    (tmp_path / "a.png").write_bytes(png_header(10001, 10000))
     assert "up to 100 million pixels fit into a browser. Cut it into parts, or make it smaller." in refusal(
         tmp_path / "a.png"
     )
@@ -58,13 +59,36 @@ def test_small_files_that_claim_to_be_large(tmp_path):
     assert "it ends at byte 86, and more is expected up to byte 81000000" in refusal(tmp_path / "a.tif")
 
 
+def test_a_text_that_claims_millions_of_sections(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", pixels(2, 1, 1), imagej=True, truncate=True, metadata={"axes": "ZYX"})
+    content = (tmp_path / "a.tif").read_bytes()
+    content = content.replace(b"images=2\nslices=2", b"images=2000000\n  ") + bytes(3_000_000)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert b"images=2000000" in content and "for the 2000000 sections" in refusal(tmp_path / "a.tif")
+
+
+def test_strips_that_lie_far_apart_are_read_by_themselves(tmp_path):
+    tags = [(256, 4), (257, 6), (258, 8), (259, 1), (273, 8), (277, 1), (278, 3), (279, 16)]
+    entries = b"".join(struct.pack("<HHII", *entry) for entry in (
+        (tag, 4, 2 if tag in (273, 279) else 1, value) for tag, value in tags
+    ))  # fmt: skip
+    x = pixels(6, 4)
+    start = 24 + 10**6
+    content = b"II*\0" + struct.pack("<I", start + 12) + struct.pack("<IIII", 24, start, 12, 12) + x[:3].tobytes()
+    content = content.ljust(start, b"\0") + x[3:].tobytes() + struct.pack("<H", len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert check(tmp_path / "a.tif")["read"] < 20_000
+    np.testing.assert_array_equal(read(tmp_path / "a.tif")[1][0, 0], x)
+
+
 def test_pages_that_follow_each_other_in_a_circle_or_lie_over_each_other(tmp_path):
     (tmp_path / "a.tif").write_bytes(tiff_header(3, 4, next_page=8))
     assert "its pages follow each other in a circle" in refusal(tmp_path / "a.tif")
-    page = tiff_header(3, 4)[8:]
-    chain = b"".join(struct.pack("<H", 0) + struct.pack("<I", 14 + 6 * k) for k in range(999))
-    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + chain + page)
-    assert "a.tif cannot be read" in refusal(tmp_path / "a.tif")
+    # Page k begins at byte 8 + 4 k and says that it has 1000 tags, behind which it names page k + 1.
+    counts = struct.pack("<H", 1000) * 6001
+    following = b"".join(struct.pack("<I", 12 + 4 * k) for k in range(1000))
+    (tmp_path / "a.tif").write_bytes(b"II*\0" + struct.pack("<I", 8) + counts + following)
+    assert "its pages lie over each other" in refusal(tmp_path / "a.tif")
 
 
 @pytest.mark.parametrize(
@@ -93,6 +117,9 @@ def test_a_picture_of_several_frames(tmp_path):
 def test_a_jpeg_needs_a_browser(tmp_path):
     Image.fromarray(pixels(37, 53)).save(tmp_path / "a.jpg")
     assert "a.jpg holds JPEG, which only a browser" in refusal(tmp_path / "a.jpg")
+    content = (tmp_path / "a.jpg").read_bytes()
+    (tmp_path / "a.jpg").write_bytes(content[:-99])
+    assert "it ends before its pixels do" in refusal(tmp_path / "a.jpg")
 
 
 def test_sections_that_there_are_not(tmp_path):
@@ -111,6 +138,31 @@ def test_only_the_section_that_is_asked_for_is_read_from_the_file(tmp_path, opti
     assert answer["opened"] < size / 10
     assert answer["read"] - answer["opened"] < size / 20
     check(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("options", [[], ["--without-streams"]], ids=["streams", "no streams"])
+def test_a_checksum_that_is_wrong(tmp_path, options):
+    tifffile.imwrite(tmp_path / "a.tif", pixels(37, 53), compression="zlib", photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        end = tif.pages[0].dataoffsets[0] + tif.pages[0].databytecounts[0]
+    nib.save(nib.Nifti1Image(pixels(5, 7, 9), np.eye(4)), tmp_path / "b.nii.gz")
+    for path, place in ((tmp_path / "a.tif", end - 1), (tmp_path / "b.nii.gz", -8)):
+        content = bytearray(path.read_bytes())
+        content[place] ^= 1
+        path.write_bytes(content)
+        assert "the checksum of its packed data is wrong" in refusal(path, *options)
+
+
+@pytest.mark.parametrize("options", [[], ["--without-streams"]], ids=["streams", "no streams"])
+def test_packed_data_that_refer_to_what_is_before_them(tmp_path, options):
+    x = pixels(37, 53)
+    packer = zlib.compressobj(wbits=-15, zdict=x.tobytes())
+    packed = b"\x78\x01" + packer.compress(x.tobytes()) + packer.flush() + struct.pack(">I", zlib.adler32(x.tobytes()))
+    tags = [(256, 53), (257, 37), (258, 8), (259, 8), (273, 8), (277, 1), (278, 37), (279, len(packed))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    content = b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(content)
+    assert "its packed data refer to what is before them" in refusal(tmp_path / "a.tif", *options)
 
 
 def test_bytes_behind_packed_strips(tmp_path):

@@ -1,6 +1,7 @@
 """NIfTI is read in the page as tinyseg.data reads it, and written as nibabel reads it."""
 
 import gzip
+import itertools
 
 import nibabel as nib
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 
 from tests.export.page_images import check, pixels, read, refusal, run
 from tests.scripts import REAL
+from tinyseg.data.nifti import common_grid, open_volume
 
 TYPES = [np.uint8, np.uint16, np.uint32, np.int8, np.int16, np.int32, np.float32, np.float64]
 AFFINE = np.array([[-0.9, 0.1, 0, 80], [0, 1.1, 0.2, -60], [0.1, 0, 2.5, 12], [0, 0, 0, 1]])
@@ -84,6 +86,36 @@ def test_rotations_as_quaternions(tmp_path):
             assert found is None
         else:
             np.testing.assert_allclose(np.reshape(found, (4, 4)), nib.load(tmp_path / "a.nii").affine, atol=1e-5)
+
+
+@pytest.mark.parametrize("shape", [(5, 7, 4), (5, 7, 4, 2)])
+def test_volumes_are_turned_as_networks_see_them(tmp_path, shape):
+    """All 48 orders of axes, not quite along those of the scanner."""
+    rng = np.random.default_rng(0)
+    for axes in itertools.permutations(range(3)):
+        for signs in itertools.product((1, -1), repeat=3):
+            affine = np.eye(4)
+            affine[:3, axes] = np.diag(signs) * (0.8, 1.3, 3)
+            affine[:3] += rng.normal(0, 0.15, (3, 4))
+            nib.save(volume(*shape, affine=affine), tmp_path / "a.nii")
+            opened = open_volume(tmp_path / "a.nii")
+            x = opened.read(common_grid([opened]).orientation)
+            expected = x.reshape(*x.shape[:3], -1).transpose(2, 3, 0, 1)
+            np.testing.assert_array_equal(read(tmp_path / "a.nii", turned=True)[1], expected)
+
+
+def test_volumes_that_do_not_say_how_the_patient_lies_are_not_turned(tmp_path):
+    for affine in (np.eye(4), None):
+        image = volume(5, 7, 4, affine=affine)
+        if affine is None:
+            image.header.set_sform(None, 0)
+            image.header.set_qform(None, 0)
+        nib.save(image, tmp_path / "a.nii")
+        np.testing.assert_array_equal(read(tmp_path / "a.nii", turned=True)[1], read(tmp_path / "a.nii")[1])
+    nib.save(volume(5, 7, 4), tmp_path / "a.nii")
+    content = (tmp_path / "a.nii").read_bytes()
+    (tmp_path / "a.nii").write_bytes(content[:296] + bytes(16) + content[312:])  # srow_y
+    assert "has axes that lie in one plane" in refusal(tmp_path / "a.nii", turned=True)
 
 
 def test_gzip_of_several_members_and_with_bytes_behind_it(tmp_path):

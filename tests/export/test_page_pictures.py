@@ -9,6 +9,7 @@ import tifffile
 from PIL import Image
 
 from tests.export.page_images import check, pixels, read, refusal
+from tinyseg.data.images import open_image
 
 # ---- PNG
 
@@ -64,8 +65,8 @@ def test_each_filter_of_png(tmp_path, filter_type):
             a = x[y, i - bpp] if i >= bpp else 0
             b = x[y - 1, i] if y else 0
             c = x[y - 1, i - bpp] if y and i >= bpp else 0
-            paeth = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
-            packed += bytes([(x[y, i] - [0, a, b, (a + b) // 2, paeth][filter_type]) % 256])
+            nearest = min((abs(b - c), 0, a), (abs(a - c), 1, b), (abs(a + b - 2 * c), 2, c))[2]
+            packed += bytes([(x[y, i] - [0, a, b, (a + b) // 2, nearest][filter_type]) % 256])
     png(tmp_path / "a.png", x.astype(np.uint8), 8, 2)
     content = (tmp_path / "a.png").read_bytes()
     data = zlib.compress(packed)
@@ -107,8 +108,11 @@ def test_a_grey_value_that_is_transparent(tmp_path, bits):
     png(tmp_path / "a.png", rows, bits, 0, (b"tRNS", struct.pack(">H", highest)))
     check(tmp_path / "a.png")
     rows[3, 4:6] = 255
-    png(tmp_path / "a.png", rows, bits, 0, (b"tRNS", struct.pack(">H", highest)))
-    assert "has an opacity (alpha, transparency) that is not the same everywhere" in refusal(tmp_path / "a.png")
+    for value in (highest, *([3] if bits == 1 else [])):  # Pillow takes any number for white in a picture of 1 bit
+        png(tmp_path / "a.png", rows, bits, 0, (b"tRNS", struct.pack(">H", value)))
+        assert "has an opacity (alpha, transparency) that is not the same everywhere" in refusal(tmp_path / "a.png")
+        with pytest.raises(ValueError, match="not the same everywhere"), open_image(tmp_path / "a.png") as image:
+            image.section(0)
 
 
 @pytest.mark.parametrize("mode", ["LA", "RGBA", "P", "RGB"])
@@ -123,7 +127,8 @@ def test_grey_pngs_saved_with_channels(tmp_path, mode):
             picture.info["transparency"] = bytes([128] * 256) if same else bytes([127] + [128] * 200)
         elif mode == "RGB":
             picture = Image.fromarray(np.dstack([x] * 3))
-        picture.convert(mode if mode != "P" else None).save(tmp_path / "a.png")
+        picture = picture if picture.mode == mode else picture.convert(mode)
+        picture.save(tmp_path / "a.png")
         if same or mode == "RGB":
             check(tmp_path / "a.png")
         else:
@@ -156,6 +161,16 @@ def test_a_png_is_turned_as_it_is_shown(tmp_path, orientation):
         assert (said["pixelSize"]["x"], said["pixelSize"]["y"]) == (
             (1 / 2000, 1 / 4000) if turned else (1 / 4000, 1 / 2000)
         )
+
+
+def test_a_png_without_unit_and_one_cut_short_behind_its_pixels(tmp_path):
+    png(tmp_path / "a.png", pixels(37, 53), 8, 0, (b"pHYs", struct.pack(">IIB", 4000, 2000, 0)))
+    assert check(tmp_path / "a.png")["pixelSize"] is None
+    png(tmp_path / "a.png", pixels(37, 53), 8, 0, after=[(b"tEXt", b"A comment that is not whole")])
+    content = (tmp_path / "a.png").read_bytes()
+    for cut in (4, 12, 30):
+        (tmp_path / "a.png").write_bytes(content[:-cut])
+        np.testing.assert_array_equal(read(tmp_path / "a.png")[1][0, 0], pixels(37, 53))
 
 
 # ---- colour, which tinyseg refuses

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.export.page_images import check, pixels, refusal
+from tests.export.page_images import check, pixels, refusal, run
+from tinyseg.data.images import open_image
 
 # ---- TIFF: which pages are sections
 
@@ -38,8 +39,11 @@ def test_hyperstacks_of_imagej_with_one_page_for_all_sections(tmp_path):
 def test_channels_are_refused(tmp_path):
     x = pixels(3, 2, 37, 53)
     for options in ({"imagej": True}, {"ome": True}, {}):
-        tifffile.imwrite(tmp_path / "a.tif", x, metadata={"axes": "ZCYX"}, photometric="minisblack", **options)
-        assert "a.tif has 2 channels: expected grey. Save the one channel to use" in refusal(tmp_path / "a.tif")
+        for array, axes in ((x, "ZCYX"), (x[0], "CYX")):
+            tifffile.imwrite(tmp_path / "a.tif", array, metadata={"axes": axes}, photometric="minisblack", **options)
+            assert "a.tif has 2 channels: expected grey. Save the one channel to use" in refusal(tmp_path / "a.tif")
+            with pytest.raises(ValueError, match="several channels"), open_image(tmp_path / "a.tif") as image:
+                image.section(0)
 
 
 @pytest.mark.parametrize("axes", ["ZYX", "TZYX", "ZTYX", "CYX"])
@@ -57,12 +61,27 @@ def test_planes_of_ome(tmp_path, axes):
     assert check(tmp_path / "a.ome.tif")["pixelSize"] == {"x": 0.25, "y": 0.5, "unit": "µm"}
 
 
-def write_ome(path, planes, sizes='SizeZ="2" SizeT="1"', pages=2):
+def test_one_page_for_all_sections_of_which_tifffile_tells(tmp_path):
+    x = pixels(5, 37, 53, dtype=np.uint16)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(x, photometric="minisblack", truncate=True)
+    assert check(tmp_path / "a.tif")["count"] == 5
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content.replace(b"[5,", b"[9,"))
+    assert "too few for the 9 sections" in refusal(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", x, photometric="minisblack")
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content.replace(b"[5,", b"[9,"))
+    assert "its text names 9 sections, and it has 5 pages" in refusal(tmp_path / "a.tif")
+
+
+def write_ome(path, planes, sizes='SizeZ="2" SizeT="1"', pages=2, own=True):
     text = (
         '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" '
         'UUID="urn:uuid:1"><Image ID="Image:0"><Pixels ID="Pixels:0" Type="uint8" DimensionOrder="XYZCT" SizeX="9" '
         f'SizeY="7" SizeC="1" {sizes}><Channel ID="Channel:0:0" SamplesPerPixel="1"/>{planes}</Pixels></Image></OME>'
     )
+    text = text if own else text.replace('UUID="urn:uuid:1"', "")
     with tifffile.TiffWriter(path) as tif:
         for k in range(pages):
             tif.write(pixels(7, 9, seed=k), photometric="minisblack", description=None if k else text, metadata=None)
@@ -85,6 +104,12 @@ def test_what_ome_claims(tmp_path):
     write_ome(path, other.format(0, "a", 1) + other.format(1, "b", 2), pages=1)
     (note,) = check(path)["notes"]
     assert "its own 1 sections are read, and no others (b.ome.tif)" in note
+    write_ome(path, other.format(0, "a", 1), 'SizeZ="1" SizeT="1"', pages=1, own=False)
+    assert check(path)["notes"] == []
+    write_ome(path, other.format(0, "A", 1) + other.format(1, "b", 2), pages=1, own=False)
+    assert check(path)["notes"] == [note]
+    write_ome(path, "", 'SizeZ="1" SizeT="1"', pages=2)
+    assert "names 1 of its 2 pages: the others are left out" in run({"read": str(path)})["notes"][0]
 
 
 @pytest.mark.parametrize("how", ["sub-IFDs", "pages", "turned"])
@@ -96,6 +121,13 @@ def test_smaller_copies_are_no_sections(tmp_path, how):
             tif.write(pixels(64, 96, seed=k), subifds=1 if how == "sub-IFDs" else None, **options)
             tif.write(pixels(32, 48, seed=k), subfiletype=1, **options)
     assert check(tmp_path / "a.tif")["count"] == 2
+
+
+def test_a_page_of_opacity_is_no_section(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as tif:
+        tif.write(pixels(37, 53), photometric="minisblack", metadata=None)
+        tif.write(pixels(37, 53, dtype=bool), photometric="mask", subfiletype=4, metadata=None)
+    assert check(tmp_path / "a.tif")["count"] == 1
 
 
 @pytest.mark.parametrize("orientation", [0, *range(1, 9), 300])
@@ -112,6 +144,8 @@ def test_a_tiff_is_turned_as_it_is_shown(tmp_path, orientation):
     said, across, down = check(tmp_path / "a.tif")["pixelSize"], 1 / 100, 1 / 300
     if 5 <= orientation <= 8:
         across, down = down, across
+    x, of_x, y, of_y, _ = said["resolution"]
+    assert (of_x / x, of_y / y) == (pytest.approx(across), pytest.approx(down))
     assert (said["x"], said["y"], said["unit"]) == (pytest.approx(across), pytest.approx(down), "cm")
 
 

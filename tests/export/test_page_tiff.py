@@ -61,6 +61,38 @@ def test_predictors(tmp_path, dtype, predictor, layout, byteorder):
     check(tmp_path / "a.tif")
 
 
+def test_predictor_of_floats_in_several_channels(tmp_path):
+    pytest.importorskip("imagecodecs")
+    x = np.dstack([pixels(37, 53, dtype=np.float32)] * 3)
+    tifffile.imwrite(tmp_path / "a.tif", x, compression="zlib", predictor=3, photometric="rgb")
+    check(tmp_path / "a.tif")
+
+
+def test_packbits_with_bytes_that_mean_nothing(tmp_path):
+    pytest.importorskip("imagecodecs")
+    packed = bytes([2, 5, 6, 7, 0x80, 0xFD, 9, 0x80, 4, 1, 2, 3, 4, 5])  # 5 6 7, nothing, four times 9, nothing, 1 to 5
+    tags = [(256, 4), (257, 3), (258, 8), (259, 32773), (262, 1), (273, 8), (277, 1), (278, 3), (279, len(packed))]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    content = b"II*\0" + struct.pack("<I", 8 + len(packed)) + packed + struct.pack("<H", len(tags)) + entries + bytes(4)
+    (tmp_path / "a.tif").write_bytes(content)
+    check(tmp_path / "a.tif")
+    assert read(tmp_path / "a.tif")[1][0, 0].tolist() == [[5, 6, 7, 9], [9, 9, 9, 1], [2, 3, 4, 5]]
+
+
+def test_a_tile_that_is_not_stored_is_black(tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", pixels(37, 53), compression="zlib", tile=(16, 16), photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "a.tif") as tif:
+        places = [tif.pages[0].tags[name].valueoffset for name in ("TileOffsets", "TileByteCounts")]
+        size = [tif.pages[0].tags[name].dtype.value for name in ("TileOffsets", "TileByteCounts")]
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    for place, kind in zip(places, size, strict=True):
+        width = {3: 2, 4: 4}[kind]
+        content[place + 5 * width : place + 6 * width] = bytes(width)
+    (tmp_path / "a.tif").write_bytes(content)
+    check(tmp_path / "a.tif")
+    assert not read(tmp_path / "a.tif")[1][0, 0, 16:32, 16:32].any()
+
+
 @pytest.mark.parametrize("planes", ["contig", "separate"])
 @pytest.mark.parametrize("layout", [{"rowsperstrip": 7}, {"tile": (16, 32)}], ids=["strips", "tiles"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -109,6 +141,8 @@ def test_bits_in_the_other_order_within_bytes(tmp_path, packing):
 def test_white_is_the_smallest_value(tmp_path, dtype):
     tifffile.imwrite(tmp_path / "a.tif", pixels(2, 37, 53, dtype=dtype), photometric="miniswhite")
     check(tmp_path / "a.tif")
+    tifffile.imwrite(tmp_path / "a.tif", np.arange(20, dtype=np.uint64).reshape(4, 5), photometric="miniswhite")
+    assert "has white as 0 and integers of 64 bits" in refusal(tmp_path / "a.tif")
 
 
 def test_white_is_the_smallest_of_one_bit(tmp_path):
@@ -116,6 +150,17 @@ def test_white_is_the_smallest_of_one_bit(tmp_path):
     check(tmp_path / "a.tif")
     tifffile.imwrite(tmp_path / "a.tif", pixels(37, 53, dtype=bool))
     assert "is a boolean array of tifffile, and the file says that True is black" in refusal(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("packing", [None, "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+@pytest.mark.parametrize("mode", ["1", "L", "I;16", "F", "LA", "RGB", "RGBA", "P"])
+def test_what_pillow_and_libtiff_write(tmp_path, mode, packing):
+    types = {"1": bool, "I;16": np.uint16, "F": np.float32}
+    picture = Image.fromarray(pixels(137, 253, dtype=types.get(mode, np.uint8)))
+    picture = picture if picture.mode == mode else picture.convert(mode)
+    picture.save(tmp_path / "a.tif", compression=packing, dpi=(300, 100))
+    said = check(tmp_path / "a.tif")
+    assert said["pixelSize"]["x"] == pytest.approx(1 / 300) and said["pixelSize"]["unit"] == "inch"
 
 
 @pytest.mark.parametrize("scale", [1, 256, 257, 300])

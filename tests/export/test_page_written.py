@@ -45,6 +45,17 @@ def test_a_written_tiff_is_read_by_tifffile_and_pillow(tmp_path, dtype, count, o
     assert {key: said["pixelSize"][key] for key in size} == size
 
 
+def test_a_big_tiff_is_written_where_it_has_to_be(tmp_path):
+    x = pixels(2, 37, 53, dtype=np.float32)
+    path = write(tmp_path, "writeTiff", x, count=10**6, pixelSize={"x": 3, "y": 1e-4, "unit": "mm"})
+    with tifffile.TiffFile(path) as tif:
+        assert tif.is_bigtiff
+        np.testing.assert_array_equal([page.asarray() for page in tif.pages], x)
+        across, down = (tif.pages[1].tags[name].value for name in ("XResolution", "YResolution"))
+        assert (across[0] / across[1], down[0] / down[1]) == pytest.approx((1 / 3, 1e4))
+    np.testing.assert_array_equal(read(path)[1][:, 0], x)
+
+
 def test_resolution_and_units_are_kept(tmp_path):
     x, metadata = pixels(3, 37, 53), {"axes": "ZYX", "unit": "nm", "spacing": 45, "xorigin": 7}
     tifffile.imwrite(tmp_path / "a.tif", x, imagej=True, metadata=metadata, resolution=((7, 30), (9, 40)))

@@ -4,11 +4,12 @@
 //     image.kind, image.count, image.height, image.width, image.channels, image.dtype, image.pixelSize, image.colour
 //     const [grey] = await image.section(0);            // Float64Array(height * width), row by row
 //
-// A classic script without dependencies, for a page, a worker or node. tiff.js, png.js and nifti.js belong to it.
+// A classic script without dependencies, for a page, a worker or node. It needs tiff.js and png.js, and nifti.js if volumes
+// are to be read.
 // Values, types and orientation are those that tinyseg.data.images gives; colour, which tinyseg refuses, becomes grey.
 //
 // openImage resolves to an object with
-//     kind        "TIFF", "PNG", "JPEG", "NIfTI", ...
+//     name, kind  as given; "TIFF", "PNG", "JPEG", "NIfTI", ...
 //     count       number of sections
 //     height, width, channels
 //     dtype       "bool" (1 bit: values 0 and 1), "uint8", "uint16", "uint32", "int8", "int16", "int32", "int64",
@@ -28,18 +29,20 @@ async function openImage(blob, name) {
     if (blob.size === 0) damaged("it is empty, 0 bytes");
     const start = new Uint8Array(await blob.slice(0, 600).arrayBuffer());
     const kind = kindOf(start, name);
-    said.expected = kind === "JPEG" || kind === "BMP" || kind === "NIfTI" ? `a ${kind} file` : `a ${kind}`;
-    if (kind === "NIfTI" && typeof openNifti === "undefined") refuse("is NIfTI, which this page does not read: save it as TIFF.");
-    const open = { TIFF: openTiff, PNG: openPng, NIfTI: typeof openNifti === "undefined" || openNifti }[kind] || openPicture;
-    const image = { kind, count: 1, channels: 1, pixelSize: null, colour: false, notes: [] };
+    said.expected = `${kind === "AVIF" || kind === "HEIC" ? "an" : "a"} ${kind} file`;
+    const unread = () => refuse("is NIfTI, which this page does not read: save it as TIFF.");
+    const volume = typeof openNifti === "undefined" ? unread : openNifti;
+    const open = { TIFF: openTiff, PNG: openPng, NIfTI: volume }[kind] || openPicture;
+    const image = { name, kind, count: 1, channels: 1, pixelSize: null, colour: false, notes: [] };
     await open(blob, image);
     const read = image.section;
-    image.section = (k) => explain(said, () => {
-      if (!(Number.isInteger(k) && k >= 0 && k < image.count)) {
-        refuse(`has sections 0 to ${image.count - 1}: there is no section ${k}.`);
-      }
-      return read(k);
-    });
+    image.section = (k) =>
+      explain(said, () => {
+        if (!(Number.isInteger(k) && k >= 0 && k < image.count)) {
+          refuse(`has sections 0 to ${image.count - 1}: there is no section ${k}.`);
+        }
+        return read(k);
+      });
     return image;
   });
 }
@@ -63,9 +66,9 @@ async function explain(said, action) {
   } catch (error) {
     if (error.reader === "refused") throw new Error(`${said.name} ${error.message}`);
     throw new Error(
-      `${said.name} cannot be read: expected ${said.expected}, found a damaged file, one cut short or one that changed ` +
-      `meanwhile (${error.message || error}). Copy or export it again.`,
-      { cause: error }
+      `${said.name} cannot be read: expected ${said.expected}, found a damaged file, one cut short or one that ` +
+        `changed meanwhile (${error.message || error}). Copy or export it again.`,
+      { cause: error },
     );
   }
 }
@@ -99,11 +102,12 @@ function kindOf(bytes, name) {
     return "NIfTI";
   }
   if (begins("n+1\0", 344) || begins("n+2\0", 4) || named) return "NIfTI";
-  if (begins("DICM", 128)) refuse("is a DICOM file, which is not read: convert it to NIfTI, for instance with dcm2niix.");
+  if (begins("DICM", 128))
+    refuse("is a DICOM file, which is not read: convert it to NIfTI, for instance with dcm2niix.");
   for (const [text, message] of OTHER_KINDS) if (begins(text)) refuse(message);
   return refuse(
     "is of a kind that is not read: expected TIFF, PNG, JPEG, BMP, WebP or NIfTI, found other content. " +
-    "Save it as TIFF or PNG."
+      "Save it as TIFF or PNG.",
   );
 }
 
@@ -140,9 +144,10 @@ const ARRAYS = {
   float16: Uint16Array, float32: Float32Array, float64: Float64Array,
 };
 
-// Return bytes as numbers of a type. Numbers of 64 bits stay BigInt, and those of 16-bit floats their bits: see toFloat.
+// Return bytes as numbers of a type: BigInt those of 64 bits, and the bits of 16-bit floats; toFloats takes both.
 function numbersOf(bytes, dtype, littleEndian) {
-  const type = ARRAYS[dtype], size = type.BYTES_PER_ELEMENT;
+  const type = ARRAYS[dtype];
+  const size = type.BYTES_PER_ELEMENT;
   const copy = new Uint8Array(bytes); // aligned, and of its own
   if (size > 1 && !littleEndian) swapBytes(copy, size);
   return new type(copy.buffer, 0, Math.floor(copy.length / size));
@@ -165,7 +170,8 @@ function toFloats(numbers, dtype) {
   if (dtype.endsWith("int64")) {
     const limit = BigInt(Number.MAX_SAFE_INTEGER);
     for (let i = 0; i < out.length; i++) {
-      if (numbers[i] > limit || numbers[i] < -limit) refuse("holds integers beyond 2^53: save it in 32 bits, or as floats.");
+      if (numbers[i] > limit || numbers[i] < -limit)
+        refuse("holds integers beyond 2^53: save it in 32 bits, or as floats.");
       out[i] = Number(numbers[i]);
     }
   } else if (dtype === "float16") {
@@ -180,7 +186,9 @@ function toFloats(numbers, dtype) {
 
 // Return the number whose 16 bits as a float these are.
 function halfFloat(bits) {
-  const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
   if (exponent === 31) return fraction ? NaN : sign * Infinity;
   return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : 2 ** -14 * (fraction / 1024));
 }
@@ -188,7 +196,8 @@ function halfFloat(bits) {
 // Return the values of rows of 1 to 16 bits each, the first in the highest bits; each row begins with a new byte.
 function unpackBits(bytes, bits, valuesInRow, rows) {
   const out = bits > 8 ? new Uint16Array(valuesInRow * rows) : new Uint8Array(valuesInRow * rows);
-  const stride = Math.ceil((valuesInRow * bits) / 8), mask = 2 ** bits - 1;
+  const stride = Math.ceil((valuesInRow * bits) / 8);
+  const mask = 2 ** bits - 1;
   for (let row = 0, o = 0; row < rows; row++) {
     for (let i = row * stride, n = 0, held = 0, count = 0; n < valuesInRow; n++) {
       while (count < bits) {
@@ -207,8 +216,8 @@ function refuseLarge(height, width, bytesOfPixel, stored, factor) {
   if (!(height > 0 && width > 0)) damaged(`its header says ${height} × ${width} pixels`);
   if (height * width > MOST_PIXELS || height * width * bytesOfPixel > 12 * MOST_PIXELS) {
     refuse(
-      `has sections of ${height} × ${width} pixels of ${bytesOfPixel} bytes: up to ${MOST_PIXELS / 1e6} million pixels ` +
-      "fit into a browser. Cut it into parts, or make it smaller."
+      `has sections of ${height} × ${width} pixels of ${bytesOfPixel} bytes: up to ${MOST_PIXELS / 1e6} million ` +
+        "pixels fit into a browser. Cut it into parts, or make it smaller.",
     );
   }
   if (height * width * bytesOfPixel > Math.max(stored, 1) * factor + 8) {
@@ -230,7 +239,7 @@ function greyOf(values, samples, opacity, dtype) {
       if (values[i] !== values[samples - 1]) {
         refuse(
           "has an opacity (alpha, transparency) that is not the same everywhere: expected grey or colour. " +
-          "Save it without, on the background that is meant."
+            "Save it without, on the background that is meant.",
         );
       }
     }
@@ -268,8 +277,11 @@ function refuseNotFinite(values, dtype) {
 // Turn and mirror values, row by row, as the orientation tag of EXIF and TIFF says, 1 to 8.
 function oriented(values, height, width, orientation) {
   if (!(orientation >= 2 && orientation <= 8)) return values;
-  const swap = orientation >= 5, rows = swap ? width : height, columns = swap ? height : width;
-  const upsideDown = [3, 4, 7, 8].includes(orientation), mirrored = [2, 3, 6, 7].includes(orientation);
+  const swap = orientation >= 5;
+  const rows = swap ? width : height;
+  const columns = swap ? height : width;
+  const upsideDown = [3, 4, 7, 8].includes(orientation);
+  const mirrored = [2, 3, 6, 7].includes(orientation);
   const out = new values.constructor(values.length);
   for (let y = 0, o = 0; y < rows; y++) {
     const a = upsideDown ? rows - 1 - y : y;
@@ -284,7 +296,8 @@ function oriented(values, height, width, orientation) {
 // Return the orientation, 1 to 8, that a block of EXIF asks for; 1 if it says none, or is damaged.
 function orientationOf(exif) {
   try {
-    const view = new DataView(exif.buffer, exif.byteOffset, exif.byteLength), little = view.getUint16(0) === 0x4949;
+    const view = new DataView(exif.buffer, exif.byteOffset, exif.byteLength);
+    const little = view.getUint16(0) === 0x4949;
     const at = view.getUint32(4, little);
     for (let i = 0; i < view.getUint16(at, little); i++) {
       const entry = at + 2 + 12 * i;
@@ -303,13 +316,13 @@ function orientationOf(exif) {
 
 // Open a JPEG, WebP, BMP, ... through the browser. Its colours are taken as they are stored, without colour profiles.
 async function openPicture(blob, image) {
-  let content = blob, orientation = 1;
+  let content = blob;
+  let orientation = 1;
   if (image.kind === "JPEG") {
     const header = jpegHeader(new Uint8Array(await blob.arrayBuffer()));
     refuseLarge(header.height, header.width, 4, blob.size, Infinity);
     ({ orientation, pixelSize: image.pixelSize } = header);
-    // As one part: Firefox does not decode a blob that begins with a part of two bytes.
-    content = new Blob([await new Blob(header.parts).arrayBuffer()], { type: "image/jpeg" });
+    content = new Blob([await joined(header.parts)], { type: "image/jpeg" });
   }
   const { width, height, data } = await shownPixels(content, image.kind);
   const { grey, colour } = greyOf(data, 4, true, "uint8");
@@ -323,23 +336,47 @@ async function openPicture(blob, image) {
 // Return the pixels, {width, height, data: RGBA}, of a picture that the browser can show.
 async function shownPixels(blob, kind) {
   if (typeof createImageBitmap === "undefined" || typeof OffscreenCanvas === "undefined") {
-    refuse(`holds ${kind}, which only a browser of this decade decodes. Save it as PNG, or as TIFF with LZW or deflate.`);
+    refuse(
+      `holds ${kind}, which only a browser of this decade decodes. Save it as PNG, or as TIFF with LZW or deflate.`,
+    );
   }
   let bitmap;
   try {
     bitmap = await createImageBitmap(blob, { premultiplyAlpha: "none", colorSpaceConversion: "none" });
   } catch (error) {
-    const unknown = kind !== "JPEG" && kind !== "BMP";
-    damaged(unknown ? `this browser shows no ${kind}, or not this one: save it as PNG` : "the browser cannot decode it");
+    if (kind === "JPEG" || kind === "BMP") damaged("the browser cannot decode it");
+    refuse(`is ${kind}, of a kind that this browser does not decode, or damaged: save it as PNG or JPEG.`);
   }
   try {
     refuseLarge(bitmap.height, bitmap.width, 4, blob.size, Infinity);
     const context = new OffscreenCanvas(bitmap.width, bitmap.height).getContext("2d", { willReadFrequently: true });
+    refuseHiddenPixels();
     context.drawImage(bitmap, 0, 0);
     return context.getImageData(0, 0, bitmap.width, bitmap.height);
   } finally {
     bitmap.close();
   }
+}
+
+// Raise an error if the browser gives other pixels than were drawn: some do so, lest a page recognizes them.
+function refuseHiddenPixels() {
+  const context = new OffscreenCanvas(32, 32).getContext("2d", { willReadFrequently: true });
+  const drawn = new ImageData(
+    Uint8ClampedArray.from({ length: 4096 }, (_, i) => (i % 4 === 3 ? 255 : (i * i) % 251)),
+    32,
+  );
+  context.putImageData(drawn, 0, 0);
+  const found = context.getImageData(0, 0, 32, 32).data;
+  if (found.every((value, i) => value === drawn.data[i])) return;
+  refuse(
+    "is decoded by the browser, and this browser changes the pixels that a page may see (a protection against " +
+      "fingerprinting): switch that off for this page, or save the picture as PNG or TIFF.",
+  );
+}
+
+// Return parts as one array of bytes; Firefox decodes no picture in a blob of several parts.
+async function joined(parts) {
+  return new Uint8Array(await new Blob(parts).arrayBuffer());
 }
 
 // Return what a JPEG says before its pixels, and its parts without EXIF, which not all browsers treat alike.
@@ -348,19 +385,23 @@ function jpegHeader(bytes) {
   const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   let at = 2;
   while (at + 4 <= bytes.length && bytes[at] === 0xff) {
-    const marker = bytes[at + 1], end = at + 2 + view.getUint16(at + 2);
+    const marker = bytes[at + 1];
+    const end = at + 2 + view.getUint16(at + 2);
     if (marker === 0xff) {
       at++;
       continue;
     }
     if (marker === 0xda || end > bytes.length || end < at + 4) break; // the pixels follow
-    const body = bytes.subarray(at + 4, end), text = String.fromCharCode(...body.subarray(0, 6));
+    const body = bytes.subarray(at + 4, end);
+    const text = String.fromCharCode(...body.subarray(0, 6));
     if (marker >= 0xc0 && marker <= 0xcf && ![0xc4, 0xc8, 0xcc].includes(marker) && body.length >= 5) {
       found.height = view.getUint16(at + 5);
       found.width = view.getUint16(at + 7);
     }
     if (marker === 0xe0 && text.startsWith("JFIF\0") && body.length >= 12) {
-      const unit = { 1: "inch", 2: "cm" }[body[7]], x = view.getUint16(at + 12), y = view.getUint16(at + 14);
+      const unit = { 1: "inch", 2: "cm" }[body[7]];
+      const x = view.getUint16(at + 12);
+      const y = view.getUint16(at + 14);
       if (unit && x && y) found.pixelSize = { x: 1 / x, y: 1 / y, unit };
     }
     if (marker === 0xe1) {
@@ -371,16 +412,19 @@ function jpegHeader(bytes) {
     at = end;
   }
   if (!found.height) damaged("it does not say how large it is");
+  let end = bytes.length - 2;
+  while (end > at && !(bytes[end] === 0xff && bytes[end + 1] === 0xd9)) end--;
+  if (end <= at) damaged("it ends before its pixels do"); // browsers would show what there is
   found.parts.push(bytes.subarray(at));
   return found;
 }
 
 // ---- deflate
 
-// Unpack bytes ("deflate": zlib, "deflate-raw", "gzip") to at most `size` bytes; fewer are returned if there are no more.
+// Unpack bytes ("deflate": zlib, "deflate-raw", "gzip") to at most `size` bytes; fewer if there are no more.
 //
-// `bytes` is a Uint8Array or a Blob. The browser's own decoder is fast, and strict: it refuses bytes behind the end, which
-// some programs leave there, and files of several members.
+// `bytes` is a Uint8Array or a Blob. The browser's own decoder is fast, and strict: it refuses bytes behind the end,
+// which some programs leave there, and files of several members.
 async function inflate(bytes, format, size) {
   const blob = bytes.buffer ? new Blob([bytes]) : bytes;
   if (typeof DecompressionStream !== "undefined") {
@@ -397,9 +441,11 @@ async function inflate(bytes, format, size) {
 
 // Read a stream of bytes up to `size` bytes.
 async function readStream(stream, size) {
-  const reader = stream.getReader(), parts = [];
+  const reader = stream.getReader();
+  const parts = [];
   let length = 0;
-  while (length <= size) { // one more, since a checksum follows the last byte
+  while (length <= size) {
+    // one more, since a checksum follows the last byte
     const { done, value } = await reader.read();
     if (done) break;
     parts.push(value);
@@ -419,7 +465,8 @@ async function readStream(stream, size) {
 function inflateHere(bytes, format, size) {
   let start = 0;
   if (format === "deflate") {
-    if ((bytes[0] & 15) !== 8 || ((bytes[0] << 8) | bytes[1]) % 31) damaged("its packed data do not begin as zlib's do");
+    if ((bytes[0] & 15) !== 8 || ((bytes[0] << 8) | bytes[1]) % 31)
+      damaged("its packed data do not begin as zlib's do");
     start = 2;
   } else if (format === "gzip") {
     if (bytes[0] !== 31 || bytes[1] !== 139) damaged("its packed data do not begin as gzip's do");
@@ -434,7 +481,8 @@ function inflateHere(bytes, format, size) {
   if (end + 4 > bytes.length) damaged("its packed data end early");
   const right = format === "gzip" ? view.getUint32(end, true) === crc32(out) : view.getUint32(end) === adler32(out);
   if (!right) damaged("the checksum of its packed data is wrong");
-  if (format === "gzip" && bytes[end + 8] === 31 && bytes[end + 9] === 139 && out.length < size) { // another member
+  if (format === "gzip" && bytes[end + 8] === 31 && bytes[end + 9] === 139 && out.length < size) {
+    // another member
     const more = inflateHere(bytes.subarray(end + 8), format, size - out.length);
     const both = new Uint8Array(out.length + more.length);
     both.set(out);
@@ -455,7 +503,11 @@ const LENGTHS_ORDER = [16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14
 
 // Unpack deflate (RFC 1951) to at most `size` bytes: {out, end: where it ends, whole: whether its end was reached}.
 function unpackDeflate(bytes, start, size) {
-  let out = new Uint8Array(Math.min(size, 4 * bytes.length + 1024)), n = 0, at = start, held = 0, count = 0;
+  let out = new Uint8Array(Math.min(size, 4 * bytes.length + 1024));
+  let n = 0;
+  let at = start;
+  let held = 0;
+  let count = 0;
   const take = (bits) => {
     while (count < bits) {
       if (at >= bytes.length) damaged("its packed data end early");
@@ -472,7 +524,8 @@ function unpackDeflate(bytes, start, size) {
       held |= bytes[at++] << count;
       count += 8;
     }
-    const entry = table[held & ((1 << bits) - 1)], length = entry & 15;
+    const entry = table[held & ((1 << bits) - 1)];
+    const length = entry & 15;
     if (!length || length > count) damaged("its packed data hold a code that there is not");
     held >>>= length;
     count -= length;
@@ -485,7 +538,8 @@ function unpackDeflate(bytes, start, size) {
     out = larger;
   };
   let last = 0;
-  while (!last && n <= size) { // beyond `size` by less than a copy
+  while (!last && n <= size) {
+    // beyond `size` by less than a copy
     last = take(1);
     const kind = take(2);
     if (kind === 0) {
@@ -493,7 +547,8 @@ function unpackDeflate(bytes, start, size) {
       held = count = 0;
       const length = bytes[at] | (bytes[at + 1] << 8);
       if (at + 4 + length > bytes.length) damaged("its packed data end early");
-      if (length !== (~(bytes[at + 2] | (bytes[at + 3] << 8)) & 0xffff)) damaged("its packed data contradict themselves");
+      if (length !== (~(bytes[at + 2] | (bytes[at + 3] << 8)) & 0xffff))
+        damaged("its packed data contradict themselves");
       const part = bytes.subarray(at + 4, at + 4 + Math.min(length, size + 1 - n));
       reserve(part.length);
       out.set(part, n);
@@ -503,14 +558,15 @@ function unpackDeflate(bytes, start, size) {
     }
     if (kind === 3) damaged("its packed data hold a block of a kind that there is not");
     const [literals, distances] = kind === 1 ? fixedCodes() : readCodes(take, decode);
-    for (let symbol; n <= size && (symbol = decode(literals)) !== 256; ) {
+    for (let symbol; n <= size && (symbol = decode(literals)) !== 256;) {
       reserve(258);
       if (symbol < 256) {
         out[n++] = symbol;
         continue;
       }
       if (symbol > 285) damaged("its packed data hold a length that there is not");
-      const l = symbol - 257, length = LENGTH_CODES[l] + (l < 8 || l === 28 ? 0 : take((l >> 2) - 1));
+      const l = symbol - 257;
+      const length = LENGTH_CODES[l] + (l < 8 || l === 28 ? 0 : take((l >> 2) - 1));
       const d = decode(distances);
       if (d > 29) damaged("its packed data hold a distance that there is not");
       const distance = DISTANCE_CODES[d] + (d < 4 ? 0 : take((d >> 1) - 1));
@@ -521,9 +577,10 @@ function unpackDeflate(bytes, start, size) {
   return { out: out.subarray(0, Math.min(n, size)), end: at - (count >> 3), whole: n <= size };
 }
 
-// Return the table of a Huffman code, from the next bits to 16 · symbol + length of its code; 0 where there is no code.
+// Return the table of a Huffman code, from the next bits to 16 · symbol + length of its code; 0 where there is none.
 function codeTable(lengths) {
-  const bits = Math.max(1, ...lengths), table = new Uint16Array(1 << bits);
+  const bits = Math.max(1, ...lengths);
+  const table = new Uint16Array(1 << bits);
   let code = 0;
   for (let length = 1; length <= bits; length++, code <<= 1) {
     for (let symbol = 0; symbol < lengths.length; symbol++) {
@@ -543,9 +600,13 @@ function fixedCodes() {
 }
 
 function readCodes(take, decode) {
-  const literals = take(5) + 257, distances = take(5) + 1, coded = take(4) + 4, order = new Array(19).fill(0);
+  const literals = take(5) + 257;
+  const distances = take(5) + 1;
+  const coded = take(4) + 4;
+  const order = new Array(19).fill(0);
   for (let i = 0; i < coded; i++) order[LENGTHS_ORDER[i]] = take(3);
-  const code = codeTable(order), lengths = [];
+  const code = codeTable(order);
+  const lengths = [];
   while (lengths.length < literals + distances) {
     const symbol = decode(code);
     if (symbol < 16) lengths.push(symbol);
@@ -561,8 +622,9 @@ function readCodes(take, decode) {
 }
 
 function adler32(bytes) {
-  let a = 1, b = 0;
-  for (let i = 0; i < bytes.length; ) {
+  let a = 1;
+  let b = 0;
+  for (let i = 0; i < bytes.length;) {
     for (const stop = Math.min(i + 3800, bytes.length); i < stop; i++) b += a += bytes[i];
     a %= 65521;
     b %= 65521;

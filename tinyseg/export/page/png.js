@@ -1,29 +1,39 @@
 // PNG: read in all its bit depths, colour types and orders of rows, and written in grey of 8 or 16 bits.
 //
-// A browser's canvas has 8 bits, so pixels of 16 bits are decoded here. Belongs to images.js.
+// A browser's canvas has 8 bits, so pixels of 16 bits are decoded here. Needs images.js.
 
 const PNG_SAMPLES = { 0: 1, 2: 3, 3: 1, 4: 2, 6: 4 }; // values of a pixel by the type of colour; 3 is a palette
 const PNG_PASSES = [[0, 0, 8, 8], [4, 0, 8, 8], [0, 4, 4, 8], [2, 0, 4, 4], [0, 2, 2, 4], [1, 0, 2, 2], [0, 1, 1, 2]];
 
 // Open a PNG. `pixelSize` is {x, y, unit: "m"} if the file says it.
 async function openPng(blob, image) {
-  const bytes = new Uint8Array(await blob.arrayBuffer()), png = readChunks(bytes);
-  const { width, height, bits, colourType, interlaced } = png, samples = PNG_SAMPLES[colourType];
+  const bytes = new Uint8Array(await blob.arrayBuffer());
+  const png = readChunks(bytes);
+  const { width, height, bits, colourType, interlaced } = png;
+  const samples = PNG_SAMPLES[colourType];
   if (png.frames > 1) refuse(`is a picture of ${png.frames} frames: a picture is one section. Save a TIFF stack.`);
   refuseLarge(height, width, samples * Math.max(1, bits / 8), 8 * png.packed.length, DEFLATE_FACTOR);
   const passes = interlaced ? PNG_PASSES : [[0, 0, 1, 1]];
   const rowsOf = ([x, y, dx, dy]) => [Math.ceil((width - x) / dx), Math.ceil((height - y) / dy)];
   const stored = passes.map(rowsOf).map(([w, h]) => (w && h ? h * (1 + Math.ceil((w * samples * bits) / 8)) : 0));
-  const size = stored.reduce((a, b) => a + b, 0), unpacked = await inflate(png.packed, "deflate", size);
+  const size = stored.reduce((a, b) => a + b, 0);
+  const unpacked = await inflate(png.packed, "deflate", size);
   if (unpacked.length < size) damaged(`its pixels have ${unpacked.length} bytes of ${size}`);
   const pixels = bits === 16 ? new Uint16Array(width * height * samples) : new Uint8Array(width * height * samples);
   let at = 0;
   for (const pass of passes) {
-    const [w, h] = rowsOf(pass), rowBytes = Math.ceil((w * samples * bits) / 8);
+    const [w, h] = rowsOf(pass);
+    const rowBytes = Math.ceil((w * samples * bits) / 8);
     if (!w || !h) continue;
-    const rows = unfilter(unpacked.subarray(at, at + h * (1 + rowBytes)), h, rowBytes, Math.max(1, (samples * bits) / 8));
+    const rows = unfilter(
+      unpacked.subarray(at, at + h * (1 + rowBytes)),
+      h,
+      rowBytes,
+      Math.max(1, (samples * bits) / 8),
+    );
     at += h * (1 + rowBytes);
-    const values = bits === 16 ? numbersOf(rows, "uint16", false) : bits === 8 ? rows : unpackBits(rows, bits, w * samples, h);
+    const values =
+      bits === 16 ? numbersOf(rows, "uint16", false) : bits === 8 ? rows : unpackBits(rows, bits, w * samples, h);
     if (!interlaced) pixels.set(values);
     else placePass(pixels, values, w, h, width, samples, pass);
   }
@@ -33,7 +43,9 @@ async function openPng(blob, image) {
 // Give `image` the pixels as they are shown: through the palette, stretched to 8 bits, and turned.
 function finishPng(png, pixels, image) {
   const { width, height, bits, colourType, transparent, orientation } = png;
-  let values = pixels, samples = PNG_SAMPLES[colourType], opacity = colourType >= 4;
+  let values = pixels;
+  let samples = PNG_SAMPLES[colourType];
+  let opacity = colourType >= 4;
   if (colourType === 3) {
     values = throughPalette(pixels, png.palette, transparent || new Uint8Array(0));
     samples = 4;
@@ -44,7 +56,8 @@ function finishPng(png, pixels, image) {
   }
   if (transparent && colourType !== 3) refuseTransparent(pixels, samples, transparent, bits);
   const dtype = bits === 16 ? "uint16" : bits === 1 && colourType === 0 ? "bool" : "uint8";
-  const { grey, colour } = greyOf(values, samples, opacity, dtype), turned = orientation >= 5;
+  const { grey, colour } = greyOf(values, samples, opacity, dtype);
+  const turned = orientation >= 5;
   const section = oriented(grey, height, width, orientation);
   const [x, y, unit] = png.density;
   if (unit === 1 && x && y) image.pixelSize = { x: 1 / (turned ? y : x), y: 1 / (turned ? x : y), unit: "m" };
@@ -54,26 +67,39 @@ function finishPng(png, pixels, image) {
 
 // Return what the chunks of a PNG say; `packed` are its pixels, still packed.
 function readChunks(bytes) {
-  const view = new DataView(bytes.buffer), parts = [];
+  const view = new DataView(bytes.buffer);
+  const parts = [];
   const png = { density: [], frames: 1, orientation: 1, palette: new Uint8Array(0), transparent: null };
-  for (let at = 8; ; ) {
+  for (let at = 8; ;) {
     if (at + 8 > bytes.length) {
       if (parts.length) break; // without its end
       damaged("it ends before its pixels");
     }
-    const length = view.getUint32(at), kind = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
+    const length = view.getUint32(at);
+    const kind = String.fromCharCode(...bytes.subarray(at + 4, at + 8));
     const body = bytes.subarray(at + 8, at + 8 + length);
     if (body.length < length && kind !== "IDAT") {
       if (parts.length) break; // what is behind the pixels can be lost
       damaged("it ends before its pixels");
     }
-    if (["IHDR", "PLTE", "tRNS"].includes(kind) && !(at + 12 + length <= bytes.length &&
-      view.getUint32(at + 8 + length) === crc32(bytes.subarray(at + 4, at + 8 + length)))) {
+    if (
+      ["IHDR", "PLTE", "tRNS"].includes(kind) &&
+      !(
+        at + 12 + length <= bytes.length &&
+        view.getUint32(at + 8 + length) === crc32(bytes.subarray(at + 4, at + 8 + length))
+      )
+    ) {
       damaged(`the checksum of its ${kind} is wrong`);
     }
     if (kind === "IHDR" && length >= 13) {
       const [bits, colourType, , , interlaced] = body.subarray(8, 13);
-      Object.assign(png, { width: view.getUint32(at + 8), height: view.getUint32(at + 12), bits, colourType, interlaced });
+      Object.assign(png, {
+        width: view.getUint32(at + 8),
+        height: view.getUint32(at + 12),
+        bits,
+        colourType,
+        interlaced,
+      });
     } else if (kind === "PLTE") png.palette = body;
     else if (kind === "tRNS") png.transparent = body;
     else if (kind === "IDAT") parts.push(body);
@@ -98,17 +124,23 @@ function readChunks(bytes) {
 function unfilter(stored, rows, rowBytes, step) {
   const out = new Uint8Array(rows * rowBytes);
   for (let row = 0; row < rows; row++) {
-    const from = row * (rowBytes + 1) + 1, to = row * rowBytes, filter = stored[from - 1];
+    const from = row * (rowBytes + 1) + 1;
+    const to = row * rowBytes;
+    const filter = stored[from - 1];
     if (filter > 4) damaged("its rows have a filter that there is not");
     for (let i = 0; i < rowBytes; i++) {
-      const a = i >= step ? out[to + i - step] : 0, b = row ? out[to + i - rowBytes] : 0;
+      const a = i >= step ? out[to + i - step] : 0;
+      const b = row ? out[to + i - rowBytes] : 0;
       let guess = 0;
       if (filter === 1) guess = a;
       else if (filter === 2) guess = b;
       else if (filter === 3) guess = (a + b) >> 1;
-      else if (filter === 4) { // Paeth: whichever of left, above and corner is next to left + above - corner
+      else if (filter === 4) {
+        // Whichever of left, above and corner is next to left + above - corner
         const c = i >= step && row ? out[to + i - rowBytes - step] : 0;
-        const da = Math.abs(b - c), db = Math.abs(a - c), dc = Math.abs(a + b - 2 * c);
+        const da = Math.abs(b - c);
+        const db = Math.abs(a - c);
+        const dc = Math.abs(a + b - 2 * c);
         guess = da <= db && da <= dc ? a : db <= dc ? b : c;
       }
       out[to + i] = stored[from + i] + guess;
@@ -129,7 +161,8 @@ function placePass(pixels, values, w, h, width, samples, [x, y, dx, dy]) {
 
 // Return red, green, blue and opacity for each of the pixels, which are numbers of colours.
 function throughPalette(pixels, palette, opacities) {
-  const found = Math.floor(palette.length / 3), out = new Uint8Array(4 * pixels.length);
+  const found = Math.floor(palette.length / 3);
+  const out = new Uint8Array(4 * pixels.length);
   for (let i = 0; i < pixels.length; i++) {
     const k = pixels[i];
     if (k >= found) refuse(`refers to colour ${k}, counted from 0, of a palette of ${found} colours: export it again.`);
@@ -148,7 +181,7 @@ function refuseTransparent(pixels, samples, transparent, bits) {
   if (hidden && hidden < pixels.length / samples) {
     refuse(
       "has an opacity (alpha, transparency) that is not the same everywhere: expected grey or colour. " +
-      "Save it without, on the background that is meant."
+        "Save it without, on the background that is meant.",
     );
   }
 }
@@ -174,8 +207,11 @@ async function writePng(pixels, { width, height, dtype, pixelSize = null }) {
   header.setUint32(0, width);
   header.setUint32(4, height);
   header.setUint8(8, 8 * size);
-  const parts = [new Uint8Array([0x89, 80, 78, 71, 13, 10, 26, 10]), ...pngChunk("IHDR", new Uint8Array(header.buffer))];
-  const metres = { nm: 1e-9, "µm": 1e-6, mm: 1e-3, cm: 1e-2, m: 1, inch: 0.0254 }[pixelSize && pixelSize.unit];
+  const parts = [
+    new Uint8Array([0x89, 80, 78, 71, 13, 10, 26, 10]),
+    ...pngChunk("IHDR", new Uint8Array(header.buffer)),
+  ];
+  const metres = { nm: 1e-9, µm: 1e-6, mm: 1e-3, cm: 1e-2, m: 1, inch: 0.0254 }[pixelSize && pixelSize.unit];
   if (metres) {
     const density = [pixelSize.x, pixelSize.y].map((n) => Math.round(1 / (n * metres)));
     if (density.every((n) => n > 0 && n < 2 ** 32)) {
@@ -190,7 +226,8 @@ async function writePng(pixels, { width, height, dtype, pixelSize = null }) {
 }
 
 function pngChunk(kind, body) {
-  const name = Uint8Array.from(kind, (c) => c.charCodeAt(0)), numbers = new DataView(new ArrayBuffer(8));
+  const name = Uint8Array.from(kind, (c) => c.charCodeAt(0));
+  const numbers = new DataView(new ArrayBuffer(8));
   numbers.setUint32(0, body.length);
   numbers.setUint32(4, crc32(name, body));
   return [new Uint8Array(numbers.buffer, 0, 4), name, body, new Uint8Array(numbers.buffer, 4, 4)];
@@ -198,11 +235,13 @@ function pngChunk(kind, body) {
 
 // Return bytes in zlib's format without packing them, where there is no packer.
 function storedDeflate(bytes) {
-  const blocks = Math.max(1, Math.ceil(bytes.length / 65535)), out = new Uint8Array(6 + 5 * blocks + bytes.length);
+  const blocks = Math.max(1, Math.ceil(bytes.length / 65535));
+  const out = new Uint8Array(6 + 5 * blocks + bytes.length);
   out.set([0x78, 1]);
   let o = 2;
   for (let k = 0; k < blocks; k++) {
-    const part = bytes.subarray(65535 * k, 65535 * (k + 1)), n = part.length;
+    const part = bytes.subarray(65535 * k, 65535 * (k + 1));
+    const n = part.length;
     out.set([k === blocks - 1 ? 1 : 0, n & 255, n >> 8, ~n & 255, (~n >> 8) & 255], o);
     out.set(part, o + 5);
     o += 5 + n;
