@@ -1,12 +1,14 @@
-"""How long a section takes in tinyseg, and as an ONNX file in onnxruntime and OpenVINO, beside PyTorch.
+"""How long a section takes in tinyseg, as an ONNX file in onnxruntime and OpenVINO, and as C, beside PyTorch.
 
     python -m benchmarks.claims --parts runtimes
 
-A section of 256 x 256, the full width, all cores; each runtime in a process of its own, in interleaved rounds.
+A section of 256 x 256, the full width, all cores, C on one; each runtime in a process of its own, in interleaved rounds.
 """
 
 import contextlib
+import ctypes
 import pathlib
+import subprocess
 import tempfile
 import time
 
@@ -20,25 +22,30 @@ NETWORKS = {"sdunet": "SD-UNet", "unet": "U-Net"}
 OTHERS = {
     "onnxruntime": {"runtime": "onnxruntime"}, "onnxruntime, 8 bits": {"runtime": "onnxruntime", "int8": True},
     "OpenVINO": {"runtime": "openvino"}, "OpenVINO, 8 bits": {"runtime": "openvino", "int8": True},
+    "C, one core": {"runtime": "c"}, "C, one core, -march=native": {"runtime": "c", "options": ["-march=native"]},
 }  # fmt: skip
 COLUMNS = dict.fromkeys(["tinyseg", "PyTorch", *OTHERS], ".0f")
 
 
 # ----- in the workers ----------------------------------------------------------------
-def prepare(key, network, runtime, int8=False):
-    """Put a network as an ONNX file into this worker."""
+def prepare(key, network, runtime, int8=False, options=()):
+    """Put a network as an ONNX file, or as C, into this worker."""
     import tinyseg as ts
     from tinyseg.export.int8 import write_onnx_int8
     from tinyseg.export.network import describe
     from tinyseg.export.onnx_file import write_onnx
 
     x = np.random.default_rng(0).standard_normal(SHAPE, np.float32)
+    described = describe(ts.models.build(network))
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "model.onnx"
-        write_onnx(path, describe(ts.models.build(network)))
-        if int8:
-            write_onnx_int8(path, path, x)
-        step = {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime](path, x)
+        if runtime == "c":
+            step = _c(described, x, pathlib.Path(folder), options)
+        else:
+            write_onnx(path, described)
+            if int8:
+                write_onnx_int8(path, path, x)
+            step = {"onnxruntime": _onnxruntime, "openvino": _openvino}[runtime](path, x)
 
     def once():
         start = time.perf_counter()
@@ -62,6 +69,30 @@ def _openvino(path, x):
     options = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": worker.cores()}
     network = core.compile_model(core.read_model(path), "CPU", options)
     return lambda: network(x)[0]
+
+
+def _c(network, x, folder, options):
+    from tinyseg.export import c_program
+    from tinyseg.export.weights import pack
+
+    library = folder / "network.so"
+    source = pathlib.Path(c_program.__file__).parent / "c" / "network.c"
+    words = [*c_program.find_compiler(), "-O3", *options, "-shared", "-fPIC", source, "-o", library, "-lm"]
+    subprocess.run(words, check=True)
+    calls = ctypes.CDLL(str(library))
+    calls.network_memory.restype = ctypes.c_double
+    weights, opened, (H, W) = np.frombuffer(pack(network), np.uint8).copy(), ctypes.create_string_buffer(256), SHAPE[2:]
+    if calls.network_open(opened, _address(weights), ctypes.c_size_t(weights.size)):
+        raise RuntimeError("network.c does not take the weights")
+    image, logits = x.reshape(H, W, 1), np.empty((H, W, network.num_classes), np.float32)
+    memory = np.empty(int(calls.network_memory(opened, H, W)) // 4, np.float32)
+    arrays = [_address(image), _address(logits), H, W, _address(memory)]
+    kept = weights, image, logits, memory  # the addresses do not keep them
+    return lambda: (calls.network_run(opened, *arrays), kept)
+
+
+def _address(array):
+    return array.ctypes.data_as(ctypes.c_void_p)
 
 
 # ----- in the parent -------------------------------------------------------------------
