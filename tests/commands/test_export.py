@@ -135,6 +135,16 @@ def test_a_tool_that_is_missing_is_said_and_the_file_kept(checkpoint, section, t
     assert (tmp_path / "out" / "c" / "network.c").is_file()
 
 
+def test_what_cannot_be_written_is_left_out_unless_it_is_asked_for(checkpoint, section, tmp_path, monkeypatch):
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(export, "write_and_check", lambda name, args, predictor, sections, place: (
+        (place / export.FILES[name]).write_text(name), (name, ["", "", ""])
+    )[1])  # fmt: skip
+    out, _ = run_command("export", checkpoint, "--out", tmp_path / "out", "--check", section)
+    assert "onnx is left out: it needs pip install 'tinyseg[export]'" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"segment.html", "c"}
+
+
 def test_training_data_that_is_gone_asks_for_an_image(checkpoint, tmp_path):
     _, err = run_command("export", checkpoint, "--out", tmp_path / "out", code=1)
     assert "does not know the place: give an image with --check IMAGE" in err and not (tmp_path / "out").exists()

@@ -18,6 +18,7 @@ Reads top to bottom: the command, each format, options.
 """
 
 import argparse
+import importlib.util
 import os
 import pathlib
 import shutil
@@ -50,6 +51,7 @@ from tinyseg.prediction.predictor import Predictor
 from tinyseg.prediction.tiles import to_probabilities
 
 FORMATS = ("html", "c", "onnx", "bioimageio")
+USUAL = ("html", "c", "onnx")  # the fourth asks who gives the network away
 OF_FORMAT = {  # options that are for one format
     "html": ("example",), "onnx": ("int8", "size", "opset", "with_preprocessing"),
     "bioimageio": ("license", "author", "name", "pixel_size"),
@@ -70,7 +72,7 @@ def export():
     predictor = Predictor.load(args.checkpoint)
     compile_for(lambda: rehearse_prediction(predictor.model), "cpu")
     sections, what = find_check_images(predictor, args.check)
-    names = [*args.format, *(["int8"] if args.int8 else [])]
+    names = [*(args.format or usual_formats(predictor)), *(["int8"] if args.int8 else [])]
     check_writable(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out, "tinyseg export"):
@@ -88,6 +90,18 @@ def export():
     print(f"Run beside tinyseg on {what}:")
     print(table(["MB", "largest difference of a probability", "pixels that flip"], rows))
     print(f"wrote {', '.join(str(args.out / FILES[name]) for name in names)}")
+
+
+def usual_formats(predictor):
+    """Return the formats that are written if none is asked for, and print what is left out."""
+    left_out = {}
+    if not hasattr(predictor.preparation, "scale"):
+        left_out["c"] = "the program takes pictures, and this network volumes"
+    if importlib.util.find_spec("onnx") is None:
+        left_out["onnx"] = "it needs pip install 'tinyseg[export]'"
+    for name, why in left_out.items():
+        print(f"{name} is left out: {why}")
+    return [name for name in USUAL if name not in left_out]
 
 
 def write_and_check(name, args, predictor, sections, place):
@@ -211,7 +225,7 @@ def build_parser():
     side = Number(int, 1, 65536)
     add("checkpoint", metavar="CHECKPOINT", type=a_path, help="of a training: best.safetensors")
     add("--out", type=a_path, required=True, help="folder for what is written")
-    add("--format", type=formats, default=["html", "c", "onnx"], help="formats with commas (default: html,c,onnx)")
+    add("--format", type=formats, help=f"formats with commas (default: {','.join(USUAL)})")
     add("--check", type=a_path, metavar="IMAGE", help="run it on this (default: sections that the training held out)")
     add("--example", type=a_path, metavar="PNG", help="html: an image that the page holds, to try it with")
     add("--int8", type=a_path, metavar="FOLDER", help="onnx: write a network of 8 bits too, after 20 to 50 such images")
@@ -237,10 +251,11 @@ def build_parser():
 def parse_arguments():
     parser = build_parser()
     args = parser.parse_args()
+    asked_for = args.format or USUAL
     for name, names in OF_FORMAT.items():
-        if name not in args.format:
+        if name not in asked_for:
             refuse_given(args, names, f"this is for --format {name}: leave it out, or give that format too")
-    if "bioimageio" in args.format and not (args.license and args.author):
+    if "bioimageio" in asked_for and not (args.license and args.author):
         parser.error("--format bioimageio needs --license SPDX and --author NAME: who gives the network away, and how")
     if args.dtype and not args.with_preprocessing:
         parser.error("--dtype is for --with-preprocessing: leave it out")
