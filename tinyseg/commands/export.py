@@ -24,6 +24,7 @@ import pathlib
 import shutil
 import tempfile
 
+import nibabel as nib
 import numpy as np
 import tifffile
 
@@ -34,6 +35,7 @@ from tinyseg.commands.quantize import quantize
 from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import table
 from tinyseg.commands.warm import compile_for, rehearse_prediction
+from tinyseg.data.brain import Preparation
 from tinyseg.data.files import list_names
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
@@ -136,12 +138,17 @@ def move(written, target):
 # Each writes its file or folder, and returns two functions: what tinyseg gives for the sections, what the export gives.
 def write_page(args, predictor, sections, path):
     write_html(path, predictor, example=args.example)
-    sections = as_pixels(predictor, sections)
+    of_volumes = isinstance(predictor.preparation, Preparation)
+    sections = sections if of_volumes else as_pixels(predictor, sections)
 
     def run():
         with tempfile.TemporaryDirectory() as folder:
-            image = pathlib.Path(folder) / "sections.tif"
-            tifffile.imwrite(image, sections[:, 0], photometric="minisblack")
+            image = pathlib.Path(folder) / ("sections.nii" if of_volumes else "sections.tif")
+            if of_volumes:
+                voxels = sections.transpose(2, 3, 0, 1).astype(np.float32)  # (X, Y, Z, C)
+                nib.save(nib.Nifti1Image(voxels, np.eye(4)), image)
+            else:
+                tifffile.imwrite(image, sections[:, 0], photometric="minisblack")
             return [run_html(path, image, k) for k in range(len(sections))]
 
     return lambda: predict(predictor, sections), run
