@@ -17,7 +17,7 @@ function openChosen(files) {
     return;
   }
   openFiles(named.slice(0, 1));
-  if (others.length) sayError(new Error(`One file at a time: ${file.name} was opened, and ${others.length} more were not.`));
+  if (others.length) sayError(new Error(`One file at a time: ${file.name} is opened, the other ${others.length} are not.`));
 }
 
 function listen() {
@@ -32,12 +32,12 @@ function listen() {
   on("example", "click", () => openFiles([{ blob: exampleImage(), name: ABOUT.example }]));
   addEventListener("dragover", (event) => {
     event.preventDefault();
-    get("drop").classList.add("over");
+    document.body.classList.add("over");
   });
-  addEventListener("dragleave", ({ relatedTarget }) => { if (!relatedTarget) get("drop").classList.remove("over"); });
+  addEventListener("dragleave", ({ relatedTarget }) => { if (!relatedTarget) document.body.classList.remove("over"); });
   addEventListener("drop", (event) => {
     event.preventDefault();
-    get("drop").classList.remove("over");
+    document.body.classList.remove("over");
     openChosen([...event.dataTransfer.files]);
   });
   addEventListener("paste", ({ clipboardData }) => openChosen([...clipboardData.files]));
@@ -152,8 +152,8 @@ function begin() {
   get("channel-label").hidden = ABOUT.channels === 1;
   get("channel").replaceChildren(...ABOUT.names.map((name, k) => new Option(name, k)));
   get("scale-help").textContent =
-    `That of the training is ${rows === columns ? rows : `${rows} and ${columns}`}. If the pixels of your image are half ` +
-    "as large as those of the training’s, take half of it.";
+    `That of the training is ${rows === columns ? rows : `${rows} and ${columns}`}. If the pixels of your image are ` +
+    "half as large as those of the training’s, take half of it.";
   get("threshold-label").hidden = !one;
   get("class-label").hidden = one;
   get("class").replaceChildren(...ABOUT.classes.map((name, k) => new Option(name, k)));

@@ -13,7 +13,7 @@ class Helper {
     this.count = 0;
     this.image = null; // which it has opened
     this.worker.onmessage = ({ data }) => this.take(data);
-    this.worker.onerror = (event) => this.stop(new Error(`The page failed: ${event.message || "no worker could be started"}.`));
+    this.worker.onerror = ({ message }) => this.stop(new Error(`The page failed: ${message || "no worker starts"}.`));
   }
 
   call(task, given = {}, progress = () => {}) {

@@ -1,7 +1,7 @@
-// Run the network of a page under Node.js, for a check: node node.js segment.html image section memory probabilities.bin
+// Run the network of a page under Node.js, for a check: node node.js page.html image section memory probabilities.bin
 //
-// The scripts are those of the page's worker; memory is in bytes. Writes float32 (classes, H, W), and prints a JSON object
-// with classes, height, width, and tile: its side, or 0 if the image went through the network as a whole.
+// The scripts are those of the page's worker; memory is in bytes. Writes float32 (classes, H, W), and prints a JSON
+// object with classes, height, width, and tile: its side, or 0 if the image went through the network as a whole.
 const fs = require("node:fs");
 const path = require("node:path");
 const vm = require("node:vm");

@@ -16,13 +16,14 @@ function shownSize({ kind, height, width }) {
   return kind === "NIfTI" ? [width, height] : [height, width];
 }
 
-// Draw a section to a canvas. picture: Uint8Array, its grey values; probabilities: Float32Array (classes, H, W), or null.
-// An image that is too large is drawn smaller; returns by which factor.
+// Draw a section to a canvas. picture: Uint8Array, grey values; probabilities: Float32Array (classes, H, W), or null.
+// An image that is too large is drawn smaller.
 function paint(canvas, shape, picture, probabilities, { view, threshold, opacity, shownClass }) {
   const { height, width, kind } = shape, [rows, columns] = shownSize(shape);
   const step = Math.ceil(Math.sqrt((height * width) / MOST_ON_SCREEN));
   const h = Math.ceil(rows / step), w = Math.ceil(columns / step);
-  const pixelAt = kind === "NIfTI" ? (i, j) => j * step * width + width - 1 - i * step : (i, j) => i * step * width + j * step;
+  const upright = (i, j) => j * step * width + width - 1 - i * step, asStored = (i, j) => i * step * width + j * step;
+  const pixelAt = kind === "NIfTI" ? upright : asStored;
   if (canvas.width !== w || canvas.height !== h) [canvas.width, canvas.height] = [w, h];
   const image = new ImageData(w, h), pixels = image.data, tints = ABOUT.classes.map((_, k) => colourOf(k));
   const classes = probabilities && classesOnScreen(probabilities, height * width, h, w, pixelAt, threshold);
@@ -44,7 +45,6 @@ function paint(canvas, shape, picture, probabilities, { view, threshold, opacity
     }
   }
   canvas.getContext("2d").putImageData(image, 0, 0);
-  return step;
 }
 
 // The class of each pixel on the screen; for a network of one class, 1 is the foreground.
@@ -54,7 +54,9 @@ function classesOnScreen(probabilities, n, h, w, pixelAt, threshold) {
     for (let j = 0; j < w; j++, at++) {
       const from = pixelAt(i, j);
       if (count === 1) classes[at] = probabilities[from] > limit ? 1 : 0;
-      else for (let k = 1; k < count; k++) if (probabilities[k * n + from] > probabilities[classes[at] * n + from]) classes[at] = k;
+      for (let k = 1; k < count; k++) {
+        if (probabilities[k * n + from] > probabilities[classes[at] * n + from]) classes[at] = k;
+      }
     }
   }
   return classes;

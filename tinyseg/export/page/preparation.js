@@ -1,8 +1,8 @@
 // Preparing images as they were prepared in training, and putting what the network gives back into place: grey sections
 // (as in tinyseg/prediction/predictor.py and tinyseg/data/isbi.py) and slices of brains (tinyseg/data/brain.py).
 //
-// Both kinds have target(height, width, scale), the size of the network's image; statistics(image, scale, progress), of a
-// whole image; prepare(planes, image, scale, statistics), which gives {pixels: Float32Array (h, w, channels), height,
+// Both kinds have target(height, width, scale), the size of the network's image; statistics(image, scale, progress), of
+// a whole image; prepare(planes, image, scale, statistics), which gives {pixels: Float32Array (h, w, channels), height,
 // width}; and restore(plane, [h, w], [H, W], k) for the probabilities of class k.
 
 // Of the types of integers. Images of floats come as float32, those of 1 bit as bool, 0 and 1.
@@ -78,8 +78,8 @@ class SectionPreparation {
     const [least, most] = LIMITS[dtype] || [0, 1];
     if (!(dtype in LIMITS) && !x.every((value) => value >= 0 && value <= 1)) {
       throw new Error(
-        "The network takes floats from 0 to 1, and this image has others: divide it by the largest value that it could " +
-        "have.",
+        "The network takes floats from 0 to 1, and this image has others: divide it by the largest value that it " +
+        "could have.",
       );
     }
     return Float32Array.from(x, (value) => (value - least) / (most - least));
@@ -167,7 +167,8 @@ class BrainPreparation {
   restore(plane, [h, w], [H, W], k) {
     if (this.how === "resize" && this.size) return this.segmenter.restore(plane, [h, w], [H, W]);
     const background = k === 0 && this.segmenter.about.classes.length > 1 ? 1 : 0;
-    const whole = new Float32Array(H * W).fill(background), top = Math.floor((H - h) / 2), left = Math.floor((W - w) / 2);
+    const top = Math.floor((H - h) / 2), left = Math.floor((W - w) / 2);
+    const whole = new Float32Array(H * W).fill(background);
     for (let i = 0; i < h; i++) whole.set(plane.subarray(i * w, (i + 1) * w), (top + i) * W + left);
     return whole;
   }

@@ -9,7 +9,7 @@ const SMALLEST_TILE = 64;
 class OutOfMemory extends Error {}
 
 class Segmenter {
-  // about: what the page knows of the network; wasm: Uint8Array; packed: Uint8Array, the gzip of what `pack_parts` gives
+  // about: what the page knows of the network; wasm, packed: Uint8Array, packed the gzip of what `pack_parts` gives
   static async load(about, wasm, packed) {
     const parts = new Uint8Array(await unzip(packed));
     const { instance } = await WebAssembly.instantiate(wasm, {});
@@ -122,8 +122,9 @@ class Segmenter {
 
   // Side of the largest square tile that needs at most this many bytes.
   tileWithin(memory) {
+    const { multiple } = this.about;
     let tile = this.floor(SMALLEST_TILE);
-    while (this.memoryFor(tile + this.about.multiple, tile + this.about.multiple) <= memory) tile += this.about.multiple;
+    while (this.memoryFor(tile + multiple, tile + multiple) <= memory) tile += multiple;
     return tile;
   }
 
@@ -223,8 +224,8 @@ function spans(n, tile, margin, multiple) {
   });
 }
 
-// Which pixel of n stands at each place of an axis that is padded to `size` by mirroring about the border pixels. If this
-// axis or the other one has a single pixel, the last one is repeated instead: as numpy.pad in predict_logits.
+// Which pixel of n stands at each place of an axis that is padded to `size` by mirroring about the border pixels. If
+// this axis or the other one has a single pixel, the last one is repeated instead: as numpy.pad in predict_logits.
 function mirror(n, size, other) {
   const period = 2 * (n - 1);
   return Int32Array.from({ length: size }, (_, i) => {

@@ -1,4 +1,4 @@
-// What the Web Worker does: the page sends {id, task, …}, and gets {id, result}, {id, error} or, before, {id, progress}.
+// What the Web Worker does: the page sends {id, task, …} and gets {id, result}, {id, error} or, before, {id, progress}.
 // The page has several workers of this code: one reads images for the screen and writes files, others run the network.
 
 const THRESHOLDS = Float32Array.from({ length: 101 }, (_, k) => k / 100); // which the page's slider can have
@@ -100,7 +100,7 @@ async function openChannels(files, channels, names) {
   const [first] = parts, same = (key) => parts.every((part) => part[key] === first[key]);
   if (!["count", "height", "width"].every(same) || parts.some((part) => part.channels !== 1)) {
     const shapes = parts.map((p, k) => `${names[k]} ${p.height} × ${p.width} × ${p.count}`);
-    throw new Error(`The files must be volumes of one size, found ${shapes.join(", ")}: register them to each other first.`);
+    throw new Error(`The files must be volumes of one size, found ${shapes.join(", ")}: register them first.`);
   }
   const section = async (k) => (await Promise.all(parts.map((part) => part.section(k)))).flat();
   return { ...first, channels, dtype: same("dtype") ? first.dtype : "float32", section };
