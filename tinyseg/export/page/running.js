@@ -21,7 +21,7 @@ async function segment(sections) {
     const work = async (number) => {
       const helper = await hire(number, image);
       while (waiting.length && page.job === job) {
-        const k = waiting.shift();
+        const [k] = waiting.splice(Math.max(waiting.indexOf(page.section), 0), 1); // the one that is looked at first
         job.parts.set(k, { begin: performance.now(), done: 0, all: 1 });
         const progress = (done, all) => Object.assign(job.parts.get(k) || {}, { done, all });
         const { probabilities, counts, tile } = await helper.call("predict", { k, options }, progress);
@@ -105,7 +105,8 @@ function showProgress(job) {
   let done = job.done;
   for (const part of job.parts.values()) {
     const guess = (performance.now() - part.begin) / 1000 / (job.seconds || 1);
-    done += part.all > 1 ? part.done / part.all : Math.min(guess, 0.95);
+    // A run that takes longer than was guessed comes near to its end, and does not reach it.
+    done += part.all > 1 ? part.done / part.all : guess < 0.8 ? guess : 1 - 0.2 * Math.exp(5 * (0.8 - guess));
   }
   const share = done / job.sections.length, passed = (performance.now() - job.begin) / 1000;
   get("progress").value = share;
