@@ -61,19 +61,19 @@ def write_html(
     if example is not None and isinstance(predictor.preparation, Preparation):
         raise ValueError("An example in the page is a PNG, and this network takes volumes: leave the example out.")
     network = network or describe(predictor.model)
-    scale, standardize, brain = (1.0, 1.0), "section", None
+    rows, columns, standardize, brain = 1.0, 1.0, "section", None
     if isinstance(predictor.preparation, Preparation):
         brain = predictor.preparation.as_dict()
     else:
-        scale = tuple(float(s) for s in predictor.preparation.scale)
+        rows, columns = map(float, predictor.preparation.scale)
         standardize = predictor.preparation.standardize
-    parts, table = pack_parts(network, scale, standardize)
+    parts, table = pack_parts(network, (rows, columns), standardize)
     about = {
         "classes": predictor.classes,
         "channels": network.in_channels,
         "names": predictor.modalities or [f"channel {k}" for k in range(network.in_channels)],
         "brain": brain,
-        "scale": scale,
+        "scale": [rows, columns],
         "standardize": standardize,
         "multiple": network.multiple,
         "radius": predictor.model.receptive_radius,

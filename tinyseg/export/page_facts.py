@@ -2,7 +2,6 @@
 
 import html
 import pathlib
-from typing import Any
 
 from tinyseg.data.brain import Preparation
 from tinyseg.prediction.predictor import Predictor
@@ -65,7 +64,7 @@ def _describe_training(config, meta):
 def _describe_scores(config, meta):
     """Return (heading, text) of the last validation before the checkpoint was written; None if there was none."""
     history = ((meta.get("training") or {}).get("state") or {}).get("history") or [{}]
-    last: dict[str, Any] = history[-1]
+    last = history[-1]
     found = [f"{title} {last[f'val_{key}']:.3f}" for key, title in SCORES.items() if f"val_{key}" in last]
     count = _count(config, "val")
     heading = f"Scores on {_sections(count, 'held-out ')}" if count else "Scores on held-out images"
