@@ -5,7 +5,8 @@
 
 Both compute in WebAssembly on one thread, in turns, on a machine that does nothing else. The times of the page are
 those of a whole section: reading, standardization, network, probabilities, and the way between the page and its worker;
-those of onnxruntime-web are of the network alone. Written to benchmarks/results/browser.json.
+those of onnxruntime-web are of the network alone. "cpu" is what all processes of the browser took together, for a
+section (Linux). Written to benchmarks/results/browser.json.
 """
 
 import argparse
@@ -15,6 +16,7 @@ import functools
 import http.server
 import io
 import json
+import os
 import pathlib
 import shutil
 import statistics
@@ -102,21 +104,43 @@ def prepare(folder, options, ort, side):
 
 
 def measure(options, ort, side, runs):
-    """Return the seconds of each run, {"segment.html": […], "onnxruntime-web": […]}, and the browser's version."""
-    seconds = {"segment.html": [], "onnxruntime-web": []}
+    """Return {page: {"seconds": of each run, "cpu": of each turn}} and the browser's version."""
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = pathlib.Path(name)
         png, pixels = prepare(folder, options, ort, side)
         address = stack.enter_context(serving(folder))
         browser = stack.enter_context(open_chromium(find_chromium()))
         version = browser.call("Browser.getVersion")["product"]
+        runs_of = {
+            "segment.html": lambda count: PAGE_RUN % (png, count),
+            "ort.html": lambda count: f"run({side}, {json.dumps(pixels)}, {count})",
+        }
+        found = {page: {"seconds": [], "cpu": []} for page in runs_of}
         for _ in range(ROUNDS):
-            browser.open(f"{address}/segment.html")
-            seconds["segment.html"] += browser.evaluate(PAGE_RUN % (png, WARM + runs // ROUNDS))[WARM:]
-            browser.open(f"{address}/ort.html")
-            found = browser.evaluate(f"run({side}, {json.dumps(pixels)}, {WARM + runs // ROUNDS})")
-            seconds["onnxruntime-web"] += found[WARM:]
-    return seconds, version
+            for page, run in runs_of.items():
+                browser.open(f"{address}/{page}")
+                browser.evaluate(run(WARM))
+                begin = cpu_seconds(browser.process.pid)
+                found[page]["seconds"] += browser.evaluate(run(runs // ROUNDS))
+                found[page]["cpu"].append((cpu_seconds(browser.process.pid) - begin) / (runs // ROUNDS))
+    return found, version
+
+
+def cpu_seconds(pid):
+    """Return the processor time, in seconds, of a process and of all that it has started; 0 where there is no /proc."""
+    parents, seconds = {}, {}
+    for stat in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            fields = stat.read_text().rpartition(")")[2].split()
+            parents[int(stat.parent.name)] = int(fields[1])
+            seconds[int(stat.parent.name)] = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    total = 0
+    for each, spent in seconds.items():
+        above = each
+        while above in parents and above != pid:
+            above = parents[above]
+        total += spent if above == pid else 0
+    return total
 
 
 def main(arguments=None):
@@ -133,11 +157,14 @@ def main(arguments=None):
     found["onnxruntime-web"] = json.loads((args.ort / "package.json").read_text())["version"]
     found |= {"side": args.side, "networks": {}}
     for title, options in NETWORKS.items():
-        seconds, found["browser"] = measure(options, args.ort, args.side, args.runs)
+        times, found["browser"] = measure(options, args.ort, args.side, args.runs)
         found["networks"][title] = {
-            name: {"least": min(times), "median": statistics.median(times), "runs": len(times)}
-            for name, times in seconds.items()
-        }
+            {"ort.html": "onnxruntime-web"}.get(page, page): {
+                "least": min(of["seconds"]), "median": statistics.median(of["seconds"]), "cpu": min(of["cpu"]),
+                "runs": len(of["seconds"]),
+            }
+            for page, of in times.items()
+        }  # fmt: skip
         print(title, found["networks"][title], flush=True)
     write_json(args.out, found)
     print(f"Written to {args.out}")

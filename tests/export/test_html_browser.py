@@ -280,6 +280,23 @@ def test_what_runs_can_be_cancelled_and_begun_again(browser, tmp_path):
     assert browser.evaluate("document.querySelector('#stack-note').textContent").startswith("Stack: ")
 
 
+def test_several_workers_share_a_stack(chromium, tmp_path):
+    preprocessing = {"scale": [0.8, 0.8], "standardize": "stack"}
+    predictor = make_page(tmp_path / "page.html", preprocessing=preprocessing)
+    stack = make_stack(tmp_path / "shared.tif", (9, 61, 40))
+    predictor.take_statistics(stack[:, None])
+    show(chromium, (tmp_path / "page.html").as_uri())
+    chromium.evaluate("Object.defineProperty(navigator, 'hardwareConcurrency', { value: 8 }); started = 0")
+    chromium.evaluate("Worker = class extends Worker { constructor(address) { super(address); started++; } }; 0")
+    chromium.choose("#file", tmp_path / "shared.tif")
+    says(chromium, "Section 1: segmented in")
+    click(chromium, "#run-all")
+    says(chromium, "8 sections: segmented in")
+    assert chromium.evaluate("started") == 3  # beside the one that was there
+    p = tifffile.imread(saved(chromium, "#save-probabilities", "shared_probability.tif"))
+    np.testing.assert_allclose(p, np.concatenate([predictor(section) for section in stack]), rtol=0, atol=1e-4)
+
+
 def test_the_example_and_a_dropped_picture(browser, tmp_path):
     image = make_stack(tmp_path / "stack.tif", (1, 33, 47))[0]
     Image.fromarray(image).save(tmp_path / "try me.png")

@@ -159,7 +159,7 @@ class Chromium:
         if hasattr(os, "geteuid") and os.geteuid() == 0:
             command.insert(1, "--no-sandbox")  # without which root cannot run it
         launcher = [sys.executable, "-I", "-S", "-c", LAUNCHER, str(theirs_in), str(theirs_out)]
-        self._process = subprocess.Popen(
+        self.process = subprocess.Popen(
             launcher + command, pass_fds=(theirs_in, theirs_out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         os.close(theirs_in)
@@ -223,10 +223,10 @@ class Chromium:
         for file in (self._out, self._in):
             os.close(file)  # on which it ends by itself
         try:
-            self._process.wait(10)
+            self.process.wait(10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.process.kill()
+            self.process.wait()
 
     def _write(self, content):
         try:
