@@ -33,6 +33,7 @@ THREE = ["background", "cell", "membrane"]
         ({"preprocessing": {"scale": [2, 1.5], "standardize": "section"}}, (1, 17, 30), "float32"),
         ({"preprocessing": STACK}, (4, 33, 40), "uint8"),
         ({"preprocessing": UNIT, "name": "unet_dw_bn"}, (1, 21, 34), "uint16"),
+        ({"preprocessing": UNIT}, (1, 22, 31), "int16"),
         ({"preprocessing": UNIT, "name": "unet", "head": "paper"}, (1, 19, 25), "float32"),
         ({"name": "unet_gn", "levels": 4}, (1, 3, 29), "uint8"),
         ({}, (1, 1, 30), "uint8"),

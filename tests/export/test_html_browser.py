@@ -273,6 +273,8 @@ def test_what_runs_can_be_cancelled_and_begun_again(browser, tmp_path):
     assert time.monotonic() - before < 5  # the page answers while it computes
     says(browser, r"Cancelled after \d+ of 39 sections")
     assert browser.evaluate("document.querySelector('#work').hidden")
+    if isinstance(browser, ChromiumPage):
+        assert browser.evaluate("crew.length") == 0  # the workers are ended
     time.sleep(0.6)
     says(browser, "Cancelled")  # nothing begins by itself
     browser.press("End")
