@@ -6,6 +6,7 @@ import itertools
 import nibabel as nib
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from tests.export.page_images import check, pixels, read, refusal, run
 from tests.scripts import REAL
@@ -68,10 +69,14 @@ def test_a_scale(tmp_path, dtype):
         (tmp_path / "a.nii").write_bytes(content)
         assert nib.load(tmp_path / "a.nii").dataobj.slope == np.float32(slope)
         assert check(tmp_path / "a.nii")["dtype"] == "float32"
+    for slope in (0, np.nan):  # no scale
+        content[112:120] = np.array([slope, 5], np.float32).tobytes()
+        (tmp_path / "a.nii").write_bytes(content)
+        check(tmp_path / "a.nii")
 
 
 def test_rotations_as_quaternions(tmp_path):
-    for codes, zooms in (((1, 0), (0.9, 1.1, 2.5)), ((2, 1), (1, 1, -3)), ((0, 0), (1, 1, 1))):
+    for codes, zooms in (((1, 0), (0.9, 1.1, 2.5)), ((2, 0), (1, 1, -3)), ((2, 1), (1, 1, -3)), ((0, 0), (1, 1, 1))):
         image = volume(11, 13, 5)
         angle = 0.4
         turn = [[np.cos(angle), -np.sin(angle), 0], [np.sin(angle), np.cos(angle), 0], [0, 0, 1]]
@@ -102,6 +107,16 @@ def test_volumes_are_turned_as_networks_see_them(tmp_path, shape):
             x = opened.read(common_grid([opened]).orientation)
             expected = x.reshape(*x.shape[:3], -1).transpose(2, 3, 0, 1)
             np.testing.assert_array_equal(read(tmp_path / "a.nii", turned=True)[1], expected)
+
+
+def test_volumes_that_lie_in_any_direction_are_turned_as_networks_see_them(tmp_path):
+    rng = np.random.default_rng(0)
+    for turn in Rotation.random(60, random_state=0):
+        affine = np.eye(4)
+        affine[:3, :3] = turn.as_matrix() @ np.diag((0.8, 1.3, 3)) + rng.normal(0, 0.4, (3, 3))
+        nib.save(volume(5, 7, 4, affine=affine), tmp_path / "a.nii")
+        expected = open_volume(tmp_path / "a.nii").read("LPS").transpose(2, 0, 1)
+        np.testing.assert_array_equal(read(tmp_path / "a.nii", turned=True)[1][:, 0], expected)
 
 
 def test_volumes_that_do_not_say_how_the_patient_lies_are_not_turned(tmp_path):

@@ -190,6 +190,7 @@ def test_colour_becomes_the_grey_that_pillow_makes_of_it(tmp_path, kind):
     said, found = read(path)
     assert said["colour"] and said["dtype"] == "uint8"
     np.testing.assert_array_equal(found[0, 0], np.array(picture.convert("RGB").convert("L")))
+    assert ["lookup table of colours" in note for note in said["notes"]] == [True] * (kind == "palette.tif")
 
 
 def test_colour_of_16_bits_becomes_grey_of_16_bits(tmp_path):

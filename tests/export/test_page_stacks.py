@@ -106,6 +106,8 @@ def test_what_ome_claims(tmp_path):
     assert "its own 1 sections are read, and no others (b.ome.tif)" in note
     write_ome(path, other.format(0, "a", 1), 'SizeZ="1" SizeT="1"', pages=1, own=False)
     assert check(path)["notes"] == []
+    write_ome(path, other.format(0, "old", 1), 'SizeZ="1" SizeT="1"', pages=1, own=False)  # it was renamed
+    assert check(path)["notes"] == []
     write_ome(path, other.format(0, "A", 1) + other.format(1, "b", 2), pages=1, own=False)
     assert check(path)["notes"] == [note]
     write_ome(path, "", 'SizeZ="1" SizeT="1"', pages=2)

@@ -1,5 +1,10 @@
 """What the page writes is read by tifffile and Pillow."""
 
+import os
+import pathlib
+import shutil
+import subprocess
+
 import numpy as np
 import pytest
 import tifffile
@@ -54,6 +59,50 @@ def test_a_big_tiff_is_written_where_it_has_to_be(tmp_path):
         across, down = (tif.pages[1].tags[name].value for name in ("XResolution", "YResolution"))
         assert (across[0] / across[1], down[0] / down[1]) == pytest.approx((1 / 3, 1e4))
     np.testing.assert_array_equal(read(path)[1][:, 0], x)
+
+
+IMAGEJ = """
+import ij.*;
+public class Show {
+  public static void main(String[] paths) {
+    for (String path : paths) {
+      ImagePlus image = IJ.openImage(path);
+      ij.measure.Calibration size = image.getCalibration();
+      System.out.print(image.getBitDepth() + " " + image.getNSlices() + " " + image.getWidth());
+      System.out.print(" " + image.getHeight());
+      System.out.print(" " + size.pixelWidth + " " + size.pixelHeight + " " + size.pixelDepth + " " + size.getUnit());
+      for (int k = 1; k <= image.getNSlices(); k++) {
+        double sum = 0;
+        for (int i = 0; i < 37 * 53; i++) sum += i * (double) image.getStack().getProcessor(k).getf(i);
+        System.out.print(" " + sum);
+      }
+      System.out.println();
+    }
+  }
+}
+"""
+
+
+@pytest.mark.slow
+def test_imagej_opens_what_was_written_as_a_stack_with_its_units(tmp_path):
+    jar = pathlib.Path(os.environ.get("IMAGEJ_JAR", "/usr/share/java/ij.jar"))
+    if shutil.which("java") is None or not jar.is_file():
+        pytest.skip(f"ImageJ is not there: looked for java and {jar} (Debian: imagej)")
+    stacks, paths, size = [], [], {"x": 0.25, "y": 0.5, "z": 2, "unit": "µm"}
+    for dtype in (np.uint8, np.uint16, np.float32):
+        for options in ([], ["--without-streams"]):
+            stacks.append(pixels(3, 37, 53, dtype=dtype))
+            path = write(tmp_path, "writeTiff", stacks[-1], *options, pixelSize=size)
+            paths.append(path.rename(tmp_path / f"{len(paths)}.tif"))
+    (tmp_path / "Show.java").write_text(IMAGEJ)
+    call = ["java", "-Djava.awt.headless=true", "-cp", jar, tmp_path / "Show.java", *paths]
+    lines = subprocess.run(call, capture_output=True, text=True, check=True, encoding="utf-8").stdout.splitlines()
+    for x, line in zip(stacks, lines, strict=True):
+        bits, *shape, width, height, depth, unit, first, second, third = line.split()
+        assert (int(bits), [int(n) for n in shape]) == (8 * x.itemsize, [3, 53, 37])
+        assert (float(width), float(height), float(depth), unit) == (0.25, 0.5, 2, "µm")
+        sums = x.reshape(3, -1).astype(float) @ np.arange(37 * 53)
+        np.testing.assert_allclose([float(first), float(second), float(third)], sums)
 
 
 def test_resolution_and_units_are_kept(tmp_path):

@@ -4,8 +4,8 @@
 //     image.kind, image.count, image.height, image.width, image.channels, image.dtype, image.pixelSize, image.colour
 //     const [grey] = await image.section(0);            // Float64Array(height * width), row by row
 //
-// A classic script without dependencies, for a page, a worker or node. It needs tiff.js and png.js, and nifti.js if volumes
-// are to be read.
+// A classic script without dependencies, for a page, a worker or node. It needs tiff.js and png.js, and, to read volumes,
+// nifti.js.
 // Values, types and orientation are those that tinyseg.data.images gives; colour, which tinyseg refuses, becomes grey.
 //
 // openImage resolves to an object with

@@ -152,14 +152,16 @@ function turnVolume(image) {
     if (byPlane) return { [turn[2].flip ? C - 1 - c : c]: await image.section(turn[2].flip ? C - 1 - c : c) };
     const small = /32$|64$/.test(image.dtype) && image.dtype !== "float32" ? Float64Array : Float32Array;
     whole = whole || [];
-    for (let z = whole.length; z < image.count; z++) whole.push((await image.section(z)).map((plane) => small.from(plane)));
+    for (let z = whole.length; z < image.count; z++) {
+      whole.push((await image.section(z)).map((plane) => small.from(plane)));
+    }
     return whole;
   };
   const section = async (c) => {
     const from = await planes(c);
     const out = Array.from({ length: image.channels }, () => new Float64Array(A * B));
     walk(c, (a, b, x, y, z) => {
-      for (let channel = 0; channel < out.length; channel++) out[channel][a * B + b] = from[z][channel][x * stored[1] + y];
+      for (let i = 0; i < out.length; i++) out[i][a * B + b] = from[z][i][x * stored[1] + y];
     });
     return out;
   };

@@ -374,10 +374,9 @@ async function pagePixels(file, page, plane, skip) {
   const bytesOf = (h) => h * Math.ceil((chunk.width * chunk.samples * bits) / 8);
   const heightOf = (i) =>
     tiled ? chunk.height : Math.min(chunk.height, height - Math.floor((i % each) / columns) * chunk.height);
-  if (!sizes || sizes.length < wanted) {
-    if (compression !== 1) damaged("a page does not say how many bytes its strips have");
-    sizes = offsets.map((_, i) => bytesOf(heightOf(i)));
-  }
+  // Without packing the sizes are known, and what the file says of them may be rounded, or missing.
+  if (compression === 1) sizes = offsets.map((at, i) => (at ? bytesOf(heightOf(i)) : 0));
+  if (!sizes || sizes.length < wanted) damaged("a page does not say how many bytes its strips have");
   const packed = sizes.slice(0, wanted).reduce((a, b) => a + b, 0);
   const raw = skip || compression === 1 ? file.size : packed;
   refuseLarge(
@@ -410,7 +409,7 @@ async function pagePixels(file, page, plane, skip) {
     const size = bytesOf(h);
     const here = { ...chunk, height: h };
     if (!sizes[i] && !offsets[i]) continue; // a part that is not stored is black
-    const bytes = await fetch(offsets[i], compression === 1 ? Math.min(size, Math.max(sizes[i], 0)) : sizes[i]);
+    const bytes = await fetch(offsets[i], sizes[i]);
     const found = compression === 7 ? await jpegChunk(bytes, shared, page, here)
       : numbersOfChunk(await unpackChunk(bytes, page, size), page, here, file.little);
     const x = (i % columns) * chunk.width;
@@ -630,6 +629,12 @@ function finishSection(numbers, page, noData, image) {
     }
   }
   const { grey, colour } = greyOf(values, samples, page.opacity && samples === page.samples, page.given);
+  if (colour && colours && !image.colour) {
+    image.notes.push(
+      "It has a lookup table of colours, whose brightness is read. Where its stored values are meant, save it with " +
+        "grey ones (Fiji: Image > Lookup Tables > Grays).",
+    );
+  }
   image.colour = image.colour || colour;
   return oriented(grey, height, width, page.orientation);
 }
