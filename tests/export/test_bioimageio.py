@@ -170,6 +170,7 @@ def test_a_stack_is_standardized_as_one(core, path):
     predictor.take_statistics(stack)
     expected = np.stack([predictor(section) for section in stack])
     np.testing.assert_allclose(predict_with(core, path, stack), expected, atol=ROUNDING)
+    np.testing.assert_allclose(run_bioimageio(path, stack), expected, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("case", PREPARED)

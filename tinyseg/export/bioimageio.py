@@ -127,18 +127,19 @@ def write_bioimageio(
 
 
 def run_bioimageio(path: FilePath, image: np.ndarray) -> np.ndarray:
-    """Return the probabilities that a package gives for a section, prepared as the package itself says.
+    """Return the probabilities that a package gives for a section or a stack, prepared as the package itself says.
 
     Parameters
     ----------
     path : path-like
         What `write_bioimageio` has written, or the folder into which it was unpacked.
-    image : ndarray, shape (H, W) or (C, H, W)
+    image : ndarray, shape (H, W), (C, H, W) or (S, C, H, W)
         As stored. It is resampled by the factors that the package's README asks for, and the probabilities back.
+        Sections that are given together have one mean and deviation if the network was trained on whole stacks.
 
     Returns
     -------
-    float32 ndarray, shape (classes, H, W)
+    float32 ndarray, shape (classes, H, W) or (S, classes, H, W)
 
     Raises
     ------
@@ -151,29 +152,31 @@ def run_bioimageio(path: FilePath, image: np.ndarray) -> np.ndarray:
     """
     about, weights = _read_package(pathlib.Path(path))
     tensor = about["inputs"][0]
-    image = image[None] if image.ndim == 2 else image
+    stack = image.reshape(-1, *image.shape[-3:]) if image.ndim > 2 else image[None, None]
     scale = about["config"]["tinyseg"]["scale"]
-    size = [max(1, round(n * s)) for n, s in zip(image.shape[1:], scale, strict=True)]
-    x = np.stack([resample(channel, size) for channel in image])
+    size = [max(1, round(n * s)) for n, s in zip(stack.shape[2:], scale, strict=True)]
+    x = np.stack([[resample(channel, size) for channel in section] for section in stack])
     for step in tensor["preprocessing"]:
         x = _apply(step["id"], step["kwargs"], x)
     pads = [(0, -n % axis["size"]["step"]) for n, axis in zip(size, tensor["axes"][2:], strict=True)]
-    x = np.pad(x, [(0, 0), *pads], mode="reflect" if min(size) > 1 else "edge")
+    x = np.pad(x, [(0, 0), (0, 0), *pads], mode="reflect" if min(size) > 1 else "edge")
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "weights.onnx")
         file.write_bytes(weights)
-        p = OnnxFile(file)(x[None])[0, :, : size[0], : size[1]]
-    return restore(np.clip(p, 0, 1), image.shape[1:])
+        network = OnnxFile(file)
+        p = np.concatenate([network(section[None]) for section in x])[:, :, : size[0], : size[1]]
+    p = np.stack([restore(np.clip(each, 0, 1), stack.shape[2:]) for each in p])
+    return p if image.ndim == 4 else p[0]
 
 
 def _apply(step, kwargs, x):
-    """Apply a step of the preprocessing to a section (C, H, W), as the format defines it."""
+    """Apply a step of the preprocessing to sections (S, C, H, W), as the format defines it."""
     if step == "ensure_dtype":
         return x.astype(kwargs["dtype"])
     if step == "scale_linear":
         return x * kwargs["gain"] + kwargs["offset"]
     if step == "zero_mean_unit_variance":
-        axes = tuple({"channel": 0, "y": 1, "x": 2}[axis] for axis in kwargs["axes"] if axis != "batch")
+        axes = tuple({"batch": 0, "channel": 1, "y": 2, "x": 3}[axis] for axis in kwargs["axes"])
         y = x.astype(np.float64)
         return (y - y.mean(axes, keepdims=True)) / (y.std(axes, keepdims=True) + kwargs.get("eps", 1e-6))
     raise ValueError(f"The package asks for the preprocessing {step!r}, which tinyseg never writes.")

@@ -31,8 +31,8 @@ class Given:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "license", check_license(self.license))
-        authors = [self.authors] if isinstance(self.authors, str | Mapping) else self.authors
-        authors = [{"name": author} if isinstance(author, str) else dict(author) for author in authors]
+        several = [self.authors] if isinstance(self.authors, str | Mapping) else self.authors
+        authors = [{"name": author} if isinstance(author, str) else dict(author) for author in several]
         for author in authors:
             _check_entry("An author", author, OF_AUTHORS, "name")
             if not author["name"].strip() or set(author["name"]) & set("/\\"):

@@ -67,7 +67,7 @@ def describe_tensors(predictor, network) -> Tensors:
         return Tensors(channels, classes, multiple, 1, 0, (1.0, 1.0), True)
     # What lies in the outer half of the receptive field hardly counts, and a halo costs computation on all sides.
     halo = -(-predictor.model.receptive_radius // 2 // multiple) * multiple
-    scale = tuple(map(float, predictor.preparation.scale))
+    scale = float(predictor.preparation.scale[0]), float(predictor.preparation.scale[1])
     least = 2 * halo + multiple  # bioimageio.core refuses smaller images
     return Tensors(channels, classes, least, multiple, halo, scale, False)
 
