@@ -30,7 +30,7 @@ from tinyseg.export import bioimageio_rdf as rdf
 from tinyseg.export.bioimageio_given import Given
 from tinyseg.export.bioimageio_readme import draw_cover, write_readme
 from tinyseg.export.network import Network
-from tinyseg.export.onnx_file import metadata_of, write_onnx
+from tinyseg.export.onnx_file import make_onnx, metadata_of
 from tinyseg.export.onnx_preparation import check_preparation
 from tinyseg.export.runtime import OnnxFile
 from tinyseg.prediction.predictor import Predictor
@@ -235,12 +235,10 @@ def _probabilities(predictor, x):
 
 
 def _onnx(predictor, network, spec):
-    preparation = predictor.preparation if spec.prepared_in_graph else None
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder, "weights.onnx")
-        kept = metadata_of(predictor.model)
-        write_onnx(path, network, probabilities=True, opset=rdf.OPSET, metadata=kept, preparation=preparation)
-        return path.read_bytes()
+    return make_onnx(
+        network, probabilities=True, opset=rdf.OPSET, metadata=metadata_of(predictor.model),
+        preparation=predictor.preparation if spec.prepared_in_graph else None, exact_norms=True,
+    )  # fmt: skip
 
 
 def _npy(array):

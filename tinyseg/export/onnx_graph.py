@@ -17,10 +17,13 @@ class Graph:
     Parameters
     ----------
     opset : {17, 21}
+    exact_norms : bool
+        See `tinyseg.export.onnx_file.write_onnx`.
     """
 
-    def __init__(self, opset):
+    def __init__(self, opset, exact_norms=False):
         self.onnx = load_package("onnx", "An ONNX file is written")
+        self.exact_norms = exact_norms
         self.opset, self.nodes, self.constants, self.declared, self._names = opset, [], [], [], set()
 
     def constant(self, name, array):
@@ -109,6 +112,8 @@ def _window(size):
 
 def _add_norm(graph, norm, x):
     name = norm.name
+    if norm.groups and graph.exact_norms:
+        return _add_exact_norm(graph, norm, x)
     if norm.groups and graph.opset >= 21:
         weight, bias = graph.constant(f"{name}.weight", norm.weight), graph.constant(f"{name}.bias", norm.bias)
         how = {"num_groups": norm.groups, "epsilon": float(norm.eps)}
@@ -122,3 +127,26 @@ def _add_norm(graph, norm, x):
         x = graph.add("Reshape", name, x, shape)
     x = graph.add("Mul", name, x, graph.constant(f"{name}.weight", norm.weight[:, None, None]))
     return graph.add("Add", name, x, graph.constant(f"{name}.bias", norm.bias[:, None, None]))
+
+
+def _add_exact_norm(graph, norm, x):
+    """Add a GroupNorm whose sums are taken in three steps, as `_add_group_mean` says."""
+    name, channels = norm.name, len(norm.weight)
+    shape, groups = graph.add("Shape", name, x), graph.integers(f"{name}.groups", 0, norm.groups, -1)
+    mean = _add_group_mean(graph, name, x, groups)
+    centred = graph.add("Sub", name, graph.add("Reshape", name, x, groups), mean)
+    centred = graph.add("Reshape", name, centred, shape)
+    variance = _add_group_mean(graph, name, graph.add("Mul", name, centred, centred), groups)
+    deviation = graph.add("Sqrt", name, graph.add("Add", name, variance, float(norm.eps)))
+    weight = graph.constant(f"{name}.weight", norm.weight.reshape(1, norm.groups, channels // norm.groups))
+    factor = graph.add("Div", name, weight, deviation)  # of each channel
+    factor = graph.add("Reshape", name, factor, graph.integers(f"{name}.channels", 0, channels, 1, 1))
+    bias = graph.constant(f"{name}.bias", norm.bias[:, None, None])
+    return graph.add("Add", name, graph.add("Mul", name, centred, factor), bias)
+
+
+def _add_group_mean(graph, name, x, groups):
+    """Add the mean of each group of channels, (N, groups, 1): over columns, then rows, then the group's channels."""
+    for axis in (3, 2):
+        x = graph.reduce("ReduceMean", name, x, [axis])
+    return graph.reduce("ReduceMean", name, graph.add("Reshape", name, x, groups), [2])
