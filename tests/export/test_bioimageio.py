@@ -15,12 +15,13 @@ from PIL import Image
 
 from tests.export.networks import CASES, trained_like
 from tests.scripts import REAL
-from tinyseg.data import isbi
+from tinyseg.data import isbi, standardize
 from tinyseg.export.bioimageio import run_bioimageio, write_bioimageio
 from tinyseg.export.bioimageio_given import LICENSES, check_license
 from tinyseg.export.bioimageio_rdf import FIRST_ISBI_SECTION
 from tinyseg.export.network import describe
 from tinyseg.models import MODELS, checkpoint
+from tinyseg.prediction import predict
 from tinyseg.prediction.predictor import Predictor
 
 pytest.importorskip("onnx", reason="packages are written with onnx")
@@ -222,6 +223,15 @@ def test_the_test_section_is_the_middle_of_the_image_at_the_networks_pixels(path
     assert small.shape == (1, 1, about["inputs"][0]["axes"][2]["size"]["min"], 36)
     middle = (small.shape[2] - 7) // 2
     np.testing.assert_array_equal(small[0, 0, middle : middle + 14], np.vstack([image, image[::-1]])[:, :36])
+
+
+def test_the_example_goes_through_the_network_at_once(path, monkeypatch):
+    monkeypatch.setattr("tinyseg.prediction.tiles.ARRAYS", 10_000)  # as in a wide network: 2 GiB are too little
+    predictor = predictor_of()
+    assert predictor.tile < 100
+    _, files = read(write(path, predictor, grey((700, 90))))
+    x, p = (np.load(io.BytesIO(files[f"test_{name}.npy"])) for name in ("input", "output"))
+    np.testing.assert_allclose(p, predict(predictor.model, standardize(x[0])[:, None]), atol=ROUNDING)
 
 
 def test_the_halo_covers_half_of_the_receptive_field(path):

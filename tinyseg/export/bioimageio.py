@@ -37,6 +37,7 @@ from tinyseg.prediction.predictor import Predictor
 from tinyseg.prediction.tiles import check_images
 
 LARGEST = 512  # rows and columns of the test section
+WITHOUT_TILES = 1 << 40  # bytes: so that the section goes through the network at once, as in the package
 DOS_EPOCH, DOS_END = 315532800, 4354819198  # seconds from 1970 to 1980 and to 2107: what a zip archive can say
 
 
@@ -231,7 +232,7 @@ def _test_section(predictor, image, spec):
 def _probabilities(predictor, x):
     """Return what tinyseg itself gives for a section at the network's pixels."""
     brain = isinstance(predictor.preparation, Preparation)
-    return Predictor(predictor.model, scale=None if brain else 1)(x)
+    return Predictor(predictor.model, memory=WITHOUT_TILES, scale=None if brain else 1)(x)
 
 
 def _onnx(predictor, network, spec):
