@@ -1,0 +1,50 @@
+"""The study of quantization: what it draws, and what it says of kernels; the runtimes that are timed."""
+
+import numpy as np
+import pytest
+
+import tinyseg as ts
+from benchmarks import quantization, runtimes, worker
+from tinyseg.export.network import describe
+
+
+def test_a_section_and_its_mask_are_turned_and_flipped_alike():
+    images = np.random.default_rng(0).normal(size=(3, 8, 8)).astype(np.float32)
+    rng, drawn = np.random.default_rng(1), set()
+    for _ in range(40):
+        x, y = quantization.draw(images, images > 0, rng)
+        np.testing.assert_array_equal(x > 0, y)
+        assert x.shape == (1, 8, 8) and y.dtype == np.float32
+        drawn.add(x.tobytes())
+    assert len(drawn) > 15  # of 24
+
+
+def test_the_spread_of_kernels_is_that_of_their_largest_weights():
+    model = ts.models.build("sdunet", width=4, levels=2)
+    for _, layer in model.named_modules():
+        if isinstance(layer, ts.nn.DepthwiseConv2d):
+            layer.ws = None
+            layer.weight.data[:] = 0.1
+            layer.weight.data[:, 1, 0] = -1
+            layer.weight.data[0] *= 4
+    assert quantization.spread(describe(model)) == pytest.approx(4)
+
+
+def test_the_networks_of_the_study_differ_in_what_their_names_say():
+    built = {title: ts.models.build(width=4, **options) for title, options in quantization.NETWORKS.items()}
+    standardized = {title for title, model in built.items() if model.config["ws"]}
+    assert standardized == {"SD-UNet", "U-Net, separable, GroupNorm, standardized weights"}
+    assert all(model.config["norm"] == "group" for model in built.values())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", runtimes.OTHERS.values(), ids=runtimes.OTHERS)
+def test_a_runtime_is_put_into_a_worker(options, monkeypatch):
+    for package in ("onnx", options["runtime"]):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.setattr(runtimes, "SHAPE", (1, 1, 32, 48))
+    monkeypatch.setattr(worker, "cases", {})
+    build = ts.models.build
+    monkeypatch.setattr(ts.models, "build", lambda name: build(name, width=4))
+    runtimes.prepare("case", "sdunet", **options)
+    assert worker.cases["case"]()["time"] > 0
