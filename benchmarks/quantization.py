@@ -7,6 +7,7 @@ warm-up and a cosine. The last four sections are scored; the network never saw t
 seeds, once: the checkpoints are kept in runs/quantization, and an interrupted run goes on.
 """
 
+import dataclasses
 import pathlib
 import tempfile
 
@@ -30,6 +31,7 @@ NETWORKS = {
     "U-Net, separable, GroupNorm, standardized weights": {"name": "unet_dw_gn", "ws": "layer"},
     "U-Net, GroupNorm": {"name": "unet_gn"},
 }
+UNEVEN = "SD-UNet, kernels made uneven"  # and what reads them in turn
 KEPT = worker.ROOT / "runs" / "quantization"
 
 
@@ -104,9 +106,13 @@ def run(folder, kept=KEPT):
         most; and ``seeds``, the same of each.
     """
     train, held_out = load_sections(folder)
-    found = {title: [] for title in NETWORKS}
-    for title, _, path in train_all(folder, kept):
-        found[title].append(measure(path, standardize(train.images), standardize(held_out.images), held_out.labels))
+    arrays = standardize(train.images), standardize(held_out.images), held_out.labels
+    found = {title: [] for title in (*NETWORKS, UNEVEN)}
+    for title, seed, path in train_all(folder, kept):
+        network = describe(ts.checkpoint.load(path))
+        found[title].append(measure(network, *arrays))
+        if title == "SD-UNet":
+            found[UNEVEN].append(measure(make_uneven(network, seed), *arrays))
     for title, seeds in found.items():
         row = {name: [each[name] for each in seeds] for name in COLUMNS}
         mean = {name: float(np.mean(values)) for name, values in row.items()}
@@ -115,10 +121,28 @@ def run(folder, kept=KEPT):
         yield title, mean | texts | {"seeds": row}
 
 
-def measure(path, calibration, images, labels):
+def make_uneven(network, seed):
+    """Multiply each depthwise kernel by a factor e^n, n normal, and divide what reads it: the same function."""
+    rng = np.random.default_rng(seed)
+
+    def change(layer):
+        if layer is None or layer.depthwise is None:
+            return layer
+        factors = np.exp(rng.normal(size=len(layer.depthwise))).astype(np.float32)
+        parts = {"depthwise": layer.depthwise * factors[:, None, None], "kernel": layer.kernel / factors[:, None, None]}
+        return dataclasses.replace(layer, **parts)
+
+    def change_level(level):
+        layers = tuple(map(change, level.convolutions))
+        return dataclasses.replace(level, convolutions=layers, up=change(level.up))
+
+    encoder, decoder = (tuple(map(change_level, part)) for part in (network.encoder, network.decoder))
+    return dataclasses.replace(network, encoder=encoder, decoder=decoder)
+
+
+def measure(network, calibration, images, labels):
     """Return the scores of a network as float and quantized, over all held-out pixels, and its kernels' spread."""
-    model = ts.checkpoint.load(path)
-    network, images = describe(model), images[:, None]
+    images = images[:, None]
     with tempfile.TemporaryDirectory() as folder:
         before, after = pathlib.Path(folder) / "float.onnx", pathlib.Path(folder) / "int8.onnx"
         write_onnx(before, network)

@@ -5,7 +5,13 @@ import pytest
 
 import tinyseg as ts
 from benchmarks import quantization, runtimes, worker
+from tests.export.networks import trained_like
 from tinyseg.export.network import describe
+from tinyseg.export.onnx_file import make_onnx
+from tinyseg.export.runtime import OnnxFile
+
+pytest.importorskip("onnx", reason="onnx is not installed")
+pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 
 def test_a_section_and_its_mask_are_turned_and_flipped_alike():
@@ -28,6 +34,16 @@ def test_the_spread_of_kernels_is_that_of_their_largest_weights():
             layer.weight.data[:, 1, 0] = -1
             layer.weight.data[0] *= 4
     assert quantization.spread(describe(model)) == pytest.approx(4)
+
+
+def test_a_network_whose_kernels_are_made_uneven_computes_the_same():
+    model = trained_like(name="sdunet", width=6, levels=3)
+    network = describe(model)
+    uneven = quantization.make_uneven(network, 0)
+    assert quantization.spread(uneven) > 2 * quantization.spread(network)
+    x = np.random.default_rng(0).normal(size=(1, 1, 16, 24)).astype(np.float32)
+    y, z = (OnnxFile(__file__, content=make_onnx(each))(x) for each in (network, uneven))
+    np.testing.assert_allclose(z, y, rtol=0, atol=2e-5 * abs(y).max())
 
 
 def test_the_networks_of_the_study_differ_in_what_their_names_say():
