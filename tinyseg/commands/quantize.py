@@ -3,6 +3,7 @@
 Reads top to bottom: which images, with masks if there are any; the two networks on them; the table.
 """
 
+import pathlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -83,6 +84,7 @@ def read_examples(predictor, folder, foreground="white", at_most=AT_MOST):
     -------
     list of Example
     """
+    folder = pathlib.Path(folder)
     refuse_missing(folder, "images to calibrate with")
     brains = isinstance(predictor.preparation, Preparation)
     read = _labelled_slices if brains else _labelled_sections

@@ -24,6 +24,7 @@ from tinyseg.export.runtime import OnnxFile
 AT_MOST = 50  # images of which ranges are taken
 SIDE = 512  # of larger ones the middle is taken: all tensors of one image are in memory together
 BINS = 8192
+COUNTED = 2**20  # values of a tensor; of larger ones every n-th, n odd, so that all rows and columns are met
 
 
 def write_onnx_int8(
@@ -149,7 +150,8 @@ class _Histogram:
         self.counts, self.limit = np.zeros(BINS, np.int64), 0.0
 
     def add(self, values):
-        largest = float(np.abs(values).max())
+        largest = float(max(values.max(), -values.min()))
+        values = values.reshape(-1)[:: values.size // COUNTED | 1]
         if self.limit == 0:
             self.limit = largest
         while self.limit < largest:
