@@ -69,6 +69,13 @@ def test_a_function_follows_a_training(followed):
     assert len(followed("callback.md")["seen"]) == 3
 
 
+def test_onnx_files_give_what_the_guide_says(followed):
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    names = followed("onnx.md")  # which asserts it
+    assert names["probabilities"].shape == (1, 50, 61) and 0 < names["changed"] < 0.05
+
+
 def test_the_networks_reach_is_what_the_guide_says(followed):
     model = followed("own_network.md")["DilatedNet"](width=4, depth=3).eval()
     reach = model.receptive_radius
