@@ -45,12 +45,13 @@ def openvino(path, x):
     return compiled(x)[0]
 
 
+@pytest.mark.parametrize("exact_norms", [True, False], ids=["exact", "operators"])
 @each_opset
 @each_case
-def test_onnxruntime_gives_what_the_model_gives_in_any_size_and_batch(options, opset, tmp_path):
+def test_onnxruntime_gives_what_the_model_gives_in_any_size_and_batch(options, opset, exact_norms, tmp_path):
     model = trained_like(**options)
     network = describe(model)
-    write_onnx(tmp_path / "model.onnx", network, opset=opset)
+    write_onnx(tmp_path / "model.onnx", network, opset=opset, exact_norms=exact_norms)
     runtime = OnnxFile(tmp_path / "model.onnx")
     for size in ({}, {"batch": 1, "rows": 2, "columns": 5}, {"batch": 3, "rows": 4, "columns": 1}):
         x = images(network, **size)
@@ -137,7 +138,7 @@ def test_the_file_says_what_it_takes(tmp_path):
 
 
 def test_a_convolution_pads_by_itself_and_nothing_is_computed_that_is_known():
-    file = onnx.load_from_string(make_onnx(describe(trained_like(**SMALL))))
+    file = onnx.load_from_string(make_onnx(describe(trained_like(**SMALL)), exact_norms=False))
     assert {node.op_type for node in file.graph.node} == {
         "Conv", "Relu", "MaxPool", "Resize", "Concat", "Shape", "Reshape", "InstanceNormalization", "Mul", "Add",
     }  # fmt: skip
@@ -210,7 +211,7 @@ def test_unit_divides_by_the_range_of_the_type(dtype, low, high, tmp_path):
 def test_slices_of_a_brain_go_in_whole_and_come_out_whole(image, size, classes, tmp_path):
     options = {**SMALL, "in_channels": 4, "num_classes": classes}
     predictor, content = in_graph(options, {"kind": "brain", "size": size, "how": "crop", "standardize": "slice"})
-    assert_prepared_alike(predictor, content, image.astype(np.float32), tmp_path, 5e-4)  # no brain: a norm divides by ε
+    assert_prepared_alike(predictor, content, image.astype(np.float32), tmp_path, 2e-3)  # no brain: a norm divides by ε
 
 
 def test_images_of_a_batch_are_standardized_each_by_itself():

@@ -55,7 +55,7 @@ from tinyseg.prediction.tiles import to_probabilities
 FORMATS = ("html", "c", "onnx", "bioimageio")
 USUAL = ("html", "c", "onnx")  # the fourth asks who gives the network away
 OF_FORMAT = {  # options that are for one format
-    "html": ("example",), "onnx": ("int8", "size", "opset", "with_preprocessing"),
+    "html": ("example",), "onnx": ("int8", "size", "opset", "norm_operators", "with_preprocessing"),
     "bioimageio": ("license", "author", "name", "pixel_size"),
 }  # fmt: skip
 FILES = {
@@ -164,6 +164,7 @@ def write_network(args, predictor, sections, path):
     write_onnx(
         path, describe(predictor.model), opset=args.opset, metadata=metadata_of(predictor.model),
         preparation=predictor.preparation if args.with_preprocessing else None, dtype=args.dtype or sections.dtype,
+        exact_norms=not args.norm_operators,
     )  # fmt: skip
     return finish_onnx(args, predictor, sections, path)
 
@@ -202,7 +203,7 @@ def write_package(args, predictor, sections, path):
         path, predictor, network, sections[0], license=args.license, authors=args.author, name=args.name,
         pixel_size=args.pixel_size,
     )  # fmt: skip
-    return lambda: predict(predictor, sections), lambda: [run_bioimageio(path, section) for section in sections]
+    return lambda: predict(predictor, sections), lambda: run_bioimageio(path, sections)
 
 
 WRITERS = {
@@ -238,6 +239,7 @@ def build_parser():
     add("--int8", type=a_path, metavar="FOLDER", help="onnx: write a network of 8 bits too, after 20 to 50 such images")
     add("--size", type=side, nargs=2, metavar=("H", "W"), help="onnx: of the image, fixed (default: any)")
     add("--opset", type=int, choices=[17, 21], default=17, help="onnx: version of its operators (default: 17)")
+    add("--norm-operators", action="store_true", help="onnx: norms as ncnn's converter wants them: less exact")
     add("--with-preprocessing", action="store_true", help="onnx: grey values go in, and probabilities come out")
     add(
         "--dtype",

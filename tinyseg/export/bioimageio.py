@@ -238,7 +238,7 @@ def _probabilities(predictor, x):
 def _onnx(predictor, network, spec):
     return make_onnx(
         network, probabilities=True, opset=rdf.OPSET, metadata=metadata_of(predictor.model),
-        preparation=predictor.preparation if spec.prepared_in_graph else None, exact_norms=True,
+        preparation=predictor.preparation if spec.prepared_in_graph else None,
     )  # fmt: skip
 
 

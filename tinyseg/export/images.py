@@ -14,7 +14,7 @@ from tinyseg.data.synthetic_brain import brain
 from tinyseg.data.writing import FilePath
 from tinyseg.prediction.predictor import Predictor
 
-MOST = 2  # sections to check with: each goes through every format
+MOST, LARGEST = 2, 768  # sections to check with, and pixels of a side for the network: each goes through every format
 
 
 def find_check_images(predictor: Predictor, path: FilePath | None = None) -> tuple[np.ndarray, str]:
@@ -54,6 +54,10 @@ def find_check_images(predictor: Predictor, path: FilePath | None = None) -> tup
                 f"{where}: give an image with --check IMAGE."
             )
         sections, what = _read(predictor, pathlib.Path(path), config)
+        middle = _middle(predictor, sections.shape[2:])
+        if sections[:, :, *middle].shape != sections.shape:
+            sections = np.ascontiguousarray(sections[:, :, *middle])
+            what += f", the middle {sections.shape[2]} × {sections.shape[3]} pixels"
     predictor.take_statistics(sections)
     return sections, what
 
@@ -69,6 +73,12 @@ def as_pixels(predictor: Predictor, sections: np.ndarray) -> np.ndarray:
         )
     shares = (sections.astype(np.float64) - low) / (float(high) - float(low) or 1)
     return np.rint(shares * 65535).astype(np.uint16)
+
+
+def _middle(predictor, shape):
+    """Return the slices of the middle of a section that goes through the network at once."""
+    sides = [min(n, int(n * LARGEST / m)) for n, m in zip(shape, predictor.preparation.target(shape), strict=True)]
+    return [slice((n - side) // 2, (n - side) // 2 + side) for n, side in zip(shape, sides, strict=True)]
 
 
 def fit(x: np.ndarray, size: Sequence[int]) -> np.ndarray:

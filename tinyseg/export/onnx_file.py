@@ -1,7 +1,6 @@
 """An ONNX file of a trained network: what onnxruntime, OpenVINO, phones, browsers and other programs run.
 
-With opset 17 (the default, which older programs read too) a GroupNorm is written as Reshape, InstanceNormalization,
-Reshape, Mul and Add, with opset 21 as GroupNormalization. N, H and W are free. The file's metadata say what the network
+A GroupNorm is written in steps that every runtime computes exactly, or on demand with ONNX's own operators. N, H and W are free. The file's metadata say what the network
 takes, each value as JSON: ``tinyseg.multiple`` (height and width must be multiples of it, unless the preprocessing is a
 part of the graph), and what `metadata_of` returns.
 """
@@ -31,7 +30,7 @@ def make_onnx(
     metadata: Mapping[str, Any] | None = None,
     preparation: Any = None,
     dtype: Any = None,
-    exact_norms: bool = False,
+    exact_norms: bool = True,
 ) -> bytes:
     """Return the content of an ONNX file of a network.
 
@@ -45,7 +44,8 @@ def make_onnx(
     probabilities : bool
         Whether probabilities come out.
     opset : {17, 21}
-        17 is read by more programs. 21 has one node for a GroupNorm, and onnxruntime sums more precisely in it.
+        17 is read by more programs. 21 has an operator for a GroupNorm, GroupNormalization; with 17 it is made of
+        Reshape, InstanceNormalization, Reshape, Mul and Add.
     metadata : dict, optional
         Kept in the file as ``tinyseg.<name>``, as JSON: what `metadata_of` returns.
     preparation : optional
@@ -55,9 +55,9 @@ def make_onnx(
         Integer type of the stored images, such as "uint8". The preparation "unit", which
         divides by its range, needs it.
     exact_norms : bool
-        Write a GroupNorm with means over columns, rows and channels in turn. Otherwise onnxruntime adds up a whole
-        group in one go, so that in an image of 1024 × 1024 a probability is off by some thousandths. It costs no time,
-        but converters such as pnnx do not know it for a GroupNorm.
+        Write a GroupNorm with means over columns, rows and channels in turn. Otherwise it is written with the operators
+        of `opset`, which converters such as pnnx recognize; onnxruntime adds up a whole group in one go then, so that
+        in an image of 1024 × 1024 a probability is off by some thousandths. Both take the same time.
 
     Raises
     ------

@@ -21,7 +21,7 @@ class Graph:
         See `tinyseg.export.onnx_file.write_onnx`.
     """
 
-    def __init__(self, opset, exact_norms=False):
+    def __init__(self, opset, exact_norms=True):
         self.onnx = load_package("onnx", "An ONNX file is written")
         self.exact_norms = exact_norms
         self.opset, self.nodes, self.constants, self.declared, self._names = opset, [], [], [], set()
