@@ -96,6 +96,25 @@ def test_integers_use_the_whole_range_of_a_tensor(tmp_path):
     assert (255 - zero) * scale == pytest.approx(np.max(images), abs=2 * scale)
 
 
+def test_a_filter_that_has_died_keeps_its_bias(tmp_path):
+    model = trained_like(**SDUNET)
+    layer = model.encoder[1].convs[0].pointwise
+    layer.weight.data[3], layer.bias.data[3] = 0, 0.7
+    write_onnx(tmp_path / "a.onnx", describe(model))
+    write_onnx_int8(tmp_path / "b.onnx", tmp_path / "a.onnx", sections())
+    integers = tensors(tmp_path / "b.onnx")[1]
+    name = "encoder.1.convs.0"
+    stands_for = integers[f"{name}.bias/int"].astype(float) * integers[f"{name}.bias/scale"]
+    assert stands_for[3] == pytest.approx(0.7, rel=1e-5)
+    y, q = (OnnxFile(tmp_path / file)(np.stack(sections(2, seed=7))) for file in ("a.onnx", "b.onnx"))
+    assert np.abs(q - y).mean() < 0.02 * (y.max() - y.min())
+
+
+def test_blank_images_make_a_file_that_runs(tmp_path):
+    _, after, _ = both(tmp_path, images=[np.zeros((1, 16, 24), np.float32)])
+    assert np.isfinite(OnnxFile(after)(np.stack(sections(1)))).all()
+
+
 def test_a_relu_is_the_range_of_its_output(tmp_path):
     before, after, _ = both(tmp_path)
     assert any(node.op_type == "Relu" for node in onnx.load(before).graph.node)
@@ -192,6 +211,11 @@ def test_a_quantized_file_is_not_quantized_again(tmp_path):
     _, after, _ = both(tmp_path)
     with pytest.raises(ValueError, match=r"model_int8\.onnx is quantized already"):
         write_onnx_int8(tmp_path / "again.onnx", after, sections(1))
+
+
+def test_kernels_of_more_bits_than_a_byte_has_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="from 2 to 8, but is 16"):
+        both(tmp_path, kernel_bits=16)
 
 
 def test_a_percentile_that_cuts_too_much_is_refused(tmp_path):

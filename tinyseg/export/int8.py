@@ -24,6 +24,8 @@ from tinyseg.export.runtime import OnnxFile
 AT_MOST = 50  # images of which ranges are taken
 SIDE = 512  # of larger ones the middle is taken: all tensors of one image are in memory together
 BINS = 8192
+TINY = 1e-12  # a tensor with a smaller range is 0
+LARGEST_BIAS = 2**30  # which leaves room in 32 bits for the sum that it is added to
 COUNTED = 2**20  # values of a tensor; of larger ones every n-th, n odd, so that all rows and columns are met
 
 
@@ -53,8 +55,9 @@ def write_onnx_int8(
         A scale for each channel of a kernel instead of one for the kernel.
     percentile : float
         How many of a tensor's values, in per cent, its range holds.
-    kernel_bits : {7, 8}
-        Of the integers in kernels. With 8, onnxruntime's sums overflow on x86 processors that have AVX2 and no VNNI.
+    kernel_bits : int
+        Of the integers in kernels, from 2 to 8. With 8, onnxruntime's sums overflow on x86 processors that have AVX2
+        and no VNNI.
     signed : bool
         Activations are from -128 to 127 instead of 0 to 255. That is as exact; onnxruntime is slower with it on x86.
 
@@ -73,6 +76,8 @@ def write_onnx_int8(
     """
     if not 90 < percentile <= 100:
         raise ValueError(f"percentile must be above 90 and at most 100, but is {percentile}.")
+    if kernel_bits not in range(2, 9):
+        raise ValueError(f"kernel_bits must be from 2 to 8, but is {kernel_bits!r}.")
     onnx = load_package("onnx", "A quantized ONNX file is written")
     network = OnnxFile(float_path)  # which says what is wrong with the file
     model = onnx.load_model_from_string(pathlib.Path(float_path).read_bytes())
@@ -184,7 +189,7 @@ def _quantize(onnx, model, points, limits, per_channel, kernel_bits, signed):
 
     def pair(name):
         low, high = limits[name]
-        scale = np.float32(max(high - low, 1e-12) / 255)
+        scale = np.float32((high - low if high - low > TINY else 1) / 255)
         zero = np.clip(np.rint(least - low / scale), least, least + 255).astype(np.int8 if signed else np.uint8)
         scales[name] = scale
         numbers = constant(f"{name}/scale", np.array(scale)), constant(f"{name}/zero", np.array(zero))
@@ -194,7 +199,7 @@ def _quantize(onnx, model, points, limits, per_channel, kernel_bits, signed):
 
     def integers(name, scale, largest, dtype):
         """Replace a weight by integers; return the name of what it is as floats again."""
-        w = onnx.numpy_helper.to_array(weights[name])
+        w = onnx.numpy_helper.to_array(weights[name]).astype(np.float64)
         q = np.rint(w / scale.reshape(-1, *(1,) * (w.ndim - 1))).clip(-largest, largest).astype(dtype)
         numbers = constant(f"{name}/int", q), constant(f"{name}/scale", scale if scale.size > 1 else scale.reshape(()))
         zero = constant(f"{name}/zero", np.zeros(scale.shape if scale.size > 1 else (), dtype))
@@ -216,15 +221,16 @@ def _quantize(onnx, model, points, limits, per_channel, kernel_bits, signed):
             if name in outputs or (quantized and k == 0):
                 node.input[k] = f"{name}/DequantizeLinear"
         if quantized:
-            w = onnx.numpy_helper.to_array(weights[node.input[1]])
-            largest = np.abs(w).reshape(len(w), -1).max(axis=1) if per_channel else np.abs(w).max()[None]
-            scale = (np.maximum(largest, 1e-12) / (2 ** (kernel_bits - 1) - 1)).astype(np.float32)
-            used = [node.input[1]]
-            node.input[1] = integers(node.input[1], scale, 127, np.int8)
-            if len(node.input) > 2:
-                of_bias = scale * scales[points[node.name][0]]
-                used.append(node.input[2])
-                node.input[2] = integers(node.input[2], of_bias.astype(np.float32), 2**31 - 1, np.int32)
+            used, of_input = list(node.input[1:]), scales[points[node.name][0]]
+            w, *b = (onnx.numpy_helper.to_array(weights[name]) for name in used)
+            most = 2 ** (kernel_bits - 1) - 1
+            scale = np.maximum(np.abs(w).reshape(len(w), -1).max(axis=1) / most, TINY)
+            if b:  # of a kernel that is all but 0 the bias must fit too
+                scale = np.maximum(scale, np.abs(b[0]) / (of_input * LARGEST_BIAS))
+            scale = (scale if per_channel else scale.max(keepdims=True)).astype(np.float32)
+            node.input[1] = integers(used[0], scale, most, np.int8)
+            if b:
+                node.input[2] = integers(used[1], scale * of_input, 2**31 - 1, np.int32)
             for name in used:
                 graph.initializer.remove(weights.pop(name))
     made = [*graph.node, *added]

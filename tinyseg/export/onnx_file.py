@@ -52,8 +52,7 @@ def make_onnx(
         The `preparation` of a `tinyseg.prediction.predictor.Predictor`, to make it a part of the graph: grey values go
         in as they are stored, of any height and width, and probabilities come out. Resampling (`scale`) stays outside.
     dtype : dtype, optional
-        Integer type of the stored images, such as "uint8". The preparation "unit", which
-        divides by its range, needs it.
+        Integer type of the stored images, such as "uint8". The preparation "unit" divides by its range, and needs it.
     exact_norms : bool
         Write a GroupNorm with means over columns, rows and channels in turn. Otherwise it is written with the operators
         of `opset`, which converters such as pnnx recognize; onnxruntime adds up a whole group in one go then, so that
@@ -87,12 +86,26 @@ def make_onnx(
     return _model_of(graph, network, output, kept).SerializeToString()
 
 
-def write_onnx(path: FilePath, network: Network, **options: Any) -> None:
+def write_onnx(
+    path: FilePath,
+    network: Network,
+    *,
+    probabilities: bool = False,
+    opset: int = 17,
+    metadata: Mapping[str, Any] | None = None,
+    preparation: Any = None,
+    dtype: Any = None,
+    exact_norms: bool = True,
+) -> None:
     """Write an ONNX file of a network; its folder must exist.
 
-    Options and errors are those of `make_onnx`; an OSError says why the file cannot be written.
+    Parameters and errors are those of `make_onnx`; an OSError says why the file cannot be written.
     """
-    write_atomically(path, make_onnx(network, **options))
+    content = make_onnx(
+        network, probabilities=probabilities, opset=opset, metadata=metadata, preparation=preparation, dtype=dtype,
+        exact_norms=exact_norms,
+    )  # fmt: skip
+    write_atomically(path, content)
 
 
 def fix_size(path: FilePath, size: Sequence[int]) -> None:
