@@ -76,6 +76,17 @@ def test_onnxruntime_gives_the_probabilities_of_tinyseg(checkpoint, transforms):
     assert len(np.unique(expected)) > 1000
 
 
+def test_large_images_go_through_it_in_tiles(checkpoint):
+    image = np.random.default_rng(0).integers(0, 256, (300, 150)).astype(np.uint8)
+    predictor, whole = Predictor.load(checkpoint, memory=1), Predictor.load(checkpoint)
+    expected = predictor(image)
+    assert predictor.tile == 64 and np.abs(expected - whole(image)).max() > 0.01  # norms over tiles
+    network, shapes = OnnxFile(export(checkpoint, checkpoint.parent / "model.onnx")), set()
+    predictor.forward = lambda x: shapes.add(x.shape) or network(x)
+    np.testing.assert_allclose(predictor(image), expected, rtol=0, atol=1e-4)
+    assert shapes == {(1, 1, 64, 64)}
+
+
 @pytest.mark.parametrize("place", ["model_int8.onnx", "export/model_int8.onnx", "../elsewhere/small.onnx"])
 def test_the_quantized_network_is_found_or_named(checkpoint, place):
     file = export(checkpoint, checkpoint.parent / place, int8=True)
