@@ -10,6 +10,7 @@ from tinyseg.export.html import write_html
 from tinyseg.export.network import describe
 from tinyseg.prediction.predictor import Predictor
 
+THREE = ["background", "cell", "membrane"]
 MODALITIES = ["flair", "t1", "t1ce"]
 MIXED = {"scale": [0.8, 0.6], "standardize": "section"}
 

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 
@@ -11,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.export.pages import MIXED, MODALITIES, flips, make_brain, make_model, make_page, make_stack
+from tests.export.pages import MIXED, MODALITIES, THREE, flips, make_brain, make_model, make_page, make_stack
 from tinyseg.export import run_html as running
 from tinyseg.export.html import FOLDER, SCRIPT, WORKER, write_html
 from tinyseg.export.run_html import NoBrowserError, find_chromium, run_html, run_in_chromium, run_in_node
@@ -20,7 +21,6 @@ from tinyseg.prediction import predict
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js, which runs the scripts, was not found")
 UNIT = {"scale": [1, 1], "standardize": "unit"}
 STACK = {"scale": [0.7, 0.7], "standardize": "stack"}
-THREE = ["background", "cell", "membrane"]
 
 
 @needs_node
@@ -144,8 +144,18 @@ def test_chromium_gives_the_same_bits_as_node(tmp_path, monkeypatch):
 def test_without_node_and_browser_it_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(running.shutil, "which", lambda name: None)
     monkeypatch.setattr(running.os.path, "exists", lambda path: False)
-    with pytest.raises(NoBrowserError, match=r"neither Node\.js nor Chromium .* was found.*apt install nodejs"):
+    with pytest.raises(NoBrowserError, match=r"neither Node\.js 18 nor Chromium .* was found.*apt install nodejs"):
         run_html(tmp_path / "page.html", tmp_path / "stack.tif")
+
+
+@pytest.mark.parametrize(("version", "fits"), [("v16.20.2", False), ("v18.0.1", True), ("v24.1.0", True), ("", False)])
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for Node.js is a shell script")
+def test_a_node_that_is_too_old_is_not_used(tmp_path, monkeypatch, version, fits):
+    node = tmp_path / "node"
+    node.write_text(f"#!/bin/sh\necho {version}\n")
+    node.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert running.find_node() == (str(node) if fits else None)
 
 
 # ----- volumes of brains ----------------------------------------------------------

@@ -2,9 +2,8 @@
 
 import pytest
 
-from tests.export.browsers import ChromiumPage
-from tests.export.pages import make_page, make_stack
-from tests.export.test_html_browser import THREE, click, says, show, text, until
+from tests.export.looking import click, says, show, text, until
+from tests.export.pages import THREE, make_page, make_stack
 
 pytestmark = pytest.mark.slow
 # The smallest ratio of luminances of a text and of what is behind it, over all visible texts, and that text.
@@ -42,17 +41,12 @@ RING = (
 
 
 @pytest.fixture
-def chromium(tmp_path):
-    page = ChromiumPage(tmp_path)
-    yield page
-    page.close()
-
-
-@pytest.fixture
 def page(chromium, tmp_path):
     """A page with a stack of three sections, all of which are segmented."""
     make_page(tmp_path / "page.html", classes=THREE)
     make_stack(tmp_path / "stack.tif", (3, 60, 71))
+    chromium.resize(1280, 900)
+    chromium.set_media()
     show(chromium, (tmp_path / "page.html").as_uri())
     chromium.choose("#file", tmp_path / "stack.tif")
     says(chromium, "Section 1: segmented in")

@@ -7,6 +7,7 @@ import base64
 import json
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from tinyseg.data.writing import FilePath
 from tinyseg.export.checking import NotRunError
 
 CHROMIUMS = "chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "microsoft-edge", "brave-browser"
+OLDEST_NODE = 18
 PATIENCE = 600  # seconds for one image
 # Runs in the page; `Helper` and `ABOUT` are the page's.
 CHECK = """
@@ -81,14 +83,24 @@ def run_html(path: FilePath, image_path: FilePath, section: int = 0, memory: flo
     RuntimeError
         The page could not compute it; the message is the page's.
     """
-    if node := shutil.which("node"):
+    if node := find_node():
         return run_in_node(node, path, image_path, section, memory)[0]
     if chromium := find_chromium():
         return run_in_chromium(chromium, path, image_path, section, memory)[0]
     raise NoBrowserError(
-        "A page runs in a browser, and neither Node.js nor Chromium or Chrome was found to check it: install one of "
+        f"A page runs in a browser, and neither Node.js {OLDEST_NODE} nor Chromium or Chrome was found: install one of "
         "them (Debian, Ubuntu: apt install nodejs; macOS: brew install node), or open the page yourself."
     )
+
+
+def find_node() -> str | None:
+    """Return the path of a Node.js that has what browsers have had since 2023, or None."""
+    node = shutil.which("node")
+    if node is None:
+        return None
+    found = subprocess.run([node, "--version"], capture_output=True, text=True).stdout
+    version = re.match(r"v(\d+)\.", found)
+    return node if version and int(version[1]) >= OLDEST_NODE else None
 
 
 def find_chromium() -> str | None:
