@@ -32,7 +32,7 @@ from tinyseg.data import em_sections
 from tinyseg.data.json_files import write_json
 from tinyseg.export.html import write_html
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import write_onnx
+from tinyseg.export.onnx.file import write_onnx
 from tinyseg.export.run_html import find_chromium, open_chromium
 
 FILE = worker.ROOT / "benchmarks" / "results" / "browser.json"

@@ -17,10 +17,10 @@ import tinyseg as ts
 from benchmarks import worker
 from tinyseg import ops
 from tinyseg.data import isbi, standardize
-from tinyseg.export.int8 import write_onnx_int8
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import write_onnx
-from tinyseg.export.runtime import OnnxFile
+from tinyseg.export.onnx.file import write_onnx
+from tinyseg.export.onnx.int8 import write_onnx_int8
+from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import accuracy, dice
 
 SIDE, HELD_OUT, BATCH, STEPS, RATE, SEEDS = 256, 4, 4, 200, 2e-3, (0, 1, 2)

@@ -2,7 +2,7 @@
 
     python -m benchmarks.claims --parts runtimes
 
-A section of 256 x 256, the full width, all cores, C on one; each runtime in a process of its own, in interleaved rounds.
+A section of 256 x 256, the full width, all cores (C: one); each runtime in a process of its own, in interleaved rounds.
 """
 
 import contextlib
@@ -31,9 +31,9 @@ COLUMNS = dict.fromkeys(["tinyseg", "PyTorch", *OTHERS], ".0f")
 def prepare(key, network, runtime, int8=False, options=()):
     """Put a network as an ONNX file, or as C, into this worker."""
     import tinyseg as ts
-    from tinyseg.export.int8 import write_onnx_int8
     from tinyseg.export.network import describe
-    from tinyseg.export.onnx_file import write_onnx
+    from tinyseg.export.onnx.file import write_onnx
+    from tinyseg.export.onnx.int8 import write_onnx_int8
 
     x = np.random.default_rng(0).standard_normal(SHAPE, np.float32)
     described = describe(ts.models.build(network))
@@ -56,7 +56,7 @@ def prepare(key, network, runtime, int8=False, options=()):
 
 
 def _onnxruntime(path, x):
-    from tinyseg.export.runtime import OnnxFile
+    from tinyseg.export.onnx.runtime import OnnxFile
 
     network = OnnxFile(path, threads=worker.cores())
     return lambda: network(x)
@@ -72,11 +72,11 @@ def _openvino(path, x):
 
 
 def _c(network, x, folder, options):
-    from tinyseg.export import c_program
-    from tinyseg.export.weights import pack
+    from tinyseg.export.c import program as c_program
+    from tinyseg.export.c.weights import pack
 
     library = folder / "network.so"
-    source = pathlib.Path(c_program.__file__).parent / "c" / "network.c"
+    source = pathlib.Path(c_program.__file__).parent / "network.c"
     words = [*c_program.find_compiler(), "-O3", *options, "-shared", "-fPIC", source, "-o", library, "-lm"]
     subprocess.run(words, check=True)
     calls = ctypes.CDLL(str(library))

@@ -17,10 +17,10 @@ import numpy as np
 import tinyseg as ts
 from benchmarks import quantization
 from tinyseg.data import standardize
-from tinyseg.export.int8 import write_onnx_int8
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import write_onnx
-from tinyseg.export.runtime import OnnxFile
+from tinyseg.export.onnx.file import write_onnx
+from tinyseg.export.onnx.int8 import write_onnx_int8
+from tinyseg.export.onnx.runtime import OnnxFile
 
 PROCESSORS = {"here": [], "Haswell": ["-cpu", "Haswell"]}
 KERNELS = {"8 bits": 8, "7 bits": 7}

@@ -7,8 +7,8 @@ import tinyseg as ts
 from benchmarks import quantization, runtimes, worker
 from tests.export.networks import trained_like
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import make_onnx
-from tinyseg.export.runtime import OnnxFile
+from tinyseg.export.onnx.file import make_onnx
+from tinyseg.export.onnx.runtime import OnnxFile
 
 pytest.importorskip("onnx", reason="onnx is not installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")

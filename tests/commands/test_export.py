@@ -12,7 +12,7 @@ import tinyseg as ts
 from tinyseg import nn
 from tinyseg.commands import export
 from tinyseg.data import em_sections
-from tinyseg.export import c_program
+from tinyseg.export.c import program as c_program
 
 NEEDS_CC = pytest.mark.skipif(not (shutil.which("gcc") or shutil.which("clang")), reason="there is no C compiler here")
 GREY = {"scale": [1, 1], "standardize": "section"}

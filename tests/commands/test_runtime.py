@@ -14,10 +14,10 @@ import tinyseg as ts
 from tests.export.networks import trained_like
 from tinyseg.commands.quantize import compare, quantize, read_examples
 from tinyseg.data import em_sections
-from tinyseg.export.int8 import write_onnx_int8
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import metadata_of, write_onnx
-from tinyseg.export.runtime import OnnxFile
+from tinyseg.export.onnx.file import metadata_of, write_onnx
+from tinyseg.export.onnx.int8 import write_onnx_int8
+from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import accuracy, dice, iou
 from tinyseg.prediction.predictor import Predictor
 

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from tinyseg.export import c_program
+from tinyseg.export.c import program as c_program
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SOURCES = ROOT / "tinyseg" / "export" / "c"

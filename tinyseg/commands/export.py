@@ -40,15 +40,15 @@ from tinyseg.data.files import list_names
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.writing import check_writable, rename
-from tinyseg.export.bioimageio import run_bioimageio, write_bioimageio
-from tinyseg.export.c_program import run_c, write_c
+from tinyseg.export.bioimageio.package import run_bioimageio, write_bioimageio
+from tinyseg.export.c.program import run_c, write_c
 from tinyseg.export.checking import NotRunError, compare, refuse_beyond
 from tinyseg.export.html import write_html
 from tinyseg.export.images import as_pixels, find_check_images, fit, network_inputs
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import fix_size, metadata_of, write_onnx
+from tinyseg.export.onnx.file import fix_size, metadata_of, write_onnx
+from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.export.run_html import run_html
-from tinyseg.export.runtime import OnnxFile
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.prediction.tiles import to_probabilities
 

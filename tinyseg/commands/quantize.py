@@ -16,8 +16,8 @@ from tinyseg.data.brats import find_cases, read_case
 from tinyseg.data.files import refuse_missing
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.scans import channels_of, open_scan
-from tinyseg.export.int8 import AT_MOST, write_onnx_int8
-from tinyseg.export.runtime import OnnxFile
+from tinyseg.export.onnx.int8 import AT_MOST, write_onnx_int8
+from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics.multiclass import confusion_matrix
 from tinyseg.prediction import predict
 from tinyseg.prediction.predictor import labels

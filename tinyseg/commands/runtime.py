@@ -4,8 +4,8 @@ import argparse
 import pathlib
 
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import make_onnx, metadata_of
-from tinyseg.export.runtime import OnnxFile
+from tinyseg.export.onnx.file import make_onnx, metadata_of
+from tinyseg.export.onnx.runtime import OnnxFile
 
 NAMES = "tinyseg", "onnx", "int8"
 INT8 = "model_int8.onnx"  # as tinyseg export names it

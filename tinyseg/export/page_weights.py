@@ -8,8 +8,8 @@ trained. Biases, norms and depthwise kernels stay as they are.
 
 import numpy as np
 
+from tinyseg.export.c.weights import HEADER, arrays, pack
 from tinyseg.export.network import Network
-from tinyseg.export.weights import HEADER, arrays, pack
 
 LARGE = 1 << 16  # numbers of a matrix beyond which it gets 8 bits
 KINDS = {"int8": (np.int8, 127), "int16": (np.int16, 32767)}
@@ -23,7 +23,7 @@ def pack_parts(
     Parameters
     ----------
     network, scale, standardize
-        As for `tinyseg.export.weights.pack`.
+        As for `tinyseg.export.c.weights.pack`.
 
     Returns
     -------

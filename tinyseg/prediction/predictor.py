@@ -42,7 +42,7 @@ class Predictor:
     cuda_graph : bool
         On a GPU, launch the network as one CUDA graph for each shape that comes often, such as that of tiles.
     forward : callable, optional
-        Runs instead of the network, such as a `tinyseg.export.runtime.OnnxFile`; see `predict_logits`.
+        Runs instead of the network, such as a `tinyseg.export.onnx.runtime.OnnxFile`; see `predict_logits`.
 
     Attributes
     ----------

@@ -18,8 +18,8 @@ from typing import Any
 import numpy as np
 
 from tinyseg.data.writing import FilePath, write_atomically
-from tinyseg.export.packages import load_package
-from tinyseg.export.runtime import OnnxFile
+from tinyseg.export.onnx.packages import load_package
+from tinyseg.export.onnx.runtime import OnnxFile
 
 AT_MOST = 50  # images of which ranges are taken
 SIDE = 512  # of larger ones the middle is taken: all tensors of one image are in memory together

@@ -6,8 +6,8 @@ import pytest
 from tests.export.networks import CASES, trained_like
 from tinyseg import no_grad
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import write_onnx
-from tinyseg.export.runtime import run_onnx
+from tinyseg.export.onnx.file import write_onnx
+from tinyseg.export.onnx.runtime import run_onnx
 
 onnx = pytest.importorskip("onnx", reason="ONNX files are written with onnx")
 pytest.importorskip("onnxruntime", reason="ONNX files are run with onnxruntime")

@@ -8,7 +8,7 @@ import numpy as np
 
 from tinyseg.data.files import refuse_missing
 from tinyseg.data.writing import FilePath
-from tinyseg.export.packages import load_package
+from tinyseg.export.onnx.packages import load_package
 
 PROBABILITIES = "probabilities"  # name of the output of a file that gives them
 EPSILON = np.float32(2**-25)  # where a probability is 1 in float32
@@ -33,7 +33,7 @@ class OnnxFile:
     output : str
         Name of what it gives, "logits" or "probabilities".
     metadata : dict
-        What the file keeps as ``tinyseg.<name>``, see `tinyseg.export.onnx_file`.
+        What the file keeps as ``tinyseg.<name>``, see `tinyseg.export.onnx.file`.
 
     Raises
     ------

@@ -1,8 +1,8 @@
 """An ONNX file of a trained network: what onnxruntime, OpenVINO, phones, browsers and other programs run.
 
-A GroupNorm is written in steps that every runtime computes exactly, or on demand with ONNX's own operators. N, H and W are free. The file's metadata say what the network
-takes, each value as JSON: ``tinyseg.multiple`` (height and width must be multiples of it, unless the preprocessing is a
-part of the graph), and what `metadata_of` returns.
+A GroupNorm is written in steps that every runtime computes exactly, or on demand with ONNX's own operators. N, H and W
+are free. The file's metadata say what the network takes, each value as JSON: ``tinyseg.multiple`` (height and width
+must be multiples of it, unless the preprocessing is a part of the graph), and what `metadata_of` returns.
 """
 
 import json
@@ -13,10 +13,10 @@ from tinyseg.backend import to_numpy
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.export.network import Network
-from tinyseg.export.onnx_graph import IR_VERSIONS, Graph, add_network
-from tinyseg.export.onnx_preparation import check_preparation, prepare_in_graph, restore_in_graph
-from tinyseg.export.packages import load_package
-from tinyseg.export.runtime import PROBABILITIES
+from tinyseg.export.onnx.graph import IR_VERSIONS, Graph, add_network
+from tinyseg.export.onnx.packages import load_package
+from tinyseg.export.onnx.preparation import check_preparation, prepare_in_graph, restore_in_graph
+from tinyseg.export.onnx.runtime import PROBABILITIES
 from tinyseg.models import UNet
 
 IMAGE, LOGITS = "image", "logits"  # names of what goes in and comes out
@@ -62,7 +62,7 @@ def make_onnx(
     ------
     ValueError
         An unknown opset; metadata that JSON cannot hold; a preparation that needs more than the image itself, see
-        `tinyseg.export.onnx_preparation.check_preparation`.
+        `tinyseg.export.onnx.preparation.check_preparation`.
     RuntimeError
         The package onnx is not there.
     """

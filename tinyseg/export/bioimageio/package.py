@@ -26,13 +26,13 @@ import tifffile
 from tinyseg.data.brain import Preparation
 from tinyseg.data.resample import resample, restore
 from tinyseg.data.writing import FilePath, replacing
-from tinyseg.export import bioimageio_rdf as rdf
-from tinyseg.export.bioimageio_given import Given
-from tinyseg.export.bioimageio_readme import draw_cover, write_readme
+from tinyseg.export.bioimageio import rdf
+from tinyseg.export.bioimageio.given import Given
+from tinyseg.export.bioimageio.readme import draw_cover, write_readme
 from tinyseg.export.network import Network
-from tinyseg.export.onnx_file import make_onnx, metadata_of
-from tinyseg.export.onnx_preparation import check_preparation
-from tinyseg.export.runtime import OnnxFile
+from tinyseg.export.onnx.file import make_onnx, metadata_of
+from tinyseg.export.onnx.preparation import check_preparation
+from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.prediction.tiles import check_images
 

@@ -16,9 +16,9 @@ from PIL import Image
 from tests.export.networks import CASES, trained_like
 from tests.scripts import REAL
 from tinyseg.data import isbi, standardize
-from tinyseg.export.bioimageio import run_bioimageio, write_bioimageio
-from tinyseg.export.bioimageio_given import LICENSES, check_license
-from tinyseg.export.bioimageio_rdf import FIRST_ISBI_SECTION
+from tinyseg.export.bioimageio.given import LICENSES, check_license
+from tinyseg.export.bioimageio.package import run_bioimageio, write_bioimageio
+from tinyseg.export.bioimageio.rdf import FIRST_ISBI_SECTION
 from tinyseg.export.network import describe
 from tinyseg.models import MODELS, checkpoint
 from tinyseg.prediction import predict

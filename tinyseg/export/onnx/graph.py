@@ -1,12 +1,12 @@
 """A graph of ONNX nodes while it is built, and the nodes of which a U-Net is made.
 
 Each function adds nodes and returns the name of their result. Nodes and weights bear the names of the network's layers,
-such as ``encoder.0.convs.1/Conv``: that is what viewers show, and how `tinyseg.export.int8` finds them.
+such as ``encoder.0.convs.1/Conv``: that is what viewers show, and how `tinyseg.export.onnx.int8` finds them.
 """
 
 import numpy as np
 
-from tinyseg.export.packages import load_package
+from tinyseg.export.onnx.packages import load_package
 
 IR_VERSIONS = {17: 8, 21: 10}  # of the file's format, the least for each opset
 
@@ -18,7 +18,7 @@ class Graph:
     ----------
     opset : {17, 21}
     exact_norms : bool
-        See `tinyseg.export.onnx_file.write_onnx`.
+        See `tinyseg.export.onnx.file.write_onnx`.
     """
 
     def __init__(self, opset, exact_norms=True):

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from tinyseg.data.brain import Preparation
-from tinyseg.export.bioimageio_rdf import printable, trained_on_isbi
+from tinyseg.export.bioimageio.rdf import printable, trained_on_isbi
 from tinyseg.prediction.predictor import labels
 
 COLOURS = np.array(

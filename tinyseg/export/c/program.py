@@ -1,4 +1,4 @@
-"""A trained network as C: `c/network.c`, which is the same for every network, beside the weights of this one.
+"""A trained network as C: `network.c`, which is the same for every network, beside the weights of this one.
 
     cc -O3 network.c main.c -lm -o segment
     ./segment weights.bin image.pgm mask.pgm
@@ -16,9 +16,9 @@ import tempfile
 import numpy as np
 
 from tinyseg.data.writing import FilePath, write_atomically
+from tinyseg.export.c.weights import pack
 from tinyseg.export.checking import NotRunError
 from tinyseg.export.network import describe
-from tinyseg.export.weights import pack
 from tinyseg.prediction.predictor import Predictor
 
 SOURCES = ("network.h", "network.c", "image.h", "main.c")
@@ -41,13 +41,13 @@ def write_c(folder: FilePath, predictor: Predictor) -> list[pathlib.Path]:
     Raises
     ------
     ValueError
-        The network has no such shape, see `tinyseg.export.weights.pack`, or its images are no grey sections.
+        The network has no such shape, see `tinyseg.export.c.weights.pack`, or its images are no grey sections.
     """
     scale, standardize = grey_preparation(predictor)
     weights = pack(describe(predictor.model), scale, standardize)
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    sources = importlib.resources.files("tinyseg.export") / "c"
+    sources = importlib.resources.files("tinyseg.export.c")
     files = {name: (sources / name).read_bytes() for name in SOURCES} | {"weights.bin": weights}
     for name, content in files.items():
         write_atomically(folder / name, content)

@@ -15,13 +15,13 @@ from tests.scripts import REAL
 from tinyseg import no_grad
 from tinyseg.data import em_sections
 from tinyseg.data.resample import resample, restore
-from tinyseg.export import c_program
+from tinyseg.export.c import program as c_program
+from tinyseg.export.c.weights import HEADER, pack
 from tinyseg.export.checking import NotRunError
 from tinyseg.export.network import describe
-from tinyseg.export.weights import HEADER, pack
 from tinyseg.prediction.predictor import Predictor, labels
 
-SOURCES = pathlib.Path(c_program.__file__).parent / "c"
+SOURCES = pathlib.Path(c_program.__file__).parent
 STRICT = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror"]
 COMPILERS = [name for name in ("gcc", "clang") if shutil.which(name)]
 pytestmark = pytest.mark.skipif(not COMPILERS, reason="there is neither gcc nor clang here")
@@ -285,7 +285,7 @@ def test_other_machines(tmp_path, target):
 @pytest.mark.slow
 def test_the_packaged_module_is_built_from_these_sources(tmp_path):
     zig = pytest.importorskip("ziglang", reason="ziglang is not installed: pip install ziglang")
-    root = pathlib.Path(__file__).parents[2]
+    root = pathlib.Path(__file__).parents[3]
     make = shutil.which("make")
     if not (zig and make and (root / "Makefile").is_file()):
         pytest.skip("there is no make here")

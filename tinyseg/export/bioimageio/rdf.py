@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from tinyseg.data.brain import Preparation
-from tinyseg.export.onnx_file import IMAGE
-from tinyseg.export.runtime import PROBABILITIES
+from tinyseg.export.onnx.file import IMAGE
+from tinyseg.export.onnx.runtime import PROBABILITIES
 
 FORMAT, OPSET = "0.5.4", 17
 NETWORKS = {

@@ -5,10 +5,10 @@ import pytest
 
 from tests.export.networks import trained_like
 from tinyseg.data import em_sections, standardize
-from tinyseg.export.int8 import SIDE, _Histogram, write_onnx_int8
 from tinyseg.export.network import describe
-from tinyseg.export.onnx_file import metadata_of, write_onnx
-from tinyseg.export.runtime import OnnxFile
+from tinyseg.export.onnx.file import metadata_of, write_onnx
+from tinyseg.export.onnx.int8 import SIDE, _Histogram, write_onnx_int8
+from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.prediction.predictor import Predictor
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")
@@ -184,7 +184,7 @@ def test_of_large_images_the_middle_is_used_and_of_many_the_first(tmp_path, monk
     shapes = []
     run = OnnxFile.run
     monkeypatch.setattr(OnnxFile, "run", lambda self, x, names=None: shapes.append(x.shape) or run(self, x, names))
-    monkeypatch.setattr("tinyseg.export.int8.AT_MOST", 2)
+    monkeypatch.setattr("tinyseg.export.onnx.int8.AT_MOST", 2)
     large = np.zeros((1, SIDE + 20, 8), np.float32)
     assert both(tmp_path, images=[large, *sections()])[2]["images"] == 2
     assert shapes == [(1, 1, SIDE, 8), (1, 1, 96, 64)]
