@@ -2,7 +2,7 @@
 
 A small autograd engine (`autograd`), ops with hand-written backward passes (`ops`), layers (`nn`), the six networks of
 Gadosey et al. 2020 (`models`), optimizers (`optim`), data (`data`), a training loop (`training`), masks for images of
-any size (`prediction`), and scores (`metrics`).
+any size (`prediction`), scores (`metrics`), and networks for others (`export`).
 """
 
 import importlib.abc

@@ -1,6 +1,6 @@
 """What `import tinyseg` gives: the names of the package and where they are."""
 
-from . import backend, data, metrics, models, nn, ops, optim, prediction, training
+from . import backend, data, export, metrics, models, nn, ops, optim, prediction, training
 from .autograd import Function, Tensor, no_grad
 from .backend import using
 from .models import checkpoint
@@ -16,6 +16,7 @@ __all__ = [
     "check_grads",
     "checkpoint",
     "data",
+    "export",
     "metrics",
     "models",
     "nn",
