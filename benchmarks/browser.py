@@ -59,7 +59,7 @@ PAGE_RUN = """
   globalThis.timed ??= new Helper();
   const blob = new Blob([Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0))]);
   await timed.load();
-  await timed.call("open", { files: [{ blob, name: "image.png" }], channels: 1, names: [] });
+  await timed.openFiles([{ blob, name: "image.png" }]);
   const seconds = [];
   for (let k = 0; k < %d; k++) {
     const begin = performance.now();

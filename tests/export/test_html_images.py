@@ -32,6 +32,30 @@ def test_several_workers_share_a_stack(chromium, tmp_path):
     np.testing.assert_allclose(p, np.concatenate([predictor(section) for section in stack]), rtol=0, atol=1e-4)
 
 
+def test_workers_that_cannot_read_blobs_are_given_bytes(chromium, tmp_path):
+    """As in WebKit, when the page is opened from a file."""
+    predictor = make_page(tmp_path / "page.html")
+    stack = make_stack(tmp_path / "bytes.tif", (3, 40, 51))
+    expected = np.concatenate([predictor(section) for section in stack])
+    show(chromium, (tmp_path / "page.html").as_uri())
+    chromium.evaluate("Helper.standIn = true; crew[0].stop(); reader.stop(); 0")
+    chromium.choose("#file", tmp_path / "bytes.tif")
+    says(chromium, "Section 1: segmented in")
+    click(chromium, "#run-all")
+    says(chromium, "2 sections: segmented in")
+    p = tifffile.imread(saved(chromium, "#save-probabilities", "bytes_probability.tif"))
+    np.testing.assert_allclose(p, expected, rtol=0, atol=1e-4)
+    with Image.open(saved(chromium, "#save-mask", "bytes_section001_mask.png")) as mask:
+        np.testing.assert_array_equal(np.asarray(mask), 255 * (p[0] > 0.5))
+    Image.fromarray(stack[0]).save(tmp_path / "picture.jpg", quality=95)
+    chromium.choose("#file", tmp_path / "picture.jpg")
+    says(chromium, r"picture\.jpg: segmented in")
+    (tmp_path / "broken.jpg").write_bytes((tmp_path / "picture.jpg").read_bytes()[:300])
+    chromium.choose("#file", tmp_path / "broken.jpg")
+    says(chromium, r"broken\.jpg", "#error")
+    assert chromium.errors() == []
+
+
 def test_the_example_and_a_dropped_picture(browser, tmp_path):
     image = make_stack(tmp_path / "stack.tif", (1, 33, 47))[0]
     Image.fromarray(image).save(tmp_path / "try me.png")

@@ -26,7 +26,7 @@ from tinyseg.prediction.predictor import Predictor
 
 FOLDER = pathlib.Path(__file__).parent / "page"
 READERS = "images.js", "png.js", "tiff.js", "nifti.js"  # of images, and the writers
-WORKER = *READERS, "preparation.js", "segmenter.js", "worker.js"
+WORKER = "blobs.js", *READERS, "preparation.js", "segmenter.js", "worker.js"
 SCRIPT = "helper.js", "painting.js", "page.js", "running.js", "saving.js", "events.js"
 LARGEST_EXAMPLE = 4 << 20  # bytes; what is embedded goes to everybody who gets the page
 

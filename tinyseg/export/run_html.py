@@ -30,9 +30,7 @@ CHECK = """
   const bytes = Uint8Array.from(atob("%(image)s"), (letter) => letter.charCodeAt(0));
   const helper = new Helper();
   await helper.load();
-  const { height, width } = await helper.call("open", {
-    files: [{ blob: new Blob([bytes]), name: %(name)s }], channels: ABOUT.channels, names: ABOUT.names,
-  });
+  const { height, width } = await helper.openFiles([{ blob: new Blob([bytes]), name: %(name)s }]);
   const options = { scale: ABOUT.scale, memory: %(memory)d };
   options.statistics = await helper.call("statistics", { scale: ABOUT.scale });
   const { probabilities, tile } = await helper.call("predict", { k: %(section)d, options });

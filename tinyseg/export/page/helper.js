@@ -5,6 +5,8 @@ const ABOUT = JSON.parse(document.getElementById("about").textContent); // what 
 class Cancelled extends Error {}
 
 class Helper {
+  static standIn = false; // whether workers shall do without Blobs, for a test
+
   constructor() {
     const source = new Blob([document.getElementById("worker").textContent], { type: "text/javascript" });
     const address = URL.createObjectURL(source);
@@ -12,7 +14,7 @@ class Helper {
     this.calls = new Map();
     this.count = 0;
     this.image = null; // which it has opened
-    this.worker.onmessage = ({ data }) => this.take(data);
+    this.worker.onmessage = ({ data }) => (data.decode ? this.decode(data) : this.take(data));
     this.worker.onerror = ({ message }) => this.stop(new Error(`The page failed: ${message || "no worker starts"}.`));
   }
 
@@ -24,6 +26,18 @@ class Helper {
     });
   }
 
+  // Hand over Blobs, or their bytes to a worker that cannot read them.
+  async readable(blobs) {
+    this.readsBlobs ??= this.call("blobs", { standIn: Helper.standIn });
+    return (await this.readsBlobs) ? blobs : Promise.all(blobs.map((blob) => blob.arrayBuffer()));
+  }
+
+  // Decode a picture for such a worker.
+  async decode({ decode, bytes, type, options }) {
+    const bitmap = await createImageBitmap(new Blob([bytes], { type }), options).catch(() => null);
+    this.worker?.postMessage({ decoded: decode, bitmap }, bitmap ? [bitmap] : []);
+  }
+
   take({ id, result, error, progress }) {
     const call = this.calls.get(id);
     if (progress) {
@@ -32,7 +46,7 @@ class Helper {
     }
     this.calls.delete(id);
     if (error) call.reject(new Error(error));
-    else call.resolve(result);
+    else call.resolve(result && result.ofBlob ? new Blob([result.ofBlob], { type: result.type }) : result);
   }
 
   // End it, whatever it computes; its memory becomes free.
@@ -45,17 +59,23 @@ class Helper {
 
   // Make it know the network.
   load() {
-    this.loaded ??= this.call("load", {
-      about: ABOUT,
-      wasm: document.getElementById("wasm").textContent,
-      weights: document.getElementById("weights").textContent,
-    });
+    const textOf = (id) => document.getElementById(id).textContent;
+    this.loaded ??= this.readable([]).then(() =>
+      this.call("load", { about: ABOUT, wasm: textOf("wasm"), weights: textOf("weights") }),
+    );
     return this.loaded;
+  }
+
+  // files: [{blob, name}]. Gives what the worker has found in them.
+  async openFiles(files) {
+    const contents = await this.readable(files.map(({ blob }) => blob));
+    const given = files.map(({ name }, k) => ({ name, [contents[k] instanceof Blob ? "blob" : "bytes"]: contents[k] }));
+    return this.call("open", { files: given, channels: ABOUT.channels, names: ABOUT.names });
   }
 
   async open(image) {
     if (this.image === image) return;
-    await this.call("open", { files: image.files, channels: ABOUT.channels, names: ABOUT.names });
+    await this.openFiles(image.files);
     this.image = image;
   }
 }

@@ -25,7 +25,7 @@ async function openFiles(files) {
   say(`Reading ${name} …`);
   try {
     if (!reader.worker) reader = new Helper(); // the last one failed
-    const found = await reader.call("open", { files, channels: ABOUT.channels, names: ABOUT.names });
+    const found = await reader.openFiles(files);
     if (page.opening !== turn) return;
     stopWork();
     page.image = { files, name, ...found, results: new Map(), scale: readScale(), statistics: undefined };

@@ -6,7 +6,7 @@ async function save(sections, content, format, suffix) {
   const name = `${stem}${part}_${suffix}`;
   try {
     const blob = await read("save", {
-      sections: sections.map((k) => image.results.get(k).blob),
+      sections: await reader.readable(sections.map((k) => image.results.get(k).blob)),
       content, format, threshold: readThreshold(), classes: ABOUT.classes.length,
       height: image.height, width: image.width, pixelSize: image.pixelSize,
     });

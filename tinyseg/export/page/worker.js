@@ -6,6 +6,11 @@ const THRESHOLDS = Float32Array.from({ length: 101 }, (_, k) => k / 100); // whi
 let segmenter = null, image = null;
 
 const TASKS = {
+  // Whether Blobs can be sent here; see blobs.js.
+  blobs({ standIn }) {
+    return prepareBlobs(standIn);
+  },
+
   // about, and the texts of network.wasm and of the weights. Returns seconds a pixel.
   async load({ about, wasm, weights }) {
     segmenter = await Segmenter.load(about, decodeBase64(wasm), decodeBase64(weights));
@@ -16,9 +21,10 @@ const TASKS = {
     return { secondsPerPixel: (performance.now() - begin) / 1000 / side ** 2 };
   },
 
-  // files: [{blob, name}], one, or one for each of the `names` of the network's channels.
+  // files: [{blob or bytes, name}], one, or one for each of the `names` of the network's channels.
   async open({ files, channels, names }) {
-    image = await openChannels(files, channels, names);
+    const given = files.map(({ blob, bytes, name }) => ({ blob: blob || new Blob([bytes]), name }));
+    image = await openChannels(given, channels, names);
     const { kind, count, height, width, dtype, pixelSize } = image;
     return { kind, count, height, width, dtype, pixelSize };
   },
@@ -47,8 +53,9 @@ const TASKS = {
     return { result: { probabilities, tile, counts }, transfer: [probabilities.buffer] };
   },
 
-  // Masks or probabilities of sections as a file; `sections` are Blobs of probabilities (classes, H, W).
+  // Masks or probabilities of sections as a file; `sections` are Blobs of probabilities (classes, H, W), or their bytes.
   async save({ sections, format, content, threshold, classes, height, width, pixelSize }) {
+    sections = sections.map((each) => (each instanceof ArrayBuffer ? new Blob([each]) : each));
     if (format === "nifti") return saveVolume(sections, content, threshold);
     const n = height * width, dtype = content === "mask" ? "uint8" : "float32";
     const pages = async function* () {
@@ -65,10 +72,18 @@ const TASKS = {
 };
 
 self.onmessage = async ({ data: { id, task, ...given } }) => {
+  if (given.decoded) {
+    takeBitmap(given);
+    return;
+  }
   try {
     const progress = (done, all) => self.postMessage({ id, progress: [done, all] });
     const answer = await TASKS[task](given, progress);
     const { result, transfer } = answer && answer.transfer ? answer : { result: answer, transfer: [] };
+    if (result instanceof BlobInMemory) {
+      self.postMessage({ id, result: { ofBlob: result.bytes, type: result.type } });
+      return;
+    }
     self.postMessage({ id, result }, transfer);
   } catch (error) {
     self.postMessage({ id, error: sentenceOf(error) });
