@@ -169,6 +169,3 @@ class FirefoxPage:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
-
-
-BROWSERS = {"chromium": ChromiumPage, "firefox": FirefoxPage}

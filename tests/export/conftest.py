@@ -2,7 +2,10 @@
 
 import pytest
 
-from tests.export.browsers import BROWSERS, ChromiumPage
+from tests.export.browsers import ChromiumPage, FirefoxPage
+from tests.export.webkit_browser import WebKitPage
+
+BROWSERS = {"chromium": ChromiumPage, "firefox": FirefoxPage, "webkit": WebKitPage}
 
 
 @pytest.fixture(scope="module", params=BROWSERS)
