@@ -131,6 +131,8 @@ def test_another_scale_is_computed_anew(browser, tmp_path):
     np.testing.assert_allclose(p, expected[0], rtol=0, atol=1e-4)
     move(browser, "#scale", 0)
     assert "The scale must be from 0.001 to 1000" in text(browser, "#error")
+    browser.choose("#file", tmp_path / "scaled.tif")
+    says(browser, "Section 1: segmented in")
     assert shares(browser)[0][0] == share(expected > 0.5)
 
 

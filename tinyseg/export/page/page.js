@@ -4,7 +4,10 @@ const RADIO = 'input[name="view"]';
 
 // What is open. `image` holds its files, [{blob, name}], what the worker found in them, and `results`: for a section's
 // number {blob, counts, tile}, all computed with `scale`.
-const page = { image: null, section: 0, picture: null, pictureOf: "", probabilities: null, zoom: 0, job: null };
+const page = {
+  image: null, section: 0, picture: null, pictureOf: "", probabilities: null, zoom: 0, job: null,
+  scale: ABOUT.scale, // the last one in its field that was one
+};
 let reader = new Helper(); // decodes sections for the screen, and writes files
 let crew = []; // run the network
 
@@ -28,7 +31,7 @@ async function openFiles(files) {
     const found = await reader.openFiles(files);
     if (page.opening !== turn) return;
     stopWork();
-    page.image = { files, name, ...found, results: new Map(), scale: readScale(), statistics: undefined };
+    page.image = { files, name, ...found, results: new Map(), scale: page.scale, statistics: undefined };
     reader.image = page.image;
   } catch (error) {
     if (page.opening !== turn || error instanceof Cancelled) return;
@@ -189,6 +192,7 @@ function changeScale() {
   const scale = readScale(), fits = scale.every((s) => s >= 0.001 && s <= 1000);
   const training = ABOUT.scale.join(" and ");
   sayError(fits ? null : new Error(`The scale must be from 0.001 to 1000. That of the training is ${training}.`));
+  if (fits) page.scale = scale;
   if (!fits || !page.image || String(scale) === String(page.image.scale)) return;
   stopWork();
   Object.assign(page.image, { scale, results: new Map(), statistics: undefined });

@@ -86,9 +86,11 @@ function crewSize(sections, need, memory) {
   return Math.max(1, Math.min(sections, cores, 4, Math.floor(memory / need)));
 }
 
-// Bytes for the network: a quarter of what the browser says that the device has, 1 GB if it does not say it.
+// Bytes for the network: a quarter of what the browser says that the device has. If it does not say it, a phone is
+// taken to have 2 GB, and another device 4 GB.
 function memoryLimit() {
-  const chosen = Number(get("memory").value) || Math.min((navigator.deviceMemory || 4) / 4, 2);
+  const has = navigator.deviceMemory || (matchMedia("(pointer: coarse)").matches ? 2 : 4);
+  const chosen = Number(get("memory").value) || Math.min(has / 4, 2);
   return chosen * 2 ** 30;
 }
 
