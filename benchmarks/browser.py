@@ -30,10 +30,10 @@ import tinyseg as ts
 from benchmarks import machine, worker
 from tinyseg.data import em_sections
 from tinyseg.data.json_files import write_json
-from tinyseg.export.html import write_html
 from tinyseg.export.network import describe
 from tinyseg.export.onnx.file import write_onnx
-from tinyseg.export.run_html import find_chromium, open_chromium
+from tinyseg.export.page.html import write_html
+from tinyseg.export.page.run import find_chromium, open_chromium
 
 FILE = worker.ROOT / "benchmarks" / "results" / "browser.json"
 NETWORKS = {"SD-UNet": {}, "SD-UNet, width 16": {"width": 16}}

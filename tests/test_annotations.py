@@ -20,7 +20,8 @@ PUBLIC = (
     "tinyseg.data.slice_sampler", "tinyseg.data.split", "tinyseg.data.synthetic", "tinyseg.data.synthetic_brain",
     "tinyseg.metrics", "tinyseg.metrics.isbi", "tinyseg.metrics.patients", "tinyseg.prediction",
     "tinyseg.prediction.evaluation", "tinyseg.prediction.predictor", "tinyseg.training", "tinyseg.training.step",
-    "tinyseg.export", "tinyseg.export.network", "tinyseg.report.plots", "tinyseg.report.profile", "tinyseg.learn.teaching", "tinyseg.learn.graph_picture",
+    "tinyseg.export", "tinyseg.export.network", "tinyseg.report.plots", "tinyseg.report.profile",
+    "tinyseg.learn.teaching", "tinyseg.learn.graph_picture",
 )  # fmt: skip
 CALLED = ("__init__", "__call__", "__len__", "__getitem__", "__enter__")  # methods of such names are public, too
 HERE = ("count_foreground",)  # helpers without an underscore that the modules above keep to themselves

@@ -43,12 +43,12 @@ from tinyseg.data.writing import check_writable, rename
 from tinyseg.export.bioimageio.package import run_bioimageio, write_bioimageio
 from tinyseg.export.c.program import run_c, write_c
 from tinyseg.export.checking import NotRunError, compare, refuse_beyond
-from tinyseg.export.html import write_html
 from tinyseg.export.images import as_pixels, find_check_images, fit, network_inputs
 from tinyseg.export.network import describe
 from tinyseg.export.onnx.file import fix_size, metadata_of, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
-from tinyseg.export.run_html import run_html
+from tinyseg.export.page.html import write_html
+from tinyseg.export.page.run import run_html
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.prediction.tiles import to_probabilities
 

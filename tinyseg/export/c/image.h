@@ -19,23 +19,43 @@ static inline ptrdiff_t mirrored(ptrdiff_t i, ptrdiff_t n) {
     return i < n ? i : 2 * n - 1 - i;
 }
 
-/* Blur `lines` lines of n numbers, which are `step` apart, by a Gaussian against aliasing: its deviation widens a blur of
-   half a pixel by the factor source/target. `single` rounds to float32, as for images of float32. y may not be x. */
-static inline void blur(const double *x, ptrdiff_t n, ptrdiff_t step, ptrdiff_t lines, ptrdiff_t next, ptrdiff_t target,
-                        int single, double *y) {
-    double ratio = (double)n / (double)target, sigma = ratio > 1 ? 0.5 * sqrt(ratio * ratio - 1) : 0, total = 0;
-    ptrdiff_t radius = (ptrdiff_t)(4 * sigma + 0.5);
-    for (ptrdiff_t k = -radius; k <= radius && radius; k++) total += exp(-0.5 * (double)(k * k) / (sigma * sigma));
-    for (ptrdiff_t line = 0; line < lines; line++) {
-        const double *s = x + line * next;
-        double *t = y + line * next;
-        for (ptrdiff_t i = 0; i < n; i++) t[i * step] = radius ? s[i * step] / total : s[i * step];
-        for (ptrdiff_t k = radius; k > 0; k--) {
-            double weight = exp(-0.5 * (double)(k * k) / (sigma * sigma)) / total;
-            for (ptrdiff_t i = 0; i < n; i++)
-                t[i * step] += (s[mirrored(i - k, n) * step] + s[mirrored(i + k, n) * step]) * weight;
+/* A Gaussian against aliasing: its deviation widens a blur of half a pixel by the factor source/target. */
+struct gaussian { double sigma, total; ptrdiff_t radius; };
+
+static inline struct gaussian make_gaussian(ptrdiff_t source, ptrdiff_t target) {
+    double ratio = (double)source / (double)target;
+    struct gaussian g = {ratio > 1 ? 0.5 * sqrt(ratio * ratio - 1) : 0, 0, 0};
+    g.radius = (ptrdiff_t)(4 * g.sigma + 0.5);
+    if (!g.radius) g.total = 1;
+    for (ptrdiff_t k = -g.radius; k <= g.radius && g.radius; k++) g.total += exp(-0.5 * (double)(k * k) / (g.sigma * g.sigma));
+    return g;
+}
+
+static inline double weight_of(struct gaussian g, ptrdiff_t k) { return exp(-0.5 * (double)(k * k) / (g.sigma * g.sigma)) / g.total; }
+
+/* Blur an image (H, W) along its columns, then along its rows. `single` rounds to float32 after each, as for images of
+   float32; `rows` has room for H W numbers. */
+static inline void blur(const double *x, ptrdiff_t H, ptrdiff_t W, ptrdiff_t h, ptrdiff_t w, int single, double *rows, double *y) {
+    struct gaussian down = make_gaussian(H, h), across = make_gaussian(W, w);
+    for (ptrdiff_t i = 0; i < H; i++) {
+        double *t = rows + i * W;
+        for (ptrdiff_t j = 0; j < W; j++) t[j] = x[i * W + j] / down.total;
+        for (ptrdiff_t k = down.radius; k > 0; k--) {
+            const double *above = x + mirrored(i - k, H) * W, *below = x + mirrored(i + k, H) * W;
+            const double weight = weight_of(down, k);
+            for (ptrdiff_t j = 0; j < W; j++) t[j] += (above[j] + below[j]) * weight;
         }
-        for (ptrdiff_t i = 0; i < n && single; i++) t[i * step] = (double)(float)t[i * step];
+        for (ptrdiff_t j = 0; j < W && single; j++) t[j] = (double)(float)t[j];
+    }
+    for (ptrdiff_t i = 0; i < H; i++) {
+        const double *s = rows + i * W;
+        double *t = y + i * W;
+        for (ptrdiff_t j = 0; j < W; j++) t[j] = s[j] / across.total;
+        for (ptrdiff_t k = across.radius; k > 0; k--) {
+            const double weight = weight_of(across, k);
+            for (ptrdiff_t j = 0; j < W; j++) t[j] += (s[mirrored(j - k, W)] + s[mirrored(j + k, W)]) * weight;
+        }
+        for (ptrdiff_t j = 0; j < W && single; j++) t[j] = (double)(float)t[j];
     }
 }
 
@@ -48,16 +68,14 @@ static inline void resample_image(const double *x, ptrdiff_t H, ptrdiff_t W, dou
         for (ptrdiff_t i = 0; i < H * W; i++) y[i] = x[i];
         return;
     }
-    blur(x, H, W, W, 1, h, single, rows);
-    blur(rows, W, 1, H, W, w, single, smooth);
+    blur(x, H, W, h, w, single, rows, smooth);
     for (ptrdiff_t i = 0; i < h; i++)
         for (ptrdiff_t j = 0; j < w; j++) {
             double r = position(i, H, h), q = position(j, W, w);
             ptrdiff_t r0 = (ptrdiff_t)r, q0 = (ptrdiff_t)q, r1 = r0 + 1 < H ? r0 + 1 : r0, q1 = q0 + 1 < W ? q0 + 1 : q0;
             double u = r - (double)r0, v = q - (double)q0;
-            double above = smooth[r0 * W + q0] * (1 - v) + smooth[r0 * W + q1] * v;
-            double below = smooth[r1 * W + q0] * (1 - v) + smooth[r1 * W + q1] * v;
-            double value = above * (1 - u) + below * u;
+            double value = smooth[r0 * W + q0] * (1 - u) * (1 - v) + smooth[r0 * W + q1] * (1 - u) * v +
+                           smooth[r1 * W + q0] * u * (1 - v) + smooth[r1 * W + q1] * u * v;
             y[i * w + j] = integer ? rint(value) : single ? (double)(float)value : value;
         }
 }

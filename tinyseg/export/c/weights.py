@@ -4,10 +4,6 @@ The header has 24 words of 32 bits, see `HEADER`; the weights follow as float32,
 
     for each convolution    depthwise (k, k, C) and pointwise (C, K), or of a standard one (k, k, C, K); bias (K,)
     for each norm           weight (C,), bias (C,)
-
-`pack_int8` gives the same file with the large matrices in 8 bits: each column k of a matrix w (C, K) is stored as the
-integers q = round(w / s), s_k = max_c |w_ck| / 127. They are multiplied out again before the network runs, so that this
-quarters what has to be carried and changes nothing about the computation.
 """
 
 import struct
@@ -43,59 +39,6 @@ def pack(network: Network, scale: tuple[float, float] = (1, 1), standardize: str
     """
     parts = [part for part, _ in arrays(network)]
     return _header(network, scale, standardize) + b"".join(part.tobytes() for part in parts)
-
-
-def pack_int8(
-    network: Network, scale: tuple[float, float] = (1, 1), standardize: str = "section"
-) -> tuple[bytes, list[tuple[str, int, int]]]:
-    """Return weights.bin in parts, the large matrices in 8 bits, and the table of the parts.
-
-    Parameters
-    ----------
-    network, scale, standardize
-        As for `pack`.
-
-    Returns
-    -------
-    bytes
-        All parts.
-    list of (kind, count, columns)
-        ("float", n, 0): n numbers of 32 bits, which are copied as they are. ("int8", n, K): K float32, the scales s,
-        and n int8, the integers q; number i of the part is q[i] · s[i % K].
-    """
-    parts = [_header(network, scale, standardize)]
-    table = [("float", HEADER.size // 4, 0)]
-    for part, is_matrix in arrays(network):
-        if is_matrix:
-            s, q = quantize(part)
-            parts += [s.tobytes(), q.tobytes()]
-            table.append(("int8", part.size, part.shape[-1]))
-        else:
-            parts.append(part.tobytes())
-            table.append(("float", part.size, 0))
-    return b"".join(parts), table
-
-
-def unpack_int8(content: bytes, table: list[tuple[str, int, int]]) -> bytes:
-    """Return the weights.bin that `pack_int8` stands for, as the page makes it."""
-    parts, at = [], 0
-    for kind, count, columns in table:
-        if kind == "float":
-            parts.append(content[at : at + 4 * count])
-            at += 4 * count
-        else:
-            s = np.frombuffer(content, "<f4", columns, at)
-            q = np.frombuffer(content, np.int8, count, at + 4 * columns)
-            parts.append((q.reshape(-1, columns) * s).astype("<f4").tobytes())
-            at += 4 * columns + count
-    return b"".join(parts)
-
-
-def quantize(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scale of each column of a matrix (..., K), float32 (K,), and its integers, int8 of its shape."""
-    s = abs(matrix).reshape(-1, matrix.shape[-1]).max(axis=0) / np.float32(127)
-    s[s == 0] = 1
-    return s.astype("<f4"), np.rint(matrix / s).astype(np.int8)
 
 
 def arrays(network: Network) -> Iterator[tuple[np.ndarray, bool]]:

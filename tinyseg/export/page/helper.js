@@ -70,7 +70,7 @@ class Helper {
   async openFiles(files) {
     const contents = await this.readable(files.map(({ blob }) => blob));
     const given = files.map(({ name }, k) => ({ name, [contents[k] instanceof Blob ? "blob" : "bytes"]: contents[k] }));
-    return this.call("open", { files: given, channels: ABOUT.channels, names: ABOUT.names });
+    return this.call("open", { files: given, channels: ABOUT.channels, names: ABOUT.names, brain: Boolean(ABOUT.brain) });
   }
 
   async open(image) {

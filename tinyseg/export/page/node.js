@@ -32,6 +32,7 @@ async function main() {
   await call("load", { about, wasm: textOf("wasm"), weights: textOf("weights") });
   const { height, width } = await call("open", {
     files: [{ blob, name: path.basename(imagePath) }], channels: about.channels, names: about.names,
+    brain: Boolean(about.brain),
   });
   const options = { scale: about.scale, memory: Number(memory) };
   options.statistics = await call("statistics", { scale: about.scale });

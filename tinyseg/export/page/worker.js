@@ -21,10 +21,15 @@ const TASKS = {
     return { secondsPerPixel: (performance.now() - begin) / 1000 / side ** 2 };
   },
 
-  // files: [{blob or bytes, name}], one, or one for each of the `names` of the network's channels.
-  async open({ files, channels, names }) {
+  // files: [{blob or bytes, name}], one, or one for each of the `names` of the network's channels. `brain` is true if the
+  // network takes volumes, which are turned to the order of axes in which it was trained.
+  async open({ files, channels, names, brain }) {
     const given = files.map(({ blob, bytes, name }) => ({ blob: blob || new Blob([bytes]), name }));
-    image = await openChannels(given, channels, names);
+    const open = async ({ blob, name }) => {
+      const opened = await openImage(blob, name);
+      return brain && opened.header ? turnVolume(opened) : opened;
+    };
+    image = await openChannels(given, channels, names, open);
     const { kind, count, height, width, dtype, pixelSize } = image;
     return { kind, count, height, width, dtype, pixelSize };
   },
@@ -91,9 +96,9 @@ self.onmessage = async ({ data: { id, task, ...given } }) => {
 };
 
 // Open an image, or several files that hold a channel of it each.
-async function openChannels(files, channels, names) {
+async function openChannels(files, channels, names, open) {
   if (files.length === 1) {
-    const opened = await openImage(files[0].blob, files[0].name);
+    const opened = await open(files[0]);
     if (opened.channels !== channels) {
       const many = (n) => `${n} ${n === 1 ? "channel" : "channels"}`;
       const mend = channels === 1 ? "save the one to use" : `give the files of ${names.join(", ")} together`;
@@ -111,7 +116,7 @@ async function openChannels(files, channels, names) {
     );
   }
   const parts = [];
-  for (const place of places) parts.push(await openImage(files[place].blob, files[place].name));
+  for (const place of places) parts.push(await open(files[place]));
   const [first] = parts, same = (key) => parts.every((part) => part[key] === first[key]);
   if (!["count", "height", "width"].every(same) || parts.some((part) => part.channels !== 1)) {
     const shapes = parts.map((p, k) => `${names[k]} ${p.height} × ${p.width} × ${p.count}`);
@@ -129,7 +134,15 @@ async function saveVolume(sections, content, threshold) {
     if (content === "mask") slices.push(makeMask(p, n, threshold, 1));
     else slices.push(Array.from({ length: classes }, (_, k) => p.subarray(k * n, (k + 1) * n)));
   }
-  return writeNifti(slices, image.header, { dtype: content === "mask" ? "uint8" : "float32" });
+  return writeNifti(asStored(slices), image.header, { dtype: content === "mask" ? "uint8" : "float32" });
+}
+
+// Sections of the open volume in the order of its file; each is an array of pixels, or of one such array for each class.
+function asStored(sections) {
+  if (!image.restore) return sections;
+  if (ArrayBuffer.isView(sections[0])) return image.restore(sections);
+  const classes = sections[0].map((_, c) => image.restore(sections.map((section) => section[c])));
+  return classes[0].map((_, k) => classes.map((each) => each[k]));
 }
 
 // Errors of the class Error are sentences already; others come from the browser.

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 import tinyseg.export
-from tests.export.page_images import TYPES
+from tests.export.page.page_images import TYPES
 
 FOLDER = pathlib.Path(tinyseg.export.__file__).parent / "page"
 SCRIPTS = ("images.js", "png.js", "tiff.js", "nifti.js")

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from tinyseg.export.run_html import Chromium, find_chromium
+from tinyseg.export.page.run import Chromium, find_chromium
 
 KEYS = {  # name: virtual key code of Chromium, key of WebDriver
     "Tab": (9, "\ue004"), "Enter": (13, "\ue007"), "Escape": (27, "\ue00c"), " ": (32, " "), "End": (35, "\ue010"),

@@ -114,7 +114,7 @@ def run_in_node(
     node: str, path: FilePath, image_path: FilePath, section: int, memory: float
 ) -> tuple[np.ndarray, dict[str, int]]:
     """As `run_html`; return the probabilities, and a dict with the side of the tiles ("tile", 0 without)."""
-    driver = pathlib.Path(__file__).parent / "page" / "node.js"
+    driver = pathlib.Path(__file__).with_name("node.js")
     with tempfile.TemporaryDirectory() as folder:
         out = pathlib.Path(folder) / "probabilities.bin"
         command = [node, str(driver), str(path), str(image_path), str(section), str(memory), str(out)]

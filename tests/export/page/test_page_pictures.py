@@ -8,7 +8,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.export.page_images import check, pixels, read, refusal
+from tests.export.page.page_images import check, pixels, read, refusal
 from tinyseg.data.images import open_image
 
 # ---- PNG

@@ -13,7 +13,7 @@ import urllib.request
 
 import pytest
 
-from tests.export.browsers import KEYS
+from tests.export.page.browsers import KEYS
 
 BROWSER = next(pathlib.Path("/usr").glob("lib/*/webkit2gtk-4.1/MiniBrowser"), None)
 

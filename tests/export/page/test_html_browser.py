@@ -7,9 +7,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.export.browsers import ChromiumPage
-from tests.export.looking import canvas, click, move, saved, says, serving, share, shares, show, text, until
-from tests.export.pages import MIXED, THREE, flips, make_page, make_stack
+from tests.export.page.browsers import ChromiumPage
+from tests.export.page.looking import canvas, click, move, saved, says, serving, share, shares, show, text, until
+from tests.export.page.pages import MIXED, THREE, flips, make_page, make_stack
 from tinyseg.prediction.predictor import labels
 
 pytestmark = pytest.mark.slow

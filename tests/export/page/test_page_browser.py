@@ -9,8 +9,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.export.page_browser import read_in_browser
-from tests.export.page_images import pixels
+from tests.export.page.page_browser import read_in_browser
+from tests.export.page.page_images import pixels
 from tinyseg.data.images import open_image
 
 BROWSERS = pytest.mark.parametrize("browser", ["chromium", "firefox"])

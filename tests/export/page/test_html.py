@@ -7,15 +7,17 @@ import os
 import re
 import shutil
 
+import nibabel
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from tests.export.pages import MIXED, MODALITIES, THREE, flips, make_brain, make_model, make_page, make_stack
-from tinyseg.export import run_html as running
-from tinyseg.export.html import FOLDER, SCRIPT, WORKER, write_html
-from tinyseg.export.run_html import NoBrowserError, find_chromium, run_html, run_in_chromium, run_in_node
+from tests.export.page.pages import MIXED, MODALITIES, THREE, flips, make_brain, make_model, make_page, make_stack
+from tinyseg.data.scans import find_scans, open_scan
+from tinyseg.export.page import run as running
+from tinyseg.export.page.html import FOLDER, SCRIPT, WORKER, write_html
+from tinyseg.export.page.run import NoBrowserError, find_chromium, run_html, run_in_chromium, run_in_node
 from tinyseg.prediction import predict
 
 needs_node = pytest.mark.skipif(shutil.which("node") is None, reason="Node.js, which runs the scripts, was not found")
@@ -181,6 +183,22 @@ def test_a_volume_of_a_brain(tmp_path, preparation, dtype):
     p, expected = run_html(tmp_path / "page.html", tmp_path / "brain.nii.gz", 2), predictor(volume[..., 2])
     np.testing.assert_allclose(p, expected, rtol=0, atol=1e-4)
     assert expected.std() > 0.02 and flips(p, expected) == 0
+
+
+@pytest.mark.parametrize("axes", ["RAS", "PIR", "LPS", "SAL"])
+def test_a_volume_that_is_stored_in_another_order_is_turned(tmp_path, axes):
+    preprocessing = {"kind": "brain", "modalities": MODALITIES}
+    predictor = make_page(tmp_path / "page.html", classes=THREE, in_channels=3, preprocessing=preprocessing)
+    stored = nibabel.Nifti1Image(make_brain(tmp_path / "any.nii", (3, 18, 21, 11)).transpose(1, 2, 3, 0), None)
+    turn = nibabel.orientations.inv_ornt_aff(nibabel.orientations.axcodes2ornt(axes), stored.shape[:3])
+    nibabel.save(nibabel.Nifti1Image(np.asarray(stored.dataobj), np.diag([2, 2, 2, 1]) @ turn), tmp_path / "turned.nii")
+    (scan,) = find_scans(tmp_path / "turned.nii", MODALITIES)
+    with open_scan(scan, for_network=True) as image:
+        predictor.look_at(image)
+        for k in (0, 5):
+            p, expected = run_html(tmp_path / "page.html", tmp_path / "turned.nii", k), predictor(image.section(k))
+            assert p.shape == expected.shape
+            np.testing.assert_allclose(p, expected, rtol=0, atol=1e-4)
 
 
 @needs_node

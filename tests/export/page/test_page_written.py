@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.export.page_images import check, pixels, read, run
+from tests.export.page.page_images import check, pixels, read, run
 
 # ---- writing
 

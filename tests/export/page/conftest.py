@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.export.browsers import ChromiumPage, FirefoxPage
-from tests.export.webkit_browser import WebKitPage
+from tests.export.page.browsers import ChromiumPage, FirefoxPage
+from tests.export.page.webkit_browser import WebKitPage
 
 BROWSERS = {"chromium": ChromiumPage, "firefox": FirefoxPage, "webkit": WebKitPage}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.export.looking import click, says, show, text, until
-from tests.export.pages import THREE, make_page, make_stack
+from tests.export.page.looking import click, says, show, text, until
+from tests.export.page.pages import THREE, make_page, make_stack
 
 pytestmark = pytest.mark.slow
 # The smallest ratio of luminances of a text and of what is behind it, over all visible texts, and that text.

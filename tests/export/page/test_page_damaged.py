@@ -10,8 +10,8 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.export.damaged_images import damage, write_bases
-from tests.export.page_images import check, pixels, read, refusal, run
+from tests.export.page.damaged_images import damage, write_bases
+from tests.export.page.page_images import check, pixels, read, refusal, run
 
 
 @pytest.mark.parametrize("options", [[], ["--without-streams"]], ids=["streams", "no streams"])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from tests.export.page_images import check, pixels, refusal, run
+from tests.export.page.page_images import check, pixels, refusal, run
 from tinyseg.data.images import open_image
 
 # ---- TIFF: which pages are sections

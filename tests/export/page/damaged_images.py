@@ -5,7 +5,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from tests.export.page_images import pixels
+from tests.export.page.page_images import pixels
 
 EXTREMES = (0, 1, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF, 0x10000)
 

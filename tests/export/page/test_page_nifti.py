@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from tests.export.page_images import check, pixels, read, refusal, run
+from tests.export.page.page_images import check, pixels, read, refusal, run
 from tests.scripts import REAL
 from tinyseg.data.nifti import common_grid, open_volume
 

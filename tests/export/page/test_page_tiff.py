@@ -7,7 +7,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.export.page_images import check, pixels, read, refusal
+from tests.export.page.page_images import check, pixels, read, refusal
 
 INTEGERS = [np.uint8, np.uint16, np.uint32, np.int8, np.int16, np.int32]
 FLOATS = [np.float16, np.float32, np.float64]

@@ -6,8 +6,8 @@ import tifffile
 
 from tests.export.networks import trained_like
 from tinyseg import models
-from tinyseg.export.html import write_html
 from tinyseg.export.network import describe
+from tinyseg.export.page.html import write_html
 from tinyseg.prediction.predictor import Predictor
 
 THREE = ["background", "cell", "membrane"]
@@ -71,7 +71,10 @@ def make_stack(path, shape, dtype="uint8", seed=0):
 
 
 def make_brain(path, shape, dtype="int16", seed=0):
-    """Write a NIfTI volume of channels (C, X, Y, Z), 0 outside of an ellipse, and return its voxels."""
+    """Write a NIfTI volume of channels (C, X, Y, Z), 0 outside of an ellipse, and return its voxels.
+
+    Its axes run to the left, to the back and up, as networks see them.
+    """
     rng = np.random.default_rng(seed)
     axes = [np.linspace(-1, 1, n) for n in shape[1:3]]
     inside = (np.add.outer(axes[0] ** 2, axes[1] ** 2) < 0.8)[None, :, :, None]
@@ -79,7 +82,7 @@ def make_brain(path, shape, dtype="int16", seed=0):
     x = (x + np.roll(x, 1, 1) + np.roll(x, 1, 2)) * inside
     volume = x.astype(dtype)
     stored = np.moveaxis(volume, 0, 3)
-    affine = np.diag([1.5, 2, 3, 1])
+    affine = np.diag([-1.5, -2, 3, 1])
     nibabel.save(nibabel.Nifti1Image(stored[..., 0] if shape[0] == 1 else stored, affine, dtype=dtype), path)
     return volume
 

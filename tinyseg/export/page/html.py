@@ -1,7 +1,7 @@
 """segment.html: a network as one page, which runs it in the browser without a server, an installation or a connection.
 
 The page is put together from the files in `page/`. The network is in it as data: network.wasm computes any U-Net that
-`tinyseg.models.build` makes, and `tinyseg.export.page_weights` gives the weights of this one in few bits. A Web Worker
+`tinyseg.models.build` makes, and `tinyseg.export.page.weights` gives the weights of this one in few bits. A Web Worker
 gets both as texts. The page's Content-Security-Policy allows its own script and style by their hashes and forbids every
 connection, so that images cannot leave the computer.
 """
@@ -18,13 +18,13 @@ from tinyseg.backend import versions
 from tinyseg.data.brain import Preparation
 from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.export.network import Network, describe
-from tinyseg.export.page_facts import collect_facts, write_facts
-from tinyseg.export.page_weights import pack_parts
+from tinyseg.export.page.facts import collect_facts, write_facts
+from tinyseg.export.page.weights import pack_parts
 from tinyseg.models import UNet
 from tinyseg.prediction import normalizes_over_space
 from tinyseg.prediction.predictor import Predictor
 
-FOLDER = pathlib.Path(__file__).parent / "page"
+FOLDER = pathlib.Path(__file__).parent
 READERS = "images.js", "png.js", "tiff.js", "nifti.js"  # of images, and the writers
 WORKER = "blobs.js", *READERS, "preparation.js", "segmenter.js", "worker.js"
 SCRIPT = "helper.js", "painting.js", "page.js", "running.js", "saving.js", "events.js"
