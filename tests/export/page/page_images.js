@@ -92,7 +92,7 @@ async function run(job) {
 }
 
 async function main() {
-  const folder = path.join(__dirname, "..", "..", "tinyseg", "export", "page");
+  const folder = path.join(__dirname, "..", "..", "..", "tinyseg", "export", "page");
   if (process.argv.includes("--without-streams"))
     (delete globalThis.DecompressionStream, delete globalThis.CompressionStream);
   for (const name of ["images.js", "png.js", "tiff.js", "nifti.js"]) {
