@@ -70,9 +70,9 @@ numbers: .venv/.installed-docs
 # All timings and memory anew, on a machine that does nothing else: more than half an hour on two cores. ISBI=DIR adds what
 # needs the sections of ISBI 2012, and trains for it.
 measurements: .venv/.installed-docs
-	$(BIN)/python -m pip install --quiet --editable ".[fast,test,bench]"
+	$(BIN)/python -m pip install --quiet --editable ".[fast,test,bench,export,export-test]"
 	$(BIN)/python -m benchmarks --reference
-	$(BIN)/python -m benchmarks.claims $(if $(ISBI),--data $(ISBI),--parts arithmetic winograd winograd_time start processors memory)
+	$(BIN)/python -m benchmarks.claims $(if $(ISBI),--data $(ISBI),--parts arithmetic winograd winograd_time start processors memory runtimes)
 	$(BIN)/python docs/fill.py
 
 # the wheel and the source archive in dist/: docs/release.md

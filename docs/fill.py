@@ -25,6 +25,7 @@ from tests.campaigns import frame  # noqa: E402
 SOURCES = {  # what a name begins with: the file, and what makes the numbers that pages quote of its content
     "cpu": ("benchmarks/results/cpu.json", summarize),
     "claims": ("benchmarks/results/claims.json", dict),
+    "browser": ("benchmarks/results/browser.json", dict),
     "results": ("docs/results.json", dict),
     "reproduction": ("docs/reproduction.json", figures),
 } | {

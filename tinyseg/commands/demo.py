@@ -3,6 +3,7 @@
     tinyseg demo
     tinyseg demo --out runs/first --epochs 8
     tinyseg predict --checkpoint runs/demo/best.safetensors runs/demo/section.png     # afterwards
+    tinyseg export runs/demo/best.safetensors --format html --example runs/demo/section.png --out runs/demo/export
 
 It is ``tinyseg train-isbi --width 16 --epochs 24 --out runs/demo``, and takes all its options.
 """
@@ -27,7 +28,9 @@ def show_training():
     Image.fromarray(em_sections(num_sections=1, size=512, seed=1000)[0][0]).save(section)
     print(
         f"Now segment a section that it has not seen, {section}:\n"
-        f"  tinyseg predict --checkpoint {folder / 'best.safetensors'} {section}"
+        f"  tinyseg predict --checkpoint {folder / 'best.safetensors'} {section}\n"
+        "Or make a page of it, one file that runs in any browser:\n"
+        f"  tinyseg export {folder / 'best.safetensors'} --format html --example {section} --out {folder / 'export'}"
     )
 
 

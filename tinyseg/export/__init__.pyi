@@ -1,17 +1,22 @@
 """What `tinyseg.export` gives, and where it is."""
 
-from .bioimageio.package import write_bioimageio
-from .c.program import write_c
+from .bioimageio.package import run_bioimageio, write_bioimageio
+from .c.program import run_c, write_c
 from .network import describe
 from .onnx.file import metadata_of, write_onnx
 from .onnx.int8 import write_onnx_int8
-from .onnx.runtime import OnnxFile
+from .onnx.runtime import OnnxFile, run_onnx
 from .page.html import write_html
+from .page.run import run_html
 
 __all__ = [
     "OnnxFile",
     "describe",
     "metadata_of",
+    "run_bioimageio",
+    "run_c",
+    "run_html",
+    "run_onnx",
     "write_bioimageio",
     "write_c",
     "write_html",
