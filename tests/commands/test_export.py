@@ -1,7 +1,11 @@
 """tinyseg export as a user meets it: what it writes is run beside tinyseg, and what differs is not left behind."""
 
 import shutil
+import subprocess
+import sys
+import time
 
+import nibabel as nib
 import numpy as np
 import pytest
 import tifffile
@@ -182,6 +186,9 @@ def test_onnx_with_preprocessing_and_of_a_fixed_size(checkpoint, section, tmp_pa
 
     words = "export", checkpoint, "--format", "onnx", "--check", section
     run_command(*words, "--out", tmp_path / "grey", "--with-preprocessing", "--opset", 21)
+    half = save(tmp_path / "half.safetensors", preprocessing={"scale": [0.5, 0.5], "standardize": "section"})
+    out, _ = run_command("export", half, *words[2:], "--out", tmp_path / "half", "--with-preprocessing")
+    assert "does not resample: resize images by 0.5 × 0.5 (rows, columns)" in out
     run_command(*words, "--out", tmp_path / "fixed", "--size", 48, 64)
     grey, fixed = (onnx.load(tmp_path / name / "model.onnx") for name in ("grey", "fixed"))
     assert grey.graph.output[0].name == "probabilities" and grey.opset_import[0].version == 21
@@ -215,6 +222,17 @@ def test_a_network_of_brains_is_exported_as_a_page_and_not_as_a_program(brats_ru
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"segment.html", "model.onnx"}
     _, err = run_command("export", best, "--out", tmp_path / "c", "--format", "c", code=1)
     assert "4 modalities" in err and "--format onnx" in err and not list((tmp_path / "c").iterdir())
+
+
+@NEEDS_CC
+def test_a_network_of_two_channels_is_a_program_and_no_page(tmp_path):
+    pytest.importorskip("onnxruntime")
+    checkpoint = save(tmp_path / "two.safetensors", in_channels=2)
+    voxels = np.random.default_rng(0).integers(0, 900, (40, 36, 3, 2)).astype(np.int16)
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "two.nii")
+    out, _ = run_command("export", checkpoint, "--out", tmp_path / "out", "--check", tmp_path / "two.nii")
+    assert "html is left out: the page takes grey pictures, and this network 2 channels" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"c", "model.onnx"}
 
 
 def test_a_network_of_ones_own_is_refused_by_its_layer(tmp_path, section):
@@ -254,3 +272,36 @@ def test_options_that_do_not_go_together(checkpoint, tmp_path, options, sentence
     code = 1 if "this is for" in sentence else 2
     _, err = run_command("export", checkpoint, "--out", tmp_path / "out", *options, code=code)
     assert sentence in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@NEEDS_CC
+def test_an_export_that_is_killed_leaves_no_part_of_a_file(checkpoint, section, tmp_path):
+    if not shutil.which("node"):
+        pytest.skip("there is no Node.js here")
+    out = tmp_path / "out"
+    words = [
+        sys.executable,
+        "-m",
+        "tinyseg",
+        "export",
+        checkpoint,
+        "--out",
+        out,
+        "--check",
+        section,
+        "--format",
+        "html,c",
+    ]
+    for wait in (0, 0.3, 0.8, 1.5):
+        process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and not (out.is_dir() and list(out.glob(f"{export.UNFINISHED}*"))):
+            time.sleep(0.01)
+        time.sleep(wait)
+        process.kill()
+        process.wait()
+        for path in out.glob("segment.html"):
+            assert path.read_text().rstrip().endswith("</html>")
+    subprocess.run([*words, "--force"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    assert {path.name for path in out.iterdir()} == {"segment.html", "c"}
+    assert (out / "segment.html").read_text().rstrip().endswith("</html>")

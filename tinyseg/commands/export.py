@@ -99,6 +99,8 @@ def usual_formats(predictor):
     left_out = {}
     if not hasattr(predictor.preparation, "scale"):
         left_out["c"] = "the program takes pictures, and this network volumes"
+    elif predictor.model.in_channels > 1:
+        left_out["html"] = f"the page takes grey pictures, and this network {predictor.model.in_channels} channels"
     if importlib.util.find_spec("onnx") is None:
         left_out["onnx"] = "it needs pip install 'tinyseg[export]'"
     for name, why in left_out.items():
@@ -186,7 +188,10 @@ def finish_onnx(args, predictor, sections, path):
             lambda: [ts.prediction.predict(predictor.model, x[None])[0] for x in inputs],
             lambda: [to_probabilities(y).data[0] for y in run_each(path, inputs)],
         )
-    # The graph takes an image as it is, and does not resample it.
+    scale = getattr(predictor.preparation, "scale", np.ones(2))
+    if (scale != 1).any():
+        size = " × ".join(f"{each:.3g}" for each in scale)
+        print(f"{path.name} does not resample: resize images by {size} (rows, columns), as in the training.")
     alone = Predictor(predictor.model, scale=1) if hasattr(predictor.preparation, "scale") else predictor
     fitted = [fit(section, args.size or section.shape[1:]) for section in sections]
     return lambda: [alone(x) for x in fitted], lambda: [y[0] for y in run_each(path, fitted)]
