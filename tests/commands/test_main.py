@@ -1,6 +1,7 @@
 """The command tinyseg: its commands, their help, and what stands beside training, prediction and scores."""
 
 import json
+import pathlib
 import re
 import subprocess
 import sys
@@ -85,12 +86,14 @@ def test_completion_knows_the_options(shell):
 def test_demo_leaves_a_section_to_segment(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     out, _ = run_command("demo", *SMALL_ISBI, "--epochs", 1, "--out", "run")
-    command = out.rpartition("\n  ")[2].split()
-    assert command[:2] == ["tinyseg", "predict"]
-    out, _ = run_command(*command[1:], "--device", "cpu")
+    predict, export = (line.split() for line in out.splitlines() if line.startswith("  tinyseg "))
+    assert (predict[1], export[1]) == ("predict", "export")
+    out, _ = run_command(*predict[1:], "--device", "cpu")
     assert "wrote predictions/section_mask.png" in out
     with Image.open("predictions/section_mask.png") as mask, Image.open("run/section.png") as section:
         assert mask.size == section.size == (512, 512)
+    run_command(*export[1:])
+    assert "</html>" in pathlib.Path("run/export/segment.html").read_text(encoding="utf-8")
 
 
 def test_a_command_that_was_stopped_says_how_the_same_command_goes_on(tmp_path, monkeypatch):

@@ -135,8 +135,7 @@ import os, sys, time
 from tinyseg.data.locks import locked
 with locked(sys.argv[1], "a training"):
     if os.fork() == 0:
-        time.sleep(60)
-    print("forked", flush=True)
+        print("forked", flush=True)  # by the new process: it has let go of the lock by now
     time.sleep(60)
 """
 

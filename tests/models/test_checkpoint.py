@@ -142,6 +142,12 @@ def test_an_array_of_a_type_that_numpy_does_not_have_is_refused_by_name(tmp_path
         checkpoint.load(tmp_path / "c.safetensors")
 
 
+@pytest.mark.parametrize(("kind", "size"), [("BF16", 2), ("F8_E4M3", 1)])
+def test_it_is_refused_too_where_another_package_has_taught_numpy_the_type(tmp_path, kind, size):
+    pytest.importorskip("ml_dtypes", reason="ml_dtypes, which comes with onnx, is not installed")
+    test_an_array_of_a_type_that_numpy_does_not_have_is_refused_by_name(tmp_path, kind, size)
+
+
 def test_a_model_without_config_is_refused(tmp_path):
     with pytest.raises(ValueError, match=r"models\.build"):
         checkpoint.save(tmp_path / "a", ts.nn.ReLU())

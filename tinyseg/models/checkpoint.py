@@ -202,13 +202,16 @@ def read(path: FilePath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 def _array(path, file, name):
     """Return an array of an open safetensors file; one that NumPy cannot hold is a ValueError."""
     try:
-        return file.get_tensor(name)
+        array = file.get_tensor(name)
+        if array.dtype.kind not in "biufc":  # a type that another package, such as onnx, has taught NumPy
+            raise TypeError(f"{array.dtype} is none of its own")
     except (TypeError, AttributeError, ValueError) as error:  # it has no such type, or not as many axes
         stored = file.get_slice(name)
         raise ValueError(
             f"{path}: {name} is stored as {stored.get_dtype()} with {len(stored.get_shape())} axes, which NumPy does "
             f"not have ({error}). Expected an array of float32: convert it."
         ) from None
+    return array
 
 
 def _part(arrays, prefix):

@@ -30,7 +30,7 @@ def test_damaged_files_give_a_sentence_or_pixels(tmp_path, options):
         assert answer["kind"] == "Error" and answer.get("cause") in (None, "Error"), answer
         assert re.fullmatch(r"(?s)case\.\S+ .{30,}\.", answer["error"]), answer["error"]
     assert max(answer["seconds"] for answer in answers) < 20
-    assert max(answer["memory"] for answer in answers) < 1e6  # in kB
+    assert max(answer["memory"] for answer in answers) < 2e6  # in kB; Node.js itself takes a part of it
 
 
 def png_header(height, width):
