@@ -33,11 +33,11 @@ class Convolution:
     ----------
     name : str
         Of the layer in the network, such as "encoder.0.convs.1".
-    depthwise : float32 ndarray, shape (C, k, k), or None
+    depthwise : float32 ndarray, (C, k, k), or None
         The kernels of a separable convolution, standardized if the layer standardizes them. Applied first.
-    kernel : float32 ndarray, shape (K, C, k, k)
+    kernel : float32 ndarray, (K, C, k, k)
         Of a standard convolution, or (K, C, 1, 1), the pointwise part of a separable one.
-    bias : float32 ndarray, shape (K,)
+    bias : float32 ndarray, (K,)
     upsample : int
         The input is enlarged by this factor first, each pixel repeated.
     relu : bool
