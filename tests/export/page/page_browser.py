@@ -12,11 +12,9 @@ import threading
 import numpy as np
 import pytest
 
-import tinyseg.export
 from tests.export.page.page_images import TYPES
+from tinyseg.export.page.html import FOLDER, READERS
 
-FOLDER = pathlib.Path(tinyseg.export.__file__).parent / "page"
-SCRIPTS = ("images.js", "png.js", "tiff.js", "nifti.js")
 PAGE = """<!doctype html><meta charset="utf-8"><script>
 const jobs = %s, code = %s;
 const worker = new Worker(URL.createObjectURL(new Blob([code])));
@@ -70,7 +68,7 @@ def read_in_browser(browser, paths, settings="", timeout=100):
 
     Return what openImage says of each, with `pixels` (S, C, H, W), or {"error"}.
     """
-    code = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS) + WORKER
+    code = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in READERS) + WORKER
     jobs = [(path.name, base64.b64encode(path.read_bytes()).decode()) for path in paths]
     page = (PAGE % (json.dumps(jobs), json.dumps(code).replace("</", "<\\/"))).encode()
     answered, answers = threading.Event(), []

@@ -1,4 +1,4 @@
-// Runs the page's readers and writers of images under node: `node page_images.js [--without-streams]`.
+// Runs the page's readers and writers of images under node: `node page_images.js [--without-streams] script.js ...`.
 //
 // Each line of its input is a job in JSON, {read: path, ...} or {writeTiff | writePng | writeNifti: true, ...}, and is
 // answered by a line: what the page would see, or {error}. Pixels go to, and come from, files of float64.
@@ -92,12 +92,10 @@ async function run(job) {
 }
 
 async function main() {
-  const folder = path.join(__dirname, "..", "..", "..", "tinyseg", "export", "page");
   if (process.argv.includes("--without-streams"))
     (delete globalThis.DecompressionStream, delete globalThis.CompressionStream);
-  for (const name of ["images.js", "png.js", "tiff.js", "nifti.js"]) {
-    const file = path.join(folder, name);
-    if (fs.existsSync(file)) vm.runInThisContext(fs.readFileSync(file, "utf8"), { filename: file });
+  for (const file of process.argv.slice(2).filter((word) => word.endsWith(".js"))) {
+    vm.runInThisContext(fs.readFileSync(file, "utf8"), { filename: file });
   }
   for await (const line of readline.createInterface({ input: process.stdin })) {
     const start = performance.now();

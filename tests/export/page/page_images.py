@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from tinyseg.data.images import open_image
+from tinyseg.export.page.html import FOLDER, READERS
 
 DRIVER = pathlib.Path(__file__).with_name("page_images.js")
 SIGNED = ("int8", "int16", "int32", "int64")
@@ -25,7 +26,8 @@ def start(*options):
     node = shutil.which("node")
     if node is None:
         pytest.skip("node is not installed: the page's readers of images are not tested")
-    process = subprocess.Popen([node, DRIVER, *options], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    words = [node, DRIVER, *options, *(FOLDER / name for name in READERS)]
+    process = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
     @atexit.register
     def stop():

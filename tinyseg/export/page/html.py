@@ -25,7 +25,9 @@ from tinyseg.prediction import normalizes_over_space
 from tinyseg.prediction.predictor import Predictor
 
 FOLDER = pathlib.Path(__file__).parent
-READERS = "images.js", "png.js", "tiff.js", "nifti.js"  # of images, and the writers
+READERS = (  # of images, and the writers
+    "deflate.js", "images.js", "pictures.js", "png.js", "tiff.js", "tiff_pixels.js", "tiff_writer.js", "nifti.js",
+)  # fmt: skip
 WORKER = "blobs.js", *READERS, "preparation.js", "segmenter.js", "worker.js"
 SCRIPT = "helper.js", "painting.js", "page.js", "running.js", "saving.js", "events.js"
 LARGEST_EXAMPLE = 4 << 20  # bytes; what is embedded goes to everybody who gets the page
