@@ -115,6 +115,6 @@ clean:
 # tinyseg/export/page/network.wasm from the C beside it; the file is a part of the package, and a test builds it again
 WASM := tinyseg/export/page/network.wasm
 wasm:
-	$(BIN)/python -m ziglang cc -target wasm32-wasi -mexec-model=reactor -mcpu=generic+simd128+bulk_memory -O3 -std=c99 \
-	  -Wall -Wextra -Wconversion -Werror -s tinyseg/export/c/network.c tinyseg/export/c/page.c -o $(WASM)
+	$(BIN)/python -m ziglang cc -target wasm32-wasi -mcpu=generic+simd128+bulk_memory -O3 -std=c99 \
+	  -Wall -Wextra -Wconversion -Werror -mexec-model=reactor -s tinyseg/export/c/network.c tinyseg/export/c/page.c -o $(WASM)
 	chmod 644 $(WASM)

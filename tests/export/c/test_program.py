@@ -129,6 +129,20 @@ def test_large_logits_become_probabilities(library):
     np.testing.assert_array_equal(one, [[0, 1]])
 
 
+def test_the_page_has_an_exponential_of_its_own(tmp_path):
+    (tmp_path / "heap.c").write_text("unsigned char __heap_base;")
+    words = [COMPILERS[0], "-w", "-O2", "-shared", "-fPIC", "-Wl,-Bsymbolic", SOURCES / "page.c", SOURCES / "network.c"]
+    subprocess.run([*words, tmp_path / "heap.c", "-o", tmp_path / "page.so", "-lm"], check=True)
+    exp = ctypes.CDLL(str(tmp_path / "page.so")).exp
+    exp.restype, exp.argtypes = ctypes.c_double, [ctypes.c_double]
+    x = np.linspace(-700, 709, 10007)
+    np.testing.assert_allclose([exp(value) for value in x], np.exp(x), rtol=2e-15)
+    assert [exp(value) for value in (0, -800, 800, np.inf, -np.inf)] == [1, 0, np.inf, np.inf, 0] and np.isnan(
+        exp(np.nan)
+    )
+    assert exp(-744.0) == pytest.approx(np.exp(-744.0), rel=0.5)  # what is left of a number's digits there
+
+
 def test_a_damaged_header_is_refused_and_never_run(library):
     """Each of the words that describe the network, changed: what is opened has as many weights as the file holds."""
     content = pack(describe(trained_like(name="sdunet", width=4, levels=2)))

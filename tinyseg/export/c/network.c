@@ -183,15 +183,17 @@ static float *take(struct plan *m, double numbers, float *memory) {
     return place;
 }
 
+static double larger(double a, double b) { return a > b ? a : b; }
+
 static struct plan make_plan(const struct network *net, double H, double W, float *memory) {
     struct plan m = {0};
-    double width = net->width, hidden = net->paper_head ? 2 * net->classes : 0;
-    double line = W * fmax(9 * net->in_channels, (net->separable ? 1 : 9) * 2 * width); /* what one row gathers at most */
-    double kept = 5 * ldexp(width, net->levels - 1);                                    /* what `normalize` keeps */
-    m.band = take(&m, fmax(fmax(line, kept), BAND), memory);
-    m.a = take(&m, H * W * fmax(width, hidden), memory);
-    m.b = take(&m, H * W * fmax(width, hidden), memory);
-    for (int level = 0; level < net->levels - 1; level++) m.skip[level] = take(&m, ldexp(H * W * width, -level), memory);
+    double width = net->width, widest = larger(width, net->paper_head ? 2 * net->classes : 0);
+    double line = W * larger(9 * net->in_channels, (net->separable ? 1 : 9) * 2 * width); /* what a row gathers at most */
+    double kept = 5 * width * (1 << (net->levels - 1));                                   /* what `normalize` keeps */
+    m.band = take(&m, larger(larger(line, kept), BAND), memory);
+    m.a = take(&m, H * W * widest, memory);
+    m.b = take(&m, H * W * widest, memory);
+    for (int level = 0; level < net->levels - 1; level++) m.skip[level] = take(&m, H * W * width / (1 << level), memory);
     return m;
 }
 
@@ -248,7 +250,7 @@ static double count_weights(const struct network *net) {
     double width = net->width, norms = net->norm == NO_NORM ? 0 : 2, total = 0;
     int s = net->separable, hidden = 2 * net->classes;
     for (int level = 0; level < net->levels; level++) {
-        double C = ldexp(width, level), above = level ? C / 2 : net->in_channels;
+        double C = width * (1 << level), above = level ? C / 2 : net->in_channels;
         int last = level == net->levels - 1, layers = last ? net->bottleneck_layers : level ? 2 : net->stem_layers;
         total += count_of(3, above, C, s && level) + (layers - 1) * count_of(3, C, C, s) + norms * C;
         if (!last) total += count_of(2, 2 * C, C, s) + count_of(3, 2 * C, C, s) + count_of(3, C, C, s) + norms * C;
