@@ -255,9 +255,71 @@ def test_the_image_is_not_replaced_by_its_mask(tmp_path):
     program = build(tmp_path, predictor_of(trained_like(name="sdunet", width=4, levels=2)), [COMPILERS[0]])
     c_program.write_pgm(tmp_path / "a.pgm", np.full((1, 8, 8), 3, np.uint8))
     before = (tmp_path / "a.pgm").read_bytes()
-    words = [*program, "weights.bin", "a.pgm", "a.pgm"]
+    for more in ([], ["0.5", "a.pgm"]):
+        words = [*program, "weights.bin", "a.pgm", "mask.pgm" if more else "a.pgm", *more]
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert done.returncode == 1 and "a.pgm: " in done.stderr and "another name" in done.stderr
+        assert (tmp_path / "a.pgm").read_bytes() == before
+
+
+def test_an_earlier_mask_stays_if_the_image_cannot_be_read(tmp_path):
+    program = build(tmp_path, predictor_of(trained_like(name="sdunet", width=4, levels=2)), [COMPILERS[0]])
+    (tmp_path / "a.pgm").write_bytes(b"\x89PNG")
+    (tmp_path / "mask.pgm").write_bytes(b"of yesterday")
+    words = [*program, "weights.bin", "a.pgm", "mask.pgm"]
+    assert subprocess.run(words, cwd=tmp_path, capture_output=True, check=False).returncode == 1
+    assert (tmp_path / "mask.pgm").read_bytes() == b"of yesterday"
+
+
+@pytest.mark.parametrize("threshold", ["0,5", "half", "", "50", "-1", "nan"])
+def test_a_threshold_with_a_comma_is_not_taken_for_zero(tmp_path, threshold):
+    program = build(tmp_path, predictor_of(trained_like(name="sdunet", width=4, levels=2)), [COMPILERS[0]])
+    c_program.write_pgm(tmp_path / "a.pgm", np.full((1, 8, 8), 3, np.uint8))
+    words = [*program, "weights.bin", "a.pgm", "mask.pgm", threshold]
     done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "another name" in done.stderr and (tmp_path / "a.pgm").read_bytes() == before
+    assert done.returncode == 1 and "expected a number from 0 to 1, such as 0.5" in done.stderr
+    assert not (tmp_path / "mask.pgm").exists()
+
+
+@pytest.mark.skipif(not pathlib.Path("/dev/full").exists(), reason="there is no /dev/full here")
+@pytest.mark.parametrize("words", [["/dev/full"], ["mask.pgm", "0.5", "/dev/full"]], ids=["mask", "probabilities"])
+def test_a_full_disk_is_said_whatever_the_size_of_the_image(tmp_path, words):
+    program = build(tmp_path, predictor_of(trained_like(name="sdunet", width=4, levels=2)), [COMPILERS[0]])
+    for side in (8, 128):
+        c_program.write_pgm(tmp_path / "a.pgm", np.full((1, side, side), 3, np.uint8))
+        done = subprocess.run(
+            [*program, "weights.bin", "a.pgm", *words], cwd=tmp_path, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 1 and "/dev/full: could not be written to its end" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("at", "kind", "value"), [(36, "<i4", 77), (48, "<f4", np.nan), (56, "<i4", 77), (64, "<f8", np.nan),
+                              (64, "<f8", 1e300), (72, "<f8", -1)],
+    ids=["norm", "eps", "standardization", "scale", "large scale", "negative scale"],
+)  # fmt: skip
+def test_weights_whose_preparation_or_norm_is_damaged_are_refused(tmp_path, at, kind, value):
+    program = build(tmp_path, predictor_of(trained_like(name="sdunet", width=4, levels=2)), [COMPILERS[0]], *SANITIZE)
+    content = bytearray((tmp_path / "weights.bin").read_bytes())
+    word = np.array(value, kind).tobytes()
+    content[at : at + len(word)] = word
+    (tmp_path / "weights.bin").write_bytes(content)
+    c_program.write_pgm(tmp_path / "a.pgm", np.full((1, 8, 8), 3, np.uint8))
+    words = [*program, "weights.bin", "a.pgm", "mask.pgm"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and re.match(r"weights\.bin: (it )?is damaged: its header", done.stderr)
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="there is no g++ here")
+def test_a_program_in_cpp_links_with_the_network(tmp_path):
+    (tmp_path / "own.cpp").write_text(
+        '#include "image.h"\n#include "network.h"\n'
+        "int main() { static network net; return network_open(&net, &net, 3) ? 0 : 1; }"
+    )
+    subprocess.run(["gcc", "-c", SOURCES / "network.c", "-o", tmp_path / "network.o"], check=True)
+    words = ["g++", "-Wall", "-Wextra", "-Werror", f"-I{SOURCES}", tmp_path / "own.cpp", tmp_path / "network.o"]
+    subprocess.run([*words, "-lm", "-o", tmp_path / "own"], check=True)
+    subprocess.run([tmp_path / "own"], check=True)
 
 
 @pytest.mark.skipif(not (REAL / "isbi2012").is_dir(), reason="there are no sections of ISBI 2012 here")

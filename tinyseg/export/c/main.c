@@ -87,6 +87,7 @@ static unsigned char *mask;
 
 static int scaled(int n, double by) {
     double size = rint(n * by); /* to even, as Python rounds */
+    if (size > 1 << 24) stop("memory", "this machine has not enough of it for an image of this size: make it smaller");
     return size < 1 ? 1 : (int)size;
 }
 
@@ -181,33 +182,62 @@ static double write_mask(FILE *file, double threshold) {
     return (double)found / (double)n;
 }
 
+/* Read the threshold, such as 0.5. */
+static double read_threshold(const char *word) {
+    char *end;
+    double threshold = strtod(word, &end);
+    if (end == word || *end || !(threshold >= 0 && threshold <= 1))
+        stop(word, "is no threshold: expected a number from 0 to 1, such as 0.5");
+    return threshold;
+}
+
+static FILE *open_to_write(const char *name) {
+    FILE *file = fopen(name, "wb");
+    if (!file) stop(name, "cannot be written");
+    return file;
+}
+
+/* Close a file that was written; an error of any write is known by then. */
+static void close_written(FILE *file, const char *name) {
+    int failed = ferror(file);
+    if (fclose(file) || failed) stop(name, "could not be written to its end: the disk is full");
+}
+
 int main(int count, char **words) {
     if (count < 4 || count > 6) stop("usage", "segment weights.bin image.pgm mask.pgm [threshold [probabilities.raw]]");
     const char *name = words[2];
-    double threshold = count > 4 ? atof(words[4]) : 0.5, mean = 0, deviation = 1;
+    double threshold = count > 4 ? read_threshold(words[4]) : 0.5, mean = 0, deviation = 1;
     size_t bytes;
     char *weights = read_whole(words[1], &bytes);
     const char *wrong = network_open(&net, weights, bytes);
     if (wrong) stop(words[1], wrong);
     memcpy(&standardization, weights + 56, sizeof standardization);
     memcpy(scale, weights + 64, sizeof scale);
-    if (!strcmp(name, words[3])) stop(words[3], "is the image, which the mask would replace: give the mask another name");
-    FILE *in = fopen(name, "rb"), *out, *raw = 0;
+    int known = standardization >= SECTION && standardization <= UNIT;
+    if (!known || !(scale[0] > 0 && scale[0] < 1e6 && scale[1] > 0 && scale[1] < 1e6))
+        stop(words[1], "is damaged: its header does not say how images are prepared");
+    for (int written = 3; written < count; written += 2) /* the mask, the probabilities */
+        for (int other = 1; other < written; other++)
+            if (!strcmp(words[written], words[other]))
+                stop(words[written], "would be replaced by the result: give the result another name");
+    FILE *in = fopen(name, "rb"), *out = 0, *raw = 0;
     if (!in) stop(name, "cannot be read");
     if (standardization == STACK) measure_stack(in, name, &mean, &deviation);
-    out = fopen(words[3], "wb");
-    if (!out) stop(words[3], "cannot be written");
-    if (count > 5 && !(raw = fopen(words[5], "wb"))) stop(words[5], "cannot be written");
     int largest, channel = 0, section = 0;
     while (read_channel(in, name, &largest)) {
         prepare(largest, channel, mean, deviation);
         if (++channel < net.in_channels) continue;
+        if (!section) { /* only now: an image that cannot be read leaves an earlier mask as it is */
+            out = open_to_write(words[3]);
+            if (count > 5) raw = open_to_write(words[5]);
+        }
         segment();
         printf("section %d: foreground %.2f %%\n", section++, 100 * write_mask(out, threshold));
         if (raw) fwrite(whole, sizeof(float), (size_t)H * (size_t)W * (size_t)net.classes, raw);
         channel = 0;
     }
     if (!section || channel) stop(name, "does not hold as many images as the network takes channels");
-    if (fclose(out) || (raw && fclose(raw))) stop(words[3], "could not be written to its end: the disk is full");
+    close_written(out, words[3]);
+    if (raw) close_written(raw, words[5]);
     return 0;
 }

@@ -270,6 +270,8 @@ const char *network_open(struct network *net, const void *file, size_t bytes) {
     *net = (struct network){head[2], head[3], head[4], head[5], head[6], head[7], head[8], head[9], head[10], head[11], 0, 0};
     memcpy(&net->eps, head + 12, sizeof net->eps);
     net->weights = (const float *)((const char *)file + sizeof head);
+    if (net->norm < NO_NORM || net->norm > SCALE_AND_SHIFT || !(net->eps >= 0))
+        return "it is damaged: its header does not describe a norm";
     if (net->levels < 2 || net->levels > LEVELS || net->groups < 1 || count_weights(net) * 4 + sizeof head != (double)bytes)
         return "it is damaged: its length does not fit the network that its header describes";
     return 0;

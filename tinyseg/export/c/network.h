@@ -4,6 +4,10 @@
 
 #include <stddef.h>
 
+#ifdef __cplusplus
+extern "C" {
+#endif
+
 enum { NO_NORM, GROUP_NORM, SCALE_AND_SHIFT }; /* the last is what BatchNorm is after training */
 
 struct network {
@@ -25,7 +29,11 @@ const char *network_open(struct network *net, const void *file, size_t bytes);
 double network_memory(const struct network *net, int H, int W);
 
 /* Compute the logits (H, W, classes) of an image (H, W, in_channels) that was prepared as for training. H and W are
-   multiples of 2 to the power of levels - 1. Nothing is allocated. */
+   multiples of 2 to the power of levels - 1. Nothing is allocated; `memory` is aligned as malloc does it. */
 void network_run(const struct network *net, const float *image, float *logits, int H, int W, float *memory);
+
+#ifdef __cplusplus
+}
+#endif
 
 #endif
