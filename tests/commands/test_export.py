@@ -108,7 +108,7 @@ def test_an_export_that_differs_leaves_nothing(checkpoint, section, tmp_path, mo
     words = "export", checkpoint, "--out", tmp_path / "out", "--format", "c", "--check", section
     _, err = run_command(*words, code=1)
     assert "exported as c differs from tinyseg" in err and "Nothing is left behind" in err
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
 
 
 @NEEDS_CC
@@ -157,6 +157,45 @@ def test_training_data_that_is_gone_asks_for_an_image(checkpoint, tmp_path):
     ts.checkpoint.save(tmp_path / "moved.safetensors", model, preprocessing=GREY, config=config)
     _, err = run_command("export", tmp_path / "moved.safetensors", "--out", tmp_path / "out", code=1)
     assert "gone, which is not there: give an image with --check IMAGE" in err
+
+
+def test_an_image_to_check_with_that_is_not_there(checkpoint, tmp_path):
+    _, err = run_command("export", checkpoint, "--out", tmp_path / "out", "--check", tmp_path / "typo.png", code=1)
+    assert "typo.png does not exist: expected an image to check with" in err and "training" not in err
+
+
+@pytest.mark.parametrize(
+    ("example", "sentence"),
+    [("typo.png", "does not exist: expected a PNG"), (".", "is a folder"), ("photo.jpg", "is no PNG")],
+)
+def test_an_example_that_is_no_png(checkpoint, section, tmp_path, example, sentence):
+    Image.open(section).save(tmp_path / "photo.jpg")
+    words = "export", checkpoint, "--out", tmp_path / "out", "--check", section, "--format", "html"
+    _, err = run_command(*words, "--example", tmp_path / example, code=1)
+    assert sentence in err and "Errno" not in err and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("format", ["html", "c"])
+def test_a_folder_where_a_file_should_be_is_not_replaced_even_with_force(checkpoint, section, tmp_path, format):
+    target = tmp_path / "out" / export.FILES[format]
+    target.parent.mkdir()
+    if format == "html":
+        target.mkdir()
+    else:
+        target.write_text("mine")
+    words = "export", checkpoint, "--out", tmp_path / "out", "--check", section, "--format", format, "--force"
+    _, err = run_command(*words, code=1)
+    assert "is to be written there: move it away" in err
+    assert [path.name for path in target.parent.iterdir()] == [target.name]
+
+
+def test_calibrating_with_a_blank_image_says_what_to_give(trained, section, tmp_path):
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package)
+    Image.fromarray(np.full((64, 64), 7, np.uint8)).save(tmp_path / "blank.png")
+    words = "export", trained, "--out", tmp_path / "out", "--check", section, "--format", "onnx"
+    out, err = run_command(*words, "--int8", tmp_path / "blank.png", code=1)
+    assert "1 image without masks" in out and "Give --int8 more images" in err and not (tmp_path / "out").exists()
 
 
 @NEEDS_CC
@@ -221,7 +260,7 @@ def test_a_network_of_brains_is_exported_as_a_page_and_not_as_a_program(brats_ru
     assert "sections 7, 8 of " in out and "c is left out: the program takes pictures" in out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"segment.html", "model.onnx"}
     _, err = run_command("export", best, "--out", tmp_path / "c", "--format", "c", code=1)
-    assert "4 modalities" in err and "--format onnx" in err and not list((tmp_path / "c").iterdir())
+    assert "4 modalities" in err and "--format onnx" in err and not (tmp_path / "c").exists()
 
 
 @NEEDS_CC

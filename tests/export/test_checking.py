@@ -32,7 +32,7 @@ def test_nan_is_never_within_the_limit():
     "found", [Difference(2e-4, 0, 10**6), Difference(1e-5, 13, 10**6)], ids=["probability", "mask"]
 )
 def test_beyond_the_limit(found):
-    with pytest.raises(RuntimeError, match=r"exported as c differs.*Expected at most 0\.0001 and 0\.001%"):
+    with pytest.raises(RuntimeError, match=r"exported as c differs.*Expected at most 0\.0001, and 0\.001% of"):
         refuse_beyond("c", found)
 
 

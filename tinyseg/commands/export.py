@@ -76,11 +76,13 @@ def export():
     sections, what = find_check_images(predictor, args.check)
     names = [*(args.format or usual_formats(predictor)), *(["int8"] if args.int8 else [])]
     check_writable(args.out)
-    args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out, "tinyseg export"):
-        there = [FILES[name] for name in names if os.path.lexists(args.out / FILES[name])]
+        there = [name for name in names if os.path.lexists(args.out / FILES[name])]
         if there and not args.force:
-            raise FileExistsError(f"{args.out} has {list_names(there)} already: give another --out, or --force.")
+            files = list_names([FILES[name] for name in there])
+            raise FileExistsError(f"{args.out} has {files} already: give another --out, or --force.")
+        for name in there:
+            refuse_other_kind(args.out / FILES[name], is_folder=FILES[name] == "c")
         for left in args.out.glob(f"{UNFINISHED}*"):  # by a process that was killed
             shutil.rmtree(left)
         with tempfile.TemporaryDirectory(dir=args.out, prefix=UNFINISHED) as temporary:
@@ -122,8 +124,18 @@ def write_and_check(name, args, predictor, sections, place):
     try:
         refuse_beyond(name, found)
     except RuntimeError as error:
-        raise RuntimeError(f"{error} Nothing is left behind.") from None
+        advice = " Give --int8 more images, such as the network will see." if name == "int8" else ""
+        raise RuntimeError(f"{error}{advice} Nothing is left behind.") from None
     return name, [size, f"{found.probability:.1e}", f"{found.flipped} of {found.pixels}"]
+
+
+def refuse_other_kind(target, is_folder):
+    """Raise a FileExistsError if a folder is where a file is to be written, or the reverse."""
+    if target.is_dir() != is_folder:
+        expected, found = ("folder", "file") if is_folder else ("file", "folder")
+        raise FileExistsError(
+            f"{target} is a {found}, and a {expected} is to be written there: move it away, or give another --out."
+        )
 
 
 def move(written, target):

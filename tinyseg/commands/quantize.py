@@ -91,7 +91,7 @@ def read_examples(predictor, folder, foreground="white", at_most=AT_MOST):
     examples = read(predictor, folder, foreground, at_most) if brains or len(predictor.classes) == 1 else []
     examples = examples or _images(predictor, folder, at_most)
     masks = "with masks" if examples[0].truth is not None else "without masks"
-    print(f"{folder}: {len(examples)} images {masks}")
+    print(f"{folder}: {_count(len(examples))} {masks}")
     return examples
 
 
@@ -142,6 +142,10 @@ def _images(predictor, folder, at_most):
             sections = [image.section(k) for each, k in wanted if each is scan]
             examples += [Example(section, predictor.prepare(section)) for section in sections]
     return examples
+
+
+def _count(images):
+    return f"{images} image{'' if images == 1 else 's'}"
 
 
 def _spread(n, at_most):
@@ -224,6 +228,6 @@ def print_comparison(found, classes):
             rows.append((title, [f"{number:.4f}" for number in numbers]))
         print(table(titles, rows))
     print(
-        f"With 8 bits {found['changed']:.2%} of the pixels change their class on {found['images']} images; the "
+        f"With 8 bits {found['changed']:.2%} of the pixels change their class on {_count(found['images'])}; the "
         f"probability differs by {found['mean']:.4f} on average and by {found['largest']:.2f} at most."
     )

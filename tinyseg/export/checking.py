@@ -55,5 +55,6 @@ def refuse_beyond(name: str, found: Difference) -> None:
     if not (found.probability <= probability and found.flipped <= share * found.pixels + BORDERLINE):
         raise RuntimeError(
             f"what was exported as {name} differs from tinyseg: a probability by {found.probability:.2g}, and the mask "
-            f"of {found.flipped} of {found.pixels} pixels. Expected at most {probability:g} and {share:.3%}."
+            f"of {found.flipped} of {found.pixels} pixels. Expected at most {probability:g}, and {share:.3%} of the "
+            "pixels."
         )

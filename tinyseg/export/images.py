@@ -8,6 +8,7 @@ import numpy as np
 
 from tinyseg.data import em_sections
 from tinyseg.data.brain import Preparation
+from tinyseg.data.files import refuse_missing
 from tinyseg.data.isbi import find_images_and_labels
 from tinyseg.data.scans import Scan, find_scans, open_scan
 from tinyseg.data.synthetic_brain import brain
@@ -36,6 +37,8 @@ def find_check_images(predictor: Predictor, path: FilePath | None = None) -> tup
 
     Raises
     ------
+    FileNotFoundError
+        There is nothing at the path, or no image.
     ValueError
         The data of the training are not there any more, and no path is given; or the images do not fit the network.
     """
@@ -44,6 +47,8 @@ def find_check_images(predictor: Predictor, path: FilePath | None = None) -> tup
     if path is None and config.get("data") is None and "seed" in config:
         sections, what = _draw_synthetic(config, of_volumes), "new synthetic sections"
     else:
+        if path is not None:
+            refuse_missing(pathlib.Path(path), "an image to check with, or a folder of images")
         path = path or config.get("data")
         if path is None or not pathlib.Path(path).exists():
             where = (

@@ -16,6 +16,7 @@ from tinyseg.autograd import Tensor
 from tinyseg.backend import to_numpy
 from tinyseg.models import UNet
 from tinyseg.models.unet import Block, Up
+from tinyseg.prediction.predictor import Predictor
 
 CONVOLUTIONS = (nn.Conv2d, nn.SeparableConv2d, nn.PointwiseConv2d)
 NORMS = (nn.GroupNorm, nn.BatchNorm2d)
@@ -160,13 +161,34 @@ def describe(model: UNet) -> Network:
     return network
 
 
-def _refuse_unknown(model):
-    """Raise a ValueError unless the model is a U-Net of layers that are known, computed as `UNet.forward` does."""
+def as_predictor(model: UNet | Predictor) -> Predictor:
+    """Return the `Predictor` of a network, or the one that is given; raises as its constructor, and as `describe`."""
+    if isinstance(model, Predictor):
+        return model
+    _refuse_no_network(model)
+    return Predictor(model)
+
+
+def refuse_undescribed(network: Network) -> None:
+    """Raise a ValueError unless a network is what `describe` returns."""
+    if not isinstance(network, Network):
+        raise ValueError(
+            f"expected a network as describe(model) returns it, but found a {type(network).__name__}: give "
+            "tinyseg.export.describe(model)."
+        )
+
+
+def _refuse_no_network(model):
     if not isinstance(model, nn.Module):
         raise ValueError(
             f"export writes a network, but was given a {type(model).__name__}: read a file with "
             "tinyseg.checkpoint.load(path)."
         )
+
+
+def _refuse_unknown(model):
+    """Raise a ValueError unless the model is a U-Net of layers that are known, computed as `UNet.forward` does."""
+    _refuse_no_network(model)
     for name, layer in model.named_modules():
         if name and type(layer) not in KNOWN:
             raise ValueError(

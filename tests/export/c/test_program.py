@@ -379,6 +379,23 @@ def test_a_network_that_is_no_u_net_of_the_library_is_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_network_is_written_without_a_predictor(tmp_path):
+    model = trained_like(name="sdunet", width=4, levels=2)
+    expected = predictor_of(model)  # says how images are prepared
+    c_program.write_c(tmp_path / "one", model)
+    c_program.write_c(tmp_path / "two", expected)
+    assert (tmp_path / "one" / "weights.bin").read_bytes() == (tmp_path / "two" / "weights.bin").read_bytes()
+    with pytest.raises(ValueError, match=r"was given a str: read a file with tinyseg\.checkpoint\.load"):
+        c_program.write_c(tmp_path / "three", "best.safetensors")
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (1, 8, 8)])
+def test_running_it_on_one_grey_image_says_which_axes_are_missing(tmp_path, shape):
+    c_program.write_c(tmp_path, predictor_of(trained_like(name="sdunet", width=4, levels=2)))
+    with pytest.raises(ValueError, match=r"\(S, C, H, W\), but are uint8.*image\[None, None\]"):
+        c_program.run_c(tmp_path, np.zeros(shape, np.uint8))
+
+
 def test_a_network_of_volumes_is_refused(tmp_path):
     model = trained_like(name="sdunet", width=4, levels=2, in_channels=4)
     model.meta = {"preprocessing": {"kind": "brain", "size": 0, "how": "crop", "standardize": "volume"}}

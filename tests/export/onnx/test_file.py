@@ -268,3 +268,9 @@ def test_what_is_no_onnx_file_or_no_image_for_it_is_said(tmp_path):
         run_onnx(tmp_path / "model.onnx", np.zeros((1, 2, 8, 12)))
     with pytest.raises(ValueError, match=r"could not be run on images \(1, 1, 9, 12\).*multiples of 4"):
         run_onnx(tmp_path / "model.onnx", np.zeros((1, 1, 9, 12)))
+
+
+def test_a_model_that_was_not_described_is_refused_by_a_sentence(tmp_path):
+    model = trained_like(name="sdunet", width=4, levels=2)
+    with pytest.raises(ValueError, match=r"found a SDUNet: give tinyseg\.export\.describe\(model\)"):
+        write_onnx(tmp_path / "model.onnx", model)

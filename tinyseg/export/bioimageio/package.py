@@ -24,15 +24,17 @@ import numpy as np
 import tifffile
 
 from tinyseg.data.brain import Preparation
+from tinyseg.data.files import refuse_missing
 from tinyseg.data.resample import resample, restore
 from tinyseg.data.writing import FilePath, replacing
 from tinyseg.export.bioimageio import rdf
 from tinyseg.export.bioimageio.given import Given
 from tinyseg.export.bioimageio.readme import draw_cover, write_readme
-from tinyseg.export.network import Network
+from tinyseg.export.network import Network, as_predictor, refuse_undescribed
 from tinyseg.export.onnx.file import make_onnx, metadata_of
 from tinyseg.export.onnx.preparation import check_preparation
 from tinyseg.export.onnx.runtime import OnnxFile
+from tinyseg.models import UNet
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.prediction.tiles import check_images
 
@@ -43,7 +45,7 @@ DOS_EPOCH, DOS_END = 315532800, 4354819198  # seconds from 1970 to 1980 and to 2
 
 def write_bioimageio(
     path: FilePath,
-    predictor: Predictor,
+    predictor: Predictor | UNet,
     network: Network,
     image: np.ndarray,
     *,
@@ -65,7 +67,7 @@ def write_bioimageio(
     ----------
     path : path-like
         Ends with ".zip"; its folder must exist.
-    predictor : Predictor
+    predictor : Predictor or UNet
         Of the checkpoint. What the training left in it (scores, options, data) goes into the README.
     network : Network
         Of ``describe(predictor.model)``.
@@ -110,6 +112,8 @@ def write_bioimageio(
     path = pathlib.Path(path)
     if path.suffix != ".zip":
         raise ValueError(f"A package of bioimage.io is a file whose name ends with .zip, but it is to be {path}.")
+    predictor = as_predictor(predictor)
+    refuse_undescribed(network)
     _refuse_preparation(predictor.preparation)
     given = Given(license, authors, name, description, cite, tags, pixel_size)
     spec = rdf.describe_tensors(predictor, network)
@@ -151,6 +155,7 @@ def run_bioimageio(path: FilePath, image: np.ndarray) -> np.ndarray:
     RuntimeError
         The package onnxruntime is not there.
     """
+    refuse_missing(pathlib.Path(path), "a package of bioimage.io")
     about, weights = _read_package(pathlib.Path(path))
     tensor = about["inputs"][0]
     stack = image.reshape(-1, *image.shape[-3:]) if image.ndim > 2 else image[None, None]

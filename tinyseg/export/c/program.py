@@ -15,23 +15,26 @@ import tempfile
 
 import numpy as np
 
+from tinyseg.data.files import refuse_missing
 from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.export.c.weights import pack
 from tinyseg.export.checking import NotRunError
-from tinyseg.export.network import describe
+from tinyseg.export.network import as_predictor, describe
+from tinyseg.models import UNet
 from tinyseg.prediction.predictor import Predictor
 
 SOURCES = ("network.h", "network.c", "image.h", "main.c")
 
 
-def write_c(folder: FilePath, predictor: Predictor) -> list[pathlib.Path]:
+def write_c(folder: FilePath, model: UNet | Predictor) -> list[pathlib.Path]:
     """Write the sources and weights.bin into a folder, which is made.
 
     Parameters
     ----------
     folder : path-like
-    predictor : Predictor
-        Of grey sections: its scale and standardization go into weights.bin.
+    model : UNet or Predictor
+        Of grey sections: its scale and standardization go into weights.bin. A UNet has the attribute ``meta`` that
+        `checkpoint.load` sets.
 
     Returns
     -------
@@ -43,6 +46,7 @@ def write_c(folder: FilePath, predictor: Predictor) -> list[pathlib.Path]:
     ValueError
         The network has no such shape, see `tinyseg.export.c.weights.pack`, or its images are no grey sections.
     """
+    predictor = as_predictor(model)
     scale, standardize = grey_preparation(predictor)
     weights = pack(describe(predictor.model), scale, standardize)
     folder = pathlib.Path(folder)
@@ -104,11 +108,21 @@ def run_c(folder: FilePath, sections: np.ndarray) -> np.ndarray:
 
     Raises
     ------
+    FileNotFoundError
+        There is no such folder.
+    ValueError
+        The sections are not such an array.
     NotRunError
         There is no compiler.
     RuntimeError
         It could not be compiled or run.
     """
+    refuse_missing(pathlib.Path(folder), "a folder that write_c has written")
+    if sections.ndim != 4 or sections.dtype not in (np.uint8, np.uint16):
+        raise ValueError(
+            f"sections must be uint8 or uint16, (S, C, H, W), but are {sections.dtype}, {sections.shape}: a single "
+            "grey image is image[None, None]."
+        )
     with tempfile.TemporaryDirectory() as temporary:
         place = pathlib.Path(temporary)
         compile_c(folder, place / "segment")

@@ -12,7 +12,7 @@ from typing import Any
 from tinyseg.backend import to_numpy
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.writing import FilePath, write_atomically
-from tinyseg.export.network import Network
+from tinyseg.export.network import Network, refuse_undescribed
 from tinyseg.export.onnx.graph import IR_VERSIONS, Graph, add_network
 from tinyseg.export.onnx.packages import load_package
 from tinyseg.export.onnx.preparation import check_preparation, prepare_in_graph, restore_in_graph
@@ -61,11 +61,12 @@ def make_onnx(
     Raises
     ------
     ValueError
-        An unknown opset; metadata that JSON cannot hold; a preparation that needs more than the image itself, see
-        `tinyseg.export.onnx.preparation.check_preparation`.
+        The network is not what `describe` returns; an unknown opset; metadata that JSON cannot hold; a preparation that
+        needs more than the image itself, see `tinyseg.export.onnx.preparation.check_preparation`.
     RuntimeError
         The package onnx is not there.
     """
+    refuse_undescribed(network)
     if opset not in IR_VERSIONS:
         raise ValueError(f"opset must be {' or '.join(map(str, IR_VERSIONS))}, but is {opset!r}.")
     if preparation is not None:

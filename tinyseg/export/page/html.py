@@ -16,8 +16,9 @@ from typing import Any
 
 from tinyseg.backend import versions
 from tinyseg.data.brain import Preparation
+from tinyseg.data.files import refuse_missing
 from tinyseg.data.writing import FilePath, write_atomically
-from tinyseg.export.network import Network, describe
+from tinyseg.export.network import Network, as_predictor, describe
 from tinyseg.export.page.facts import collect_facts, write_facts
 from tinyseg.export.page.weights import pack_parts
 from tinyseg.models import UNet
@@ -58,7 +59,7 @@ def write_html(
     OSError
         A file cannot be read or written.
     """
-    predictor = model if isinstance(model, Predictor) else Predictor(model)
+    predictor = as_predictor(model)
     _refuse_other_images(predictor)
     if example is not None and isinstance(predictor.preparation, Preparation):
         raise ValueError("An example in the page is a PNG, and this network takes volumes: leave the example out.")
@@ -125,7 +126,11 @@ def _policy(script, style):
 
 
 def _read_example(path):
-    content = pathlib.Path(path).read_bytes()
+    path = pathlib.Path(path)
+    refuse_missing(path, "a PNG for the page to hold")
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, and the page holds one example: name a PNG in it.")
+    content = path.read_bytes()
     if not content.startswith(b"\x89PNG\r\n\x1a\n"):
         raise ValueError(f"{path} is no PNG, and the example in the page must be one: save it as PNG.")
     if len(content) > LARGEST_EXAMPLE:

@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from tinyseg.data.files import refuse_missing
 from tinyseg.data.writing import FilePath
 from tinyseg.export.checking import NotRunError
 
@@ -76,11 +77,15 @@ def run_html(path: FilePath, image_path: FilePath, section: int = 0, memory: flo
 
     Raises
     ------
+    FileNotFoundError
+        There is no such page or image.
     NoBrowserError
         Neither Node.js nor a Chromium was found.
     RuntimeError
         The page could not compute it; the message is the page's.
     """
+    refuse_missing(pathlib.Path(path), "a page of write_html")
+    refuse_missing(pathlib.Path(image_path), "an image to segment")
     if node := find_node():
         return run_in_node(node, path, image_path, section, memory)[0]
     if chromium := find_chromium():
