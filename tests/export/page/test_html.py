@@ -143,7 +143,17 @@ def test_chromium_gives_the_same_bits_as_node(tmp_path, monkeypatch):
         run_html(page, stack, 9)
 
 
+def test_a_page_or_image_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"page\.html does not exist: expected a page of write_html"):
+        run_html(tmp_path / "page.html", tmp_path / "stack.tif")
+    (tmp_path / "page.html").write_text("<html>")
+    with pytest.raises(FileNotFoundError, match=r"stack\.tif does not exist: expected an image"):
+        run_html(tmp_path / "page.html", tmp_path / "stack.tif")
+
+
 def test_without_node_and_browser_it_says_what_to_install(tmp_path, monkeypatch):
+    for name in ("page.html", "stack.tif"):
+        (tmp_path / name).write_bytes(b"")
     monkeypatch.setattr(running.shutil, "which", lambda name: None)
     monkeypatch.setattr(running.os.path, "exists", lambda path: False)
     with pytest.raises(NoBrowserError, match=r"neither Node\.js 18 nor Chromium .* was found.*apt install nodejs"):
