@@ -81,6 +81,7 @@ def test_every_format_at_once(trained, section, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == set(export.FILES.values())
     assert "images: 3 images without masks" in out and "section 0 of section.png" in out
     assert all(f"\n{name} " in out for name in export.FILES), out
+    assert "holds a part of the first image that it is checked on" in out
 
 
 @NEEDS_CC

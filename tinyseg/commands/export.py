@@ -220,6 +220,10 @@ def write_package(args, predictor, sections, path):
         path, predictor, network, sections[0], license=args.license, authors=args.author, name=args.name,
         pixel_size=args.pixel_size,
     )  # fmt: skip
+    print(
+        f"{path.name} holds a part of the first image that it is checked on, for whoever gets the package: give one "
+        "that you may give away with --check IMAGE."
+    )
     return lambda: predict(predictor, sections), lambda: run_bioimageio(path, sections)
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.export.networks import CASES, trained_like
 from tinyseg import no_grad
 from tinyseg.export.network import describe
-from tinyseg.export.onnx.file import make_onnx, metadata_of, write_onnx
+from tinyseg.export.onnx.file import fix_size, make_onnx, metadata_of, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile, run_onnx
 from tinyseg.prediction import predict
 from tinyseg.prediction.predictor import Predictor
@@ -274,3 +274,12 @@ def test_a_model_that_was_not_described_is_refused_by_a_sentence(tmp_path):
     model = trained_like(name="sdunet", width=4, levels=2)
     with pytest.raises(ValueError, match=r"found a SDUNet: give tinyseg\.export\.describe\(model\)"):
         write_onnx(tmp_path / "model.onnx", model)
+
+
+def test_an_image_of_another_size_than_the_file_was_fixed_to(tmp_path):
+    model = trained_like(name="sdunet", width=4, levels=2)
+    write_onnx(tmp_path / "model.onnx", describe(model))
+    fix_size(tmp_path / "model.onnx", (8, 12))
+    assert run_onnx(tmp_path / "model.onnx", np.zeros((1, 1, 8, 12), np.float32)).shape == (1, 1, 8, 12)
+    with pytest.raises(ValueError, match=r"exported with --size 8 12.*found 8 x 8: export it without --size"):
+        run_onnx(tmp_path / "model.onnx", np.zeros((1, 1, 8, 8), np.float32))

@@ -44,8 +44,7 @@ def make_onnx(
     probabilities : bool
         Whether probabilities come out.
     opset : {17, 21}
-        17 is read by more programs. 21 has an operator for a GroupNorm, GroupNormalization; with 17 it is made of
-        Reshape, InstanceNormalization, Reshape, Mul and Add.
+        17 is read by more programs. 21 has an operator for a GroupNorm, which is used if `exact_norms` is false.
     metadata : dict, optional
         Kept in the file as ``tinyseg.<name>``, as JSON: what `metadata_of` returns.
     preparation : optional
@@ -54,8 +53,9 @@ def make_onnx(
     dtype : dtype, optional
         Integer type of the stored images, such as "uint8". The preparation "unit" divides by its range, and needs it.
     exact_norms : bool
-        Write a GroupNorm with means over columns, rows and channels in turn. Otherwise it is written with the operators
-        of `opset`, which converters such as pnnx recognize; onnxruntime adds up a whole group in one go then, so that
+        Write a GroupNorm with means over columns, rows and channels in turn. Otherwise it is written as converters such
+        as pnnx recognize it: with 17 as Reshape, InstanceNormalization, Reshape, Mul and Add, with 21 as
+        GroupNormalization; onnxruntime adds up a whole group in one go then, so that
         in an image of 1024 × 1024 a probability is off by some thousandths. Both take the same time.
 
     Raises

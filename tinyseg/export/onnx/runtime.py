@@ -93,6 +93,12 @@ class OnnxFile:
         channels = self._input.shape[1]
         if images.ndim != 4 or (isinstance(channels, int) and images.shape[1] != channels):
             raise ValueError(f"{self.path} takes images (N, {channels}, H, W), but found {images.shape}.")
+        size = [self._input.shape[axis] for axis in (2, 3)]
+        if all(isinstance(n, int) for n in size) and list(images.shape[2:]) != size:
+            raise ValueError(
+                f"{self.path} was exported with --size {size[0]} {size[1]}, and takes images of this size alone, but "
+                f"found {images.shape[2]} x {images.shape[3]}: export it without --size."
+            )
         try:
             return self._session.run(outputs, {self._input.name: images})
         except Exception as error:
