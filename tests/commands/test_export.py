@@ -212,6 +212,18 @@ def test_the_training_data_are_found_again(tmp_path):
 
 
 @NEEDS_CC
+def test_masks_beside_the_images_are_no_images_to_check_with(checkpoint, tmp_path):
+    (tmp_path / "mixed").mkdir()
+    for k, (image, mask) in enumerate(zip(*em_sections(num_sections=2, size=40, seed=1), strict=True)):
+        Image.fromarray(image).save(tmp_path / "mixed" / f"cell{k}.png")
+        Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mixed" / f"cell{k}_mask.png")
+    for name in ("cell1.png", "cell1_mask.png"):
+        (tmp_path / "mixed" / name).unlink()
+    out, _ = run_command("export", checkpoint, "--out", tmp_path / "c", "--format", "c", "--check", tmp_path / "mixed")
+    assert "section 0 of cell0.png" in out
+
+
+@NEEDS_CC
 def test_float_images_are_checked_too(checkpoint, tmp_path):
     tifffile.imwrite(tmp_path / "float.tif", np.random.default_rng(0).normal(size=(50, 40)).astype(np.float32))
     words = "--out", tmp_path / "out", "--format", "c", "--check", tmp_path / "float.tif"

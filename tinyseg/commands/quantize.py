@@ -23,6 +23,8 @@ from tinyseg.prediction import predict
 from tinyseg.prediction.predictor import labels
 from tinyseg.prediction.stacks import stacks_of, statistics_of
 
+AT_LEAST = 20  # images; with fewer, ranges depend much on which they are
+
 
 @dataclass(frozen=True)
 class Example:
@@ -91,7 +93,10 @@ def read_examples(predictor, folder, foreground="white", at_most=AT_MOST):
     examples = read(predictor, folder, foreground, at_most) if brains or len(predictor.classes) == 1 else []
     examples = examples or _images(predictor, folder, at_most)
     masks = "with masks" if examples[0].truth is not None else "without masks"
-    print(f"{folder}: {_count(len(examples))} {masks}")
+    if len(predictor.classes) > 1 and not brains:
+        masks = "(masks of several classes are not scored)"
+    few = "" if len(examples) >= AT_LEAST else f": the ranges of numbers are surer with {AT_LEAST} to {AT_MOST}"
+    print(f"{folder}: {_count(len(examples))} {masks}{few}")
     return examples
 
 

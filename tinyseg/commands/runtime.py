@@ -6,6 +6,7 @@ import pathlib
 from tinyseg.export.network import describe
 from tinyseg.export.onnx.file import make_onnx, metadata_of
 from tinyseg.export.onnx.runtime import OnnxFile
+from tinyseg.training.run import command_line
 
 NAMES = "tinyseg", "onnx", "int8"
 INT8 = "model_int8.onnx"  # as tinyseg export names it
@@ -35,9 +36,10 @@ def find_runtime_file(runtime, checkpoint):
     for place in places:
         if place.is_file():
             return place
+    command = command_line(["tinyseg", "export", str(checkpoint), "--out", str(places[1].parent)])
     raise FileNotFoundError(
         f"there is no {' and no '.join(map(str, places))}, which --runtime int8 runs. Make it, from some of your "
-        f"images: tinyseg export {checkpoint} --int8 FOLDER_OF_IMAGES --out {places[1].parent}. Or name the file: "
+        f"images: {command} --int8 FOLDER_OF_IMAGES. Or name the file: "
         "--runtime FILE.onnx."
     )
 

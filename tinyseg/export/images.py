@@ -10,6 +10,7 @@ from tinyseg.data import em_sections
 from tinyseg.data.brain import Preparation
 from tinyseg.data.files import refuse_missing
 from tinyseg.data.isbi import find_images_and_labels
+from tinyseg.data.pairs import split_masks
 from tinyseg.data.scans import Scan, find_scans, open_scan
 from tinyseg.data.synthetic_brain import brain
 from tinyseg.data.writing import FilePath
@@ -125,6 +126,8 @@ def _read(predictor, path, config):
         scans = [Scan(file.name, (file,)) for file in files if file.is_file()] or find_scans(files[0])
     else:
         scans = find_scans(path, predictor.modalities)
+        images = split_masks([scan.name for scan in scans], predictions=True)[0]
+        scans = [scan for scan in scans if scan.name in images]
     if of_volumes:  # of one patient, whom the network was not trained on if there is such a one
         trained = (config.get("patients") or {}).get("train", ())
         scans = ([scan for scan in scans if scan.name.split(".")[0] not in trained] or scans)[:1]

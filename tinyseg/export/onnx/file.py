@@ -1,6 +1,6 @@
 """An ONNX file of a trained network: what onnxruntime, OpenVINO, phones, browsers and other programs run.
 
-A GroupNorm is written in steps that every runtime computes exactly, or on demand with ONNX's own operators. N, H and W
+A GroupNorm is written in steps that runtimes compute exactly, or on demand with ONNX's own operators. N, H and W
 are free. The file's metadata say what the network takes, each value as JSON: ``tinyseg.multiple`` (height and width
 must be multiples of it, unless the preprocessing is a part of the graph), and what `metadata_of` returns.
 """

@@ -21,12 +21,12 @@ def check_preparation(preparation, dtype=None):
         alone = "slice" if brain else "section"
         raise ValueError(
             f"The network was trained on images with the mean and deviation of a whole {how}, and a graph sees one "
-            f"image at a time: export it without the preprocessing, or train with --standardize {alone}."
+            f"image at a time: export it as ONNX without the preprocessing, or train with --standardize {alone}."
         )
     if brain and preparation.size and preparation.how != "crop":
         raise ValueError(
             "The network was trained on slices resampled after standardization, which the graph does not do: export it "
-            "without the preprocessing, or train with --how crop."
+            "as ONNX without the preprocessing, or train with --how crop."
         )
     if how == "unit" and dtype is None:
         raise ValueError(
