@@ -124,7 +124,13 @@ def test_the_record_says_what_computed(checkpoint):
 def test_a_quantized_network_that_is_not_there_is_a_sentence_with_a_command(checkpoint):
     said = predict(checkpoint, "--runtime", "int8", code=1)
     assert f"there is no {checkpoint.parent / 'model_int8.onnx'} and no " in said
-    assert f"tinyseg export {checkpoint} --int8 FOLDER_OF_IMAGES --out {checkpoint.parent / 'export'}" in said
+    assert f"tinyseg export {checkpoint} --out {checkpoint.parent / 'export'} --int8 FOLDER_OF_IMAGES" in said
+
+
+def test_the_command_quotes_a_folder_with_a_space(checkpoint, tmp_path):
+    (tmp_path / "my runs").mkdir()
+    moved = checkpoint.rename(tmp_path / "my runs" / checkpoint.name)
+    assert f"tinyseg export '{moved}' --out '{moved.parent / 'export'}'" in predict(moved, "--runtime", "int8", code=1)
 
 
 def test_a_file_of_another_network_is_refused(checkpoint):
