@@ -175,18 +175,22 @@ def write_program(args, predictor, sections, path):
 
 
 def write_network(args, predictor, sections, path):
+    write_float_onnx(args, predictor, sections, path)
+    return finish_onnx(args, predictor, sections, path)
+
+
+def write_float_onnx(args, predictor, sections, path):
     write_onnx(
         path, describe(predictor.model), opset=args.opset, metadata=metadata_of(predictor.model),
         preparation=predictor.preparation if args.with_preprocessing else None, dtype=args.dtype or sections.dtype,
         exact_norms=not args.norm_operators,
     )  # fmt: skip
-    return finish_onnx(args, predictor, sections, path)
 
 
 def write_quantized(args, predictor, sections, path):
     with tempfile.TemporaryDirectory() as folder:
         float_path = pathlib.Path(folder) / "model.onnx"
-        write_network(argparse.Namespace(**vars(args) | {"size": None}), predictor, sections, float_path)
+        write_float_onnx(args, predictor, sections, float_path)
         quantize(predictor, float_path, path, args.int8)
     return finish_onnx(args, predictor, sections, path)
 

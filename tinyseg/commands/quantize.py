@@ -18,10 +18,11 @@ from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.scans import channels_of, open_scan
 from tinyseg.export.onnx.int8 import AT_MOST, write_onnx_int8
 from tinyseg.export.onnx.runtime import OnnxFile
-from tinyseg.metrics.multiclass import confusion_matrix
+from tinyseg.metrics import SegmentationScores
 from tinyseg.prediction import predict
 from tinyseg.prediction.predictor import labels
 from tinyseg.prediction.stacks import stacks_of, statistics_of
+from tinyseg.prediction.tiles import mirror_to_multiple
 
 AT_LEAST = 20  # images; with fewer, ranges depend much on which they are
 
@@ -162,9 +163,7 @@ def _given(predictor, network, example):
     """Return an example as an ONNX file takes it: grey values if it prepares them itself, else padded to its sizes."""
     if network.metadata.get("prepared_in_graph"):
         return predictor.preparation.resampled(example.section).astype(np.float32)
-    multiple = predictor.model.multiple
-    pads = [(0, 0), *((0, -n % multiple) for n in example.prepared.shape[1:])]
-    return np.pad(example.prepared, pads, mode="reflect" if min(example.prepared.shape[1:]) > 1 else "edge")
+    return mirror_to_multiple(example.prepared, predictor.model.multiple)
 
 
 # ----- the two networks on them ------------------------------------------------------
@@ -185,8 +184,7 @@ def compare(predictor, before, after, examples):
         the probability); with masks also ``float`` and ``int8``, each with ``accuracy`` and, for each class but the
         background, a list of ``dice`` and ``iou``, over the pixels of all images; NaN if it is nowhere.
     """
-    number = max(2, len(predictor.classes))
-    matrices = {"float": np.zeros((number, number), np.int64), "int8": np.zeros((number, number), np.int64)}
+    scores = {name: SegmentationScores(max(2, len(predictor.classes))) for name in ("float", "int8")}
     changed = pixels = largest = total = 0
     for example in tqdm(examples, desc="comparing", unit="image"):
         p, q = (_probabilities(predictor, network, example) for network in (before, after))
@@ -195,11 +193,11 @@ def compare(predictor, before, after, examples):
         largest, total = max(largest, float(np.abs(p - q).max())), total + float(np.abs(p - q).mean()) * a.size
         if example.truth is not None:
             for name, mask in (("float", a), ("int8", b)):
-                matrices[name] += confusion_matrix(mask, example.truth.astype(np.uint8), number)
+                scores[name].update(mask[None], example.truth[None].astype(np.uint8))
     found = {"images": len(examples), "changed": float(changed / pixels), "largest": largest, "mean": total / pixels}
     if examples[0].truth is None:
         return found
-    return found | {name: _scores(matrix) for name, matrix in matrices.items()}
+    return found | {name: _without_background(each.pooled()) for name, each in scores.items()}
 
 
 def _probabilities(predictor, network, example):
@@ -212,12 +210,10 @@ def _probabilities(predictor, network, example):
     return p if p.shape[1:] == shape else predictor.preparation.restore(p, shape)
 
 
-def _scores(matrix):
-    """Return accuracy, and Dice and IoU of each class but the background, of a confusion matrix with truth in rows."""
-    right, union = np.diag(matrix)[1:], (matrix.sum(axis=0) + matrix.sum(axis=1) - np.diag(matrix))[1:]
-    with np.errstate(invalid="ignore"):
-        dice, iou = 2 * right / (right + union), right / union
-    return {"accuracy": float(np.trace(matrix) / matrix.sum()), "dice": dice.tolist(), "iou": iou.tolist()}
+def _without_background(scores):
+    """Return accuracy, and Dice and IoU of each class but the background, as lists."""
+    classes = list(scores["classes"].values())[1:]
+    return {"accuracy": scores["accuracy"]} | {name: [each[name] for each in classes] for name in ("dice", "iou")}
 
 
 # ----- the table -----------------------------------------------------------------------

@@ -40,6 +40,12 @@ def resample(image: np.ndarray, size: Sequence[int]) -> np.ndarray:
     return y.astype(image.dtype)
 
 
+def scaled(shape: Sequence[int], scale: Sequence[float]) -> tuple[int, int]:
+    """Return (height, width), at least 1 each, of an image of this shape times a scale (rows, columns)."""
+    height, width = (max(1, round(n * s)) for n, s in zip(shape, scale, strict=True))
+    return height, width
+
+
 def nearest(labels: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Read labels (H, W) at the pixels of another size (height, width), without mixing them."""
     index = (np.floor(positions(n, m) + 0.5).astype(int) for n, m in zip(labels.shape, size, strict=True))

@@ -15,6 +15,7 @@ from tinyseg.data.scans import Scan, find_scans, open_scan
 from tinyseg.data.synthetic_brain import brain
 from tinyseg.data.writing import FilePath
 from tinyseg.prediction.predictor import Predictor
+from tinyseg.prediction.tiles import mirror_to, mirror_to_multiple
 
 MOST, LARGEST = 2, 768  # sections to check with, and pixels of a side for the network: each goes through every format
 
@@ -89,9 +90,7 @@ def _middle(predictor, shape):
 
 def fit(x: np.ndarray, size: Sequence[int]) -> np.ndarray:
     """Cut an image (C, H, W) to a size, or continue it at the bottom and right by its mirror image."""
-    x = x[:, : size[0], : size[1]]
-    missing = [(0, n - m) for n, m in zip(size, x.shape[1:], strict=True)]
-    return np.pad(x, [(0, 0), *missing], mode="reflect" if min(x.shape[1:]) > 1 else "edge")
+    return mirror_to(x[:, : size[0], : size[1]], size)
 
 
 def network_inputs(
@@ -104,8 +103,7 @@ def network_inputs(
     """
     statistics = predictor.preparation.statistics(sections)
     inputs = [predictor.preparation.prepare(section, statistics) for section in sections]
-    multiple = predictor.model.multiple
-    return [fit(x, size or [-(-n // multiple) * multiple for n in x.shape[1:]]) for x in inputs]
+    return [fit(x, size) if size else mirror_to_multiple(x, predictor.model.multiple) for x in inputs]
 
 
 def _draw_synthetic(config, of_volumes):

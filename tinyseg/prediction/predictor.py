@@ -15,7 +15,7 @@ from tinyseg.data.brain import Preparation
 from tinyseg.data.isbi import standardize
 from tinyseg.data.json_files import check_shape
 from tinyseg.data.memory import refuse_beyond_memory
-from tinyseg.data.resample import resample, restore
+from tinyseg.data.resample import resample, restore, scaled
 from tinyseg.data.writing import FilePath
 from tinyseg.models import UNet, checkpoint
 from tinyseg.prediction.tiles import Transforms, check_images, predict, tile_within
@@ -284,7 +284,7 @@ class _SectionPreparation:
         return restore(probabilities, shape)
 
     def target(self, shape):
-        return tuple(max(1, round(n * s)) for n, s in zip(shape, self.scale, strict=True))
+        return scaled(shape, self.scale)
 
     def resampled(self, section):
         return np.stack([resample(channel, self.target(section.shape[1:])) for channel in section])

@@ -11,7 +11,7 @@ GroupNorm takes its mean and variance over the tile instead of the image, and in
 only a quarter of the side.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -66,7 +66,6 @@ def predict_logits(
     if tile is not None and (tile < 1 or tile % model.multiple):
         raise ValueError(f"tile must be a positive multiple of {model.multiple}, but is {tile}.")
     H, W = images.shape[2:]
-    pads = (0, 0), (0, 0), (0, -H % model.multiple), (0, -W % model.multiple)
     logits = []
 
     def run(x):
@@ -76,7 +75,7 @@ def predict_logits(
     with no_grad(), nn.evaluation():
         for start in range(0, len(images), batch_size):
             x = np.asarray(to_numpy(images[start : start + batch_size]), weights.dtype)
-            x = np.pad(x, pads, mode="reflect" if min(H, W) > 1 else "edge")
+            x = mirror_to_multiple(x, model.multiple)
             y = run(x) if tile is None or max(x.shape[2:]) <= tile else _in_tiles(run, x, tile, model)
             logits.append(y[:, :, :H, :W])
     return np.concatenate(logits)
@@ -122,6 +121,22 @@ def predict(
             )
         mean = mean + _turn_back(to_probabilities(logits).data, k)
     return mean / TRANSFORMS[transforms]
+
+
+def mirror_to_multiple(images: np.ndarray, multiple: int) -> np.ndarray:
+    """Continue images (..., H, W) as `mirror_to` does, to a height and width that are multiples of a number."""
+    H, W = images.shape[-2:]
+    return mirror_to(images, (H + -H % multiple, W + -W % multiple))
+
+
+def mirror_to(images: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Continue images (..., H, W) to a size (height, width) that is not smaller.
+
+    They are mirrored about their last row and column; where a side is 1, these are repeated.
+    """
+    missing = [(0, n - m) for n, m in zip(size, images.shape[-2:], strict=True)]
+    kept = [(0, 0)] * (images.ndim - 2)
+    return np.pad(images, [*kept, *missing], mode="reflect" if min(images.shape[-2:]) > 1 else "edge")
 
 
 def to_probabilities(logits: Tensor | Array) -> Tensor:

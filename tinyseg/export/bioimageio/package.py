@@ -25,7 +25,7 @@ import tifffile
 
 from tinyseg.data.brain import Preparation
 from tinyseg.data.files import refuse_missing
-from tinyseg.data.resample import resample, restore
+from tinyseg.data.resample import resample, restore, scaled
 from tinyseg.data.writing import FilePath, replacing
 from tinyseg.export.bioimageio import rdf
 from tinyseg.export.bioimageio.given import Given
@@ -36,7 +36,7 @@ from tinyseg.export.onnx.preparation import check_preparation
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.models import UNet
 from tinyseg.prediction.predictor import Predictor
-from tinyseg.prediction.tiles import check_images
+from tinyseg.prediction.tiles import check_images, mirror_to
 
 LARGEST = 512  # rows and columns of the test section
 WITHOUT_TILES = 1 << 40  # bytes: so that the section goes through the network at once, as in the package
@@ -159,13 +159,12 @@ def run_bioimageio(path: FilePath, image: np.ndarray) -> np.ndarray:
     about, weights = _read_package(pathlib.Path(path))
     tensor = about["inputs"][0]
     stack = image.reshape(-1, *image.shape[-3:]) if image.ndim > 2 else image[None, None]
-    scale = about["config"]["tinyseg"]["scale"]
-    size = [max(1, round(n * s)) for n, s in zip(stack.shape[2:], scale, strict=True)]
+    size = scaled(stack.shape[2:], about["config"]["tinyseg"]["scale"])
     x = np.stack([[resample(channel, size) for channel in section] for section in stack])
     for step in tensor["preprocessing"]:
         x = _apply(step["id"], step["kwargs"], x)
-    pads = [(0, -n % axis["size"]["step"]) for n, axis in zip(size, tensor["axes"][2:], strict=True)]
-    x = np.pad(x, [(0, 0), (0, 0), *pads], mode="reflect" if min(size) > 1 else "edge")
+    rows, columns = (n + -n % axis["size"]["step"] for n, axis in zip(size, tensor["axes"][2:], strict=True))
+    x = mirror_to(x, (rows, columns))
     with tempfile.TemporaryDirectory() as folder:
         file = pathlib.Path(folder, "weights.onnx")
         file.write_bytes(weights)
@@ -221,8 +220,7 @@ def _test_section(predictor, image, spec):
     image = image[None] if image.ndim == 2 else image
     if len(image) != channels:
         raise ValueError(f"{expected}, but has {len(image)} channels.")
-    scale = spec.scale
-    size = [max(1, round(n * s)) for n, s in zip(image.shape[1:], scale, strict=True)]
+    size = scaled(image.shape[1:], spec.scale)
     x = np.stack([resample(channel, size) for channel in image])
     for axis, n in ((1, size[0]), (2, size[1])):
         wanted = max(spec.least, min(n, LARGEST) // spec.step * spec.step)

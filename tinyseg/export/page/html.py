@@ -1,9 +1,9 @@
 """segment.html: a network as one page, which runs it in the browser without a server, an installation or a connection.
 
-The page is put together from the files in `page/`. The network is in it as data: network.wasm computes any U-Net that
-`tinyseg.models.build` makes, and `tinyseg.export.page.weights` gives the weights of this one in few bits. A Web Worker
-gets both as texts. The page's Content-Security-Policy allows its own script and style by their hashes and forbids every
-connection, so that images cannot leave the computer.
+The page is put together from the files beside this one. The network is in it as data: network.wasm computes any U-Net
+that `tinyseg.models.build` makes, and `tinyseg.export.page.weights` gives the weights of this one in few bits. A Web
+Worker gets both as texts. The page's Content-Security-Policy allows its own script and style by their hashes and
+forbids every connection, so that images cannot leave the computer.
 """
 
 import base64
@@ -18,7 +18,7 @@ from tinyseg.backend import versions
 from tinyseg.data.brain import Preparation
 from tinyseg.data.files import refuse_missing
 from tinyseg.data.writing import FilePath, write_atomically
-from tinyseg.export.network import Network, as_predictor, describe
+from tinyseg.export.network import as_predictor, describe
 from tinyseg.export.page.facts import collect_facts, write_facts
 from tinyseg.export.page.weights import pack_parts
 from tinyseg.models import UNet
@@ -34,9 +34,7 @@ SCRIPT = "helper.js", "painting.js", "page.js", "running.js", "saving.js", "even
 LARGEST_EXAMPLE = 4 << 20  # bytes; what is embedded goes to everybody who gets the page
 
 
-def write_html(
-    path: FilePath, model: UNet | Predictor, network: Network | None = None, example: FilePath | None = None
-) -> None:
+def write_html(path: FilePath, model: UNet | Predictor, example: FilePath | None = None) -> None:
     """Write a page that segments images with a trained network.
 
     Parameters
@@ -46,8 +44,6 @@ def write_html(
     model : UNet or Predictor
         With the attribute ``meta`` that `checkpoint.load` sets: it says how images are prepared and what the classes
         are, and the page shows what it knows of the training.
-    network : Network, optional
-        What `describe` gives for the model.
     example : path-like, optional
         A PNG that the page holds, to try it with one click. Whoever gets the page gets this image.
 
@@ -63,7 +59,7 @@ def write_html(
     _refuse_other_images(predictor)
     if example is not None and isinstance(predictor.preparation, Preparation):
         raise ValueError("An example in the page is a PNG, and this network takes volumes: leave the example out.")
-    network = network or describe(predictor.model)
+    network = describe(predictor.model)
     rows, columns, standardize, brain = 1.0, 1.0, "section", None
     if isinstance(predictor.preparation, Preparation):
         brain = predictor.preparation.as_dict()
