@@ -237,6 +237,78 @@ def test_brightness_and_contrast_change_the_image_only():
     assert 0.8 - 1e-6 <= min(stds) < 0.9 < 1.1 < max(stds) <= 1.2 + 1e-6
 
 
+def test_a_window_without_movement_is_a_piece_of_the_section_and_each_place_is_met():
+    image, label = blobs(9, 12)
+    places = set()
+    for seed in range(300):
+        window, of_label = Augment.none()(image, label, rng(seed), crop=(7, 8))
+        (place,) = [
+            (i, j) for i in range(3) for j in range(5) if (window == image[:, i : i + 7, j : j + 8]).all()
+        ]  # fmt: skip
+        np.testing.assert_array_equal(of_label, label[place[0] : place[0] + 7, place[1] : place[1] + 8])
+        assert window.flags.c_contiguous and not np.shares_memory(window, image)
+        places.add(place)
+    assert len(places) == 15
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_in_a_window_image_and_mask_move_together(kind):
+    image, label = blobs()
+    for seed in range(12):
+        window, of_label = KINDS[kind](image, label, rng(seed), crop=(32, 48))
+        assert window.shape == (2, 32, 48) and of_label.shape == (32, 48)
+        clear = np.abs(window[0]) > 0.35
+        np.testing.assert_array_equal(of_label[clear], window[0][clear] > 0)
+
+
+def test_a_window_that_is_moved_shows_the_section_around_it():
+    """On a ramp the grey value is the column: a turn about the window's centre goes beyond the window's own columns."""
+    ramp = np.tile(np.arange(200.0), (60, 1))[None]
+    for seed in range(20):
+        still = Augment.none()(ramp, ramp[0] > 9, rng(seed), crop=(40, 30))[0]
+        turned = Augment(rotation=30)(ramp, ramp[0] > 9, rng(seed), crop=(40, 30))[0]
+        middle = still[0, 19:21, 14:16].mean()
+        assert abs(turned[0, 19:21, 14:16].mean() - middle) < 1e-6
+        if 40 < middle < 160 and abs(turned[0, 0, 0] - turned[0, -1, 0]) > 5:
+            assert turned.min() < still.min() - 1 and turned.max() > still.max() + 1
+
+
+def test_a_square_window_of_a_long_section_is_turned_by_90_degrees_too():
+    image, label = blobs(40, 50)
+    turns = set()
+    for seed in range(40):
+        window = KINDS["turns"](image, label, rng(seed), crop=(36, 36))[0]
+        for k in range(4):
+            turned = np.rot90(image, k, axes=(1, 2))
+            views = np.lib.stride_tricks.sliding_window_view(turned, (36, 36), axis=(1, 2))
+            if (views == window[:, None, None]).all(axis=(0, 3, 4)).any():
+                turns.add(k)
+    assert turns == {0, 1, 2, 3}
+
+
+def test_gamma_keeps_mean_and_deviation_and_the_order_of_grey_values():
+    image, label = blobs()
+    changed = 0
+    for seed in range(40):
+        bent = Augment(gamma=0.8)(image, label, rng(seed))[0]
+        for new, old in zip(bent, image, strict=True):
+            assert new.mean() == pytest.approx(old.mean(), abs=1e-4) and new.std() == pytest.approx(old.std(), rel=1e-4)
+            assert (np.diff(new.ravel()[np.argsort(old.ravel())]) > -1e-5).all()
+        changed += not np.allclose(bent, image, atol=1e-3)
+    assert 5 < changed < 25  # one of three
+    flat = np.full((1, 8, 9), 3, np.float32)
+    np.testing.assert_array_equal(Augment(gamma=2)(flat, flat[0] > 0, rng(1))[0], flat)
+
+
+def test_blur_smoothes_and_noise_adds_within_their_limits():
+    image, label = np.random.default_rng(1).standard_normal((1, 61, 83)).astype(np.float32), np.zeros((61, 83), bool)
+    stds = [Augment(blur=1.5)(image, label, rng(seed))[0].std() / image.std() for seed in range(60)]
+    least = gaussian_filter(image[0], 1.5).std() / image.std()
+    assert least - 1e-3 < min(stds) < 1.3 * least and 20 < sum(std == 1 for std in stds) < 55
+    added = [(Augment(noise=0.4)(image, label, rng(seed))[0] - image).std() for seed in range(60)]
+    assert 0.3 < max(added) < 0.42 and 25 < sum(a == 0 for a in added) < 55
+
+
 # ---- building one
 
 
@@ -292,6 +364,9 @@ def test_parse_errors_list_the_known_names(text, message):
         ({"elastic_sigma": 0}, "elastic_sigma=0: expected at least 1"),
         ({"brightness": -0.1}, "brightness"),
         ({"contrast": 1}, "contrast=1: .*below 1"),
+        ({"gamma": -1}, "gamma=-1: expected at least 0"),
+        ({"blur": float("nan")}, "blur=nan"),
+        ({"noise": -0.5}, "noise=-0.5: expected at least 0"),
     ],
 )
 def test_values_out_of_range(values, message):

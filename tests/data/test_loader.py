@@ -99,6 +99,30 @@ def test_augmented_shapes():
     assert set(np.unique(y)) <= {0, 1}
 
 
+def test_an_epoch_has_as_many_windows_of_each_section_as_cover_it():
+    images, labels = arrays()  # seven of 10 x 13
+    data = SegmentationDataset(images, labels, crop=(4, 5))
+    assert len(data) == 7 * 3 * 3 and data.crop == (4, 5)
+    seen = {(k % 7, data.sample(k, 0)[0].tobytes()) for k in range(len(data))}
+    assert len(seen) > 45  # of 63: windows at random places
+    for k in (0, 8, 62):
+        x, y = data.sample(k, epoch=1)
+        views = np.lib.stride_tricks.sliding_window_view(images[k % 7], (4, 5))
+        ((i, j),) = np.argwhere((views == x[0]).all(axis=(2, 3)))
+        np.testing.assert_array_equal(y[0], labels[k % 7, i : i + 4, j : j + 5])
+
+
+def test_where_a_section_is_smaller_than_the_window_it_is_the_section():
+    images, labels = arrays()
+    data = SegmentationDataset(images, labels, crop=11)
+    assert data.crop == (10, 11) and len(data) == 14
+    whole = SegmentationDataset(images, labels, crop=256)
+    assert len(whole) == 7
+    np.testing.assert_array_equal(whole.sample(3, 0)[0], images[3][None])
+    with pytest.raises(ValueError, match="crop must be at least 1, found 0"):
+        SegmentationDataset(images, labels, crop=0)
+
+
 def test_data_sets_that_do_not_fit():
     images, labels = arrays()
     with pytest.raises(ValueError, match=r"images must be float32 .*found uint8 .*standardize"):

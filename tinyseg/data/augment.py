@@ -18,6 +18,15 @@ of knots: row x_k, column x_l,
 
 with σ = `elastic_sigma`. The rows of A are scaled to Σ_k A(i, k)² = 1, so that u has standard deviation `elastic` at
 every pixel.
+
+Then the grey values of the image change, one after the other, with m and s their mean and standard deviation:
+
+    x ← m + k (x - m) + b       k ~ U[1 - contrast, 1 + contrast],  b ~ U[-brightness, brightness]
+    x ← ((x - min) / (max - min))^γ, brought back to m and s        log γ ~ U[-log(1 + gamma), log(1 + gamma)]
+    x ← x blurred by a Gaussian                                     of standard deviation ~ U[0, blur] pixels
+    x ← x + white noise                                             of standard deviation ~ U[0, noise]
+
+each of the last three in one sample of three only: sharp images without noise should stay what is seen most.
 """
 
 import math
@@ -56,6 +65,12 @@ class Augment:
     contrast : float
         The differences of an image from its mean are scaled by a factor drawn from [1 - contrast, 1 + contrast];
         below 1.
+    gamma : float
+        Bright or dark grey values are drawn apart, by an exponent from 1 / (1 + gamma) to 1 + gamma.
+    blur : float
+        Largest standard deviation of a Gaussian blur, in pixels.
+    noise : float
+        Largest standard deviation of white noise, in grey values.
     """
 
     horizontal_flip: bool = False
@@ -68,11 +83,15 @@ class Augment:
     elastic_sigma: float = 24.0
     brightness: float = 0.0
     contrast: float = 0.0
+    gamma: float = 0.0
+    blur: float = 0.0
+    noise: float = 0.0
 
     def __post_init__(self) -> None:
         below_one = math.nextafter(1, 0)  # the largest number below 1
         ranges = {"rotation": (0, 180), "zoom": (0, below_one), "shift": (0, below_one), "contrast": (0, below_one)}
         ranges |= {"elastic": (0, 1000), "elastic_sigma": (1, 1000), "brightness": (0, 1000)}
+        ranges |= {"gamma": (0, 10), "blur": (0, 100), "noise": (0, 1000)}
         for name, (low, high) in ranges.items():
             value = getattr(self, name)
             if not low <= value <= high:
@@ -149,7 +168,9 @@ class Augment:
             raise ValueError(f"unknown augmentation {', '.join(unknown)}: expected {', '.join(names)}.")
         return cls(**values)
 
-    def __call__(self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    def __call__(
+        self, image: np.ndarray, label: np.ndarray, rng: np.random.Generator, crop: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Transform one image and its mask alike.
 
         Parameters
@@ -157,22 +178,27 @@ class Augment:
         image : ndarray of float, (C, H, W)
         label : ndarray of bool or int, (H, W)
         rng : numpy.random.Generator
+        crop : (int, int), optional
+            Height and width of a window at a random place, at most those of the image. Only the window is computed; the
+            map is about its centre, and what it moves into the window comes from the image around it.
 
         Returns
         -------
         image, label
-            New C-contiguous arrays of the same shapes and types; the mask has no new values.
+            New C-contiguous arrays of the same types, and of the same shapes or that of the crop; the mask has no new
+            values.
         """
         if image.ndim != 3 or image.dtype.kind != "f" or label.shape != image.shape[1:]:
             raise ValueError(
                 "augmentation expects a float image (C, H, W) and its mask (H, W): "
                 f"found {image.dtype} {image.shape} and {label.dtype} {label.shape}."
             )
-        height, width = label.shape
+        height, width = crop or label.shape
         # All numbers are drawn, used or not, so that switching on one kind does not change the others.
         mirrored_h, mirrored_v = rng.random(2) < 0.5
         turns = int(rng.integers(4))
         angle, zoom, down, right, brightness, contrast = rng.uniform(-1, 1, 6).tolist()
+        place = rng.random(2).tolist()
 
         if self.horizontal_flip and mirrored_h:
             image, label = image[:, :, ::-1], label[:, ::-1]
@@ -183,6 +209,7 @@ class Augment:
                 turns -= turns % 2
             image, label = np.rot90(image, turns, axes=(1, 2)), np.rot90(label, turns)
 
+        top, left = (int(f * (n - m + 1)) for f, n, m in zip(place, label.shape, (height, width), strict=True))
         if self.rotation or self.zoom or self.shift or self.elastic:
             q = source_points(
                 (height, width),
@@ -190,16 +217,46 @@ class Augment:
                 zoom=1 + self.zoom * zoom,
                 shift=(self.shift * height * down, self.shift * width * right),
             )
+            q += np.array([top, left])[:, None, None]
             if self.elastic:
                 q += self.elastic * smooth_noise((height, width), self.elastic_sigma, rng)
             image = np.stack([scipy.ndimage.map_coordinates(channel, q, order=1, mode="reflect") for channel in image])
             label = scipy.ndimage.map_coordinates(label, q, order=0, mode="reflect")
+        else:
+            window = slice(top, top + height), slice(left, left + width)
+            image, label = image[:, *window], label[window]
 
+        dtype = image.dtype
         if self.brightness or self.contrast:
             mean = image.mean(axis=(1, 2), keepdims=True)
             image = mean + (1 + self.contrast * contrast) * (image - mean) + self.brightness * brightness
+        if self.gamma or self.blur or self.noise:
+            image = self._degrade(image, rng)
         # astype copies: without it the result could be a view of the caller's arrays.
-        return image.astype(image.dtype, order="C"), label.astype(label.dtype, order="C")
+        return image.astype(dtype, order="C"), label.astype(label.dtype, order="C")
+
+    def _degrade(self, image, rng):
+        """Change the contrast of bright against dark, blur, and add noise, each in one image of three."""
+        chosen, (power, sigma, noise) = rng.random(3) < 1 / 3, rng.uniform(0, 1, 3).tolist()
+        if self.gamma and chosen[0]:
+            image = np.stack([_bend(channel, (1 + self.gamma) ** (2 * power - 1)) for channel in image])
+        if self.blur and chosen[1]:
+            image = scipy.ndimage.gaussian_filter(image, (0, self.blur * sigma, self.blur * sigma), mode="reflect")
+        if self.noise and chosen[2]:
+            image = image + self.noise * noise * rng.standard_normal(image.shape)
+        return image
+
+
+def _bend(x, power):
+    """Return a channel whose grey values went through a power between their least and largest; mean and deviation stay.
+
+    A channel of one grey value stays as it is.
+    """
+    low, high = x.min(), x.max()
+    if low == high:
+        return x
+    bent = ((x.astype(np.float64) - low) / (high - low)) ** power
+    return (bent - bent.mean()) / bent.std() * x.std() + x.mean()
 
 
 def source_points(

@@ -6,12 +6,15 @@ because NumPy and SciPy release Python's lock in the loops that take most of the
 """
 
 import contextvars
+import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeAlias
 
 import numpy as np
+
+from tinyseg.data.augment import Augment
 
 Sample: TypeAlias = tuple[np.ndarray, np.ndarray]  # images and labels
 
@@ -26,9 +29,13 @@ class SegmentationDataset:
     labels : ndarray, (S, H, W)
         bool for a binary mask, integers for a map of classes.
     augment : callable, optional
-        ``augment(image (C, H, W), label (H, W), rng) -> (image, label)``, such as `Augment`.
+        ``augment(image (C, H, W), label (H, W), rng) -> (image, label)``, such as `Augment`. If there is a crop, it is
+        given as ``crop=(height, width)``, and the results have its size.
     seed : int
         Seed of the augmentation, at least 0.
+    crop : int or (int, int), optional
+        A sample is a window of this height and width at a random place of a section; one number means a square. Where a
+        section is smaller, it is the section's whole side. An epoch takes as many windows of each section as cover it.
     """
 
     def __init__(
@@ -37,6 +44,7 @@ class SegmentationDataset:
         labels: np.ndarray,
         augment: Callable[[np.ndarray, np.ndarray, np.random.Generator], Sample] | None = None,
         seed: int = 0,
+        crop: int | tuple[int, int] | None = None,
     ) -> None:
         if images.dtype != np.float32 or images.ndim not in (3, 4) or images.size == 0:
             raise ValueError(
@@ -49,17 +57,24 @@ class SegmentationDataset:
             raise ValueError(f"labels {labels.shape} must be (S, H, W) of the images {images.shape}.")
         self.images = images[:, None] if images.ndim == 3 else images  # (S, C, H, W)
         self.labels, self.augment, self.seed = labels, augment, _at_least("seed", seed, 0)
+        self.crop, self.windows = None, 1  # of each section
+        if crop is not None:
+            sides = crop if isinstance(crop, tuple) else (crop, crop)
+            shape = labels.shape[1:]
+            self.crop = tuple(min(_at_least("crop", m, 1), n) for m, n in zip(sides, shape, strict=True))
+            self.windows = math.prod(math.ceil(n / m) for m, n in zip(self.crop, shape, strict=True))
+            self.augment = augment or Augment.none()
 
     def __len__(self) -> int:
-        return len(self.images)
+        return len(self.images) * self.windows
 
     def sample(self, index: int, epoch: int) -> Sample:
-        """Return one section and its label as the network takes them, augmented for this epoch.
+        """Return a section, or a window of one, and its label as the network takes them, augmented for this epoch.
 
         Parameters
         ----------
         index : int
-            From 0 to ``len(self) - 1``.
+            From 0 to ``len(self) - 1``; ``index % S`` is the section.
         epoch : int
             At least 0. A sample depends on seed, index and epoch only, not on order or thread.
 
@@ -69,10 +84,10 @@ class SegmentationDataset:
         y : ndarray
             float32 (1, H, W) of 0 and 1 if the labels are bool, int64 (H, W) if they are classes.
         """
-        x, label = self.images[index], self.labels[index]
+        x, label = self.images[index % len(self.images)], self.labels[index % len(self.images)]
         if self.augment is not None:
             rng = np.random.default_rng(np.random.SeedSequence((self.seed, epoch, index)))
-            x, label = self.augment(x, label, rng)
+            x, label = self.augment(x, label, rng, **({"crop": self.crop} if self.crop else {}))
         if label.dtype == bool:
             return x, label[None].astype(np.float32)
         return x, label.astype(np.int64)

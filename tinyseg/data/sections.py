@@ -43,6 +43,11 @@ class Sections:
     def __len__(self) -> int:
         return len(self.images)
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Height and width of a section."""
+        return self.images.shape[1:]
+
     def fingerprints(self) -> list[str]:
         """Return the fingerprint of each image, by which it is known again in other files.
 
