@@ -1,6 +1,7 @@
 """Checkpoints: safetensors files with the weights, the optimizer and the position in the run, to resume or to predict.
 
-A file holds arrays named ``model.<parameter>`` and ``optimizer.<state>``, and one JSON text in its metadata:
+A file holds arrays named ``model.<parameter>`` and ``optimizer.<state>``, and ``training.<parameter>``, the weights from
+which a training goes on, if those of the model are a mean of such weights; and one JSON text in its metadata:
 ``{"tinyseg": <format>, "model": {name and options for models.build}, …whatever the caller adds}``. Nothing is ever
 unpickled. A file is written under another name, flushed to disk and then renamed, so a checkpoint is always complete.
 """
@@ -48,7 +49,7 @@ class _Metadata(Format):
     training: dict[str, Any] | None = None
 
 
-def save(path: FilePath, model: Module, optimizer: Any = None, **meta: Any) -> None:
+def save(path: FilePath, model: Module, optimizer: Any = None, average: Any = None, **meta: Any) -> None:
     """Write model, optimizer and `meta` to one file, atomically.
 
     Parameters
@@ -58,6 +59,8 @@ def save(path: FilePath, model: Module, optimizer: Any = None, **meta: Any) -> N
     model : Module
         Made by `models.build` (its `config` goes into the file).
     optimizer : Optimizer, optional
+    average : WeightAverage, optional
+        Its mean is saved as the model. With an optimizer, the model's own weights are saved too, to train on.
     **meta
         Anything that JSON can hold: preprocessing, class names, epoch, history …, by any name but "tinyseg".
 
@@ -72,7 +75,9 @@ def save(path: FilePath, model: Module, optimizer: Any = None, **meta: Any) -> N
         raise ValueError("tinyseg is a name that the checkpoint itself uses: give what you keep another name.")
     if not hasattr(model, "config"):
         raise ValueError("A checkpoint stores how to build the model: make it with tinyseg.models.build(name, …).")
-    arrays = {f"model.{name}": array for name, array in model.state_dict().items()}
+    arrays = {f"model.{name}": array for name, array in (average or model).state_dict().items()}
+    if optimizer is not None and average is not None:
+        arrays |= {f"training.{name}": array for name, array in model.state_dict().items()}
     if optimizer is not None:
         arrays |= {f"optimizer.{name}": array for name, array in optimizer.state_dict().items()}
     arrays = {name: np.ascontiguousarray(a).reshape(a.shape) for name, a in arrays.items()}  # 0-d stays 0-d
@@ -147,8 +152,8 @@ def _fill(path, owner, state):
         raise ValueError(f"{path}: {error}") from None
 
 
-def restore(path: FilePath, model: Module, optimizer: Any = None) -> dict[str, Any]:
-    """Copy the state in a checkpoint into an existing model and optimizer, to train on; return the metadata.
+def restore(path: FilePath, model: Module, optimizer: Any = None, average: Any = None) -> dict[str, Any]:
+    """Copy the state in a checkpoint into an existing model, optimizer and mean, to train on; return the metadata.
 
     Besides what `read` refuses, it is a ValueError if the state does not fit, or is not finite.
     """
@@ -159,7 +164,9 @@ def restore(path: FilePath, model: Module, optimizer: Any = None) -> dict[str, A
     mine = getattr(model, "config", None)
     if mine != meta["model"]:
         raise ValueError(f"{path} holds the model {meta['model']}, but this run builds {mine}.")
-    _fill(path, model, _part(arrays, "model."))
+    if average is not None:
+        _fill(path, average, _part(arrays, "model."))
+    _fill(path, model, _part(arrays, "model." if average is None else "training."))
     if optimizer is not None:
         state = _part(arrays, "optimizer.")
         if not state:

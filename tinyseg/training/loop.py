@@ -17,6 +17,7 @@ from tinyseg.backend.dispatch import NUMBA
 from tinyseg.data import Loader
 from tinyseg.models import checkpoint
 from tinyseg.report import plots
+from tinyseg.training.averaging import WeightAverage
 from tinyseg.training.divergence import check_step, check_validation, quiet
 from tinyseg.training.interruption import Interruption, Stopped
 from tinyseg.training.log import Log
@@ -39,6 +40,7 @@ def fit(
     best: str = "mean_iou",
     progress: bool = True,
     callback: Callable[[dict[str, float]], object] | None = None,
+    average: WeightAverage | None = None,
 ) -> dict[str, Any]:
     """Train a model; write the log, checkpoints and curves to a run directory.
 
@@ -64,6 +66,9 @@ def fit(
     callback : callable, optional
         ``callback(row)``, called after every epoch, when its checkpoint has been written, with the row of log.csv: a
         dict of numbers. `docs/howto/callback.md` sends it to TensorBoard.
+    average : WeightAverage, optional
+        Of the model's weights, updated after every step. The mean is what is validated and what the checkpoints hold as
+        the model; the latest also holds the weights from which the training goes on.
 
     Returns
     -------
@@ -81,25 +86,28 @@ def fit(
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, but is {epochs}.")
     with run:
-        return _train(step, loader, validate, schedule, epochs, run, meta or {}, best, progress, callback)
+        return _train(step, loader, validate, schedule, epochs, run, meta or {}, best, progress, callback, average)
 
 
-def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, callback):
+def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, callback, average):
     model, optimizer, log, interruption = step.model, step.optimizer, Log(), Interruption()
     device, by_epoch = device_of(model.parameters()[0].data), isinstance(schedule, optim.ReduceLROnPlateau)
     if run.resume:
-        saved = checkpoint.restore(run.latest, model, optimizer)["training"]
+        saved = checkpoint.restore(run.latest, model, optimizer, average)["training"]
         with reading_state(run.latest):
             log.load_state_dict(saved["state"])
             schedule.load_state_dict(saved["schedule"])
             step.load_state_dict(saved["scaler"])
+            if average is not None:
+                average.updates = int(saved["updates"])
         if log.epoch > epochs:
             raise ValueError(f"epochs must be at least {log.epoch}, as many as {run.path} has already: found {epochs}.")
         look_for_best(run, model, log, epochs)
 
     def begin():
         weights = 4 * model.num_parameters()
-        run.begin(size=8 * weights)  # two checkpoints, one of them with Adam's arrays; the new one beside the old
+        copies = 8 if average is None else 10  # two checkpoints, the latest with Adam's arrays; the new beside the old
+        run.begin(size=copies * weights)
         run.write_config(meta.get("config", {}))
 
     def keep_folder():
@@ -109,7 +117,8 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
     def save(path, optimizer=None):
         keep_folder()
         states = {"state": log.state_dict(), "schedule": schedule.state_dict(), "scaler": step.state_dict()}
-        checkpoint.save(path, model, optimizer, training=states, **meta)
+        states |= {} if average is None else {"updates": average.updates}
+        checkpoint.save(path, model, optimizer, average, training=states, **meta)
 
     def draw():
         with plots.drawing(run.path / "curves.png") as picture:
@@ -130,6 +139,8 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
                 log.count(figures, optimizer.lr)
                 if figures.updated and not by_epoch:
                     schedule.step()
+                if figures.updated and average is not None:
+                    average.update()
                 seconds.append(time.perf_counter() - start)
                 bar.advance(log, epochs, figures.loss)
                 if interruption.signal:
@@ -138,7 +149,7 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
                     save(run.latest, optimizer)
                     saved = time.monotonic()
             try:
-                with interruption.at_once(), quiet():  # after the last step of an epoch, too: the resumed run validates
+                with interruption.at_once(), quiet(), average or contextlib.nullcontext():  # after the last step of an epoch, too: the resumed run validates
                     scores = {name: float(value) for name, value in validate(model).items()}
             except Stopped:
                 break
