@@ -73,17 +73,17 @@ def test_options_of_the_gpu_are_refused_on_the_cpu(given, monkeypatch):
 
 # ----- the training step -----------------------------------------------------------
 def training_options(**given):
-    return argparse.Namespace(**({"clip": 1.0, "amp": False, "cuda_graph": False} | given))
+    return argparse.Namespace(**({"clip": 1.0, "amp": False, "cuda_graph": False, "batch_size": 1} | given))
 
 
 def test_the_step_is_the_one_that_is_asked_for():
     model = models.build("sdunet", width=4, levels=2)
     optimizer = optim.Adam(model.parameters())
     for given, kind in (({}, Step), ({"amp": True}, MixedPrecisionStep)):
-        step = make_step(training_options(**given), model, optimizer, ops.soft_dice_loss)
+        step = make_step(training_options(**given), model, optimizer, ops.soft_dice_loss, 48)
         assert type(step) is kind and step.model is model and step.optimizer is optimizer and step.clip == 1
         assert step.loss is ops.soft_dice_loss
-    assert make_step(training_options(clip=0), model, optimizer, ops.soft_dice_loss).clip == float("inf")
+    assert make_step(training_options(clip=0), model, optimizer, ops.soft_dice_loss, 48).clip == float("inf")
 
 
 def settled(monkeypatch, *given):
@@ -103,7 +103,7 @@ def test_a_graph_and_mixed_precision_are_not_had_together(monkeypatch, capsys):
 def test_without_the_fast_folder_what_needs_it_is_refused(option, monkeypatch):
     monkeypatch.setattr(dispatch, "fast", lambda name: None)
     with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} needs the folder tinyseg/fast"):
-        make_step(training_options(**{option: True}), None, None, None)
+        make_step(training_options(**{option: True}), None, None, None, 48)
 
 
 @pytest.mark.slow
@@ -246,7 +246,7 @@ def test_a_warm_up_longer_than_the_training(monkeypatch, capsys):
 
 def test_options_that_do_not_go_together_are_refused_before_the_data_are_read(monkeypatch):
     for given, words in (
-        (("--size", 33), "multiples of 16"),
+        (("--crop", 33), "multiples of 16"),
         (("--model", "unet", "--ws", "layer"), "ws standardizes"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -287,10 +287,10 @@ def test_a_name_that_is_too_long_is_refused_with_the_options_name(monkeypatch, c
     assert "argument --size: " in said and len(said) < 2100
 
 
-def test_a_size_that_does_not_fit_gets_two_that_do(monkeypatch):
-    with pytest.raises(ValueError, match="--size 47 does not fit: .* give --size 32 or 48"):
-        settled(monkeypatch, "--size", 47)
-    assert settled(monkeypatch, "--size", 48).size == 48
+def test_windows_that_do_not_fit_get_two_that_do(monkeypatch):
+    with pytest.raises(ValueError, match="--crop 47 does not fit: .* give --crop 32 or 48"):
+        settled(monkeypatch, "--crop", 47)
+    assert settled(monkeypatch, "--crop", 48).crop == 48
 
 
 def test_a_warm_up_for_a_schedule_that_has_none(monkeypatch, capsys):

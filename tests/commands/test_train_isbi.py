@@ -189,7 +189,7 @@ def test_the_advice_has_the_options_that_a_run_does_not_keep_and_its_folder_may_
 
 def test_a_mistake_with_overwrite_costs_nothing(isbi_run, tmp_path):
     before = {p.name: p.stat().st_mtime_ns for p in isbi_run.iterdir()}
-    for mistake, code in ((["--data", tmp_path / "nowhere"], 1), (["--size", 33], 1), (["--epochs", 0], 2)):
+    for mistake, code in ((["--data", tmp_path / "nowhere"], 1), (["--crop", 33], 1), (["--epochs", 0], 2)):
         run(*SMALL, "--out", isbi_run, "--overwrite", *mistake, code=code)
     assert {p.name: p.stat().st_mtime_ns for p in isbi_run.iterdir()} == before
 
@@ -211,7 +211,7 @@ def test_bad_input_is_one_sentence_and_nothing_is_written(tmp_path):
     fails("--val-sections", "24", says="validation sections")
     fails("--augment", "hflop", says="hflop", code=2)
     fails("--ws", "layer", "--model", "unet", says="ws standardizes depthwise kernels")
-    fails("--size", "33", says="multiples of 16")
+    fails("--crop", "33", says="multiples of 16")
     fails("--download", says="--download needs --data", code=2)
     for out in (tmp_path, tmp_path / "images", tmp_path / "MASKS"):
         _, err = run(*SMALL, "--data", tmp_path, "--out", out, code=2)

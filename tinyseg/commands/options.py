@@ -2,6 +2,7 @@
 
 import argparse
 import errno
+import math
 import os
 import pathlib
 import sys
@@ -100,7 +101,10 @@ def a_path(text):
 
 
 def build_network(args, in_channels, num_classes, device):
-    """Build the network that the options of `add_training_options` ask for, and check that it takes ``args.size``."""
+    """Build the network that the options of `add_training_options` ask for, and check that it takes the given side.
+
+    The side is ``args.crop`` if the script has that option, else ``args.size``.
+    """
     options = {"width": args.width, "head": args.head, "dropout": args.dropout, "seed": args.seed}
     if args.ws != "default":
         options["ws"] = None if args.ws == "none" else args.ws
@@ -108,31 +112,62 @@ def build_network(args, in_channels, num_classes, device):
         model = models.build(args.model, in_channels, num_classes, **options).to(device)
     except ValueError as error:
         raise ValueError(f"--model {args.model} cannot be had with --ws {args.ws}: {error} Leave out --ws.") from None
-    below, step = args.size // model.multiple * model.multiple, model.multiple
-    if args.size != below:
+    flag, side, step = ("--crop", args.crop, model.multiple) if "crop" in args else ("--size", args.size, model.multiple)
+    below = side // step * step
+    if side != below:
         sizes = " or ".join(str(size) for size in (below, below + step) if size)
-        raise ValueError(
-            f"--size {args.size} does not fit: {args.model} takes multiples of {step}, so give --size {sizes}."
-        )
+        raise ValueError(f"{flag} {side} does not fit: {args.model} takes multiples of {step}, so give {flag} {sizes}.")
     return model
 
 
-def refuse_too_costly(args):
+def fit_crop(args, model, shape):
+    """Return the height and width of the windows that are trained on: --crop, where a section has as much.
+
+    Parameters
+    ----------
+    args : argparse.Namespace
+    model : UNet
+    shape : (int, int)
+        Height and width of the sections.
+
+    Returns
+    -------
+    tuple of int
+        Multiples of ``model.multiple``.
+
+    Raises
+    ------
+    ValueError
+        A section is too small for the network, or a step of training would take more than the memory.
+    """
+    sides = [min(args.crop, n // model.multiple * model.multiple) for n in shape]
+    if not all(sides):
+        raise ValueError(
+            f"sections of {shape[0]} x {shape[1]} pixels are too small: {args.model} takes at least {model.multiple} x "
+            f"{model.multiple}. Give --size {args.crop}, to which they are resized."
+        )
+    refuse_too_costly(args, math.prod(sides))
+    return tuple(sides)
+
+
+def refuse_too_costly(args, pixels=None):
     """Raise a ValueError if a training step on the CPU would take more than its memory; nothing is built to know it.
 
-    What a network costs that is no `tinyseg.models.UNet` is not known. Slices that are cut out of volumes are not
-    counted: they may be smaller than ``args.size``.
+    What a network costs that is no `tinyseg.models.UNet` is not known. `pixels` is how many an image of a batch has; if
+    neither it nor the options say that, the weights alone are counted.
     """
     if args.device == "gpu" or backend.parse_device(args.device or "auto") == "gpu":  # which says at once what it lacks
         return
-    pixels = 0 if getattr(args, "how", None) == "crop" else args.batch_size * args.size**2
     weights = models.fewest_weights(args.model, width=args.width)
     if weights is None:
         return
+    if pixels is None:
+        size_is_known = args.size and getattr(args, "how", "resize") == "resize"  # not of slices cut out of volumes
+        pixels = min(args.size, getattr(args, "crop", args.size)) ** 2 if size_is_known else 0
     refuse_beyond_memory(
-        least_memory(weights, args.width, pixels, training=True),
-        f"a training step of {args.model} with --width {args.width}, --size {args.size} and --batch-size "
-        f"{args.batch_size} would take at least", "memory", "give smaller ones",
+        least_memory(weights, args.width, args.batch_size * pixels, training=True),
+        f"a training step of {args.model} with --width {args.width} and {args.batch_size} images of {pixels:,} pixels "
+        "would take at least", "memory", "give a smaller one, or fewer or smaller images",
     )  # fmt: skip
 
 
@@ -228,7 +263,7 @@ def build_schedule(args, optimizer, steps):
     return optim.WarmupLR(optimizer, warmup=args.warmup)
 
 
-def make_step(args, model, optimizer, loss):
+def make_step(args, model, optimizer, loss, side):
     """Make the training step that --clip, --amp and --cuda-graph ask for, and compile the kernels that it needs.
 
     Parameters
@@ -238,6 +273,8 @@ def make_step(args, model, optimizer, loss):
     optimizer : Optimizer
     loss : callable
         ``loss(logits, y) -> Tensor``, a scalar.
+    side : int
+        Of an image of a batch, for the choice of the kernels.
 
     Returns
     -------
@@ -256,7 +293,7 @@ def make_step(args, model, optimizer, loss):
         step = Step
     if step is Step:
         device = backend.device_of(model.parameters()[0].data)
-        compile_for(lambda: rehearse_training(model, loss, args.batch_size, args.size), device)
+        compile_for(lambda: rehearse_training(model, loss, args.batch_size, side), device)
     return step(model, optimizer, loss, clip=args.clip)
 
 

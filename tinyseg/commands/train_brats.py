@@ -107,7 +107,7 @@ def train_in(run, args, device):
     def validate(model):
         return as_log(score_patients(model, cache, val, regions, loss, args.batch_size))
 
-    step = options.make_step(args, model, optimizer, loss)
+    step = options.make_step(args, model, optimizer, loss, args.size)
     result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, best="dice")
     options.exit_if_interrupted(result, run, args)
 

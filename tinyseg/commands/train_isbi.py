@@ -16,12 +16,13 @@ from tinyseg.commands.settings import settle
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
 from tinyseg.data.fingerprint import fingerprint, refuse_changed
 from tinyseg.data.sections import describe_copies
+from tinyseg.prediction.tiles import tile_within
 from tinyseg.training import RunDirectory, evaluate, fit
 
 # What was measured to train sdunet and unet well (docs/results.md) ...
 DEFAULTS = {
     "data": None, "labels": None, "foreground": "white", "target": "inside of a cell",
-    "size": 256, "val_sections": "4", "standardize": "section",
+    "size": None, "crop": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
     "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "amp": False,
     "seed": 0,
@@ -32,7 +33,9 @@ PAPER = {
     "size": 256, "augment": "paper", "lr": 1e-4, "schedule": "constant", "warmup": 0, "clip": 0, "standardize": "unit",
 }  # fmt: skip
 
-OUT, LESS_MEMORY = "runs/isbi", "try a smaller --batch-size, --size or --width"
+OUT, LESS_MEMORY = "runs/isbi", "try a smaller --batch-size, --crop or --width"
+SYNTHETIC = 256  # side of the synthetic sections, in pixels
+VALIDATION = 2 << 30  # bytes for the activations of the validation
 
 
 def main():
@@ -50,16 +53,19 @@ def train_in(run, args, device):
     # ----- data ------------------------------------------------------------------
     sections = load_sections(args)
     parts = sections.split(args.val_sections)
-    train, val = (part.resized(args.size) for part in parts)
+    train, val = (part.resized(args.size or part.shape) for part in parts)
     train_x, val_x = standardize(train.images, args.standardize), standardize(val.images, args.standardize)
-    dataset = SegmentationDataset(train_x, train.labels, Augment.parse(args.augment), seed=args.seed)
-    loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers)
-    print(f"{len(train)} sections to train on, {len(val)} held out, {args.size} x {args.size} pixels")
+    print(f"{len(train)} sections to train on, {len(val)} held out, {train.shape[0]} x {train.shape[1]} pixels")
     if copies := describe_copies(*parts):
         print(copies)
 
     # ----- model -----------------------------------------------------------------
     model = options.build_network(args, 1, 1, device)
+    crop = options.fit_crop(args, model, train.shape)
+    dataset = SegmentationDataset(train_x, train.labels, Augment.parse(args.augment), seed=args.seed, crop=crop)
+    loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers)
+    if crop != train.shape:
+        print(f"in windows of {crop[0]} x {crop[1]}, {dataset.windows} of a section in an epoch")
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
     schedule = options.build_schedule(args, optimizer, args.epochs * len(loader))
     network = options.report_network(args, model, device)
@@ -75,20 +81,22 @@ def train_in(run, args, device):
         refuse_changed(args.fingerprints, config["fingerprints"], args.resume)
     # So that evaluate.py knows the sections that the network was trained on, wherever and however they are stored.
     config["sections"] = {name: parts[k].fingerprints() for k, name in enumerate(("train", "val"))}
-    scale = [args.size / n for n in sections.images.shape[1:]]
+    scale = [m / n for m, n in zip(train.shape, sections.shape, strict=True)]
     preprocessing = {"scale": scale, "standardize": args.standardize, "foreground": args.foreground}
     meta = {"config": config, "preprocessing": preprocessing, "classes": [args.target]}
 
-    def validate(model):
-        return evaluate(model, val_x, val.labels)[0]
+    tile = tile_within(model, VALIDATION)
 
-    step = options.make_step(args, model, optimizer, ts.ops.binary_cross_entropy_with_logits)
+    def validate(model):
+        return evaluate(model, val_x, val.labels, tile=tile)[0]
+
+    step = options.make_step(args, model, optimizer, ts.ops.binary_cross_entropy_with_logits, max(crop))
     result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta)
     options.exit_if_interrupted(result, run, args)
 
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)
-    scores, probabilities = evaluate(best, val_x, val.labels)
+    scores, probabilities = evaluate(best, val_x, val.labels, tile=tile)
     last = {k.removeprefix("val_"): v for k, v in result["history"][-1].items() if k.startswith("val_")}
     summary = network | {
         "steps": result["steps"], "seconds_per_step": result["seconds_per_step"],
@@ -106,14 +114,14 @@ def train_in(run, args, device):
 def load_sections(args):
     if args.data is None:
         print("No --data given: training on a SYNTHETIC stack of sections, a stand-in for real data.")
-        images, labels = em_sections(num_sections=24, size=args.size, seed=args.seed)
+        images, labels = em_sections(num_sections=24, size=args.size or SYNTHETIC, seed=args.seed)
         return Sections(images, labels, [f"synthetic[{k}]" for k in range(len(images))])
     if args.download:
         fetch_isbi(args.data)
     sections = isbi.load(args.data, labels=args.labels or "required", foreground=args.foreground)
-    H, W = sections.images.shape[1:]
-    size = f"{H} x {W}" if H == W else f"{H} x {W}, not square: resizing distorts them"
-    print(f"{args.data}: {len(sections)} sections of {size}")
+    H, W = sections.shape
+    distorted = ", not square: resizing distorts them" if args.size and H != W else ""
+    print(f"{args.data}: {len(sections)} sections of {H} x {W}{distorted}")
     return sections
 
 
@@ -129,7 +137,14 @@ def build_parser(description=__doc__, inputs="", defaults=DEFAULTS, out=OUT):
     add("--download", "fetch the public ISBI 2012 files into --data first", action="store_true", default=None)
     add("--foreground", "which mask value is the inside of a cell", choices=["white", "black"])
     add("--target", "what that is, in a few words, for tables and pictures", type=NAME)
-    add("--size", "side of the square that sections are resized to, in pixels", type=Number(int, 16, 65536))
+    add(
+        "--size", "side of the square that sections are resized to, in pixels (default: their own size)",
+        type=Number(int, 16, 65536),
+    )  # fmt: skip
+    add(
+        "--crop", "side of the windows of sections that are trained on, at random places; larger ones than a section are "
+        "the section", type=Number(int, 16, 65536),
+    )  # fmt: skip
     add("--val-sections", "sections held out: a number (the last ones) or a:b (a to b-1, from 0)", type=SECTIONS)
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])
     options.add_training_options(parser, defaults, PAPER, out=out)

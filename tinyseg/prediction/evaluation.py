@@ -22,7 +22,7 @@ class ConstantOutputWarning(UserWarning):
 
 
 def evaluate(
-    model: Module, images: np.ndarray, labels: np.ndarray, batch_size: int = 1
+    model: Module, images: np.ndarray, labels: np.ndarray, batch_size: int = 1, tile: int | None = None
 ) -> tuple[dict[str, float], np.ndarray]:
     """Score a one-class model on images that it was not trained on.
 
@@ -35,6 +35,8 @@ def evaluate(
     labels : bool ndarray, shape (S, H, W)
         True = foreground (white, the inside of a cell).
     batch_size : int
+    tile : int, optional
+        See `predict_logits`: larger images go through the network in tiles.
 
     Returns
     -------
@@ -48,7 +50,7 @@ def evaluate(
     ConstantOutputWarning
         If all probabilities are the same to within 0.001.
     """
-    logits = predict_logits(model, images, batch_size)
+    logits = predict_logits(model, images, batch_size, tile)
     probabilities = ops.sigmoid(logits).data[:, 0]
     scores, loss = BinaryScores(), math.nan  # the scores are NaN as long as nothing is counted
     if np.isfinite(logits).all():
