@@ -112,7 +112,8 @@ def build_network(args, in_channels, num_classes, device):
         model = models.build(args.model, in_channels, num_classes, **options).to(device)
     except ValueError as error:
         raise ValueError(f"--model {args.model} cannot be had with --ws {args.ws}: {error} Leave out --ws.") from None
-    flag, side, step = ("--crop", args.crop, model.multiple) if "crop" in args else ("--size", args.size, model.multiple)
+    flag, side = ("--crop", args.crop) if "crop" in args else ("--size", args.size)
+    step = model.multiple
     below = side // step * step
     if side != below:
         sizes = " or ".join(str(size) for size in (below, below + step) if size)

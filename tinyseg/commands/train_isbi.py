@@ -142,8 +142,8 @@ def build_parser(description=__doc__, inputs="", defaults=DEFAULTS, out=OUT):
         type=Number(int, 16, 65536),
     )  # fmt: skip
     add(
-        "--crop", "side of the windows of sections that are trained on, at random places; larger ones than a section are "
-        "the section", type=Number(int, 16, 65536),
+        "--crop", "side of the windows of sections, at random places, that are trained on; at most the whole section",
+        type=Number(int, 16, 65536),
     )  # fmt: skip
     add("--val-sections", "sections held out: a number (the last ones) or a:b (a to b-1, from 0)", type=SECTIONS)
     add("--standardize", "how grey values are scaled", choices=["section", "stack", "unit"])

@@ -1,7 +1,7 @@
 """Checkpoints: safetensors files with the weights, the optimizer and the position in the run, to resume or to predict.
 
-A file holds arrays named ``model.<parameter>`` and ``optimizer.<state>``, and ``training.<parameter>``, the weights from
-which a training goes on, if those of the model are a mean of such weights; and one JSON text in its metadata:
+A file holds arrays named ``model.<parameter>`` and ``optimizer.<state>``; also ``training.<parameter>``, the weights to
+train on, if those of the model are a mean of such weights. Its metadata holds one JSON text:
 ``{"tinyseg": <format>, "model": {name and options for models.build}, …whatever the caller adds}``. Nothing is ever
 unpickled. A file is written under another name, flushed to disk and then renamed, so a checkpoint is always complete.
 """

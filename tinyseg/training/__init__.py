@@ -1,4 +1,6 @@
-"""Training: a step (`step`), the loop (`loop`), the mean of the weights (`averaging`), Ctrl-C (`interruption`), the folder and log of a run (`run`, `log`)."""
+"""Training: a step (`step`), the loop (`loop`), the mean of the weights (`averaging`), Ctrl-C (`interruption`), the
+folder and log of a run (`run`, `log`).
+"""
 
 from tinyseg.prediction.evaluation import ConstantOutputWarning, evaluate
 from tinyseg.training.averaging import WeightAverage

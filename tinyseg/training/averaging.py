@@ -86,7 +86,7 @@ class WeightAverage:
         return {name: to_numpy(array) for name, array in self._mean.items()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy a `state_dict` into the mean, to go on with it and with `updates`. One of another model is a ValueError."""
+        """Copy a `state_dict` into the mean; `updates` belongs to it. One of another model is a ValueError."""
         problems = compare_states(self._mean, state)
         if problems:
             raise ValueError(f"This mean is of the weights of another model. {problems}")

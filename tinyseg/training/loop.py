@@ -148,8 +148,8 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
                 if time.monotonic() - saved > BETWEEN_CHECKPOINTS:
                     save(run.latest, optimizer)
                     saved = time.monotonic()
-            try:
-                with interruption.at_once(), quiet(), average or contextlib.nullcontext():  # after the last step of an epoch, too: the resumed run validates
+            try:  # after the last step of an epoch, too: the resumed run validates
+                with interruption.at_once(), quiet(), average or contextlib.nullcontext():
                     scores = {name: float(value) for name, value in validate(model).items()}
             except Stopped:
                 break
