@@ -99,6 +99,12 @@ class Run:
         KeyboardInterrupt
             If a script was interrupted.
         """
+        summary, history = self.train_whole()
+        with locked(self.folder, "a study", wait=True):  # nobody goes on with the training while it is scored
+            return {"summary": summary, "history": history, "scores": self._score()}
+
+    def train_whole(self):
+        """Train, unless it has been done already; return the summary and the log. Raises as `carry_out`."""
         with locked(self.folder, "a study", wait=True):  # a killed study leaves a training that still writes
             pass
         self._refuse_others()
@@ -110,14 +116,8 @@ class Run:
                 self.folder.mkdir(parents=True, exist_ok=True)
                 write_atomically(self.kept, self.command + "\n")  # first: by it a study that was killed knows its run
                 self._call([*self.train, "--out", str(self.folder), "--overwrite", *self.rest])
-        with locked(self.folder, "a study", wait=True):  # nobody goes on with the training while it is scored
-            return {
-                "summary": results.read(
-                    summary, results.Summary, "the summary of a finished training", results.TRAIN_AGAIN
-                ),
-                "history": self._read_log(),
-                "scores": self._score(),
-            }
+        what = "the summary of a finished training"
+        return results.read(summary, results.Summary, what, results.TRAIN_AGAIN), self._read_log()
 
     def _refuse_others(self):
         """Raise a ValueError if the folder holds a training that is not this run."""
@@ -135,7 +135,10 @@ class Run:
         config = self.folder / "config.json"
         if config.is_file():
             found = results.read(config, dict, "the options of a training", results.TRAIN_AGAIN)
-            other = [name for name in self.settings if name in found and not _same(found[name], self.settings[name])]
+            known = {
+                name: value for name, value in self.settings.items() if value is not None
+            }  # else the script decides
+            other = [name for name in known if name in found and not _same(found[name], known[name])]
             if other:
                 said = ", ".join(f"--{name.replace('_', '-')} {found[name]}" for name in other)
                 self._refuse(f"in {config.name} {said}; now {self.command}")

@@ -1,0 +1,158 @@
+"""Cross-validation over a stack: every section is scored by a network that has not seen it, nor its neighbours.
+
+    python -m reproduction.folds --data ISBI_DIR --out runs/folds
+    python -m reproduction.folds --data ISBI_DIR --out runs/unet -- --model unet --epochs 50
+
+The sections are cut into folds of neighbours, because a section looks like the ones beside it. For each fold a network
+is trained on all the others (`tinyseg train-isbi`, with the options that follow ``--``) and, at its last epoch, scored
+on the fold at the sections' own size: from a single view, and as the mean over eight flips and turns.
+
+All scores are of all sections together. V^Rand and V^Info are so at one threshold for the whole stack, which is
+stricter than the best one of each fold. The threshold that is best for the sections that a network was trained on is
+given too, and the scores there: nothing was chosen on the sections that are scored. Run again after an interruption it
+goes on. Leaves the run of each fold, and scores.json.
+"""
+
+import itertools
+import pathlib
+
+import numpy as np
+
+from benchmarks.machine import how_measured
+from reproduction.study import Run
+from tinyseg.commands import train_isbi
+from tinyseg.commands.numbers import Number, make_parser
+from tinyseg.commands.options import a_path
+from tinyseg.commands.script import run_script
+from tinyseg.commands.tables import table
+from tinyseg.data import isbi
+from tinyseg.data.json_files import write_json
+from tinyseg.data.load_tqdm import tqdm
+from tinyseg.data.locks import locked
+from tinyseg.metrics import BinaryScores
+from tinyseg.metrics.intervals import mean_interval
+from tinyseg.metrics.isbi import THRESHOLDS, isbi_scores
+from tinyseg.prediction.predictor import Predictor
+
+EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
+VIEWS = {"one view": "none", "mean of eight views": "all"}
+# Between the challenge's thresholds there are few where a network is nearly sure, and its best is often there.
+FINE = (*THRESHOLDS[1:-1], 0.95, 0.97, 0.99)
+
+
+def main():
+    run_script(cross_validate, out_of_memory="try a smaller --crop or --width")
+
+
+def cross_validate():
+    args = parse_arguments()
+    sections = isbi.load(args.data, "required")
+    with locked(args.out, "a cross-validation"):
+        folds = [
+            score_fold(make_run(args, k, fold), sections, fold)
+            for k, fold in enumerate(cut(len(sections), args.folds))
+        ]  # fmt: skip
+        report = {view: join([fold[view] for fold in folds], sections) for view in VIEWS}
+        command = f"python -m reproduction.folds --data DIR --folds {args.folds} -- {' '.join(args.training)}".strip(
+            " -"
+        )
+        minutes = [fold["minutes"] for fold in folds]
+        write_json(args.out / "scores.json", report | {"minutes": minutes, "measured": how_measured(command)})
+    print_report(report)
+    print(f"wrote {args.out / 'scores.json'}; trainings took {', '.join(f'{m:.0f}' for m in minutes)} minutes")
+
+
+def cut(count, folds):
+    """Return the first and the last section, exclusive, of folds that differ by one section at most."""
+    if not 2 <= folds <= count:
+        raise ValueError(f"--folds {folds} of {count} sections: give a number from 2 to {count}.")
+    edges = [count * k // folds for k in range(folds + 1)]
+    return list(itertools.pairwise(edges))
+
+
+def make_run(args, number, fold):
+    """Make the training that holds a fold out."""
+    held_out = "{}:{}".format(*fold)
+    train = [EXAMPLES / "train_isbi.py", "--data", args.data.resolve(), "--val-sections", held_out, *args.training]
+    return Run(args.out / f"fold-{number}", train, [], [], train_isbi.DEFAULTS)
+
+
+def score_fold(run, sections, fold):
+    """Train, if that has not been done, and predict the sections of a fold.
+
+    Returns
+    -------
+    dict
+        ``minutes`` of the training's steps, and for each view the ``probabilities`` (S, H, W) of the fold's sections
+        and the ``thresholds`` of `FINE` that are best on the training sections, for V^Rand and V^Info.
+    """
+    summary, _ = run.train_whole()
+    result = {"minutes": summary["steps"] * summary["seconds_per_step"] / 60}
+    inside = np.arange(*fold)
+    seen = np.delete(np.arange(len(sections)), inside)
+    for view, transforms in VIEWS.items():
+        predictor = Predictor.load(run.latest, transforms=transforms)
+        predictor.take_statistics(sections.images[:, None])
+        predicted = [predictor(section)[0] for section in tqdm(sections.images, desc=f"{run.folder.name}, {view}")]
+        probabilities = np.stack(predicted)
+        own = isbi_scores(probabilities[seen], sections.labels[seen], FINE)
+        thresholds = own.v_rand_threshold, own.v_info_threshold
+        result[view] = {"sections": inside, "probabilities": probabilities[inside], "thresholds": thresholds}
+    return result
+
+
+def join(folds, sections):
+    """Return the scores of all sections of all folds together, for one view: a dict for JSON."""
+    probabilities = np.concatenate([fold["probabilities"] for fold in folds])
+    labels = sections.labels
+    challenge, pixels = isbi_scores(probabilities, labels), BinaryScores()
+    pixels.update(probabilities, labels)
+    report = {"pixels": {k: float(v) for k, v in pixels.compute().items()}, "isbi": challenge.summary()}
+    for k, name in enumerate(("v_rand", "v_info")):
+        report[f"{name}_interval"] = mean_interval(getattr(challenge, f"{name}_sections"))
+        report[f"{name}_folds"] = [
+            getattr(isbi_scores(fold["probabilities"], labels[fold["sections"]]), name) for fold in folds
+        ]  # fmt: skip
+        chosen = [fold["thresholds"][k] for fold in folds]
+        scores = [
+            getattr(isbi_scores(fold["probabilities"], labels[fold["sections"]], [threshold]), f"{name}_sections")
+            for fold, threshold in zip(folds, chosen, strict=True)
+        ]  # fmt: skip
+        report[f"{name}_chosen"] = {
+            "thresholds": chosen, "mean": float(np.mean(np.concatenate(scores))),
+            "sections": np.concatenate(scores).tolist(), "interval": mean_interval(np.concatenate(scores)),
+        }  # fmt: skip
+    return report
+
+
+def print_report(report):
+    rows = []
+    for view, scores in report.items():
+        of_challenge = scores["isbi"]
+        row = [f"{scores['pixels']['accuracy']:.4f}"]
+        for name in ("v_rand", "v_info"):
+            low, high = scores[f"{name}_interval"]
+            row += [f"{of_challenge[name]:.4f}", f"{low:.3f} to {high:.3f}"]
+            row += [f"{of_challenge[f'{name}_{part}']:.4f}" for part in ("split", "merge")]
+            row.append(f"{scores[f'{name}_chosen']['mean']:.4f}")
+        rows.append((view, row))
+    of_score = ["95%", "split", "merge", "chosen before"]
+    print(table(["accuracy", "V^Rand", *of_score, "V^Info", *of_score], rows))
+
+
+def build_parser():
+    parser = make_parser(__doc__, "[-- TRAINING OPTIONS]")
+    add = parser.add_argument
+    add("--data", required=True, type=a_path, help="folder with train-volume.tif and train-labels.tif")
+    add("--folds", type=Number(int, 2, 1000), default=4, help="(default: 4)")
+    add("--out", type=a_path, default=pathlib.Path("runs/folds"), help="folder (default: runs/folds)")
+    add("training", nargs="*", metavar="TRAINING OPTIONS", help="options of tinyseg train-isbi, after --")
+    return parser
+
+
+def parse_arguments():
+    return build_parser().parse_args()
+
+
+if __name__ == "__main__":
+    main()
