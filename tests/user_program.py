@@ -21,8 +21,10 @@ from tinyseg.data.split import split
 from tinyseg.data.synthetic import write_sections
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.isbi_metrics import IsbiScores, isbi_scores, label_scores, thin, v_info, v_rand
+from tinyseg.metrics.instances import Matches, adapted_rand_error, average_precision, match_objects
 from tinyseg.metrics.patients import PatientScores
 from tinyseg.models import UNet
+from tinyseg.prediction.instances import find_instances, measure_instances
 from tinyseg.prediction.predictor import Predictor, labels
 from tinyseg.training import RunDirectory, Step, evaluate, fit
 from tinyseg.training.step import Figures
@@ -192,6 +194,16 @@ def score(probability: np.ndarray, truth: np.ndarray) -> None:
     assert_type(patients.report(), dict[str, Any])
 
 
+def score_objects(probability: np.ndarray, truth: np.ndarray) -> None:
+    """Score the objects of a section."""
+    found = find_instances(probability, seed_threshold=0.9, min_size=10)
+    assert_type(found, np.ndarray)
+    assert_type(measure_instances(found, (0.5, 0.5)), list[dict[str, float]])
+    assert_type(match_objects(truth, found) + match_objects(truth, found), Matches)
+    assert_type(average_precision(truth, found, (0.5, 0.75)), np.ndarray)
+    assert_type(adapted_rand_error(truth, found), float)
+
+
 def look(model: UNet, folder: Path, images: np.ndarray, truth: np.ndarray, probability: np.ndarray) -> None:
     """Draw pictures, and count what the network costs."""
     ts.plots.curves([{"train_loss": 1.0}, {"train_loss": 0.5}], folder / "curves.png")
@@ -220,6 +232,7 @@ def main(folder: Path) -> None:
     probability = np.stack([predictor(section)[0] for section in stack])
     assert_type(labels(predictor(stack[0])), np.ndarray)
     score(probability[0], truth[0])
+    score_objects(probability[0], truth[0])
     look(model, folder, stack, masks > 0, probability)
 
 

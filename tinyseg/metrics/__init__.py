@@ -6,6 +6,7 @@
   of classes), of each image, averaged over images, and pooled
 - `ratios`: the equations that both share; `arrays`: what is an array of numbers
 - `isbi`: cell membranes. V^Rand and V^Info of the ISBI-2012 challenge
+- `instances`: objects, such as cells and nuclei. Average precision, adapted Rand error, variation of information
 - `patients`: whole patients, each scored as one volume
 - `intervals`: how sure a mean over few images is
 

@@ -1,4 +1,5 @@
-"""Prediction: images of any size in tiles (`tiles`), from a checkpoint (`predictor`), whole volumes (`volumes`).
+"""Prediction: images of any size in tiles (`tiles`), from a checkpoint (`predictor`), whole volumes (`volumes`),
+and the objects in what was predicted (`instances`).
 
 `evaluation` scores a network on images and patients that it was not trained on.
 """

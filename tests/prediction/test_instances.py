@@ -1,0 +1,159 @@
+"""Objects from probabilities: what is drawn is found again, in any place and size, and options do what they say."""
+
+import numpy as np
+import pytest
+import scipy
+import tifffile
+from scripts import REAL
+
+from tinyseg.metrics.instances import average_precision
+from tinyseg.metrics.isbi import label_scores
+from tinyseg.prediction.instances import find_instances, measure_instances
+
+
+def disks(shape, *circles):
+    """Labels of disks (row, column, radius); a pixel belongs to the disk in which it lies deepest."""
+    rows, columns = np.mgrid[: shape[0], : shape[1]]
+    depths = np.stack([r - np.hypot(rows - y, columns - x) for y, x, r in circles])
+    return np.where(depths.max(axis=0) > 0, depths.argmax(axis=0) + 1, 0)
+
+
+def same_objects(labels, expected):
+    """Whether two labels are the same but for the numbers: each pair of numbers that meet meets nowhere else."""
+    pairs = np.unique(np.stack([labels.ravel(), expected.ravel()]), axis=1)
+    return len(np.unique(pairs[0])) == len(np.unique(pairs[1])) == pairs.shape[1] and [0, 0] in pairs.T.tolist()
+
+
+def regions_by_hand(mask):
+    """Number the regions of a mask, whose pixels meet at their sides, by walking from pixel to pixel."""
+    labels, number = np.zeros(mask.shape, int), 0
+    for start in zip(*np.nonzero(mask), strict=True):
+        if labels[start]:
+            continue
+        number, ways = number + 1, [start]
+        while ways:
+            i, j = ways.pop()
+            if 0 <= i < mask.shape[0] and 0 <= j < mask.shape[1] and mask[i, j] and not labels[i, j]:
+                labels[i, j] = number
+                ways += [(i + 1, j), (i - 1, j), (i, j + 1), (i, j - 1)]
+    return labels
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_disks_that_touch_are_parted_at_any_size(factor):
+    circles = [(20, 20, 15), (22, 46, 12), (48, 30, 14), (60, 80, 9)]
+    truth = disks((80 * factor, 101 * factor), *(tuple(factor * n for n in c) for c in circles))
+    for mask in (truth > 0, np.where(truth > 0, 0.93, 0.07)):
+        labels = find_instances(mask, neck=0.7)
+        assert labels.dtype == np.int32 and labels.max() == 4
+        assert (average_precision(truth, labels, (0.9,)) == 1).all()
+        np.testing.assert_array_equal(labels > 0, truth > 0)
+
+
+def test_a_gap_in_a_membrane_does_not_join_two_cells():
+    p = np.full((40, 63), 0.95)
+    p[:, 30:33] = 0.02
+    p[18:22, 30:33] = 0.9  # four pixels wide, and the network is sure of it
+    left, right = np.split(find_instances(p), [31], axis=1)
+    assert left[5, 5] == 1 and right[5, 25] == 2 and find_instances(p).max() == 2
+    assert find_instances(p, neck=0).max() == 1
+    p[2:38, 30:33] = 0.9  # no gap any more, but a cell with two notches
+    assert find_instances(p).max() == 1
+
+
+def test_without_necks_objects_are_the_regions_above_the_threshold_that_have_a_seed():
+    rng = np.random.default_rng(0)
+    p = scipy.ndimage.gaussian_filter(rng.random((50, 71)), 2)
+    p = (p - p.min()) / np.ptp(p)
+    regions = regions_by_hand(p > 0.5)
+    assert same_objects(find_instances(p, seed_threshold=0.5, neck=0, min_size=0), regions)
+    sure = np.isin(regions, regions[p > 0.8])
+    labels = find_instances(p, seed_threshold=0.8, neck=0, min_size=0)
+    np.testing.assert_array_equal(labels > 0, sure & (regions > 0))
+    assert labels.max() == regions_by_hand(p > 0.8).max() > len(np.unique(regions[sure])) - 1  # cores are parted
+    np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
+
+
+def test_numbers_go_row_by_row_and_leave_out_what_is_small():
+    p = np.zeros((30, 41))
+    p[2:4, 2:5], p[2:10, 20:30], p[15:25, 5:15], p[15:25, 30:40] = 1, 1, 1, 1
+    labels = find_instances(p, min_size=7)
+    assert [labels[5, 25], labels[20, 10], labels[20, 35], labels[2, 3], labels.max()] == [1, 2, 3, 0, 3]
+    assert find_instances(p, min_size=6).max() == 4 and find_instances(p, min_size=101).max() == 0
+
+
+def test_a_small_piece_goes_to_the_object_that_it_touches():
+    p = np.full((30, 47), 0.9)
+    p[:, 40] = 0.6  # between the thresholds: the strip beyond has its own seed
+    whole = find_instances(p, min_size=220)
+    assert find_instances(p).max() == 2
+    assert whole.max() == 1 and (whole == 1).all()
+
+
+def test_objects_grow_until_they_meet():
+    p = np.zeros((20, 33))
+    p[3:17, 2:12] = p[3:17, 20:31] = 1
+    kept, grown = find_instances(p), find_instances(p, grow=True)
+    assert (grown > 0).all() and grown.max() == 2
+    np.testing.assert_array_equal(grown[kept > 0], kept[kept > 0])
+    np.testing.assert_array_equal(np.unique(grown[:, :12]), [1])
+    np.testing.assert_array_equal(np.unique(grown[:, 20:]), [2])
+    assert find_instances(np.zeros((5, 7)), grow=True).max() == 0
+
+
+def test_a_section_of_one_cell_and_one_of_none():
+    assert (find_instances(np.ones((8, 13))) == 1).all()
+    assert (find_instances(np.zeros((8, 13), bool)) == 0).all()
+    assert find_instances(np.full((8, 13), 0.79)).max() == 0  # never as sure as a seed
+    assert find_instances(np.full((8, 13), 0.85), threshold=0.82).max() == 1
+    assert find_instances(np.full((8, 13), 0.85), threshold=0.9).max() == 0  # a lower seed threshold does not count
+
+
+@pytest.mark.parametrize(
+    ("p", "options", "words"),
+    [
+        (np.zeros((2, 8, 9)), {}, "one section"),
+        (np.zeros((0, 9)), {}, "one section"),
+        (np.full((8, 9), "a"), {}, "one section"),
+        (np.full((8, 9), 255), {}, "divide integers"),
+        (np.full((8, 9), np.nan), {}, "in \\[0, 1\\]"),
+        (np.zeros((8, 9)), {"threshold": 2}, "threshold"),
+        (np.zeros((8, 9)), {"seed_threshold": -1}, "seed_threshold"),
+        (np.zeros((8, 9)), {"neck": 1}, "neck"),
+        (np.zeros((8, 9)), {"min_size": -1}, "min_size"),
+    ],
+)
+def test_what_is_no_section_or_no_option(p, options, words):
+    with pytest.raises(ValueError, match=words):
+        find_instances(p, **options)
+
+
+@pytest.mark.skipif(not (REAL / "isbi2012").is_dir(), reason="no ISBI 2012 labels beside the repository")
+def test_real_cells_with_blurred_and_broken_membranes_are_kept_apart():
+    truth = tifffile.imread(REAL / "isbi2012" / "train-labels.tif")[20, :384] > 0
+    p = scipy.ndimage.gaussian_filter(truth.astype(float), 2.0)
+    broken = np.random.default_rng(0).random(truth.shape) < 0.0005
+    p[scipy.ndimage.binary_dilation(broken, iterations=6)] = 0.95
+    cells = scipy.ndimage.label(truth)[0]
+
+    def score(**options):
+        return label_scores(find_instances(p, grow=True, **options), cells).rand
+
+    assert score() > 0.98 and score(neck=0) < 0.95
+
+
+def test_measures_of_objects():
+    labels = np.zeros((20, 31), np.int32)
+    labels[2:6, 3:13], labels[10, 30], labels[19, 0:3] = 4, 9, 7
+    rows = measure_instances(labels, pixel_size=(0.5, 0.25))
+    assert [row["label"] for row in rows] == [4, 7, 9]
+    assert rows[0] == pytest.approx(
+        {
+            "label": 4, "area": 40, "centroid_row": 3.5, "centroid_column": 7.5, "top": 2, "left": 3, "bottom": 6,
+            "right": 13, "equivalent_diameter": (160 / np.pi) ** 0.5, "area_um2": 5.0,
+            "equivalent_diameter_um": (20 / np.pi) ** 0.5,
+        }
+    )  # fmt: skip
+    assert [type(rows[0][name]) for name in ("label", "area", "top")] == [int] * 3
+    assert "area_um2" not in measure_instances(labels)[0]
+    assert measure_instances(np.zeros((4, 5), int)) == []
