@@ -494,6 +494,23 @@ def test_dots_per_inch_that_a_png_cannot_have_are_left_out(tmp_path, dpi):
         np.testing.assert_array_equal(np.asarray(picture), values((18, 23)))
 
 
+@pytest.mark.parametrize("dpi", [(300, 150), (math.nan, 1), None])
+def test_a_picture_written_as_tiff(tmp_path, dpi):
+    Image.fromarray(values((18, 23))).save(tmp_path / "a.png", **({"dpi": (300, 150)} if dpi else {}))
+    numbers = values((1, 18, 23)).astype(np.uint32) * 70000
+    with open_image(tmp_path / "a.png") as image:
+        image.dpi = dpi
+        with write_like(image, tmp_path / "out", dtype=np.uint32, as_tiff=True) as out:
+            out.write(numbers[0])
+    with tifffile.TiffFile(tmp_path / "out") as tif:
+        assert tif.pages[0].dtype == np.uint32
+        np.testing.assert_array_equal(tif.asarray(), numbers[0])
+        tags = tif.pages[0].tags
+        found = [tags[name].value for name in ("XResolution", "YResolution")]
+        assert tags["ResolutionUnit"].value == (2 if dpi == (300, 150) else 1)
+        assert [n / m for n, m in found] == pytest.approx(dpi if dpi == (300, 150) else (1, 1))
+
+
 FIELDS = {"descrip": b"by hand", "xyzt_units": 10, "qform_code": 1, "sform_code": 2, "cal_max": 900, "toffset": 1.5}
 
 
@@ -605,14 +622,16 @@ def test_sections_that_do_not_fit(tmp_path):
         ):
             with pytest.raises(ValueError, match=match):
                 write_all(image, tmp_path / "out", [section], dtype=dtype)
-        with pytest.raises(ValueError, match="uint8, uint16 or float32, not as int64"):
+        with pytest.raises(ValueError, match="uint8, uint16, uint32 or float32, not as int64"):
             write_like(image, tmp_path / "out", dtype=np.int64)
         write_all(image, tmp_path / "out", array > 100)  # bool becomes 0 and 1
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out"), array > 100)
     path, array = example(tmp_path, "picture")
     with open_image(path) as image:
-        with pytest.raises(ValueError, match="a picture holds one channel, not 3"):
+        with pytest.raises(ValueError, match="a PNG holds one channel of 8 or 16 bits, not 3 of uint8"):
             write_like(image, tmp_path / "p.png", channels=3)
+        with pytest.raises(ValueError, match="a PNG holds one channel of 8 or 16 bits, not 1 of uint32"):
+            write_like(image, tmp_path / "p.png", dtype=np.uint32)
         with pytest.raises(ValueError, match=r"probabilities from 0 to 1, found .* to 1\.5"):
             write_all(image, tmp_path / "p.png", [np.full((18, 23), 1.5)], dtype=np.float32)
 

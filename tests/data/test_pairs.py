@@ -16,6 +16,7 @@ from tinyseg.data.pairs import match_names, page_order, prefer_probabilities, sp
     [
         (["a.png", "a_2.png", "b.png"], ["a_mask.png", "a_2_mask.png", "b_mask.png"]),
         (["a.tif", "b.tif"], ["a_cp_masks.png", "b_cp_masks.png"]),
+        (["a.png", "b.png"], ["a_instances.tif", "b_instances.tif"]),
         (["a.jpg", "B.JPG"], ["A-seg.tif", "b-seg.tif"]),
         (["a_img.png", "a_img2.png"], ["a_gt.png", "a_gt2.png"]),
         (["train_001.png", "train_002.png"], ["train-labels_001.png", "train-labels_002.png"]),
@@ -250,6 +251,8 @@ def test_cellpose_files_of_numpy_are_not_read(tmp_path):
         ("a_mask.tif a_probability.tif", "a_probability.tif"),
         ("a_mask.tif a_submission.tif", "a_submission.tif"),
         ("a.tif a_mask.tif", "a_mask.tif"),
+        ("a.tif a_mask.tif a_instances.tif", "a_instances.tif"),
+        ("a_probability.tif a_instances.tif", "a_probability.tif"),
         ("a.tif a_pred.tif b.tif b_pred.tif", "a_pred.tif b_pred.tif"),
         ("a_prob.png a_mask.png b_mask.png", "a_mask.png b_mask.png"),  # probabilities of some only
         ("a_prob.png b_mask.png", "a_prob.png b_mask.png"),

@@ -2,6 +2,7 @@
 
     tinyseg predict --checkpoint runs/isbi/best.safetensors stack.tif
     tinyseg predict --checkpoint best.safetensors folder/ case.nii.gz --out masks --probabilities
+    tinyseg predict --checkpoint best.safetensors cells.tif --instances    # a number for each cell, and a table
     tinyseg predict --checkpoint best.safetensors test-volume.tif --isbi-submission --transforms all
     tinyseg predict --checkpoint runs/brats/best.safetensors Task01_BrainTumour BraTS2021_00000
     tinyseg predict --checkpoint runs/isbi/best.safetensors stack.tif --runtime onnx    # pip install 'tinyseg[export]'
@@ -10,6 +11,9 @@ Writes what it was given, at its own resolution: a TIFF for a TIFF, with its res
 affine and header; a PNG for any other picture. Sections are read, predicted and written one by one. Run again after
 an interruption, it goes on with the first file that is missing; nothing is overwritten without --force. It keeps a
 record, predictions.json, beside its files, and never predicts what it wrote itself.
+
+With --instances it writes three files of an image: a TIFF with a number for each object of a section (16 bits, or 32 if
+there are more than 65535), a CSV with the area and place of each, and a PNG with the objects in colour.
 
 A network that was trained with --standardize stack takes the images of a folder for one stack, whether they are pages
 of a TIFF or files of their own.
@@ -22,6 +26,7 @@ Reads top to bottom: what to do, each file, options.
 """
 
 import argparse
+import contextlib
 import functools
 import os
 import pathlib
@@ -30,8 +35,16 @@ import sys
 import numpy as np
 
 import tinyseg as ts
-from tinyseg.commands.numbers import Number, make_parser
+from tinyseg.commands.numbers import Number, make_parser, refuse_given
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
+from tinyseg.commands.predict_instances import (
+    OPTIONS,
+    add_instance_options,
+    files_of,
+    instance_options,
+    refuse_instances,
+    write_instances,
+)
 from tinyseg.commands.runtime import find_runtime_file
 from tinyseg.commands.script import explain, run_script
 from tinyseg.data import os_errors
@@ -65,9 +78,11 @@ def predict():
     # ----- what to do ------------------------------------------------------------
     inputs = {path: find_inputs(path, predictor.modalities) for path in args.inputs}
     scans = list({tuple(f.resolve() for f in s.files): s for of_path in inputs.values() for s in of_path}.values())
-    plan = [(scan, args.out / output_name(scan.name, args.suffix)) for scan in scans]
+    if args.instances:
+        refuse_instances(predictor, scans)
+    plan = [(scan, name_files(scan, args)) for scan in scans]
     check_names(plan)
-    other = next((scan for scan, target in plan if target.suffix.lower() not in (".tif", ".tiff")), None)
+    other = next((scan for scan, files in plan if files[0].suffix.lower() not in (".tif", ".tiff")), None)
     if args.isbi_submission and other:
         raise ValueError(
             f"--isbi-submission writes TIFF stacks, and {other.name} is none: save the sections as one TIFF, or give "
@@ -78,6 +93,14 @@ def predict():
     args.out.mkdir(parents=True, exist_ok=True)
     with locked(args.out, "predict.py"):
         predict_files(predictor, plan, stacks, args)
+
+
+def name_files(scan, args):
+    """Return the files that are written of a scan; the first holds what was predicted."""
+    target = args.out / output_name(scan.name, args.suffix)
+    if not args.instances:
+        return (target,)
+    return files_of(target if target.suffix.lower() in (".tif", ".tiff") else target.with_suffix(".tif"))
 
 
 def what_computes(predictor, args):
@@ -95,17 +118,18 @@ def predict_files(predictor, plan, stacks, args):
     statistics = functools.cache(functools.partial(statistics_of, predictor))
     hash_once = functools.cache(hash_of)
     failed = []
-    for scan, target in plan:
+    for scan, files in plan:
         try:
             there = [file for file in scan.files if file.exists()]  # `open_scan` says what is missing
             of_file = settings | {"input_sha1": hash_once(*there)}
             if scan in stacks:
                 of_file["stack_sha1"] = hash_once(*(file for each in stacks[scan] for file in each.files))
-            if target.exists() and not args.force:
-                check_made(target, kept.differences(target, of_file))
+            if not args.force and are_made(files, kept, of_file):
                 continue
-            with kept.entering(target, scan.files, of_file):
-                predict_file(predictor, scan, target, args, statistics(stacks[scan]) if scan in stacks else None)
+            with contextlib.ExitStack() as entered:
+                for file in files:
+                    entered.enter_context(kept.entering(file, scan.files, of_file))
+                predict_file(predictor, scan, files, args, statistics(stacks[scan]) if scan in stacks else None)
         except (ValueError, OSError) as error:
             print(explain(error), file=sys.stderr)
             failed.append(scan)
@@ -134,6 +158,8 @@ def settings_of(args):
     settings = {name: getattr(args, name) for name in names}
     if args.probabilities:
         settings["threshold"] = None
+    if args.instances:
+        settings |= {"instances": True} | instance_options(args)
     if args.runtime != "tinyseg":
         file = find_runtime_file(args.runtime, args.checkpoint)
         settings["runtime"] = file.name if file else args.runtime
@@ -141,25 +167,46 @@ def settings_of(args):
     return {"checkpoint": str(args.checkpoint), "checkpoint_sha1": hash_of(args.checkpoint)} | settings
 
 
+def are_made(files, kept, settings):
+    """Return whether the files of a scan are there already, and say so.
+
+    It raises an error if one was made in another way than now, or if some are missing and it is not known how the
+    others were made.
+    """
+    there = [file for file in files if file.exists()]
+    differences = [kept.differences(file, settings) for file in there]
+    for file, different in zip(there, differences, strict=True):
+        check_made(file, different)
+    if None in differences and len(there) < len(files):
+        raise ValueError(
+            f"{there[differences.index(None)]} is there already, and {NAME} does not say how it was made: give another "
+            "--out or --suffix, or --force to replace it."
+        )
+    if len(there) < len(files):
+        return False
+    if None in differences:
+        print(
+            f"{files[0]} is there already, and {NAME} does not say how it was made: if it is not a prediction, give "
+            "another --out or --suffix (--force replaces it)"
+        )
+    else:
+        print(f"{files[0]} is there already (--force makes it again)")
+    return True
+
+
 def check_made(target, differences):
-    """Say that a file is there already; refuse if it was made in another way than now."""
+    """Refuse a file that is there already if it was made in another way than now."""
     changed = list(dict.fromkeys(name.removesuffix("_sha1") for name in differences or () if name != "checkpoint"))
     if changed:
         raise ValueError(
             f"{target} was made with another {', '.join(changed)} (see {NAME}): give another --out or --suffix, "
             "or --force to make it again."
         )
-    if differences is None:
-        print(
-            f"{target} is there already, and {NAME} does not say how it was made: if it is not a prediction, give "
-            "another --out or --suffix (--force replaces it)"
-        )
-    else:
-        print(f"{target} is there already (--force makes it again)")
 
 
-def predict_file(predictor, scan, target, args, statistics):
+def predict_file(predictor, scan, files, args, statistics):
     """Predict one scan, which is one file or a file for each modality, section by section."""
+    target = files[0]
     with open_scan(scan, for_network=isinstance(predictor.preparation, Preparation)) as image:
         predictor.look_at(image, statistics)
         H, W = predictor.preparation.target(image.shape)
@@ -168,6 +215,10 @@ def predict_file(predictor, scan, target, args, statistics):
             if normalizes_over_space(predictor.model):
                 note = ", each with its own GroupNorm statistics (raise --memory to avoid that)"
             print(f"{scan.name}: {H} x {W} pixels go through the network in tiles of {predictor.tile}{note}")
+        if args.instances:
+            there = any(file.exists() for file in files)  # made in the same way: see `are_made`
+            write_instances(predictor, image, target, args, overwrite=args.force or there)
+            return
         channels = len(predictor.classes) if args.probabilities else 1
         dtype = np.float32 if args.probabilities else np.uint8
         sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
@@ -190,7 +241,7 @@ def choose_output(p, args, kind):
 def check_names(plan):
     """Refuse two inputs that would be written to one file, and outputs that would replace an input."""
     first, inputs = {}, {file.resolve() for scan, _ in plan for file in scan.files}
-    for scan, target in plan:
+    for scan, target in ((scan, file) for scan, files in plan for file in files):
         name = same_on_disk(target)
         if name in first:
             both = f"{first[name].files[0]} and {scan.files[0]}"
@@ -226,8 +277,10 @@ def build_parser():
         "--scale", type=Number(float, *SCALES),
         help="size of the network's image over the input's (default: the training's)",
     )  # fmt: skip
+    add("--instances", action="store_true", help="write a number for each object, a table and a picture of them")
+    add_instance_options(parser)
     add("--isbi-submission", action="store_true", help="32-bit TIFF of probabilities, as the challenge asks")
-    add("--suffix", type=suffix, help="of the output's name (default: _mask or _probability)")
+    add("--suffix", type=suffix, help="of the output's name (default: _mask, _probability, _instances)")
     add_prediction_options(parser)
     add("--force", action="store_true", help="replace files that are there")
     return parser
@@ -240,7 +293,11 @@ def parse_arguments():
     args.probabilities |= args.isbi_submission
     if args.probabilities and "threshold" in args.given:
         parser.error("--threshold is for masks, and probabilities are to be written: leave one of the two out")
+    if args.probabilities and args.instances:
+        parser.error("--instances writes numbers of objects, not probabilities: leave one of the two out")
+    if not args.instances:
+        refuse_given(args, OPTIONS, "this is for --instances: give that too, or leave it out")
     if args.suffix is None:
-        kind = "_probability" if args.probabilities else "_mask"
+        kind = "_probability" if args.probabilities else "_instances" if args.instances else "_mask"
         args.suffix = "_submission" if args.isbi_submission else kind
     return args

@@ -24,8 +24,8 @@ from tinyseg.data.writing import close_quietly, replacing
 CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that fit, with their tags, into a TIFF that is not a BigTIFF
 
 
-def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
-    """Write sections in the format of `image`, with its resolution, affine and header.
+def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False, as_tiff=False):
+    """Write sections in the format of `image`, or as TIFF, with its resolution, affine and header.
 
     - TIFF: integers are compressed (zlib), floats are not; all pages are one series. If ImageJ wrote the image, its
       text about units and spacing is kept and nothing is compressed, because ImageJ could not read that. Each channel
@@ -41,12 +41,14 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
         From `open_image`; it may be closed already.
     out_path : str or Path
         Its ending does not decide the format.
-    dtype : uint8, uint16 or float32
-        Type of the values in the file; a picture of float32 gets 16 bits.
+    dtype : uint8, uint16, uint32 or float32
+        Type of the values in the file; a PNG of float32 gets 16 bits, and one of uint32 is refused.
     channels : int
-        Channels of each section; a picture takes one.
+        Channels of each section; a PNG takes one.
     overwrite : bool
         Whether an existing file may be replaced.
+    as_tiff : bool
+        Whether a picture is written as TIFF, too: numbers of objects, which a viewer of PNG would show as near black.
 
     Returns
     -------
@@ -60,16 +62,20 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
     FileExistsError
         `out_path` exists and `overwrite` is false.
     ValueError
-        `dtype` is another type, a picture is to have several channels, or `out_path` is the image itself. ``write`` and
+        `dtype` is another type, a PNG is to have several channels, or `out_path` is the image itself. ``write`` and
         the end of the block raise it for sections of another shape or type, too many or too few sections, NaN and
         infinity, and probabilities for a picture that are not from 0 to 1.
     OSError
         `out_path` is a folder (IsADirectoryError); its folder does not exist (FileNotFoundError) or may not be written
         to (PermissionError); or the disk is full. In the last three cases ``errno`` is set.
     """
-    if image.kind == "picture" and channels != 1:
-        raise ValueError(f"a picture holds one channel, not {channels}: write each to a file of its own, or labels.")
-    output = {"tiff": _TiffOutput, "picture": _PngOutput, "nifti": _NiftiOutput}[image.kind]
+    kind = "tiff" if as_tiff and image.kind == "picture" else image.kind
+    if kind == "picture" and (channels != 1 or np.dtype(dtype) == np.uint32):
+        found = f"{channels} of {np.dtype(dtype)}"
+        raise ValueError(
+            f"a PNG holds one channel of 8 or 16 bits, not {found}: write each to a file of its own, or a TIFF."
+        )
+    output = {"tiff": _TiffOutput, "picture": _PngOutput, "nifti": _NiftiOutput}[kind]
     return output(image, Path(out_path), np.dtype(dtype), channels, overwrite).opened()
 
 
@@ -77,8 +83,8 @@ class _Output:
     """What all formats share. A subclass defines `_begin`, `_add` for a section (channels, H, W), and `_finish`."""
 
     def __init__(self, image, path, dtype, channels, overwrite):
-        if dtype not in (np.uint8, np.uint16, np.float32):
-            raise ValueError(f"results are written as uint8, uint16 or float32, not as {dtype}: convert them.")
+        if dtype not in (np.uint8, np.uint16, np.uint32, np.float32):
+            raise ValueError(f"results are written as uint8, uint16, uint32 or float32, not as {dtype}: convert them.")
         self.image, self.path, self.dtype, self.channels, self.overwrite = image, path, dtype, channels, overwrite
         self.shape = (channels, *image.shape)
         self.size = len(image) * math.prod(self.shape) * dtype.itemsize
@@ -141,11 +147,14 @@ class _Output:
 class _TiffOutput(_Output):
     def _begin(self):
         options = {"photometric": "minisblack", "metadata": None}
-        sizes = [self.image.tags.get(name) for name in ("XResolution", "YResolution")]
+        tags, self.text = getattr(self.image, "tags", {}), getattr(self.image, "description", "")
+        sizes = [tags.get(name) for name in ("XResolution", "YResolution")]
         if all(map(_is_fraction, sizes)):
-            unit = self.image.tags.get("ResolutionUnit")
+            unit = tags.get("ResolutionUnit")
             options |= {"resolution": sizes, "resolutionunit": unit if unit in (1, 2, 3) else 2}  # 2: inch, by default
-        by_imagej = self.image.description.startswith("ImageJ=")
+        elif dpi := _dots_per_inch(self.image):
+            options |= {"resolution": dpi, "resolutionunit": 2}
+        by_imagej = self.text.startswith("ImageJ=")
         if self.dtype.kind == "f" or by_imagej:
             options["contiguous"] = True  # one block of pixels; the tags of all pages are at the end
         else:
@@ -159,7 +168,7 @@ class _TiffOutput(_Output):
 
     def _imagej_text(self):
         """Return ImageJ's text for the result: a line for each number or unit."""
-        old = dict(line.split("=", 1) for line in self.image.description.splitlines() if "=" in line)
+        old = dict(line.split("=", 1) for line in self.text.splitlines() if "=" in line)
         numbers = {key: int(old[key]) for key in ("slices", "frames") if old.get(key, "").isdigit()}
         if math.prod(numbers.values()) != len(self.image):
             numbers = {"slices": len(self.image)}
@@ -189,6 +198,12 @@ def _is_fraction(size):
     return all(isinstance(n, int) and 0 < n < 2**32 for n in parts)
 
 
+def _dots_per_inch(image):
+    """Return the dots per inch of a picture, None if it has none or they do not fit into the 32 bits of a file."""
+    dpi = getattr(image, "dpi", None)
+    return dpi if dpi and all(1e-2 < each < 1e7 for each in dpi) else None
+
+
 class _PngOutput(_Output):
     def _add(self, section):
         if self.dtype.kind == "f":
@@ -197,8 +212,8 @@ class _PngOutput(_Output):
                     f"{self.path} is a picture of probabilities from 0 to 1, found {section.min()} to {section.max()}."
                 )
             section = np.rint(section * np.float32(65535)).astype(np.uint16)
-        dpi = self.image.dpi
-        options = {"dpi": dpi} if dpi and all(1e-2 < each < 1e7 for each in dpi) else {}  # PNG has 32 bits for it
+        dpi = _dots_per_inch(self.image)
+        options = {"dpi": dpi} if dpi else {}
         Image.fromarray(section[0]).save(self.file, "PNG", **options)
 
 

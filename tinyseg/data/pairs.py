@@ -25,7 +25,7 @@ from tinyseg.data.files import list_names
 # fmt: off
 LABELS = {
     "mask", "masks", "label", "labels", "seg", "segs", "segmentation", "segmentations", "gt", "groundtruth", "truth",
-    "annotation", "annotations", "annot", "manual", "man",
+    "annotation", "annotations", "annot", "manual", "man", "instance", "instances",
 }
 SUBJECTS = {"target", "targets", "membrane", "membranes"}  # kinds too, unless something else is shown in the other list
 PROBABILITIES = {"probability", "probabilities", "prob", "probs"}
@@ -94,13 +94,13 @@ def split_masks(names, predictions=False):
 def prefer_probabilities(names):
     """Return the names to score: of several files of one image one kind, the best of which every image has a file.
 
-    Probabilities are better than a submission, that is better than masks, and these better than all else, such as the
-    image itself. Where no kind is there for every image, the best of each is taken.
+    Probabilities are better than a submission, that is better than instances, these are better than masks, and masks
+    better than all else, such as the image itself. Where no kind is there for every image, the best of each is taken.
     """
     images = {}
     for name in names:
         words = set(_parts(_stem(name)))
-        kinds = PROBABILITIES, {"submission"}, LABELS | SUBJECTS | PREDICTIONS
+        kinds = PROBABILITIES, {"submission"}, {"instance", "instances"}, LABELS | SUBJECTS | PREDICTIONS
         rank = next((k for k, kind in enumerate(kinds) if words & kind), len(kinds))
         images.setdefault(_key(_stem(name), KINDS, str), {}).setdefault(rank, []).append(name)
     common = set.intersection(*map(set, images.values())) if images else ()

@@ -127,7 +127,7 @@ def error_overlay(image: ArrayLike, label: ArrayLike, prediction: ArrayLike) -> 
             f"label and prediction must be boolean, but are {label.dtype} and {prediction.dtype}. "
             "Compare them with a threshold first, as in probability > 0.5."
         )
-    overlay = np.repeat(_to_grey(image)[..., None], 3, axis=2)  # (H, W, 3)
+    overlay = np.repeat(to_grey(image)[..., None], 3, axis=2)  # (H, W, 3)
     overlay[label & ~prediction] = FALSE_MEMBRANE
     overlay[prediction & ~label] = MISSED_MEMBRANE
     return overlay
@@ -257,7 +257,7 @@ def legend_of_classes(figure, classes):
 
 def _draw_row(axes, image, label, probability, name, threshold, other):
     """Draw one section in a row of axes."""
-    grey, predicted, scores = _to_grey(image), probability > threshold, BinaryScores()
+    grey, predicted, scores = to_grey(image), probability > threshold, BinaryScores()
     scores.update(probability, predicted if label is None else label, threshold)  # this checks their values, too
     if label is None:
         pictures = [grey, probability, grey]
@@ -312,7 +312,7 @@ def _read_values(history, key):
     return np.array([np.nan if value is None or value == "" else float(value) for value in values])
 
 
-def _to_grey(image):
+def to_grey(image):
     """Return an image as uint8; the range of another dtype's values is stretched to 0–255."""
     if image.dtype == np.uint8:
         return image
