@@ -67,7 +67,7 @@ def test_predictions_get_the_scores_of_the_library(data):
     assert report["settings"]["threshold"] == 0.6 and len(report["isbi"]["thresholds"]) == 11
     with Image.open(folder / "scores.worst.png") as picture:
         assert min(picture.size) > 300
-    lines = {line.split("  ")[0].strip(): line for line in out.splitlines()}
+    lines = {line.split("  ")[0].strip(): line for line in out.partition("Objects:")[0].splitlines()}
     assert (
         f"{expected['v_rand']:.4f}" in lines["all pixels"] and f"{per_section[2]:.4f}" in lines["train-volume.tif[2]"]
     )

@@ -100,7 +100,7 @@ def test_scores_written_into_the_folder_of_predictions_do_not_count_as_predictio
         assert "scored are x.tif, and left out scores.worst.png.\n" in said
     (folder / "predicted" / "x.tif").unlink()
     said, _ = evaluate(folder / "predicted", folder / "labels.tif", code=1)
-    assert "there is only what evaluate.py drew, scores.worst.png" in said
+    assert "there is only what was drawn of them, scores.worst.png" in said
 
 
 # ----- labels and images in a folder of their own data set -------------------------

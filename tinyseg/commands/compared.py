@@ -2,24 +2,29 @@
 
 A folder of predictions may hold several files of one image, as predict.py leaves them when it is run with and without
 --probabilities, and the pictures that evaluate.py drew. Of these the probabilities are taken, because V^Rand and V^Info
-need them, and then masks; what is left out is printed.
+need them, then numbers of objects, and then masks; what is left out is printed.
 """
 
 import numpy as np
 
+from tinyseg.commands.predict_instances import OVERLAY
 from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.files import find_files, list_names
 from tinyseg.data.load_tqdm import tqdm
-from tinyseg.data.masks import as_probabilities, binarize_labels
+from tinyseg.data.masks import as_probabilities, binarize_labels, numbered_objects
 from tinyseg.data.pairs import prefer_probabilities
 from tinyseg.data.stacks import SUFFIXES, load_pairs, pair_files, shape_in_words
 from tinyseg.prediction.held_out import choose_sections, leave_out_trained
+from tinyseg.report.saving import is_own_picture
 
 PICTURE = ".worst.png"  # ending of what evaluate.py draws beside its JSON file
 
 
 def predict_sections(args, predictor):
-    """Return sections with labels, and the network's probabilities for them at their own resolution."""
+    """Return sections with labels, and the network's probabilities for them at their own resolution; None last.
+
+    The None stands where `read_sections` has the numbers of objects.
+    """
     if len(predictor.classes) > 1:
         raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
     labels = _find_masks(args.labels) if args.labels else "required"
@@ -32,14 +37,18 @@ def predict_sections(args, predictor):
     print(f"{args.images}: {said}")
     predictor.take_statistics(everything.images[:, None])  # the whole stack's, not those of the chosen sections
     rows = tqdm(sections.images, desc="predicting", unit="section")
-    return sections, np.stack([predictor(section)[0] for section in rows])
+    return sections, np.stack([predictor(section)[0] for section in rows]), None
 
 
 def read_sections(args):
-    """Return sections with labels, and the predictions that the user brings for them."""
+    """Return sections with labels, the predictions that the user brings for them, and these as numbers of objects.
+
+    The last is None if they are masks or probabilities.
+    """
     predictions, mask_place = _find_predictions(args.predictions), _find_masks(args.labels)
     what = "predictions", "labels"
     stack, names, labels, label_names = load_pairs(predictions, mask_place, what)
+    objects = numbered_objects(labels)
     labels = binarize_labels(labels, [f"{name} in {args.labels}" for name in label_names], args.foreground)
     probabilities = as_probabilities(stack, args.predictions)
     if args.images:
@@ -52,8 +61,9 @@ def read_sections(args):
             raise ValueError(f"images and labels must be the same sections: {found}. Give the images of these labels.")
     else:
         images = np.rint(255 * probabilities).astype(np.uint8)
-    predicted = choose_sections(Sections(probabilities, labels, names), args.sections).images
-    return choose_sections(Sections(images, labels, names), args.sections), predicted
+    predicted = choose_sections(Sections(probabilities, labels, names, objects=numbered_objects(stack)), args.sections)
+    sections = choose_sections(Sections(images, labels, names, objects=objects), args.sections)
+    return sections, predicted.images, predicted.objects
 
 
 def _find_predictions(path):
@@ -64,15 +74,22 @@ def _find_predictions(path):
     if not path.is_dir():
         return path
     files = {file.name: file for file in find_files(path, SUFFIXES, "predictions")}
-    drawn = [name for name in files if name.endswith(PICTURE) and _scores_of(path / name)]
+    drawn = [name for name in files if _is_drawn(path / name)]
     kept = prefer_probabilities([name for name in files if name not in drawn])
     if not kept:
-        raise FileNotFoundError(f"no predictions in {path}: there is only what evaluate.py drew, {list_names(drawn)}.")
+        raise FileNotFoundError(f"no predictions in {path}: there is only what was drawn of them, {list_names(drawn)}.")
     left = [name for name in files if name not in kept]
     if left:
         others = "" if left == drawn else " To score others, move them to a folder of their own."
         print(f"{path}: scored are {list_names(kept)}, and left out {list_names(left)}.{others}")
     return [files[name] for name in kept] if left else path
+
+
+def _is_drawn(file):
+    """Return whether a file is a picture that predict.py drew of objects, or evaluate.py beside its scores."""
+    if file.name.endswith(OVERLAY):
+        return is_own_picture(file)
+    return file.name.endswith(PICTURE) and _scores_of(file)
 
 
 def _scores_of(picture):

@@ -3,12 +3,14 @@ r"""Score a network, or predictions, against labels: of cell membranes, or of br
     tinyseg evaluate --checkpoint best.safetensors --images isbi2012 --out scores.json    # those held out
     tinyseg evaluate --checkpoint best.safetensors --images volume.tif --labels labels.tif --sections 4
     tinyseg evaluate --predictions probability.tif --labels labels.tif --out scores.json
+    tinyseg evaluate --predictions cells_instances.tif --labels numbered.tif
 
     tinyseg evaluate --checkpoint runs/brats/best.safetensors --images Task01_BrainTumour --out scores.json
     tinyseg evaluate --predictions masks --labels Task01_BrainTumour --out scores.json
 
 Membranes: pixel scores at one threshold, and the ISBI-2012 challenge's V^Rand and V^Info at their best of eleven, for
-every section and for all. Tumours (a checkpoint of train_brats.py, or NIfTI volumes): Dice of each region and class of
+every section and for all; and of the objects, cells say, adapted Rand error, variation of information and average
+precision. Tumours (a checkpoint of train_brats.py, or NIfTI volumes): Dice of each region and class of
 every patient as one volume. Writes a table, with --out a JSON file, and beside it a picture of the worst.
 
 Of a folder with probabilities and masks of the same sections the probabilities are scored.
@@ -16,17 +18,17 @@ Of a folder with probabilities and masks of the same sections the probabilities 
 Reads top to bottom: membranes, then tumours, each with what is compared, scores, table and files; options.
 """
 
-import math
-
 import numpy as np
 
 from tinyseg.commands.compared import predict_sections, read_sections
 from tinyseg.commands.numbers import CHOSEN_SECTIONS, Number, make_parser, refuse_given
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
+from tinyseg.commands.predict_instances import OPTIONS, add_instance_options
+from tinyseg.commands.score_objects import print_objects, score_objects
 from tinyseg.commands.scores import draw_worst, hold_out, write_scores
 from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import KEPT
-from tinyseg.commands.tables import interval_of, mean_rows, table
+from tinyseg.commands.tables import average_sections, interval_of, mean_rows, table
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases
 from tinyseg.data.classes import DECATHLON, regions_of, same_classes
@@ -77,7 +79,7 @@ def evaluate_membranes(args, predictor):
     args.foreground, what = choose_foreground(args, predictor), plots.INSIDE
     if predictor and predictor.model.meta.get("classes"):
         what = predictor.classes[0]
-    sections, probabilities = predict_sections(args, predictor) if predictor else read_sections(args)
+    sections, probabilities, numbers = predict_sections(args, predictor) if predictor else read_sections(args)
     labels, names = sections.labels, sections.names
     if args.predictions and args.threshold != 0.5 and np.isin(probabilities, (0, 1)).all():
         print(f"{args.predictions} holds masks, which have no use for --threshold.")
@@ -90,16 +92,18 @@ def evaluate_membranes(args, predictor):
         scores |= {"v_rand": float(rand), "v_info": float(info)}
     pooled = score_pixels(probabilities, labels, args) | {"v_rand": challenge.v_rand, "v_info": challenge.v_info}
     means = {key: average_sections([scores[key] for scores in per_section]) for key in pooled}
+    objects = score_objects(sections, probabilities, numbers, args)
 
     # ----- table and files -------------------------------------------------------
     rows = [{"name": name} | scores for name, scores in zip(names, per_section, strict=True)]
     report = {"metrics": pooled, "mean_over_sections": means, "sections": rows, "isbi": challenge.summary()}
-    write_scores(args, report | {"class": what})
+    write_scores(args, report | {"class": what, "objects": objects})
     print_table(names, per_section, pooled, means, what)
     print(
         f"Pixel scores at {args.threshold:g}. V^Rand at its best threshold, {challenge.v_rand_threshold:.1f}: split "
         f"{challenge.v_rand_split:.4f}, merge {challenge.v_rand_merge:.4f}. V^Info at {challenge.v_info_threshold:.1f}."
     )
+    print_objects(objects)
     if pooled["sensitivity"] + pooled["specificity"] < 0.5:  # chance gives 1, whatever the share of the foreground
         print(
             "WARNING: predictions and labels agree much less than by chance. Is one of them inverted? --foreground "
@@ -137,13 +141,6 @@ def score_pixels(probability, truth, args):
     }  # fmt: skip
 
 
-def average_sections(values):
-    """Return the mean of the scores that are defined, how many sections these are, and an interval of the mean."""
-    kept = [value for value in values if not math.isnan(value)]
-    result = {"mean": float(np.mean(kept)) if kept else math.nan, "sections": len(kept)}
-    return result | {"undefined": len(values) - len(kept)} | interval_of(values)
-
-
 # What is not the inside of a cell is membrane.
 COLUMNS = {
     "accuracy": "accuracy", "dice": "Dice", "iou": "IoU", "mean_iou": "mean IoU", "membrane_iou": "membrane IoU",
@@ -169,7 +166,7 @@ def print_table(names, per_section, pooled, means, what):
 def evaluate_tumours(args, predictor):
     args.empty = args.empty or EMPTY
     refuse_given(args, ("sections",), "volumes of brain tumours are chosen with --cases, not --sections")
-    refuse_given(args, ("foreground", "degenerate"), "this is for sections, not for volumes of brain tumours")
+    refuse_given(args, ("foreground", "degenerate", *OPTIONS), "this is for sections, not for volumes of brain tumours")
     if args.threshold != 0.5 and (predictor is None or len(predictor.classes) > 1):
         print("Label volumes, and networks of several classes, have no use for --threshold.")
     if args.labels if predictor else args.images:
@@ -290,6 +287,7 @@ def build_parser():
     add("--empty", choices=["nan", "one", "zero"], help="what 0/0 is (default: nan; for tumours one, as in BraTS)")
     add("--degenerate", choices=["challenge", "one"], default="challenge", help="V^Info of a section of one segment")
     add_prediction_options(parser)
+    add_instance_options(parser)
     add("--worst", type=Number(int, 0, 1000), default=3, help="how many of the worst to picture (default: 3)")
     add("--out", type=a_path, help="JSON file; the picture goes beside it")
     return parser

@@ -29,6 +29,13 @@ def interval_of(values):
     return {"interval": list(interval)} if interval else {}
 
 
+def average_sections(values):
+    """Return the mean of the scores that are defined, how many sections these are, and an interval of the mean."""
+    kept = [value for value in values if not math.isnan(value)]
+    mean = math.fsum(kept) / len(kept) if kept else math.nan
+    return {"mean": mean, "sections": len(kept), "undefined": len(values) - len(kept)} | interval_of(values)
+
+
 def mean_rows(name, means):
     """Return rows of a `table`: the means, and below them their intervals if there are any (see `interval_of`)."""
     rows = [(name, [f"{mean['mean']:.4f}" for mean in means])]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyseg.data.files import find_files, folders_in, list_contents, list_names, refuse_missing
-from tinyseg.data.masks import binarize_labels
+from tinyseg.data.masks import binarize_labels, numbered_objects
 from tinyseg.data.other_kinds import how_to_convert
 from tinyseg.data.pairs import split_masks
 from tinyseg.data.predictions_json import written_in
@@ -80,8 +80,9 @@ def load(
             f"images and labels are the same pictures, {names[0]} and {mask_names[0]} in {place} among them: expected "
             "grey images and masks of them. Was one folder copied for the other?"
         )
+    objects = numbered_objects(masks)
     masks = binarize_labels(masks, [f"{name} in {place}" for name in mask_names], foreground)
-    return Sections(images, masks, names)
+    return Sections(images, masks, names, objects=objects)
 
 
 def standardize(images: ArrayLike, how: Literal["section", "stack", "unit"] = "section") -> np.ndarray:

@@ -125,7 +125,7 @@ def as_probabilities(stack, name):
     if len(values) == 2 and values[0] == 0:
         return (stack > 0).astype(np.float32)
     if len(values) > 1 and count_objects(stack) is not None:
-        warnings.warn(f"{name} holds labels of objects: compared is what belongs to one.", stacklevel=2)
+        warnings.warn(f"{name} holds labels of objects: pixels are scored by whether they belong to one.", stacklevel=2)
         return inside_of_objects(stack).astype(np.float32)
     limit = np.iinfo(stack.dtype).max if stack.dtype in (np.uint8, np.uint16) else np.inf
     # Grey values of another range, as no network is so unsure everywhere; or percent.
@@ -152,6 +152,14 @@ def have_own_white(values, constant=False):
     """
     each = all(set(found[found != 0].tolist()) <= set(WHITES) and np.count_nonzero(found) <= 1 for found in values)
     return each and (constant or any(0 in found for found in values))
+
+
+def numbered_objects(stack):
+    """Return labels (S, H, W) as integers if they number objects, None if they are masks or grey values."""
+    each = [np.unique(section) for section in stack]
+    if have_own_white(each, constant=True) or len(np.unique(np.concatenate(each))) < 3 or count_objects(stack) is None:
+        return None
+    return stack if stack.dtype.kind in "iu" else stack.astype(np.int64)
 
 
 def count_objects(stack):

@@ -24,12 +24,15 @@ class Sections:
         True inside a cell (white), False on membranes and all else (black).
     names : list of str
         The name of each section: ``"train-volume.tif[3]"`` for page 3 of a stack (from 0), or the file's name.
+    objects : ndarray of int, (S, H, W), or None
+        The number of the object to which each pixel belongs, 0 for none, if the masks number their objects.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
     names: list[str]
     _fingerprints: list[str] | None = field(default=None, repr=False, compare=False)  # once they have been asked for
+    objects: np.ndarray | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         if self.images.ndim != 3 or len(self.images) != len(self.names):
@@ -37,8 +40,10 @@ class Sections:
                 "images must be (S, H, W), with a name for each section: "
                 f"found shape {self.images.shape} and {len(self.names)} names."
             )
-        if self.labels is not None and self.labels.shape != self.images.shape:
-            raise ValueError(f"labels {self.labels.shape} must have the shape of images {self.images.shape}.")
+        for name in ("labels", "objects"):
+            given = getattr(self, name)
+            if given is not None and given.shape != self.images.shape:
+                raise ValueError(f"{name} {given.shape} must have the shape of images {self.images.shape}.")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -61,7 +66,8 @@ class Sections:
         """Return the sections with these numbers."""
         labels = None if self.labels is None else self.labels[index]
         known = None if self._fingerprints is None else [self._fingerprints[i] for i in index]
-        return Sections(self.images[index], labels, [self.names[i] for i in index], known)
+        objects = None if self.objects is None else self.objects[index]
+        return Sections(self.images[index], labels, [self.names[i] for i in index], known, objects)
 
     def split(self, val_sections: int | str) -> tuple["Sections", "Sections"]:
         """Split into training and validation sections. The validation sections are neighbours.
@@ -123,7 +129,9 @@ class Sections:
         needed = len(self) * height * width * (self.images.itemsize + 5)  # labels, and the images as float32
         refuse_beyond_memory(needed, what, "memory", "give a smaller size, or fewer sections")
         labels = None if self.labels is None else np.stack([nearest(x, (height, width)) for x in self.labels])
-        return Sections(np.stack([resample(x, (height, width)) for x in self.images]), labels, list(self.names))
+        objects = None if self.objects is None else np.stack([nearest(x, (height, width)) for x in self.objects])
+        images = np.stack([resample(x, (height, width)) for x in self.images])
+        return Sections(images, labels, list(self.names), objects=objects)
 
 
 def describe_copies(train, val):
