@@ -33,7 +33,7 @@ def numbered(*shape, seed=0):
     rng = np.random.default_rng(seed)
     stack = np.zeros(shape, np.uint16)
     for section in stack:
-        section[4:24, 5:25], section[4:24, 25:50], section[30:44, 8:40] = rng.permutation(300)[:3] + 1
+        section[4:24, 5:17], section[4:24, 17:50], section[30:44, 8:40] = rng.permutation(300)[:3] + 1
     return stack
 
 
@@ -114,13 +114,14 @@ def test_masks_are_scored_by_their_regions(tmp_path, stack):
 def test_numbers_of_labels_and_of_predictions_are_used(tmp_path):
     truth = numbered(2, 48, 61)
     found = truth.copy()
-    found[1][truth[1] == truth[1, 4, 5]] = truth[1, 4, 25]  # two that touch are taken for one
+    found[1][truth[1] == truth[1, 4, 5]] = truth[1, 4, 20]  # two that touch are taken for one
     write(tmp_path / "truth.tif", truth)
     objects, out = report(tmp_path, write(tmp_path / "cells_instances.tif", found), tmp_path / "truth.tif")
     assert "those that the predictions number; true ones: those that the labels number" in out
     assert [row["true"] for row in objects["sections"]] == [3, 3]
     assert [row["found"] for row in objects["sections"]] == [3, 2]
-    assert [row["ap_50"] for row in objects["sections"]] == [1, pytest.approx(2 / 3)]  # 500 of 900 pixels: IoU 0.56
+    assert [row["ap_50"] for row in objects["sections"]] == [1, pytest.approx(2 / 3)]  # 660 of 900 pixels: IoU 0.73
+    assert objects["sections"][0]["average_precision"] == [1] * 10  # the objects as they are numbered, to the pixel
     assert objects["sections"][1]["vi_split"] == 0 < objects["sections"][1]["vi_merge"]
     given = "--predictions", tmp_path / "cells_instances.tif", "--labels", tmp_path / "truth.tif", "--min-size", 3
     assert (
@@ -133,7 +134,7 @@ def test_a_network_is_scored_by_the_numbers_of_the_labels_of_the_chosen_sections
     truth = numbered(4, 48, 61)
     truth[2][truth[2] == truth[2, 30, 8]] = 0
     images = np.where(truth > 0, 250, 5).astype(np.uint8)
-    images[:, :26, 24:26] = 5  # a gap, which the labels do not have
+    images[:, :26, 16:18] = 5  # a gap, which the labels do not have
     monkeypatch.setattr(Predictor, "__call__", lambda self, image: image[None].astype(np.float32) / 255)
     for place, stack in (("images", images), ("labels", truth)):
         (tmp_path / place).mkdir()

@@ -69,6 +69,12 @@ def test_a_function_follows_a_training(followed):
     assert len(followed("callback.md")["seen"]) == 3
 
 
+def test_two_objects_that_touch_are_numbered_and_measured(followed):
+    names = followed("instances.md")
+    assert names["labels"].max() == 2 and set(np.unique(names["labels"][:, 15:30])) == {0, 1}
+    assert names["table"][0]["area_um2"] == pytest.approx(names["table"][0]["area"] / 25)
+
+
 def test_onnx_files_give_what_the_guide_says(followed):
     for package in ("onnx", "onnxruntime"):
         pytest.importorskip(package, reason=f"{package} is not installed")

@@ -38,6 +38,7 @@ GIVEN = {
         "0, 0.1, … 1,", "0.30000000000000004", "0.9999999999999999", "0.5 is membrane", "0.30000001192…",
         "float32 0.3", "float64 0.3", "10.3389/fnana.2015.00142",
     ),
+    "object_scores.md": ("*AP 0.5-0.95* is the mean",),
     "conv2d.md": ("Winograd's four times fewer",),  # 36 products for 144
     "winograd.md": (
         "at six points", "at the six points", "four times as large",

@@ -101,6 +101,13 @@ def test_objects_grow_until_they_meet():
     assert find_instances(np.zeros((5, 7)), grow=True).max() == 0
 
 
+def test_cores_that_only_meet_below_the_threshold_are_parted():
+    p = np.full((20, 43), 0.85)
+    p[2:18, 2:20] = p[2:18, 23:41] = 0.95
+    assert find_instances(p, threshold=0.9, neck=0).max() == 2
+    assert find_instances(p, threshold=0.8, neck=0).max() == 1
+
+
 def test_a_section_of_one_cell_and_one_of_none():
     assert (find_instances(np.ones((8, 13))) == 1).all()
     assert (find_instances(np.zeros((8, 13), bool)) == 0).all()

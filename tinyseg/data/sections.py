@@ -126,7 +126,8 @@ class Sections:
         if (height, width) == self.images.shape[1:]:
             return self
         what = f"{len(self)} sections of {height} × {width} pixels would take"
-        needed = len(self) * height * width * (self.images.itemsize + 5)  # labels, and the images as float32
+        each = self.images.itemsize + 5 + (0 if self.objects is None else self.objects.itemsize)
+        needed = len(self) * height * width * each  # with labels, and the images as float32
         refuse_beyond_memory(needed, what, "memory", "give a smaller size, or fewer sections")
         labels = None if self.labels is None else np.stack([nearest(x, (height, width)) for x in self.labels])
         objects = None if self.objects is None else np.stack([nearest(x, (height, width)) for x in self.objects])

@@ -17,7 +17,7 @@ Four steps, in the letters of the code; t is `threshold`:
    goes to the cell that it touches, and what touches none becomes background.
 
 Neighbours are those at the four sides, as in the ISBI-2012 score. The necks are relative to the cells' sizes, so that
-the defaults do not depend on the size of a pixel; `min_size` does. How they were chosen: docs/instances.md.
+the defaults do not depend on the size of a pixel; `min_size` does. How they were chosen: docs/object_scores.md.
 
 Sources: L. Vincent & P. Soille, IEEE TPAMI 13(6), 1991 (watershed); L. Vincent, IEEE TIP 2(2), 1993 (reconstruction);
 both by scikit-image.
@@ -131,7 +131,7 @@ def measure_instances(labels: np.ndarray, pixel_size: tuple[float, float] | None
 
 def _find_seeds(core, neck):
     """Return a number for each part of the core (H, W) of bool, 0 elsewhere."""
-    if neck == 0 or core.all():  # without a pixel outside there is no distance
+    if neck == 0 or core.all():  # SciPy does not say what the distance is without a pixel outside
         return scipy.ndimage.label(core, output=np.int32)[0]
     d = scipy.ndimage.distance_transform_edt(core).astype(
         np.float32
