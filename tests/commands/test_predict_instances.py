@@ -12,11 +12,13 @@ from scripts import run_example
 
 import tinyseg as ts
 from tinyseg.commands import predict_instances
+from tinyseg.metrics.instances import average_precision
 from tinyseg.prediction.instances import find_instances
 from tinyseg.prediction.predictor import Predictor
 
 pytestmark = pytest.mark.slow
 OPTIONS = {"threshold": 0.5, "seed_threshold": 0.6, "neck": 0.5, "min_size": 12}
+NETWORK = Predictor.__call__  # which `bright` replaces
 GIVEN = [word for name, value in OPTIONS.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
@@ -100,6 +102,23 @@ def test_a_picture_gives_a_tiff_with_its_dots_per_inch_and_no_sizes(tmp_path, ch
         x = tif.pages[0].tags["XResolution"].value
         assert x[0] / x[1] == pytest.approx(300, abs=0.1) and tif.pages[0].tags["ResolutionUnit"].value == 2
     assert "area_um2" not in read_table(tmp_path / "o" / "a_instances.csv")[0]
+
+
+def test_no_object_ends_where_a_tile_does(tmp_path, checkpoint, monkeypatch):
+    monkeypatch.setattr(Predictor, "__call__", NETWORK)
+    model = ts.models.build("unet", width=4, levels=3)
+    ts.checkpoint.save(checkpoint, model, preprocessing={"scale": [1, 1], "standardize": "section"})
+    image = cells(150, 233)
+    Image.fromarray(image).save(tmp_path / "a.png")
+    p = Predictor.load(checkpoint)(image)[0]
+    options = {"threshold": float(np.quantile(p, 0.3)), "seed_threshold": float(np.quantile(p, 0.6)), "neck": 0}
+    given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
+    out, _ = run(checkpoint, tmp_path / "a.png", "--memory", 0.002, "--out", tmp_path / "o", *given)
+    assert "go through the network in tiles of 112" in out
+    tiled, whole = tifffile.imread(tmp_path / "o" / "a_instances.tif"), find_instances(p, **options)
+    assert average_precision(whole, tiled, (0.9,)) > 0.95  # a pixel at a threshold may fall on the other side
+    wide = [np.ptp(np.nonzero(whole == k)[1]) for k in range(1, whole.max() + 1)]
+    assert max(wide) > 112  # an object that a tile could not hold
 
 
 def test_an_empty_section_has_a_table_without_lines(tmp_path, checkpoint):
