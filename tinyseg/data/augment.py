@@ -21,10 +21,10 @@ every pixel.
 
 Then the grey values of the image change, one after the other, with m and s their mean and standard deviation:
 
-    x ← m + k (x - m) + b       k ~ U[1 - contrast, 1 + contrast],  b ~ U[-brightness, brightness]
+    x ← m + k (x - m) + b s     k ~ U[1 - contrast, 1 + contrast],  b ~ U[-brightness, brightness]
     x ← ((x - min) / (max - min))^γ, brought back to m and s        log γ ~ U[-log(1 + gamma), log(1 + gamma)]
     x ← x blurred by a Gaussian                                     of standard deviation ~ U[0, blur] pixels
-    x ← x + white noise                                             of standard deviation ~ U[0, noise]
+    x ← x + white noise                                             of standard deviation s · U[0, noise]
 
 each of the last three in one sample of three only: sharp images without noise should stay what is seen most.
 """
@@ -61,7 +61,7 @@ class Augment:
         Width σ of the Gaussians of the elastic displacement, in pixels. If it is below about twice `elastic`, the
         image folds over itself.
     brightness : float
-        Largest grey value added to or taken from an image.
+        Most that is added to or taken from an image, in its standard deviations.
     contrast : float
         The differences of an image from its mean are scaled by a factor drawn from [1 - contrast, 1 + contrast];
         below 1.
@@ -70,7 +70,7 @@ class Augment:
     blur : float
         Largest standard deviation of a Gaussian blur, in pixels.
     noise : float
-        Largest standard deviation of white noise, in grey values.
+        Largest standard deviation of white noise, in standard deviations of the image.
     """
 
     horizontal_flip: bool = False
@@ -113,8 +113,13 @@ class Augment:
 
     @classmethod
     def default(cls) -> Self:
-        """Return a transform for images without a preferred direction: flips, turns, rotation, zoom and shift."""
-        return cls(True, True, True, rotation=10.0, zoom=0.1, shift=0.05)
+        """Return a transform for images without a preferred direction and of uneven quality.
+
+        Flips, turns, rotation, zoom and elastic deformation; brightness, contrast, gamma, blur and noise. What each is
+        worth on real sections: docs/results.md.
+        """
+        moved = cls(True, True, True, rotation=45.0, zoom=0.25, shift=0.05, elastic=8.0)
+        return replace(moved, brightness=0.3, contrast=0.3, gamma=0.5, blur=1.5, noise=0.3)
 
     @classmethod
     def parse(cls, text: str) -> Self:
@@ -228,8 +233,8 @@ class Augment:
 
         dtype = image.dtype
         if self.brightness or self.contrast:
-            mean = image.mean(axis=(1, 2), keepdims=True)
-            image = mean + (1 + self.contrast * contrast) * (image - mean) + self.brightness * brightness
+            mean, std = image.mean(axis=(1, 2), keepdims=True), image.std(axis=(1, 2), keepdims=True)
+            image = mean + (1 + self.contrast * contrast) * (image - mean) + self.brightness * brightness * std
         if self.gamma or self.blur or self.noise:
             image = self._degrade(image, rng)
         # astype copies: without it the result could be a view of the caller's arrays.
@@ -243,7 +248,8 @@ class Augment:
         if self.blur and chosen[1]:
             image = scipy.ndimage.gaussian_filter(image, (0, self.blur * sigma, self.blur * sigma), mode="reflect")
         if self.noise and chosen[2]:
-            image = image + self.noise * noise * rng.standard_normal(image.shape)
+            std = image.std(axis=(1, 2), keepdims=True)
+            image = image + self.noise * noise * std * rng.standard_normal(image.shape)
         return image
 
 
