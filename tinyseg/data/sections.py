@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tinyseg.data.class_masks import Classes
 from tinyseg.data.files import list_names
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.memory import refuse_beyond_memory
@@ -20,15 +21,19 @@ class Sections:
     ----------
     images : ndarray, (S, H, W)
         Grey values as stored: bool, an integer type, or float32.
-    labels : ndarray of bool, (S, H, W), or None
-        True inside a cell (white), False on membranes and all else (black).
+    labels : ndarray of bool or int16, (S, H, W), or None
+        True inside a cell (white), False on membranes and all else (black); or, if there are `classes`, their numbers,
+        and -1 where nothing is to be learned.
     names : list of str
         The name of each section: ``"train-volume.tif[3]"`` for page 3 of a stack (from 0), or the file's name.
+    classes : Classes or None
+        What the numbers in `labels` stand for.
     """
 
     images: np.ndarray
     labels: np.ndarray | None
     names: list[str]
+    classes: Classes | None = None
     _fingerprints: list[str] | None = field(default=None, repr=False, compare=False)  # once they have been asked for
 
     def __post_init__(self) -> None:
@@ -56,7 +61,7 @@ class Sections:
         """Return the sections with these numbers."""
         labels = None if self.labels is None else self.labels[index]
         known = None if self._fingerprints is None else [self._fingerprints[i] for i in index]
-        return Sections(self.images[index], labels, [self.names[i] for i in index], known)
+        return Sections(self.images[index], labels, [self.names[i] for i in index], self.classes, known)
 
     def split(self, val_sections: int | str) -> tuple["Sections", "Sections"]:
         """Split into training and validation sections. The validation sections are neighbours.
@@ -118,7 +123,8 @@ class Sections:
         needed = len(self) * height * width * (self.images.itemsize + 5)  # labels, and the images as float32
         refuse_beyond_memory(needed, what, "memory", "give a smaller size, or fewer sections")
         labels = None if self.labels is None else np.stack([nearest(x, (height, width)) for x in self.labels])
-        return Sections(np.stack([resample(x, (height, width)) for x in self.images]), labels, list(self.names))
+        images = np.stack([resample(x, (height, width)) for x in self.images])
+        return Sections(images, labels, list(self.names), self.classes)
 
 
 def describe_copies(train, val):
