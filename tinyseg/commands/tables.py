@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+
 from tinyseg.metrics import mean_interval
 
 
@@ -27,6 +29,13 @@ def interval_of(values):
     """Return {"interval": [low, high]} of the mean of values, for `mean_rows`; {} where there are too few."""
     interval = mean_interval(values)
     return {"interval": list(interval)} if interval else {}
+
+
+def average_sections(values):
+    """Return the mean of the scores that are defined, how many sections these are, and an interval of the mean."""
+    kept = [value for value in values if not math.isnan(value)]
+    result = {"mean": float(np.mean(kept)) if kept else math.nan, "sections": len(kept)}
+    return result | {"undefined": len(values) - len(kept)} | interval_of(values)
 
 
 def mean_rows(name, means):

@@ -30,7 +30,8 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
     - TIFF: integers are compressed (zlib), floats are not; all pages are one series. If ImageJ wrote the image, its
       text about units and spacing is kept and nothing is compressed, because ImageJ could not read that. Each channel
       is a page, axes ZCYX. If the pixels take over 4 GB, the file is a BigTIFF.
-    - Picture: a PNG with the dots per inch of the image. Floats are probabilities: 16 bits, 0 to 65535 for 0 to 1.
+    - Picture: a PNG with the dots per inch of the image. Floats are probabilities: 16 bits, 0 to 65535 for 0 to 1. With
+      several channels, a TIFF.
     - NIfTI: channels come last. The file is gzipped if `out_path` ends in ``.gz``, or if the image is gzipped and
       `out_path` does not end in ``.nii``. Before several channels are gzipped, they are collected, uncompressed, in
       an unnamed temporary file in the folder of `out_path`.
@@ -44,7 +45,7 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
     dtype : uint8, uint16 or float32
         Type of the values in the file; a picture of float32 gets 16 bits.
     channels : int
-        Channels of each section; a picture takes one.
+        Channels of each section.
     overwrite : bool
         Whether an existing file may be replaced.
 
@@ -60,16 +61,15 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False):
     FileExistsError
         `out_path` exists and `overwrite` is false.
     ValueError
-        `dtype` is another type, a picture is to have several channels, or `out_path` is the image itself. ``write`` and
-        the end of the block raise it for sections of another shape or type, too many or too few sections, NaN and
-        infinity, and probabilities for a picture that are not from 0 to 1.
+        `dtype` is another type, or `out_path` is the image itself. ``write`` and the end of the block raise it for
+        sections of another shape or type, too many or too few sections, NaN and infinity, and probabilities for a
+        picture that are not from 0 to 1.
     OSError
         `out_path` is a folder (IsADirectoryError); its folder does not exist (FileNotFoundError) or may not be written
         to (PermissionError); or the disk is full. In the last three cases ``errno`` is set.
     """
-    if image.kind == "picture" and channels != 1:
-        raise ValueError(f"a picture holds one channel, not {channels}: write each to a file of its own, or labels.")
-    output = {"tiff": _TiffOutput, "picture": _PngOutput, "nifti": _NiftiOutput}[image.kind]
+    kind = "tiff" if image.kind == "picture" and channels > 1 else image.kind
+    output = {"tiff": _TiffOutput, "picture": _PngOutput, "nifti": _NiftiOutput}[kind]
     return output(image, Path(out_path), np.dtype(dtype), channels, overwrite).opened()
 
 
