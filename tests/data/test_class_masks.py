@@ -90,7 +90,7 @@ def test_a_few_objects_become_classes_when_they_are_named(tmp_path):
     np.testing.assert_array_equal(named.labels, layers)
 
 
-@pytest.mark.parametrize("how", ["enlarged", "blurred", "jpeg", "halves", "negative", "many"])
+@pytest.mark.parametrize("how", ["enlarged", "blurred", "jpeg", "close", "halves", "negative", "many"])
 def test_what_interpolation_or_jpeg_leaves_is_no_class(tmp_path, how):
     mask = np.where(cells(1)[0] == 1, 255, 0).astype(np.uint8)
     picture, ending = Image.fromarray(mask), "jpg" if how == "jpeg" else "tif"
@@ -98,6 +98,7 @@ def test_what_interpolation_or_jpeg_leaves_is_no_class(tmp_path, how):
         "enlarged": lambda: np.asarray(picture.resize((114, 88), Image.Resampling.BILINEAR)),  # 0, 16, 64 … 255
         "blurred": lambda: (2 * (mask.astype(int) > 0) + np.roll(mask > 0, 1, 1) + np.roll(mask > 0, 1, 0)) * 60,
         "jpeg": lambda: mask,
+        "close": lambda: np.abs(mask - 2 * (np.arange(57) % 9 > 4)),  # 0, 2, 253, 255: flat parts that differ a little
         "halves": lambda: cells(1)[0] / 2,
         "negative": lambda: cells(1)[0] - 1,
         "many": lambda: np.arange(44)[:, None] // 2 * 10 * np.ones((1, 57), int),
@@ -200,6 +201,14 @@ def test_the_background_comes_first_whatever_its_value():
     assert parse_class_names("nucleus=0,Background=255,rim=128").names == ("Background", "nucleus", "rim")
     found = find_classes(np.array([[[0, 1, 2]]]), parse_class_names("nucleus,rim,background"))
     assert (found.names, found.values) == (("background", "nucleus", "rim"), (2, 0, 1))
+    np.testing.assert_array_equal(found.number(np.array([[[2, 0, 1, 0]]]), ["a"]), [[[0, 1, 2, 1]]])
+
+
+def test_classes_json_above_a_folder_of_masks_that_is_given_by_itself(tmp_path):
+    write(tmp_path, cells().astype(np.uint8))
+    (tmp_path / "classes.json").write_text('{"background": 0, "cell": 1, "rim": 2, "soil": 3}')
+    sections = isbi.load(tmp_path / "images", tmp_path / "masks", classes="auto")
+    assert sections.classes.names == ("background", "cell", "rim", "soil")
 
 
 def test_two_named_classes_are_classes(tmp_path):
