@@ -295,6 +295,15 @@ def test_export_knows_the_classes(learned, tmp_path):
     assert '["background", "disc", "rim"]' in page and "disc, rim" in page
 
 
+def test_8_bits_are_scored_on_the_masks(learned, tmp_path):
+    for package in ("onnx", "onnxruntime"):
+        pytest.importorskip(package, reason=f"{package} is not installed")
+    folder, path, _ = learned
+    given = "--format", "onnx", "--int8", folder
+    out, _ = run_command("export", path / "best.safetensors", "--out", tmp_path / "e", *given)
+    assert "8 images with masks" in out and "Dice, rim" in out
+
+
 def test_balanced_weights():
     counts = np.array([6400, 1600, 0, 4])
     weights = np.array(choose_weights("balanced", counts, list("abcd")))
