@@ -179,6 +179,7 @@ def test_classes_json_beside_the_masks_names_them(tmp_path, folder, content):
 def test_pixels_to_ignore_have_no_class(tmp_path):
     write(tmp_path, np.array((0, 1, 2, 255), np.uint8)[cells()])
     assert looks_void(load(tmp_path).classes)
+    assert not looks_void(load(tmp_path, parse_class_names("background,cell,rim,soil")).classes)
     (tmp_path / "classes.json").write_text('{"background": 0, "cell": 1, "rim": 2, "Ignore": 255}')
     sections = load(tmp_path)
     assert sections.classes.ignore == 255 and len(sections.classes.names) == 3

@@ -21,6 +21,7 @@ from tinyseg.data.json_files import check_shape, read_json
 from tinyseg.data.masks import MOST_CLASSES, count_objects, have_own_white
 
 IGNORED = -1  # stands for pixels that nothing is learned from, and that are not scored
+FOUND = "what the masks hold"  # names classes that nobody has named
 IGNORE, BACKGROUND = "ignore", "background"
 FILE, DATASET = "classes.json", "dataset.json"
 MOST_NAMED = 255
@@ -166,7 +167,7 @@ def find_classes(masks: np.ndarray, given: Classes | None = None) -> Classes | N
             return None
         values = tuple(map(int, found))
         names = tuple(f"class {value}" for value in values[1:])
-        return Classes((BACKGROUND, *names), values, None, "what the masks hold")
+        return Classes((BACKGROUND, *names), values, None, FOUND)
     if len(found) != len(given.names) or not _are_values(found):
         shown = ", ".join(f"{value:g}" for value in found[:12]) + (", …" if len(found) > 12 else "")
         raise ValueError(
@@ -180,7 +181,7 @@ def find_classes(masks: np.ndarray, given: Classes | None = None) -> Classes | N
 def looks_void(classes: Classes) -> bool:
     """Return whether the last of the classes that nobody has named is probably what data sets call void, 255."""
     values = classes.values or ()
-    return len(values) > 2 and values[-1] == VOID and values[:-1] == tuple(range(len(values) - 1))
+    return classes.where == FOUND and values[-1] == VOID and values[:-1] == tuple(range(len(values) - 1))
 
 
 def _may_be_classes(masks, found):
