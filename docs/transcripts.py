@@ -27,12 +27,26 @@ HOME = "/home/ada"  # stands for the folder on the page
 
 
 def prepare(folder):
-    """Put the files there that the page begins with: ``cells/images`` and ``cells/masks``."""
+    """Put the files there that the page begins with: ``images`` and ``masks`` in ``cells``, and in ``tissue``."""
     images, labels = em_sections(num_sections=10, size=128, seed=1)
-    for name, stack in (("images", images), ("masks", np.where(labels, 255, 0).astype(np.uint8))):
-        (folder / "cells" / name).mkdir(parents=True)
-        for k, section in enumerate(stack):
-            Image.fromarray(section).save(folder / "cells" / name / f"{k}.png")
+    for place, pictures, masks in (("cells", images, 255 * labels.astype(np.uint8)), ("tissue", *make_tissue(10, 128))):
+        for name, stack in (("images", pictures), ("masks", masks)):
+            (folder / place / name).mkdir(parents=True)
+            for k, section in enumerate(stack):
+                Image.fromarray(section).save(folder / place / name / f"{k}.png")
+
+
+def make_tissue(n, size):
+    """Return images and masks (n, size, size) of cells, 85, with a nucleus, 170."""
+    rng, (i, j) = np.random.default_rng(1), np.mgrid[:size, :size]
+    numbers = np.zeros((n, size, size), int)
+    for k in range(4 * n):
+        y, x, radius = rng.uniform(20, size - 20, 2).tolist() + [rng.uniform(14, 20)]
+        mask, distance = numbers[k // 4], np.hypot(i - y, j - x)
+        mask[distance < radius] = 1
+        mask[distance < radius / 2] = 2
+    images = np.array((70, 110, 160))[numbers] + 25 * rng.standard_normal(numbers.shape)
+    return images.clip(0, 255).astype(np.uint8), np.array((0, 85, 170), np.uint8)[numbers]
 
 
 def run(line, folder):

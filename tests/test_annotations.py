@@ -16,12 +16,12 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 PUBLIC = (
     "tinyseg", "tinyseg.autograd", "tinyseg.backend", "tinyseg.ops", "tinyseg.ops.gradcheck", "tinyseg.nn",
     "tinyseg.models", "tinyseg.models.checkpoint", "tinyseg.optim", "tinyseg.data", "tinyseg.data.isbi",
-    "tinyseg.data.brain", "tinyseg.data.classes", "tinyseg.data.resample", "tinyseg.data.slices",
-    "tinyseg.data.slice_sampler", "tinyseg.data.split", "tinyseg.data.synthetic", "tinyseg.data.synthetic_brain",
-    "tinyseg.metrics", "tinyseg.metrics.instances", "tinyseg.metrics.isbi", "tinyseg.metrics.patients",
-    "tinyseg.prediction", "tinyseg.prediction.evaluation", "tinyseg.prediction.instances",
+    "tinyseg.data.brain", "tinyseg.data.class_masks", "tinyseg.data.classes", "tinyseg.data.resample",
+    "tinyseg.data.slices", "tinyseg.data.slice_sampler", "tinyseg.data.split", "tinyseg.data.synthetic",
+    "tinyseg.data.synthetic_brain", "tinyseg.metrics", "tinyseg.metrics.instances", "tinyseg.metrics.isbi",
+    "tinyseg.metrics.patients", "tinyseg.prediction", "tinyseg.prediction.evaluation", "tinyseg.prediction.instances",
     "tinyseg.prediction.predictor", "tinyseg.training", "tinyseg.training.step", "tinyseg.export",
-    "tinyseg.export.network", "tinyseg.report.plots", "tinyseg.report.profile",
+    "tinyseg.export.network", "tinyseg.report.class_plots", "tinyseg.report.plots", "tinyseg.report.profile",
     "tinyseg.learn.teaching", "tinyseg.learn.graph_picture",
 )  # fmt: skip
 CALLED = ("__init__", "__call__", "__len__", "__getitem__", "__enter__")  # methods of such names are public, too

@@ -14,6 +14,7 @@ from tinyseg import nn, ops
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, isbi, load_stack, standardize
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import Case, find_cases, read_case
+from tinyseg.data.class_masks import Classes, parse_class_names
 from tinyseg.data.images import open_image
 from tinyseg.data.slice_sampler import SliceSampler
 from tinyseg.data.slices import SliceCache
@@ -125,6 +126,8 @@ def run(folder: Path) -> UNet:
     """Train U-Net by the loop of the library, and return what the folder of the run holds."""
     data = isbi.load(write_sections(folder / "data", 3, 32))
     assert_type(data, Sections)
+    assert_type(isbi.load(folder / "data", classes="auto").classes, Classes | None)
+    assert_type(parse_class_names("background=0,nucleus=85").write(np.array([[0, 1]])), np.ndarray)
     parts, val = data.resized((32, 32)).split(1)
     assert parts.labels is not None and val.labels is not None
     data_set = SegmentationDataset(standardize(parts.images), parts.labels, Augment.parse("hflip,zoom=0.1"))

@@ -555,8 +555,6 @@ def test_nifti_extensions_and_gzip(tmp_path):
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_nothing_is_left_after_an_error(tmp_path, kind, channels):
-    if kind == "picture" and channels == 2:
-        pytest.skip("a picture holds one channel")
     path, array = example(tmp_path, kind)
     result = np.repeat(array[:, None], channels, axis=1)
     before = path.read_bytes()
@@ -628,9 +626,7 @@ def test_sections_that_do_not_fit(tmp_path):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out"), array > 100)
     path, array = example(tmp_path, "picture")
     with open_image(path) as image:
-        with pytest.raises(ValueError, match="a PNG holds one channel of 8 or 16 bits, not 3 of uint8"):
-            write_like(image, tmp_path / "p.png", channels=3)
-        with pytest.raises(ValueError, match="a PNG holds one channel of 8 or 16 bits, not 1 of uint32"):
+        with pytest.raises(ValueError, match="a PNG holds 8 or 16 bits, not uint32"):
             write_like(image, tmp_path / "p.png", dtype=np.uint32)
         with pytest.raises(ValueError, match=r"probabilities from 0 to 1, found .* to 1\.5"):
             write_all(image, tmp_path / "p.png", [np.full((18, 23), 1.5)], dtype=np.float32)
@@ -680,8 +676,6 @@ class FullDisk:
 @pytest.mark.parametrize("channels", [1, 2])
 @pytest.mark.parametrize("kind", KINDS)
 def test_full_disk(tmp_path, monkeypatch, kind, room, channels):
-    if kind == "picture" and channels == 2:
-        pytest.skip("a picture holds one channel")
     path, array = example(tmp_path, kind, count=30)
     noise = np.random.default_rng(0).random((len(array), channels, 18, 23), np.float32)  # cannot be compressed
     room = room if kind != "picture" else min(room, 400)

@@ -148,14 +148,14 @@ def test_what_is_neither_a_mask_nor_objects(how):
 @pytest.mark.parametrize("values", [(0, 1, 2), (1, 2, 3), (0, 3, 1, 2)])
 def test_layers_of_a_tissue_in_every_picture_are_classes_and_no_objects(tmp_path, values):
     masks = [np.repeat(np.array(values, np.uint8), 9 + k)[:24, None] * np.ones(20, np.uint8) for k in range(3)]
-    with pytest.raises(ValueError, match="or are these classes"):
+    with pytest.raises(ValueError, match="Or are these classes"):
         check_load(tmp_path, masks)
 
 
 def test_a_few_objects_in_one_picture_may_be_classes():
     labels = np.zeros((1, 30, 20), np.uint8)
     labels[0, 3:9, 3:9], labels[0, 15:25, 3:9] = 1, 2
-    with pytest.warns(UserWarning, match="labels of 2 objects.* If they are classes, give masks of one of them"):
+    with pytest.warns(UserWarning, match="labels of 2 objects.* If they are classes, name them"):
         np.testing.assert_array_equal(binarize_labels(labels, "a"), labels > 0)
     with pytest.warns(UserWarning, match="labels of 6 objects"):  # of 16 bits, as cellpose saves them
         binarize_labels(np.repeat(labels.astype(np.uint16), 3, axis=0), "a")
@@ -164,7 +164,7 @@ def test_a_few_objects_in_one_picture_may_be_classes():
 def test_masks_in_which_a_colour_is_a_class(tmp_path):
     colours = np.array([(128, 0, 0), (0, 128, 64), (64, 64, 0)], np.uint8)
     with pytest.raises(
-        ValueError, match=r"0\.png in .* is in colour: .* If each colour is a class, save the one to find"
+        ValueError, match=r"0\.png in .* is in colour: .* If each colour is a class, save masks of numbers"
     ):
         check_load(tmp_path, [colours[np.arange(18) // 6][:, None] * np.ones((23, 1), np.uint8)])
 

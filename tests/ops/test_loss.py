@@ -10,6 +10,7 @@ from scipy.special import softmax as scipy_softmax
 from tinyseg import Tensor, check_grads
 from tinyseg.ops import binary_cross_entropy_with_logits as bce
 from tinyseg.ops import cross_entropy, dice_bce_with_logits, soft_dice_loss
+from tinyseg.ops.loss import dice_and_cross_entropy
 
 SHAPE = N, C, H, W = 3, 4, 2, 5
 Z = 2 * rand(*SHAPE)
@@ -268,3 +269,28 @@ def test_refuses(f, sentence):
 def test_the_first_argument_order_is_logits_then_target():
     equal(bce(Z, SOFT).data, np.asarray(bce_formula(Z, SOFT).mean()))
     assert bce(Z, SOFT).item() != pytest.approx(bce(SOFT, SOFT).item())
+
+
+# ----- pixels that are ignored -------------------------------------------------
+@pytest.mark.parametrize("weight", [None, PER_CLASS])
+@pytest.mark.parametrize("ignore", [-1, 255])
+def test_ignored_pixels_are_as_if_cut_off(weight, ignore, kernels):
+    rows = np.concatenate([K, np.full((N, 3, W), ignore)], axis=1)
+    more = np.concatenate([Z, 3 * rand(N, C, 3, W)], axis=2)
+    for cut, whole in (
+        (lambda z: soft_dice_loss(z, K, "softmax", weight, pooled=True),
+         lambda z: soft_dice_loss(z, rows, "softmax", weight, pooled=True, ignore_index=ignore)),
+        (lambda z: dice_and_cross_entropy(0.7, 1.3, weight)(z, K),
+         lambda z: dice_and_cross_entropy(0.7, 1.3, weight, ignore)(z, rows)),
+    ):  # fmt: skip
+        expected, gradient = value_and_grads(cut, Z)
+        found, gz = value_and_grads(whole, more)
+        assert found == pytest.approx(expected, rel=1e-12)
+        np.testing.assert_allclose(gz[:, :, :H], gradient, rtol=1e-9, atol=1e-14)
+        assert (gz[:, :, H:] == 0).all()
+        check_grads(whole, more)
+
+
+def test_a_class_number_that_is_not_ignored_is_refused():
+    with pytest.raises(ValueError, match="class numbers must be 0 … 3"):
+        soft_dice_loss(Z, np.where(K == 0, 9, K), "softmax", ignore_index=8)

@@ -27,7 +27,7 @@ def predict_sections(args, predictor):
     """
     if len(predictor.classes) > 1:
         raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
-    labels = _find_masks(args.labels) if args.labels else "required"
+    labels = find_masks(args.labels) if args.labels else "required"
     everything = isbi.load(args.images, labels, args.foreground)
     chosen = choose_sections(everything, args.sections)
     try:
@@ -45,7 +45,7 @@ def read_sections(args):
 
     The last is None if they are masks or probabilities.
     """
-    predictions, mask_place = _find_predictions(args.predictions), _find_masks(args.labels)
+    predictions, mask_place = _find_predictions(args.predictions), find_masks(args.labels)
     what = "predictions", "labels"
     stack, names, labels, label_names = load_pairs(predictions, mask_place, what)
     objects = numbered_objects(labels)
@@ -53,7 +53,7 @@ def read_sections(args):
     probabilities = as_probabilities(stack, args.predictions)
     if args.images:
         label_files = pair_files(predictions, mask_place, what)[1]
-        place = _find_images(args.images)
+        place = find_images(args.images)
         files = pair_files(label_files if len(label_files) > 1 else mask_place, place, ("labels", "images"))[1]
         images, names = load_stack(files)
         if images.shape != labels.shape:
@@ -98,14 +98,14 @@ def _scores_of(picture):
     return any(picture.with_name(name + ending).is_file() for ending in (".json", ""))
 
 
-def _find_masks(path):
+def find_masks(path):
     """Return where masks are: in a folder that has images, too, those of the masks; otherwise the path itself."""
     found = _find_both(path)
     return found[1] if found else path
 
 
-def _find_images(path):
-    """Return where images are: as `_find_masks`, those of the images."""
+def find_images(path):
+    """Return where images are: as `find_masks`, those of the images."""
     return (_find_both(path) or isbi.find_images_and_labels(path, None))[0]
 
 

@@ -1,4 +1,4 @@
-r"""Score a network, or predictions, against labels: of cell membranes, or of brain tumours.
+r"""Score a network, or predictions, against labels: of cell membranes, of several classes, or of brain tumours.
 
     tinyseg evaluate --checkpoint best.safetensors --images isbi2012 --out scores.json    # those held out
     tinyseg evaluate --checkpoint best.safetensors --images volume.tif --labels labels.tif --sections 4
@@ -10,8 +10,9 @@ r"""Score a network, or predictions, against labels: of cell membranes, or of br
 
 Membranes: pixel scores at one threshold, and the ISBI-2012 challenge's V^Rand and V^Info at their best of eleven, for
 every section and for all; and of the objects, cells say, adapted Rand error, variation of information and average
-precision. Tumours (a checkpoint of train_brats.py, or NIfTI volumes): Dice of each region and class of
-every patient as one volume. Writes a table, with --out a JSON file, and beside it a picture of the worst.
+precision. Several classes: accuracy, Dice and IoU of each class. Tumours (a checkpoint of train_brats.py, or NIfTI
+volumes): Dice of each region and class of every patient as one volume. Writes a table, with --out a JSON file, and
+beside it a picture of the worst.
 
 Of a folder with probabilities and masks of the same sections the probabilities are scored.
 
@@ -20,8 +21,9 @@ Reads top to bottom: membranes, then tumours, each with what is compared, scores
 
 import numpy as np
 
+from tinyseg.commands.class_scores import evaluate_classes, has_classes
 from tinyseg.commands.compared import predict_sections, read_sections
-from tinyseg.commands.numbers import CHOSEN_SECTIONS, Number, make_parser, refuse_given
+from tinyseg.commands.numbers import CHOSEN_SECTIONS, CLASS_NAMES, Number, make_parser, refuse_given
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
 from tinyseg.commands.predict_instances import OPTIONS, add_instance_options
 from tinyseg.commands.score_objects import print_objects, score_objects
@@ -66,6 +68,8 @@ def evaluate_what_is_given(args):
         raise ValueError(f"{args.predictions} holds NIfTI volumes and {args.labels} does not: give labels of one kind.")
     if brains:
         evaluate_tumours(args, predictor)
+    elif has_classes(args, predictor):
+        evaluate_classes(args, predictor)
     else:
         evaluate_membranes(args, predictor)
 
@@ -73,6 +77,9 @@ def evaluate_what_is_given(args):
 # ===== membranes =================================================================
 def evaluate_membranes(args, predictor):
     refuse_given(args, ("cases", "whole", "small"), "this is for volumes of brain tumours: leave it out")
+    refuse_given(
+        args, ("class_names",), "this is for masks of several classes, and these have two values: leave it out"
+    )
     args.empty = args.empty or "nan"
 
     # ----- what is compared ------------------------------------------------------
@@ -284,6 +291,7 @@ def build_parser():
         "that the network was not trained on)")  # fmt: skip
     add("--foreground", choices=["white", "black"], help="the inside of cells in the labels (default: as in the "
         "training, or white)")  # fmt: skip
+    add("--class-names", type=CLASS_NAMES, help="with --predictions, of labels of several classes: as of tinyseg train")
     add("--empty", choices=["nan", "one", "zero"], help="what 0/0 is (default: nan; for tumours one, as in BraTS)")
     add("--degenerate", choices=["challenge", "one"], default="challenge", help="V^Info of a section of one segment")
     add_prediction_options(parser)

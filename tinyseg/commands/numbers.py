@@ -11,6 +11,7 @@ import re
 
 from tinyseg.commands.output import one_line
 from tinyseg.data import Augment
+from tinyseg.data.class_masks import parse_class_names
 
 
 class Number:
@@ -122,6 +123,8 @@ SECTIONS = Text(_check_sections)
 CHOSEN_SECTIONS = Text(_check_chosen)
 SHARES = Text(_check_shares)
 CLASS_WEIGHTS = Text(read_class_weights)
+BALANCED_WEIGHTS = Text(lambda text: text in ("balanced", "none") or read_class_weights(text))
+CLASS_NAMES = Text(parse_class_names)
 AUGMENTATION = Text(Augment.parse)
 
 

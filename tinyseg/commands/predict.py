@@ -73,14 +73,16 @@ def predict():
     predictor = load_predictor(args, args.scale)
     if args.isbi_submission and len(predictor.classes) > 1:
         raise ValueError(f"--isbi-submission is for a network of one class, and this one has {len(predictor.classes)}.")
-    print(f"{predictor.model.config['name']} for {', '.join(predictor.classes)}, {what_computes(predictor, args)}")
+    named = predictor.masks.describe() if predictor.masks else ", ".join(predictor.classes)
+    print(f"{predictor.model.config['name']} for {named}, {what_computes(predictor, args)}")
 
     # ----- what to do ------------------------------------------------------------
     inputs = {path: find_inputs(path, predictor.modalities) for path in args.inputs}
     scans = list({tuple(f.resolve() for f in s.files): s for of_path in inputs.values() for s in of_path}.values())
     if args.instances:
         refuse_instances(predictor, scans)
-    plan = [(scan, name_files(scan, args)) for scan in scans]
+    channels = len(predictor.classes) if args.probabilities else 1
+    plan = [(scan, name_files(scan, args, channels)) for scan in scans]
     check_names(plan)
     other = next((scan for scan, files in plan if files[0].suffix.lower() not in (".tif", ".tiff")), None)
     if args.isbi_submission and other:
@@ -95,9 +97,9 @@ def predict():
         predict_files(predictor, plan, stacks, args)
 
 
-def name_files(scan, args):
+def name_files(scan, args, channels):
     """Return the files that are written of a scan; the first holds what was predicted."""
-    target = args.out / output_name(scan.name, args.suffix)
+    target = args.out / output_name(scan.name, args.suffix, channels)
     if not args.instances:
         return (target,)
     return files_of(target if target.suffix.lower() in (".tif", ".tiff") else target.with_suffix(".tif"))
@@ -113,7 +115,7 @@ def what_computes(predictor, args):
 
 def predict_files(predictor, plan, stacks, args):
     """Predict each scan of the plan that has not been predicted yet, and go on after one that cannot be."""
-    kept = Record(args.out, predictor.classes)
+    kept = Record(args.out, predictor.classes, predictor.masks)
     settings = settings_of(args)
     statistics = functools.cache(functools.partial(statistics_of, predictor))
     hash_once = functools.cache(hash_of)
@@ -220,22 +222,30 @@ def predict_file(predictor, scan, files, args, statistics):
             write_instances(predictor, image, target, args, overwrite=args.force or there)
             return
         channels = len(predictor.classes) if args.probabilities else 1
-        dtype = np.float32 if args.probabilities else np.uint8
+        dtype = np.float32 if args.probabilities else type_of_masks(predictor)
         sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
         with write_scan(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
             for k in sections:
-                out.write(choose_output(predictor(image.section(k)), args, image.kind))
+                out.write(choose_output(predictor(image.section(k)), args, image.kind, predictor.masks))
     print(f"wrote {target}")
 
 
-def choose_output(p, args, kind):
-    """Return what is to be written for probabilities (classes, H, W): these, or a mask (H, W)."""
+def type_of_masks(predictor):
+    """Return the type of the masks that are written: with the values of the training's, if the checkpoint says them."""
+    return predictor.masks.write(np.zeros(1, int)).dtype if predictor.masks else np.uint8
+
+
+def choose_output(p, args, kind, classes=None):
+    """Return what is to be written for probabilities (classes, H, W): these, or a mask (H, W).
+
+    A mask of `classes` has their values, as the masks of the training had, and else the numbers of the classes.
+    """
     if args.probabilities:
         return p[0] if len(p) == 1 else p
     mask = labels(p, args.threshold)
     if len(p) == 1 and kind != "nifti":
         mask *= np.uint8(255)  # pictures of one class are black and white; volumes hold class numbers
-    return mask
+    return mask if classes is None else classes.write(mask)
 
 
 def check_names(plan):

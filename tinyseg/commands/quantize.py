@@ -38,7 +38,7 @@ class Example:
     prepared : float32 ndarray, shape (C, h, w)
         As the network takes it.
     truth : ndarray, shape (H, W), or None
-        The class of each pixel; with one class 1 or True is the foreground.
+        The class of each pixel, -1 where it is not scored; with one class 1 or True is the foreground.
     """
 
     section: np.ndarray
@@ -91,11 +91,12 @@ def read_examples(predictor, folder, foreground="white", at_most=AT_MOST):
     refuse_missing(folder, "images to calibrate with")
     brains = isinstance(predictor.preparation, Preparation)
     read = _labelled_slices if brains else _labelled_sections
-    examples = read(predictor, folder, foreground, at_most) if brains or len(predictor.classes) == 1 else []
+    known = brains or predictor.masks or len(predictor.classes) == 1  # what the values of masks mean
+    examples = read(predictor, folder, foreground, at_most) if known else []
     examples = examples or _images(predictor, folder, at_most)
     masks = "with masks" if examples[0].truth is not None else "without masks"
-    if len(predictor.classes) > 1 and not brains:
-        masks = "(masks of several classes are not scored)"
+    if not known:
+        masks = "(masks are not scored: the checkpoint does not say which value is which class)"
     few = "" if len(examples) >= AT_LEAST else f": the ranges of numbers are surer with {AT_LEAST} to {AT_MOST}"
     print(f"{folder}: {_count(len(examples))} {masks}{few}")
     return examples
@@ -105,7 +106,7 @@ def _labelled_sections(predictor, folder, foreground, at_most):
     if folder.is_file():
         return []
     try:
-        sections = isbi.load(folder, "required", foreground)
+        sections = isbi.load(folder, "required", foreground, classes=predictor.masks)
     except FileNotFoundError:  # no masks
         return []
     predictor.take_statistics(sections.images[:, None])
@@ -192,8 +193,9 @@ def compare(predictor, before, after, examples):
         changed, pixels = changed + np.count_nonzero(a != b), pixels + a.size
         largest, total = max(largest, float(np.abs(p - q).max())), total + float(np.abs(p - q).mean()) * a.size
         if example.truth is not None:
+            scored = example.truth >= 0  # -1: pixels to ignore
             for name, mask in (("float", a), ("int8", b)):
-                scores[name].update(mask[None], example.truth[None].astype(np.uint8))
+                scores[name].update(mask[scored][None, None], example.truth[scored][None, None].astype(np.uint8))
     found = {"images": len(examples), "changed": float(changed / pixels), "largest": largest, "mean": total / pixels}
     if examples[0].truth is None:
         return found

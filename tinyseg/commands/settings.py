@@ -5,7 +5,8 @@ import os
 import pathlib
 from typing import Any
 
-from tinyseg.commands.options import REST, build_network, refuse_too_costly
+from tinyseg.commands.networks import build_network, refuse_too_costly
+from tinyseg.commands.options import REST
 from tinyseg.data.files import list_names
 from tinyseg.data.isbi import LAYOUTS
 from tinyseg.data.json_files import check_shape, read_json

@@ -2,10 +2,12 @@
 
     tinyseg train images masks                              # two folders, or two stacks; white is what is to be found
     tinyseg train cells --out runs/cells                    # one with both: images/ and labels/, or a.png, a_mask.png
+    tinyseg train images masks --class-names background,nucleus,membrane    # masks of three values: classes
     tinyseg train --resume runs/train                       # go on where it stopped
 
 It is ``tinyseg train-isbi`` for images of anything, and takes all its options. Images are grey, PNG, JPEG, BMP or TIFF,
 and of one size; files are paired by their names. The last four are held out (--val-sections), and scored at the end.
+Masks with a few values have classes, which a classes.json beside them names, or --class-names.
 """
 
 from tinyseg.commands import train_isbi

@@ -12,7 +12,7 @@ Reads top to bottom: data, model, training, report, options.
 import pathlib
 
 import tinyseg as ts
-from tinyseg.commands import options
+from tinyseg.commands import networks, options
 from tinyseg.commands.numbers import CLASS_WEIGHTS, PROBABILITY, SHARES, Number, make_parser, read_class_weights
 from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import settle
@@ -68,7 +68,7 @@ def train_in(run, args, device):
 
     # ----- model -----------------------------------------------------------------
     classes = ["whole tumour"] if args.mode == "whole" else list(cases.classes)
-    model = options.build_network(args, len(cases.modalities), len(classes), device)
+    model = networks.build_network(args, len(cases.modalities), len(classes), device)
     weights = read_class_weights(args.class_weights, classes) if args.class_weights else None
     loss = dice_and_cross_entropy(args.dice_weight, args.ce_weight, weights)
     network = options.report_network(args, model, device)

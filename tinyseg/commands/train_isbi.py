@@ -9,19 +9,22 @@ Reads top to bottom: data, model, training, report, options.
 """
 
 import tinyseg as ts
-from tinyseg.commands import options
-from tinyseg.commands.numbers import NAME, SECTIONS, Number, make_parser
+from tinyseg.commands import networks, options
+from tinyseg.commands.numbers import BALANCED_WEIGHTS, CLASS_NAMES, NAME, SECTIONS, Number, make_parser
 from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import settle
+from tinyseg.commands.tasks import choose_task
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
+from tinyseg.data.class_masks import parse_class_names
 from tinyseg.data.fingerprint import fingerprint, refuse_changed
 from tinyseg.data.sections import describe_copies
 from tinyseg.prediction.tiles import tile_within
-from tinyseg.training import RunDirectory, evaluate, fit
+from tinyseg.training import RunDirectory, fit
 
 # What was measured to train sdunet and unet well (docs/results.md) ...
 DEFAULTS = {
     "data": None, "labels": None, "foreground": "white", "target": "inside of a cell",
+    "class_names": None, "class_weights": "balanced",
     "size": None, "crop": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
     "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "amp": False,
@@ -30,7 +33,8 @@ DEFAULTS = {
 # ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
 # the Keras code that it builds on scales them to [0, 1].
 PAPER = {
-    "size": 256, "augment": "paper", "lr": 1e-4, "schedule": "constant", "warmup": 0, "clip": 0, "standardize": "unit",
+    "size": 256, "augment": "paper", "class_weights": "none", "lr": 1e-4, "schedule": "constant", "warmup": 0,
+    "clip": 0, "standardize": "unit",
 }  # fmt: skip
 
 OUT, LESS_MEMORY = "runs/isbi", "try a smaller --batch-size, --crop or --width"
@@ -54,14 +58,15 @@ def train_in(run, args, device):
     sections = load_sections(args)
     parts = sections.split(args.val_sections)
     train, val = (part.resized(args.size or part.shape) for part in parts)
+    task = choose_task(args, train, val)
     train_x, val_x = standardize(train.images, args.standardize), standardize(val.images, args.standardize)
     print(f"{len(train)} sections to train on, {len(val)} held out, {train.shape[0]} x {train.shape[1]} pixels")
     if copies := describe_copies(*parts):
         print(copies)
 
     # ----- model -----------------------------------------------------------------
-    model = options.build_network(args, 1, 1, device)
-    crop = options.fit_crop(args, model, train.shape)
+    model = networks.build_network(args, 1, task.channels, device)
+    crop = networks.fit_crop(args, model, train.shape)
     dataset = SegmentationDataset(train_x, train.labels, Augment.parse(args.augment), seed=args.seed, crop=crop)
     loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers)
     if crop != train.shape:
@@ -76,38 +81,36 @@ def train_in(run, args, device):
         "training images": fingerprint(train_x), "training masks": fingerprint(train.labels),
         "held-out images": fingerprint(val_x), "held-out masks": fingerprint(val.labels),
         "options of reading": fingerprint(args.foreground, str(args.size), args.val_sections, args.standardize),
-    }  # fmt: skip
+    } | task.fingerprints  # fmt: skip
     if args.resume:
         refuse_changed(args.fingerprints, config["fingerprints"], args.resume)
     # So that evaluate.py knows the sections that the network was trained on, wherever and however they are stored.
     config["sections"] = {name: parts[k].fingerprints() for k, name in enumerate(("train", "val"))}
     scale = [m / n for m, n in zip(train.shape, sections.shape, strict=True)]
-    preprocessing = {"scale": scale, "standardize": args.standardize, "foreground": args.foreground}
-    meta = {"config": config, "preprocessing": preprocessing, "classes": [args.target]}
-
+    preprocessing = {"scale": scale, "standardize": args.standardize} | task.masks
+    meta = {"config": config, "preprocessing": preprocessing, "classes": task.names}
     tile = tile_within(model, VALIDATION)
 
     def validate(model):
-        return evaluate(model, val_x, val.labels, tile=tile)[0]
+        return task.score(model, val_x, val.labels, tile)[0]
 
-    step = options.make_step(args, model, optimizer, ts.ops.binary_cross_entropy_with_logits, max(crop))
+    step = options.make_step(args, model, optimizer, task.loss, max(crop))
     result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta)
     options.exit_if_interrupted(result, run, args)
 
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)
-    scores, probabilities = evaluate(best, val_x, val.labels, tile=tile)
+    scores, found = task.score(best, val_x, val.labels, tile)
     last = {k.removeprefix("val_"): v for k, v in result["history"][-1].items() if k.startswith("val_")}
     summary = network | {
         "steps": result["steps"], "seconds_per_step": result["seconds_per_step"],
-        "best_epoch": result["best"]["epoch"], "val": scores, "val_last_epoch": last,
+        "best_epoch": result["best"]["epoch"], "val": task.nest(scores), "val_last_epoch": task.nest(last),
     }  # fmt: skip
     with ts.plots.drawing(run.path / "predictions.png") as picture:
-        ts.plots.predictions(val.images, val.labels, probabilities, picture, names=val.names, what=args.target)
+        task.draw(val, found, picture)
     run.write_json("summary.json", summary)  # the last file: where it is, the run is done
     print("Held-out sections (the best epoch is the one with the highest mean IoU on these very sections):")
-    for name, figures in ((f"best, epoch {result['best']['epoch']}", scores), ("last", last)):
-        print(f"  {name}: " + ", ".join(f"{key} {value:.4f}" for key, value in figures.items()))
+    task.print_scores({f"best, epoch {result['best']['epoch']}": scores, "last": last})
     print(f"Pictures, log and checkpoints are in {run.path}: look at predictions.png")
 
 
@@ -118,7 +121,8 @@ def load_sections(args):
         return Sections(images, labels, [f"synthetic[{k}]" for k in range(len(images))])
     if args.download:
         fetch_isbi(args.data)
-    sections = isbi.load(args.data, labels=args.labels or "required", foreground=args.foreground)
+    classes = parse_class_names(args.class_names) if args.class_names else "auto"
+    sections = isbi.load(args.data, labels=args.labels or "required", foreground=args.foreground, classes=classes)
     H, W = sections.shape
     distorted = ", not square: resizing distorts them" if args.size and H != W else ""
     print(f"{args.data}: {len(sections)} sections of {H} x {W}{distorted}")
@@ -137,6 +141,10 @@ def build_parser(description=__doc__, inputs="", defaults=DEFAULTS, out=OUT):
     add("--download", "fetch the public ISBI 2012 files into --data first", action="store_true", default=None)
     add("--foreground", "which mask value is the inside of a cell", choices=["white", "black"])
     add("--target", "what that is, in a few words, for tables and pictures", type=NAME)
+    add("--class-names", "of masks of several values, as in background,nucleus or background=0,nucleus=85,ignore=255 "
+        "(default: classes.json beside the masks, or by their values)", type=CLASS_NAMES)  # fmt: skip
+    add("--class-weights", "in the loss: balanced, none, or a number for each class from the background on, as in 3,1",
+        type=BALANCED_WEIGHTS)  # fmt: skip
     add(
         "--size", "side of the square that sections are resized to, in pixels (default: their own size)",
         type=Number(int, 16, 65536),
@@ -154,9 +162,9 @@ def build_parser(description=__doc__, inputs="", defaults=DEFAULTS, out=OUT):
 def parse_arguments(parser=None, defaults=DEFAULTS, out=OUT):
     parser = parser or build_parser()
     args = settle(parser, defaults, PAPER, {"out": out, "fingerprints": {}})
-    for name in ("foreground", "labels"):
+    for name in ("foreground", "labels", "class_names"):
         if args.data is None and name in args.given:
-            parser.error(f"--{name} is for the masks in --data DIR, and none is given: leave it out")
+            parser.error(f"--{name.replace('_', '-')} is for the masks in --data DIR, and none is given: leave it out")
     if args.labels and args.download:
         parser.error("--download fetches masks too: leave --labels out")
     return args

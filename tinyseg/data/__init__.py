@@ -1,7 +1,7 @@
 """Data: reading stacks of sections, augmentation, and batches prepared in the background.
 
 - `isbi`: images and masks of sections, read from folders and stacks (`stacks`); `pairs`: which mask belongs to which
-  image; `masks`: what their values mean
+  image; `masks`: what their values mean, and `class_masks`, where they are several classes
 - `sections`: such sections in memory, split and resampled
 - `synthetic`: a stack of synthetic sections, for use without data
 - `augment`: one random transform for an image and its mask

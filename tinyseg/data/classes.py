@@ -48,21 +48,30 @@ def check_classes(classes: Sequence[str], where: str | Path) -> None:
     where : str or Path
         The file or folder that names them, for the message.
     """
-    counts = Counter(_spelled(name) for name in classes)
-    twice = [name for name in classes if counts[_spelled(name)] > 1]
-    if twice:
-        raise ValueError(f"{where} gives several classes one name ({', '.join(twice)}): give each class its own name.")
-    if not 2 <= len(classes) <= 256:
-        raise ValueError(f"{where} names {len(classes)} classes: expected 2 to 256, the background among them.")
+    check_names(classes, where)
     regions = {_spelled(name): members for name, members in regions_of(classes).items()}
     for k, name in enumerate(classes):
-        if not name.strip() or not name.isprintable():
-            raise ValueError(f"{where} calls class {k} {name!r}: expected a name of printable characters.")
         spelled = _spelled(name)
         if k and (spelled in map(_spelled, REPORTED) or regions.get(spelled, (k,)) != (k,)):
             raise ValueError(
                 f"{where} calls class {k} {name!r}, but reports have something else of this name: give it another one."
             )
+
+
+def check_names(classes: Sequence[str], where: str | Path, most: int = 256) -> None:
+    """Raise a ValueError unless classes, from the background on, have names that can stand beside each other.
+
+    `where` names them, for the message; there may be `most` of them.
+    """
+    counts = Counter(_spelled(name) for name in classes)
+    twice = [name for name in classes if counts[_spelled(name)] > 1]
+    if twice:
+        raise ValueError(f"{where} gives several classes one name ({', '.join(twice)}): give each class its own name.")
+    if not 2 <= len(classes) <= most:
+        raise ValueError(f"{where} names {len(classes)} classes: expected 2 to {most}, the background among them.")
+    for k, name in enumerate(classes):
+        if not name.strip() or not name.isprintable():
+            raise ValueError(f"{where} calls class {k} {name!r}: expected a name of printable characters.")
 
 
 def _spelled(name):

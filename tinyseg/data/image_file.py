@@ -31,6 +31,9 @@ class ImageFile:
     channels = 1
     samples = 1  # values that are read for each pixel
     opacity = False
+    palette_numbers = (
+        False  # whether a palette of colours gives the numbers of its colours instead, as class masks mean
+    )
     axes: dict[str, int] = {}  # the names and sizes of the axes that count sections, if the file says them
 
     path: Path
@@ -116,7 +119,7 @@ class ImageFile:
             if two_colours and section.shape[-1] == 3:
                 raise ValueError(
                     f"{name} is in colour: expected a mask of two values, or of two colours of which one is black or "
-                    "white. If each colour is a class, save the one to find as 255 and all else as 0, for each mask."
+                    "white. If each colour is a class, save masks of numbers, 0, 1, 2 …, one for each class."
                 )
             raise ValueError(
                 f"{name} is in colour or has several channels (shape {section.shape}): expected grey. "

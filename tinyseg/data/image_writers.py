@@ -30,7 +30,8 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False, as_
     - TIFF: integers are compressed (zlib), floats are not; all pages are one series. If ImageJ wrote the image, its
       text about units and spacing is kept and nothing is compressed, because ImageJ could not read that. Each channel
       is a page, axes ZCYX. If the pixels take over 4 GB, the file is a BigTIFF.
-    - Picture: a PNG with the dots per inch of the image. Floats are probabilities: 16 bits, 0 to 65535 for 0 to 1.
+    - Picture: a PNG with the dots per inch of the image. Floats are probabilities: 16 bits, 0 to 65535 for 0 to 1. With
+      several channels, a TIFF.
     - NIfTI: channels come last. The file is gzipped if `out_path` ends in ``.gz``, or if the image is gzipped and
       `out_path` does not end in ``.nii``. Before several channels are gzipped, they are collected, uncompressed, in
       an unnamed temporary file in the folder of `out_path`.
@@ -44,7 +45,7 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False, as_
     dtype : uint8, uint16, uint32 or float32
         Type of the values in the file; a PNG of float32 gets 16 bits, and one of uint32 is refused.
     channels : int
-        Channels of each section; a PNG takes one.
+        Channels of each section.
     overwrite : bool
         Whether an existing file may be replaced.
     as_tiff : bool
@@ -62,19 +63,16 @@ def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False, as_
     FileExistsError
         `out_path` exists and `overwrite` is false.
     ValueError
-        `dtype` is another type, a PNG is to have several channels, or `out_path` is the image itself. ``write`` and
-        the end of the block raise it for sections of another shape or type, too many or too few sections, NaN and
-        infinity, and probabilities for a picture that are not from 0 to 1.
+        `dtype` is another type, or a PNG is to have 32 bits, or `out_path` is the image itself. ``write`` and the end
+        of the block raise it for sections of another shape or type, too many or too few sections, NaN and infinity, and
+        probabilities for a picture that are not from 0 to 1.
     OSError
         `out_path` is a folder (IsADirectoryError); its folder does not exist (FileNotFoundError) or may not be written
         to (PermissionError); or the disk is full. In the last three cases ``errno`` is set.
     """
-    kind = "tiff" if as_tiff and image.kind == "picture" else image.kind
-    if kind == "picture" and (channels != 1 or np.dtype(dtype) == np.uint32):
-        found = f"{channels} of {np.dtype(dtype)}"
-        raise ValueError(
-            f"a PNG holds one channel of 8 or 16 bits, not {found}: write each to a file of its own, or a TIFF."
-        )
+    kind = "tiff" if image.kind == "picture" and (as_tiff or channels > 1) else image.kind
+    if kind == "picture" and np.dtype(dtype) == np.uint32:
+        raise ValueError("a PNG holds 8 or 16 bits, not uint32: write a TIFF, as_tiff=True.")
     output = {"tiff": _TiffOutput, "picture": _PngOutput, "nifti": _NiftiOutput}[kind]
     return output(image, Path(out_path), np.dtype(dtype), channels, overwrite).opened()
 

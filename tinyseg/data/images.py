@@ -78,16 +78,18 @@ def open_image(path: FilePath) -> ImageFile:
     return reader_of(path, (*READERS, NiftiImage))(path)
 
 
-def output_name(image: ImageFile | FilePath, suffix: str = "_mask") -> str:
+def output_name(image: ImageFile | FilePath, suffix: str = "_mask", channels: int = 1) -> str:
     """Name a result after its image: ``cells_mask.tif``, ``case_mask.nii.gz``, ``a_mask.png`` for ``a.jpg``.
 
     `image` is an open image or a path. `suffix` goes before the ending. The result of a picture is a ``.png``, a format
-    that loses nothing.
+    that loses nothing; with several `channels` it is a ``.tif``.
     """
     path = image.path if isinstance(image, ImageFile) else Path(image)
     reader = reader_of(path, (*READERS, NiftiImage))
     ending = path.name[-7:] if path.name.lower().endswith(".nii.gz") else path.suffix
-    return path.name.removesuffix(ending) + suffix + (".png" if reader is PictureImage else ending)
+    if reader is PictureImage:
+        return path.name.removesuffix(ending) + suffix + (".png" if channels == 1 else ".tif")
+    return path.name.removesuffix(ending) + suffix + ending
 
 
 class NiftiImage(ImageFile):

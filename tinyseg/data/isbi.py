@@ -13,11 +13,12 @@ PLoS Biol. 8:e1000502.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from tinyseg.data.class_masks import Classes, find_class_names, find_classes
 from tinyseg.data.files import find_files, folders_in, list_contents, list_names, refuse_missing
 from tinyseg.data.masks import binarize_labels, numbered_objects
 from tinyseg.data.other_kinds import how_to_convert
@@ -41,6 +42,7 @@ def load(
     path: FilePath,
     labels: FilePath | list[Path] | None = "auto",
     foreground: Literal["white", "black"] = "white",
+    classes: Classes | Literal["auto"] | None = None,
 ) -> Sections:
     """Read sections and their masks, if there are any.
 
@@ -57,6 +59,10 @@ def load(
         of their files.
     foreground : "white" or "black"
         How the inside of cells is stored in the masks.
+    classes : Classes, "auto" or None
+        None: masks have a foreground. "auto": they may have several classes (`tinyseg.data.class_masks.find_classes`),
+        which a ``classes.json`` names that lies beside the masks, in the folder above, or in `path`. `Classes` says
+        which they are. The labels then are numbers of classes, and have no foreground.
 
     Returns
     -------
@@ -73,16 +79,29 @@ def load(
     if label_path is None:
         images, names = load_stack(image_path)
         return Sections(images, None, names)
-    images, names, masks, mask_names = load_pairs(image_path, label_path)
+    if classes == "auto":
+        classes = find_class_names(*_folders_of(label_path), Path(path)) or "auto"
+    palettes: Any = "colours" if classes is None else "auto" if classes == "auto" else "numbers"
+    images, names, masks, mask_names = load_pairs(image_path, label_path, palettes=palettes)
     place = label_path[0].parent if isinstance(label_path, list) else label_path
     if np.array_equal(images, masks) and images.min() < images.max():
         raise ValueError(
             f"images and labels are the same pictures, {names[0]} and {mask_names[0]} in {place} among them: expected "
             "grey images and masks of them. Was one folder copied for the other?"
         )
+    mask_names = [f"{name} in {place}" for name in mask_names]
+    found = classes and find_classes(masks, None if classes == "auto" else classes)
+    if found:
+        return Sections(images, found.number(masks, mask_names), names, found)
     objects = numbered_objects(masks)
-    masks = binarize_labels(masks, [f"{name} in {place}" for name in mask_names], foreground)
-    return Sections(images, masks, names, objects=objects)
+    return Sections(images, binarize_labels(masks, mask_names, foreground), names, objects=objects)
+
+
+def _folders_of(label_path):
+    """Return the folder of the masks, and the one above a folder of masks, for what names their classes."""
+    if isinstance(label_path, list) or label_path.is_file():
+        return ((label_path[0] if isinstance(label_path, list) else label_path).parent,)
+    return label_path, label_path.absolute().parent
 
 
 def standardize(images: ArrayLike, how: Literal["section", "stack", "unit"] = "section") -> np.ndarray:

@@ -74,7 +74,7 @@ def binarize_labels(stack, name, foreground="white"):
                 "to an object and does not touch another."
             )
             if stack.max() <= MOST_CLASSES:
-                said += " If they are classes, give masks of one of them."
+                said += " If they are classes, name them (--class-names, or classes.json beside the masks)."
             warnings.warn(said, stacklevel=2)
             return inside_of_objects(stack)
         else:
@@ -220,6 +220,6 @@ def _too_many_values(values, names):
     shown = ", ".join(map(str, found[:6])) + (", ..." if len(found) > 6 else "")
     return (
         f"a mask must have exactly two values, such as 0 and 255, or number its objects: found {len(found)} ({shown}) "
-        f"up to {names[upto]}. Was it saved as JPEG, or resized with interpolation, or are these classes? Threshold "
-        "it, and save it as PNG or TIFF."
+        f"up to {names[upto]}. Was it saved as JPEG, or resized with interpolation? Threshold it, and save it as PNG "
+        "or TIFF. Or are these classes? Name them: --class-names, or classes.json beside the masks."
     )

@@ -23,6 +23,8 @@ class PictureImage(ImageFile):
     kind, suffixes = "picture", (".png", ".jpg", ".jpeg", ".bmp")
     expected = f"a picture ({', '.join(suffixes)})"
     _count = 1
+    tags: dict[str, object] = {}  # of a TIFF that is made from it
+    description = ""
 
     def _read_header(self):
         with _open(self.path) as picture:
@@ -56,6 +58,9 @@ class PictureImage(ImageFile):
             stored, transparent = _raw_mode(picture), picture.info.get("transparency")
             paletted = picture.mode in ("P", "PA")
             pixels = _through_palette(picture) if paletted else np.array(picture)
+            if paletted and self.palette_numbers and _has_colours(picture):
+                pixels, paletted = np.atleast_3d(np.array(picture))[..., 0], False
+                transparent = None
         self.opacity = paletted or self._mode in ("LA", "RGBA")
         if transparent is not None and not paletted:  # a grey value or a colour whose pixels are not to be seen
             pixels, self.opacity = _with_opacity(pixels, transparent, stored), True
@@ -87,6 +92,12 @@ def _through_palette(picture):
     if last >= found:
         raise ValueError(f"its pixels refer to colour {last}, counted from 0, of a palette of {found} colours")
     return np.array(picture.convert("RGBA"))
+
+
+def _has_colours(picture):
+    """Return whether the palette of a picture has colours beside grey."""
+    colours = np.array(picture.getpalette("RGB")).reshape(-1, 3)
+    return bool((np.ptp(colours, axis=1) > 0).any())
 
 
 def _with_opacity(pixels, transparent, stored):

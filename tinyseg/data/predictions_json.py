@@ -1,8 +1,9 @@
 """The record that predict.py keeps beside its files: from what, and how, each was made.
 
-It is the file predictions.json: ``{"classes": [names], "files": {name: inputs}, "settings": {name: {…}}, "checkpoint":
-path}``. Each file has its own settings, so that masks and probabilities, or the masks of two networks, can lie in one
-folder; the checkpoint is that of the command that wrote last.
+It is the file predictions.json: ``{"classes": [names], "values": [of each class in a mask], "files": {name: inputs},
+"settings": {name: {…}}, "checkpoint": path}``; values only if the checkpoint says them. Each file has its own settings,
+so that masks and probabilities, or the masks of two networks, can lie in one folder; the checkpoint is that of the
+command that wrote last.
 """
 
 import contextlib
@@ -17,13 +18,15 @@ from tinyseg.data.json_files import read_json, write_json
 NAME = "predictions.json"
 
 
-class Content(msgspec.Struct):
+class Content(msgspec.Struct, omit_defaults=True):
     """What the file must hold."""
 
     classes: list[str]
     files: dict[str, str]
     settings: dict[str, dict[str, str | int | float | bool | None]]
     checkpoint: str | None = None
+    values: list[int] | None = None
+    ignore: int | None = None
 
 
 class Record:
@@ -35,6 +38,8 @@ class Record:
         Where predictions are written.
     classes : list of str
         Of the network: all predictions in a folder have the same.
+    masks : Classes, optional
+        Which values the classes have in the masks, if not their numbers.
 
     Raises
     ------
@@ -42,14 +47,20 @@ class Record:
         The folder has a predictions.json of another program, or predictions with other classes.
     """
 
-    def __init__(self, folder, classes):
-        self.path, self.content = folder / NAME, Content(classes, {}, {})
+    def __init__(self, folder, classes, masks=None):
+        values, ignore = (list(masks.values), masks.ignore) if masks else (None, None)
+        self.path, self.content = folder / NAME, Content(classes, {}, {}, values=values, ignore=ignore)
         if self.path.exists():
             self.content = read_json(self.path, Content, "a record of predict.py, so give another --out")
             if self.content.classes != classes:
                 raise ValueError(
                     f"{folder} holds predictions of a network for other classes ({', '.join(self.content.classes)}, "
                     f"and now {', '.join(classes)}): give another --out."
+                )
+            if self.content.values != values:
+                raise ValueError(
+                    f"{folder} holds masks in which the classes have the values {self.content.values}, and now they "
+                    f"have {values}: give another --out."
                 )
 
     def differences(self, target, settings):

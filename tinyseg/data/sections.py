@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from tinyseg.data.class_masks import Classes
 from tinyseg.data.files import list_names
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.memory import refuse_beyond_memory
@@ -20,10 +21,13 @@ class Sections:
     ----------
     images : ndarray, (S, H, W)
         Grey values as stored: bool, an integer type, or float32.
-    labels : ndarray of bool, (S, H, W), or None
-        True inside a cell (white), False on membranes and all else (black).
+    labels : ndarray of bool or int16, (S, H, W), or None
+        True inside a cell (white), False on membranes and all else (black); or, if there are `classes`, their numbers,
+        and -1 where nothing is to be learned.
     names : list of str
         The name of each section: ``"train-volume.tif[3]"`` for page 3 of a stack (from 0), or the file's name.
+    classes : Classes or None
+        What the numbers in `labels` stand for.
     objects : ndarray of int, (S, H, W), or None
         The number of the object to which each pixel belongs, 0 for none, if the masks number their objects.
     """
@@ -31,8 +35,9 @@ class Sections:
     images: np.ndarray
     labels: np.ndarray | None
     names: list[str]
-    _fingerprints: list[str] | None = field(default=None, repr=False, compare=False)  # once they have been asked for
+    classes: Classes | None = None
     objects: np.ndarray | None = field(default=None, repr=False)
+    _fingerprints: list[str] | None = field(default=None, repr=False, compare=False)  # once they have been asked for
 
     def __post_init__(self) -> None:
         if self.images.ndim != 3 or len(self.images) != len(self.names):
@@ -67,7 +72,8 @@ class Sections:
         labels = None if self.labels is None else self.labels[index]
         known = None if self._fingerprints is None else [self._fingerprints[i] for i in index]
         objects = None if self.objects is None else self.objects[index]
-        return Sections(self.images[index], labels, [self.names[i] for i in index], known, objects)
+        names = [self.names[i] for i in index]
+        return Sections(self.images[index], labels, names, self.classes, objects, known)
 
     def split(self, val_sections: int | str) -> tuple["Sections", "Sections"]:
         """Split into training and validation sections. The validation sections are neighbours.
@@ -132,7 +138,7 @@ class Sections:
         labels = None if self.labels is None else np.stack([nearest(x, (height, width)) for x in self.labels])
         objects = None if self.objects is None else np.stack([nearest(x, (height, width)) for x in self.objects])
         images = np.stack([resample(x, (height, width)) for x in self.images])
-        return Sections(images, labels, list(self.names), objects=objects)
+        return Sections(images, labels, list(self.names), self.classes, objects)
 
 
 def describe_copies(train, val):

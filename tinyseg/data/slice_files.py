@@ -27,9 +27,9 @@ class Entry(NamedTuple):
 
     Attributes
     ----------
-    counts : int ndarray, (Z, classes)
-        Voxels of each class in each prepared slice.
-    outside : int ndarray, (classes,)
+    counts : int ndarray, (Z, K)
+        Voxels of each of K classes in each prepared slice.
+    outside : int ndarray, (K,)
         Voxels of each class that the preparation cut off.
     voxel : float
         Volume of a voxel of the source, mm³.

@@ -7,6 +7,7 @@ sections of different shapes, NaN) is refused with an error that names the file.
 import math
 import warnings
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 import numpy as np
 
@@ -19,11 +20,14 @@ from tinyseg.data.predictions_json import refuse_predictions
 from tinyseg.data.tiffs import TiffImage, refuse_mixed
 from tinyseg.data.writing import FilePath
 
+Palettes: TypeAlias = Literal["colours", "numbers", "auto"]
 READERS = (TiffImage, PictureImage)
 SUFFIXES = tuple(suffix for reader in READERS for suffix in reader.suffixes)
 
 
-def load_stack(path: FilePath | list[Path], masks: bool = False) -> tuple[np.ndarray, list[str]]:
+def load_stack(
+    path: FilePath | list[Path], masks: bool = False, palettes: Palettes = "colours"
+) -> tuple[np.ndarray, list[str]]:
     """Read a TIFF stack, or a folder of sections in natural order (2 before 10).
 
     Parameters
@@ -33,6 +37,9 @@ def load_stack(path: FilePath | list[Path], masks: bool = False) -> tuple[np.nda
         any integer or float type; colour only if it is grey saved as RGB(A).
     masks : bool
         Whether these are masks: their files may differ in type, and may have two colours, one of them black or white.
+    palettes : {"colours", "numbers", "auto"}
+        What masks with a palette of colours hold: these, or the numbers of the colours. "auto": the numbers, unless all
+        masks together have only two.
 
     Returns
     -------
@@ -50,7 +57,7 @@ def load_stack(path: FilePath | list[Path], masks: bool = False) -> tuple[np.nda
         the folder holds images and labels; or the stack is larger than this computer's memory.
     """
     files = find_sections(path)
-    stack, names, _, _ = _read(files, masks)
+    stack, names, _, _ = _read(files, masks, palettes)
     return stack, names
 
 
@@ -58,6 +65,7 @@ def load_pairs(
     path: FilePath | list[Path],
     label_path: FilePath | list[Path],
     what: tuple[str, str] = ("images", "labels"),
+    palettes: Palettes = "colours",
 ) -> tuple[np.ndarray, list[str], np.ndarray, list[str]]:
     """Read sections and their masks, or predictions of them; `pair_files` says which belong together.
 
@@ -67,6 +75,8 @@ def load_pairs(
         See `load_stack`.
     what : (str, str)
         What the two are, for messages.
+    palettes : {"colours", "numbers", "auto"}
+        Of the masks, see `load_stack`.
 
     Returns
     -------
@@ -84,7 +94,7 @@ def load_pairs(
     files, label_files = pair_files(path, label_path, what)
     refuse_predictions(label_files)
     stack, names, counts, axes = _read(files, masks=False)
-    masks, mask_names, mask_counts, mask_axes = _read(label_files, masks=True)
+    masks, mask_names, mask_counts, mask_axes = _read(label_files, masks=True, palettes=palettes)
     if len(files) == len(label_files):
         for file, label, one, other in zip(files, label_files, axes, mask_axes, strict=True):
             if min(len(one), len(other)) > 1 and list(one.items()) != list(other.items()):
@@ -202,11 +212,12 @@ def shape_in_words(stack):
     return f"1 section of {H}×{W}" if S == 1 else f"{S} sections of {H}×{W}"
 
 
-def _read(files, masks):
+def _read(files, masks, palettes="colours"):
     """Return the sections of files as a stack, their names, and how many each file has, in all and along its axes."""
     sections, names, counts, axes, size = [], [], [], [], 0
     for file in files:
         with reader_of(file)(file) as image:
+            image.palette_numbers = palettes != "colours"
             size += len(image) * math.prod(image.shape) * image.dtype.itemsize
             refuse_too_large(size, f"the stack of {files[0]}{' and others' * (len(files) > 1)}")
             sections += [section[0] for section in (image.section(k, two_colours=masks) for k in range(len(image)))]
@@ -215,7 +226,10 @@ def _read(files, masks):
             axes.append(image.axes)
     found = [(section.shape, sections[0].dtype if masks else section.dtype) for section in sections]
     refuse_mixed(files[0].parent, names, found)
-    return np.stack(sections), names, counts, axes
+    stack = np.stack(sections)
+    if palettes == "auto" and len(np.unique(np.concatenate([np.unique(section) for section in stack]))) <= 2:
+        return _read(files, masks)  # two colours, of which the brighter one is white whatever their numbers
+    return stack, names, counts, axes
 
 
 def _place(path):

@@ -115,7 +115,7 @@ class TiffImage(ImageFile):
     def _read(self, k):
         part, k = self._sections[k]
         self.opacity = part.opacity
-        return part.section(k)
+        return part.section(k, self.palette_numbers)
 
     def _in_grey(self, section, name, two_colours):
         if self._no_data is not None and (share := (section == self._no_data).mean()):
@@ -187,7 +187,7 @@ class _TiffPart:
         by_page = by_page and math.prod(shape[:n]) == len(self.pages)
         self.numbers = np.arange(len(self.pages)).reshape(shape[:n]) if by_page else None
 
-    def section(self, k):
+    def section(self, k, palette_numbers=False):
         """Return section k, (H, W) or (H, W, channels), in which white is the larger value."""
         along = iter(np.unravel_index(k, self.counts))
         index = tuple(next(along) if place == -1 else slice(None) for place in self.places)
@@ -206,7 +206,7 @@ class _TiffPart:
                 self.whole = self.source.asarray()
             pixels = self.whole[index]
         pixels = pixels.transpose(np.argsort([place for place in self.places if place >= 0], kind="stable"))
-        if self.colours is not None:
+        if self.colours is not None and not (palette_numbers and np.ptp(self.colours, axis=1).any()):
             pixels = self.colours[pixels.view(np.uint8) if pixels.dtype == bool else pixels]
         # ImageJ stores masks with an inverting lookup table like this; tifffile does not apply it.
         elif self.white_is_zero:

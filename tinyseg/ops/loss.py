@@ -205,7 +205,7 @@ def cross_entropy(
 def soft_dice_loss(
     logits: Tensor | Array, target: Tensor | Array, activation: Literal["sigmoid", "softmax"] = "sigmoid",
     weight: Array | Sequence[float] | None = None, pooled: bool = False, smooth: float = 1.0,
-    empty: Literal["smooth", "ignore"] = "smooth",
+    empty: Literal["smooth", "ignore"] = "smooth", ignore_index: int | None = None,
 ) -> Tensor:  # fmt: skip
     """1 - D, the soft Dice loss (Milletari et al. 2016, without squares), averaged over images and classes.
 
@@ -221,17 +221,18 @@ def soft_dice_loss(
     pooled : bool
         Compute D over the pixels of the whole batch, not of each image by itself.
     smooth : float
-        s in the equation, finite; keeps the gradient finite where both masks are small. Positive, or 0 with
-        empty="ignore".
+        s in the equation: positive, or 0 with empty="ignore". It keeps the gradient finite where both masks are small.
     empty : {"smooth", "ignore"}
         What to do if an image has no pixel of a class. "smooth": use the equation, D = s / (Σ p + s), which punishes
         false positives. "ignore": leave this image and class out of the mean; if nothing is left, the loss is 0.
+    ignore_index : int, optional
+        Pixels of this class number take no part. Their logits must be finite, unlike those of `cross_entropy`.
 
     Returns
     -------
     Tensor, scalar
     """
-    return 1 - _mean_dice(logits, target, activation, weight, pooled, smooth, empty)
+    return 1 - _mean_dice(logits, target, activation, weight, pooled, smooth, empty, ignore_index)
 
 
 def dice_bce_with_logits(
@@ -256,17 +257,18 @@ def dice_bce_with_logits(
 
 
 def dice_and_cross_entropy(
-    dice_weight: float = 1.0, ce_weight: float = 1.0, class_weights: Sequence[float] | None = None
-) -> Callable[[Tensor, Array], Tensor]:
+    dice_weight: float = 1.0, ce_weight: float = 1.0, class_weights: Sequence[float] | None = None,
+    ignore_index: int | None = None,
+) -> Callable[[Tensor, Array], Tensor]:  # fmt: skip
     """Make the loss ``ce_weight · cross-entropy - dice_weight · soft Dice`` (Gadosey et al. 2020, Section 3.5).
 
     Parameters
     ----------
     dice_weight, ce_weight : float
         The paper does not give its weights.
-    class_weights : sequence of float, optional
-        One factor for each of several classes, used in both parts. Without it, class 0, the background, is left out of
-        Dice.
+    class_weights, ignore_index : optional
+        One factor for each of several classes, used in both parts (without it, class 0, the background, is left out of
+        Dice), and the class number of pixels that take no part: see `cross_entropy` and `soft_dice_loss`.
 
     Returns
     -------
@@ -278,14 +280,14 @@ def dice_and_cross_entropy(
         if logits.shape[1] == 1:
             return dice_bce_with_logits(logits, y, dice_weight=dice_weight, bce_weight=ce_weight)
         shares = [0.0] + [1.0] * (logits.shape[1] - 1) if class_weights is None else class_weights
-        ce = cross_entropy(logits, y, weight=class_weights)
-        dice_loss = soft_dice_loss(logits, y, "softmax", weight=shares, pooled=True)
+        ce = cross_entropy(logits, y, weight=class_weights, ignore_index=ignore_index)
+        dice_loss = soft_dice_loss(logits, y, "softmax", weight=shares, pooled=True, ignore_index=ignore_index)
         return ce * ce_weight + (dice_loss - 1.0) * dice_weight
 
     return loss
 
 
-def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
+def _mean_dice(logits, target, activation, weight, pooled, smooth, empty, ignore_index=None):
     """Return the mean of D over images and classes."""
     logits = at_least_float32(logits)
     z = as_array(logits)
@@ -299,7 +301,8 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty):
     if activation == "sigmoid":
         p, t = sigmoid(logits), target_like(z, target, "soft Dice")
     elif activation == "softmax":
-        p, t = softmax(logits, axis=1), one_hot(z, target)
+        p, t = softmax(logits, axis=1), one_hot(z, target, ignore_index)
+        p = p if ignore_index is None else p * t.max(axis=1, keepdims=True)  # 1 where a pixel counts, else 0
     else:
         raise ValueError(f"activation must be 'sigmoid' or 'softmax', but is {activation!r}.")
     w = per_class(z, weight, "weight", ratios=True)

@@ -66,12 +66,12 @@ def class_targets(z, target, op, ignore_index=None):
     return classes
 
 
-def one_hot(z, target):
-    """Return a target as one mask for each class, in the shape and type of the logits `z`."""
+def one_hot(z, target, ignore_index=None):
+    """Return a target as one mask for each class, in the shape and type of the logits `z`; ignored pixels have 0s."""
     t = as_array(target)
     if t.ndim == z.ndim:
         return target_like(z, t, "soft Dice")
-    t = class_targets(z, t, "soft Dice")
+    t = class_targets(z, t, "soft Dice", ignore_index)
     return (t[:, None] == xp_of(z).arange(z.shape[1]).reshape(-1, 1, 1)).astype(z.dtype)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from tinyseg import ops
 from tinyseg.autograd import Array, Tensor
-from tinyseg.metrics import BinaryScores
+from tinyseg.metrics import BinaryScores, SegmentationScores
 from tinyseg.metrics.patients import EMPTY, PatientScores
 from tinyseg.metrics.ratios import Empty
 from tinyseg.nn import Module
@@ -22,7 +22,12 @@ class ConstantOutputWarning(UserWarning):
 
 
 def evaluate(
-    model: Module, images: np.ndarray, labels: np.ndarray, batch_size: int = 1, tile: int | None = None
+    model: Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    batch_size: int = 1,
+    tile: int | None = None,
+    loss: Callable[[Array, Array], Tensor] = ops.binary_cross_entropy_with_logits,
 ) -> tuple[dict[str, float], np.ndarray]:
     """Score a one-class model on images that it was not trained on.
 
@@ -37,11 +42,13 @@ def evaluate(
     batch_size : int
     tile : int, optional
         See `predict_logits`: larger images go through the network in tiles.
+    loss : callable
+        ``loss(logits, y)``, as in training.
 
     Returns
     -------
     scores : dict
-        ``loss`` (mean binary cross-entropy) and the scores of `tinyseg.metrics.BinaryScores` at threshold 0.5, pooled
+        ``loss`` and the scores of `tinyseg.metrics.BinaryScores` at threshold 0.5, pooled
         over all pixels of all images. All NaN if the network's output is not finite.
     probabilities : float32 ndarray, shape (S, H, W)
 
@@ -52,10 +59,10 @@ def evaluate(
     """
     logits = predict_logits(model, images, batch_size, tile)
     probabilities = ops.sigmoid(logits).data[:, 0]
-    scores, loss = BinaryScores(), math.nan  # the scores are NaN as long as nothing is counted
+    scores, value = BinaryScores(), math.nan  # the scores are NaN as long as nothing is counted
     if np.isfinite(logits).all():
         scores.update(probabilities, labels)
-        loss = ops.binary_cross_entropy_with_logits(logits, labels[:, None]).item()
+        value = loss(logits, labels[:, None]).item()
     if np.ptp(probabilities) < 1e-3:
         warnings.warn(
             f"The network's output is constant ({probabilities.mean():.3f} everywhere). "
@@ -64,7 +71,87 @@ def evaluate(
             ConstantOutputWarning,
             stacklevel=2,
         )
-    return {"loss": loss, **scores.compute()}, probabilities
+    return {"loss": value, **scores.compute()}, probabilities
+
+
+def evaluate_classes(
+    model: Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    classes: Sequence[str],
+    loss: Callable[[Array, Array], Tensor],
+    batch_size: int = 1,
+    tile: int | None = None,
+) -> tuple[float, SegmentationScores, np.ndarray]:
+    """Score a model of several classes on images that it was not trained on.
+
+    Parameters
+    ----------
+    model : UNet
+        It runs in evaluation mode.
+    images : float32 ndarray, shape (S, H, W)
+        Preprocessed as for training; any size.
+    labels : integer ndarray, shape (S, H, W)
+        Numbers of classes; pixels of -1 are left out of the scores.
+    classes : sequence of str
+        Names, from the background on.
+    loss : callable
+        ``loss(logits, y)``, as in training.
+    batch_size : int
+    tile : int, optional
+        See `predict_logits`.
+
+    Returns
+    -------
+    loss : float
+        Mean over the images. NaN, as all scores, if the network's output is not finite.
+    scores : SegmentationScores
+        See `summarize_classes`.
+    predicted : uint8 ndarray, shape (S, H, W)
+    """
+    predicted, losses = np.empty(labels.shape, np.uint8), []
+    for start in range(0, len(images), batch_size):
+        part = slice(start, start + batch_size)
+        logits, y = predict_logits(model, images[part], batch_size, tile), labels[part].astype(np.int64)
+        if not np.isfinite(logits).all():
+            return math.nan, SegmentationScores(len(classes), classes), np.zeros_like(predicted)
+        losses += [loss(logits, y).item()] * len(y)
+        predicted[part] = logits.argmax(axis=1)
+    return float(np.mean(losses)), score_classes(predicted, labels, classes), predicted
+
+
+def score_classes(
+    predicted: np.ndarray, truth: np.ndarray, classes: Sequence[str], empty: Empty = "nan"
+) -> SegmentationScores:
+    """Count the pixels of each image (S, H, W) by true and predicted class; where the truth is -1, they are left out.
+
+    `classes` are the names from the background on; for `empty` see `tinyseg.metrics`.
+    """
+    scores = SegmentationScores(len(classes), classes, empty)
+    for prediction, label in zip(predicted, truth, strict=True):
+        counted = label >= 0
+        scores.update(prediction[counted][None, None], label[counted][None, None])
+    return scores
+
+
+def summarize_classes(scores: Mapping[str, Any]) -> dict[str, float]:
+    """Return the figures that stand for all classes, of the scores of all pixels or of an image.
+
+    Parameters
+    ----------
+    scores : dict
+        Of `SegmentationScores.pooled`, or one of those of `per_image`.
+
+    Returns
+    -------
+    dict of str to float
+        ``accuracy``; ``dice``, the mean over the classes beside the background; and ``mean_iou``, the mean over all
+        classes, as Pascal VOC and Cityscapes have it. A class whose score is 0/0 is left out of the means.
+    """
+    each = [score["dice"] for score in scores["classes"].values()][1:]
+    defined = [dice for dice in each if not math.isnan(dice)]
+    dice = sum(defined) / len(defined) if defined else math.nan
+    return {"accuracy": scores["accuracy"], "dice": dice, "mean_iou": scores["mean_iou"]}
 
 
 def score_patients(

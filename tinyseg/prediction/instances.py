@@ -133,9 +133,7 @@ def _find_seeds(core, neck):
     """Return a number for each part of the core (H, W) of bool, 0 elsewhere."""
     if neck == 0 or core.all():  # SciPy does not say what the distance is without a pixel outside
         return scipy.ndimage.label(core, output=np.int32)[0]
-    d = scipy.ndimage.distance_transform_edt(core).astype(
-        np.float32
-    )  # the reconstruction of float64 takes twice as long
+    d = scipy.ndimage.distance_transform_edt(core).astype(np.float32)  # with float64 the next line takes twice as long
     tops = skimage.morphology.reconstruction(np.float32(neck) * d, d, footprint=CROSS)
     return scipy.ndimage.label(skimage.morphology.local_maxima(tops, CROSS) & core, output=np.int32)[0]
 

@@ -12,6 +12,7 @@ import numpy as np
 from tinyseg.autograd.arrays import describe
 from tinyseg.backend import check_number, need_fast
 from tinyseg.data.brain import Preparation
+from tinyseg.data.class_masks import LARGEST, Classes
 from tinyseg.data.isbi import standardize
 from tinyseg.data.json_files import check_shape
 from tinyseg.data.memory import refuse_beyond_memory
@@ -52,6 +53,8 @@ class Predictor:
         One name for each channel of the probabilities.
     foreground : {"white", "black"} or None
         How the masks of the training stored the class of a network of one class, if the checkpoint says it.
+    masks : Classes or None
+        Which values the masks of the training had, of a network of several classes, if the checkpoint says it.
     modalities : list of str or None
         Names of the channels that the network takes, if the checkpoint has them.
     name : str
@@ -83,10 +86,12 @@ class Predictor:
         self.modalities = options.pop("modalities", None)
         check_shape(self.modalities, list[str] | None, 'The checkpoint\'s "modalities" do not fit')
         self.foreground = options.pop("foreground", None)
+        values, ignore = options.pop("values", None), options.pop("ignore", None)
         self.preparation = _make_preparation(options, scale)
         self.classes = meta.get("classes") or [f"class {k}" for k in range(model.num_classes)]
         if len(self.classes) != model.num_classes:
             raise ValueError(f"The network has {model.num_classes} classes, and names for {len(self.classes)}.")
+        self.masks = _read_values(self.classes, values, ignore)
         self.tile = tile_within(model, memory)
         self._statistics = None
 
@@ -242,6 +247,18 @@ def _make_preparation(options, scale):
         )
     about = check_shape(options, _OfSections, sentence)
     return _SectionPreparation(about.scale if scale is None else scale, about.standardize)
+
+
+def _read_values(names, values, ignore):
+    """Return the classes of masks from what a checkpoint says of their values; None if it says nothing."""
+    if values is None:
+        return None
+    for value, shape in ((values, list[int]), (ignore, int | None)):
+        check_shape(value, shape, 'The checkpoint\'s "values" of masks do not fit')
+    known = [*values, *([] if ignore is None else [ignore])]
+    if len(values) != len(names) or len(set(known)) < len(known) or min(known) < 0 or max(known) > LARGEST:
+        raise ValueError(f"The checkpoint's values of masks do not fit its classes: {values} for {list(names)}.")
+    return Classes(tuple(names), tuple(values), ignore, "the network's training")
 
 
 def _refuse_nonfinite(model):
