@@ -9,8 +9,10 @@ on the fold at the sections' own size: from a single view, and as the mean over 
 
 All scores are of all sections together. V^Rand and V^Info are so at one threshold for the whole stack, which is
 stricter than the best one of each fold. The threshold that is best for the sections that a network was trained on is
-given too, and the scores there: nothing was chosen on the sections that are scored. Run again after an interruption it
-goes on. Leaves the run of each fold, and scores.json.
+given too, and the scores there: nothing was chosen on the sections that are scored. Beside the probabilities, the
+objects that `tinyseg predict --instances --grow` makes of them are scored, as masks with lines between them.
+
+Run again after an interruption it goes on. Leaves the run of each fold, and scores.json.
 """
 
 import itertools
@@ -29,9 +31,11 @@ from tinyseg.data import isbi
 from tinyseg.data.json_files import write_json
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
+from tinyseg.data.masks import inside_of_objects
 from tinyseg.metrics import BinaryScores
 from tinyseg.metrics.intervals import mean_interval
 from tinyseg.metrics.isbi import THRESHOLDS, isbi_scores
+from tinyseg.prediction.instances import find_instances
 from tinyseg.prediction.predictor import Predictor
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
@@ -107,9 +111,13 @@ def join(folds, sections):
     labels = sections.labels
     challenge, pixels = isbi_scores(probabilities, labels), BinaryScores()
     pixels.update(probabilities, labels)
+    cells = np.stack([find_instances(p, grow=True) for p in tqdm(probabilities, desc="objects")])
+    objects = isbi_scores(inside_of_objects(cells), labels)
     report = {"pixels": {k: float(v) for k, v in pixels.compute().items()}, "isbi": challenge.summary()}
+    report["objects"] = objects.summary()
     for k, name in enumerate(("v_rand", "v_info")):
-        report[f"{name}_interval"] = mean_interval(getattr(challenge, f"{name}_sections"))
+        for part, scores in ((report, challenge), (report["objects"], objects)):
+            part[f"{name}_interval"] = mean_interval(getattr(scores, f"{name}_sections"))
         report[f"{name}_folds"] = [
             getattr(isbi_scores(fold["probabilities"], labels[fold["sections"]]), name) for fold in folds
         ]  # fmt: skip
@@ -128,14 +136,16 @@ def join(folds, sections):
 def print_report(report):
     rows = []
     for view, scores in report.items():
-        of_challenge = scores["isbi"]
-        row = [f"{scores['pixels']['accuracy']:.4f}"]
-        for name in ("v_rand", "v_info"):
-            low, high = scores[f"{name}_interval"]
-            row += [f"{of_challenge[name]:.4f}", f"{low:.3f} to {high:.3f}"]
-            row += [f"{of_challenge[f'{name}_{part}']:.4f}" for part in ("split", "merge")]
-            row.append(f"{scores[f'{name}_chosen']['mean']:.4f}")
-        rows.append((view, row))
+        of_objects = scores["objects"]
+        both = (view, scores["isbi"] | scores), (f"{view}, objects", of_objects)
+        for title, of in both:
+            row = [f"{scores['pixels']['accuracy']:.4f}" if of is not of_objects else ""]
+            for name in ("v_rand", "v_info"):
+                low, high = of[f"{name}_interval"]
+                row += [f"{of[name]:.4f}", f"{low:.3f} to {high:.3f}"]
+                row += [f"{of[f'{name}_{part}']:.4f}" for part in ("split", "merge")]
+                row.append(f"{of[f'{name}_chosen']['mean']:.4f}" if of is not of_objects else "")
+            rows.append((title, row))
     of_score = ["95%", "split", "merge", "chosen before"]
     print(table(["accuracy", "V^Rand", *of_score, "V^Info", *of_score], rows))
 

@@ -13,6 +13,7 @@ from scripts import run_example
 
 import tinyseg as ts
 from tinyseg.data import Sections, em_sections
+from tinyseg.metrics.isbi import isbi_scores
 from tinyseg.prediction.instances import find_instances
 from tinyseg.prediction.predictor import Predictor
 
@@ -98,6 +99,20 @@ def test_objects_that_grow(tmp_path, stack):
     objects, out = report(tmp_path, tmp_path / "probability.tif", tmp_path / "labels.tif", "--grow")
     error = by_hand(regions(labels[0]), find_instances(probability[0], grow=True))[0]
     assert objects["sections"][0]["adapted_rand_error"] == pytest.approx(error) and "--grow" in out
+
+
+def test_the_challenge_scores_objects_as_masks_with_lines_between_them(tmp_path, stack):
+    labels, probability = stack
+    objects, out = report(tmp_path, tmp_path / "probability.tif", tmp_path / "labels.tif", "--grow")
+    masks = np.zeros(labels.shape, bool)
+    for k, p in enumerate(probability):
+        padded = np.pad(find_instances(p, grow=True), 1, mode="edge")
+        around = np.lib.stride_tricks.sliding_window_view(padded, (3, 3))
+        masks[k] = (around == around[:, :, 1:2, 1:2]).all(axis=(2, 3)) & (around[:, :, 1, 1] > 0)
+    expected = isbi_scores(masks, labels)
+    assert objects["isbi"]["v_rand"] == expected.v_rand != isbi_scores(probability, labels).v_rand
+    assert objects["isbi"]["v_info_merge"] == expected.v_info_merge
+    assert f"between the objects: V^Rand {expected.v_rand:.4f} (split {expected.v_rand_split:.4f}" in out
 
 
 def test_masks_are_scored_by_their_regions(tmp_path, stack):

@@ -9,8 +9,10 @@ import pytest
 
 from reproduction.folds import cut, join
 from tinyseg.data import Sections
+from tinyseg.data.masks import inside_of_objects
 from tinyseg.data.synthetic import em_sections, write_sections
 from tinyseg.metrics.isbi import isbi_scores
+from tinyseg.prediction.instances import find_instances
 
 
 @pytest.mark.parametrize(("count", "folds"), [(24, 4), (30, 4), (7, 7), (5, 2)])
@@ -39,6 +41,8 @@ def test_scores_are_of_all_sections_together_and_chosen_thresholds_are_kept():
     whole = isbi_scores(p, labels)
     assert found["isbi"]["v_rand"] == whole.v_rand and found["isbi"]["v_info"] == whole.v_info
     assert found["pixels"]["accuracy"] == pytest.approx(((p > 0.5) == labels).mean())
+    masks = inside_of_objects(np.stack([find_instances(q, grow=True) for q in p]))
+    assert found["objects"]["v_rand"] == isbi_scores(masks, labels).v_rand
     low, high = found["v_rand_interval"]
     assert low < whole.v_rand < high
     assert found["v_rand_folds"] == [isbi_scores(p[:2], labels[:2]).v_rand, isbi_scores(p[2:], labels[2:]).v_rand]

@@ -12,9 +12,14 @@ from tinyseg.commands.numbers import refuse_given
 from tinyseg.commands.predict_instances import OPTIONS, instance_options
 from tinyseg.commands.tables import average_sections, mean_rows, table
 from tinyseg.data.load_tqdm import tqdm
+from tinyseg.data.masks import inside_of_objects
 from tinyseg.metrics.instances import THRESHOLDS, adapted_rand_error, match_objects, variation_of_information
+from tinyseg.metrics.isbi import isbi_scores
 from tinyseg.prediction.instances import find_instances
 
+# The challenge's scores, each with its parts.
+PARTS = [(name, f"{name}_split", f"{name}_merge") for name in ("v_rand", "v_info")]
+CHALLENGE = [name for parts in PARTS for name in parts]
 # Scores of a section, and how the table calls them.
 COLUMNS = {
     "adapted_rand_error": "Rand error", "vi_split": "VI split", "vi_merge": "VI merge", "ap_50": "AP 0.5",
@@ -43,16 +48,19 @@ def score_objects(sections, probabilities, numbers, args):
     if numbers is not None:
         found, how = numbers, "those that the predictions number"
     elif masks:
-        found, how = map(_number_regions, probabilities), "the regions of the predicted masks"
+        found, how = list(map(_number_regions, probabilities)), "the regions of the predicted masks"
     else:
-        found = (find_instances(p, **options) for p in probabilities)
+        found = [find_instances(p, **options) for p in probabilities]
         how = "found as by predict --instances with " + ", ".join(
             f"--{name.replace('_', '-')} {value:g}" for name, value in options.items() if name != "grow"
         )
         how += ", --grow" if args.grow else ""
     true = sections.objects if sections.objects is not None else map(_number_regions, sections.labels)
     against = "the regions of the labels" if sections.objects is None else "those that the labels number"
-    return report_objects(true, found, sections.names, args.empty) | {"objects_found": how, "true_objects": against}
+    challenge = isbi_scores(inside_of_objects(np.stack(found)), sections.labels, empty=args.degenerate)
+    of_masks = {name: getattr(challenge, name) for name in CHALLENGE}
+    about = {"objects_found": how, "true_objects": against, "isbi": of_masks}
+    return report_objects(true, found, sections.names, args.empty) | about
 
 
 def report_objects(true, found, names, empty):
@@ -81,6 +89,8 @@ def print_objects(report):
     rows += [("all objects", _cells(report["all"]))]
     print(f"Objects: {report['objects_found']}; true ones: {report['true_objects']}")
     print(table(titles, rows))
+    rand, info = ("{:.4f} (split {:.4f}, merge {:.4f})".format(*(report["isbi"][k] for k in of)) for of in PARTS)
+    print(f"As masks with lines between the objects: V^Rand {rand}, V^Info {info}.")
     print("Rand error (adapted) and VI (bits): 0 is perfect. AP: TP / (TP + FP + FN) of objects, at a least IoU.")
 
 
