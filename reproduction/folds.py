@@ -40,6 +40,7 @@ from tinyseg.prediction.predictor import Predictor
 
 EXAMPLES = pathlib.Path(__file__).resolve().parents[1] / "examples"
 VIEWS = {"one view": "none", "mean of eight views": "all"}
+SCORES = "v_rand", "v_info"
 # Between the challenge's thresholds there are few where a network is nearly sure, and its best is often there.
 FINE = (*THRESHOLDS[1:-1], 0.95, 0.97, 0.99)
 
@@ -115,7 +116,7 @@ def join(folds, sections):
     objects = isbi_scores(inside_of_objects(cells), labels)
     report = {"pixels": {k: float(v) for k, v in pixels.compute().items()}, "isbi": challenge.summary()}
     report["objects"] = objects.summary()
-    for k, name in enumerate(("v_rand", "v_info")):
+    for k, name in enumerate(SCORES):
         for part, scores in ((report, challenge), (report["objects"], objects)):
             part[f"{name}_interval"] = mean_interval(getattr(scores, f"{name}_sections"))
         report[f"{name}_folds"] = [
@@ -136,18 +137,18 @@ def join(folds, sections):
 def print_report(report):
     rows = []
     for view, scores in report.items():
-        of_objects = scores["objects"]
-        both = (view, scores["isbi"] | scores), (f"{view}, objects", of_objects)
-        for title, of in both:
-            row = [f"{scores['pixels']['accuracy']:.4f}" if of is not of_objects else ""]
-            for name in ("v_rand", "v_info"):
-                low, high = of[f"{name}_interval"]
-                row += [f"{of[name]:.4f}", f"{low:.3f} to {high:.3f}"]
-                row += [f"{of[f'{name}_{part}']:.4f}" for part in ("split", "merge")]
-                row.append(f"{of[f'{name}_chosen']['mean']:.4f}" if of is not of_objects else "")
-            rows.append((title, row))
-    of_score = ["95%", "split", "merge", "chosen before"]
-    print(table(["accuracy", "V^Rand", *of_score, "V^Info", *of_score], rows))
+        rows.append((view, [cell for name in SCORES for cell in cells_of(scores["isbi"] | scores, name)]))
+        rows.append((f"{view}, objects", [cell for name in SCORES for cell in cells_of(scores["objects"], name)]))
+    titles = ["95%", "split", "merge", "chosen before"]
+    print(table(["V^Rand", *titles, "V^Info", *titles], rows))
+
+
+def cells_of(scores, name):
+    """Return the cells of a table for one score: itself, its interval and parts, and with a threshold chosen before."""
+    low, high = scores[f"{name}_interval"]
+    chosen = scores.get(f"{name}_chosen")
+    parts = [f"{scores[f'{name}_{part}']:.4f}" for part in ("split", "merge")]
+    return [f"{scores[name]:.4f}", f"{low:.3f} to {high:.3f}", *parts, f"{chosen['mean']:.4f}" if chosen else ""]
 
 
 def build_parser():
