@@ -13,7 +13,7 @@ from tinyseg.commands.runtime import open_runtime, runtime_name
 from tinyseg.commands.warm import compile_for, rehearse_prediction, rehearse_training
 from tinyseg.prediction import TRANSFORMS
 from tinyseg.prediction.predictor import Predictor
-from tinyseg.training import Step
+from tinyseg.training import Step, WeightAverage
 from tinyseg.training.run import command_line
 
 # Defaults of the options of training that are not kept with a run.
@@ -65,6 +65,10 @@ def add_training_options(parser, defaults, paper, out):
     add("--schedule", "of the learning rate", choices=["cosine", "constant", "step", "plateau"])
     add("--warmup", "steps of rising learning rate (cosine and constant)", type=Number(int, 0, 10**9))
     add("--clip", "largest norm of the gradient; 0 for no limit", type=Number(float, 0, 10**6))
+    add(
+        "--ema", "decay of the exponential mean of the weights, which is what is kept and predicts; 0: the weights",
+        type=Number(float, 0, 1, below=True),
+    )  # fmt: skip
     add("--amp", "mixed precision: activations in float16 (useful on a GPU)", action="store_true", default=None)
     add("--seed", type=Number(int, 0, 2**32 - 1))
     add_device_options(parser)
@@ -221,6 +225,11 @@ def make_step(args, model, optimizer, loss, side):
         device = backend.device_of(model.parameters()[0].data)
         compile_for(lambda: rehearse_training(model, loss, args.batch_size, side), device)
     return step(model, optimizer, loss, clip=args.clip)
+
+
+def make_average(args, model):
+    """Make the mean of the weights that --ema asks for, or None."""
+    return WeightAverage(model, args.ema) if args.ema else None
 
 
 def report_network(args, model, device):

@@ -37,7 +37,7 @@ DEFAULTS = {
     "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0, "class_weights": None,
     "empty_share": None, "balanced": False, "augment": "hflip", "model": "sdunet", "width": 64, "head": "direct",
     "ws": "default", "dropout": 0.5, "epochs": 4, "steps_per_epoch": 1000, "batch_size": 4, "lr": None,
-    "schedule": "cosine", "warmup": 20, "clip": 1.0, "amp": False, "seed": 0,
+    "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.0, "amp": False, "seed": 0,
 }  # fmt: skip
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
 PAPER = {"augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0}
@@ -108,7 +108,8 @@ def train_in(run, args, device):
         return as_log(score_patients(model, cache, val, regions, loss, args.batch_size))
 
     step = options.make_step(args, model, optimizer, loss, args.size)
-    result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, best="dice")
+    fitting = {"schedule": schedule, "epochs": args.epochs, "average": options.make_average(args, model)}
+    result = fit(step, loader, validate, run=run, meta=meta, best="dice", **fitting)
     options.exit_if_interrupted(result, run, args)
 
     # ----- report ----------------------------------------------------------------

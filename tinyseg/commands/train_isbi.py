@@ -27,14 +27,14 @@ DEFAULTS = {
     "class_names": None, "class_weights": "balanced",
     "size": None, "crop": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
-    "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "amp": False,
-    "seed": 0,
+    "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.999,
+    "amp": False, "seed": 0,
 }  # fmt: skip
 # ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
 # the Keras code that it builds on scales them to [0, 1].
 PAPER = {
     "size": 256, "augment": "paper", "class_weights": "none", "lr": 1e-4, "schedule": "constant", "warmup": 0,
-    "clip": 0, "standardize": "unit",
+    "clip": 0, "ema": 0, "standardize": "unit",
 }  # fmt: skip
 
 OUT, LESS_MEMORY = "runs/isbi", "try a smaller --batch-size, --crop or --width"
@@ -95,7 +95,8 @@ def train_in(run, args, device):
         return task.score(model, val_x, val.labels, tile)[0]
 
     step = options.make_step(args, model, optimizer, task.loss, max(crop))
-    result = fit(step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta)
+    fitting = {"schedule": schedule, "epochs": args.epochs, "average": options.make_average(args, model)}
+    result = fit(step, loader, validate, run=run, meta=meta, **fitting)
     options.exit_if_interrupted(result, run, args)
 
     # ----- report ----------------------------------------------------------------
