@@ -17,6 +17,7 @@ from tinyseg.commands.options import (
     add_device_options,
     build_schedule,
     choose_device,
+    make_average,
     make_step,
     note_computer,
 )
@@ -84,6 +85,12 @@ def test_the_step_is_the_one_that_is_asked_for():
         assert type(step) is kind and step.model is model and step.optimizer is optimizer and step.clip == 1
         assert step.loss is ops.soft_dice_loss
     assert make_step(training_options(clip=0), model, optimizer, ops.soft_dice_loss, 48).clip == float("inf")
+
+
+def test_the_mean_of_the_weights_is_kept_if_it_is_asked_for():
+    model = models.build("sdunet", width=4, levels=2)
+    assert make_average(argparse.Namespace(ema=0.0), model) is None
+    assert make_average(argparse.Namespace(ema=0.99), model).decay == 0.99
 
 
 def settled(monkeypatch, *given):

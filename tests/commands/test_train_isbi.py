@@ -57,6 +57,8 @@ def test_a_run_says_what_it_does_and_leaves_its_files(whole):
     assert {"accuracy", "dice", "iou", "mean_iou", "membrane_iou"} <= summary["val"].keys()
     assert summary["seconds_per_step"] > 0 and "cpu" in summary["device"] and summary["kernels"]
     assert len((path / "log.csv").read_text().splitlines()) == 1 + 8
+    arrays = ts.checkpoint.read(path / "checkpoint.safetensors")[0]
+    assert any((a != arrays[f"training.{n[6:]}"]).any() for n, a in arrays.items() if n.startswith("model."))  # --ema
     preprocessing = ts.checkpoint.load(path / "best.safetensors").meta["preprocessing"]
     assert preprocessing == {"scale": [1, 1], "standardize": "section", "foreground": "white"}
 

@@ -5,7 +5,7 @@ Reads top to bottom: whether there are classes, what is compared, scores, tables
 
 import numpy as np
 
-from tinyseg.commands.compared import PICTURE, find_images, find_masks
+from tinyseg.commands.compared import PICTURE, find_masks, predict_chosen, read_images
 from tinyseg.commands.numbers import refuse_given
 from tinyseg.commands.scores import draw_worst, write_scores
 from tinyseg.commands.tables import average_sections, mean_rows, table
@@ -13,11 +13,10 @@ from tinyseg.data import Sections, isbi
 from tinyseg.data.class_masks import Classes, find_class_names, find_classes, parse_class_names
 from tinyseg.data.files import find_files
 from tinyseg.data.json_files import read_json
-from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.predictions_json import NAME, Content
-from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack, pair_files, shape_in_words
+from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack
 from tinyseg.prediction.evaluation import score_classes, summarize_classes
-from tinyseg.prediction.held_out import choose_sections, leave_out_trained
+from tinyseg.prediction.held_out import choose_sections
 from tinyseg.prediction.predictor import labels as labels_of
 from tinyseg.report import class_plots
 
@@ -81,15 +80,8 @@ def predict_classes(args, predictor):
     refuse_given(args, ("class_names",), "the checkpoint knows the names of its classes: leave it out")
     masks = predictor.masks or Classes(tuple(predictor.classes), tuple(range(len(predictor.classes))))
     everything = isbi.load(args.images, args.labels or "required", classes=masks)
-    chosen = choose_sections(everything, args.sections)
-    try:
-        sections, said = leave_out_trained(chosen, predictor.model.meta.get("config"), bool(args.sections))
-    except ValueError as error:
-        raise ValueError(f"{args.checkpoint} is damaged: {error}") from error
-    print(f"{args.images}: {said}")
-    predictor.take_statistics(everything.images[:, None])
-    rows = tqdm(sections.images, desc="predicting", unit="section")
-    return sections, np.stack([labels_of(predictor(section)) for section in rows])
+    sections, predicted = predict_chosen(everything, args, predictor)
+    return sections, np.stack([labels_of(p) for p in predicted])
 
 
 def read_classes(args):
@@ -105,11 +97,7 @@ def read_classes(args):
         raise ValueError(f"{found}: expected predictions of {', '.join(classes.names)} alone.")
     images = classes.write(labels)
     if args.images:
-        label_files = pair_files(files, place, what)[1]
-        images = load_stack(pair_files(label_files, find_images(args.images), ("labels", "images"))[1])[0]
-        if images.shape != labels.shape:
-            found = f"{args.images} has {shape_in_words(images)}, {args.labels} has {shape_in_words(labels)}"
-            raise ValueError(f"images and labels must be the same sections: {found}. Give the images of these labels.")
+        images = read_images(args, files, place, labels)[0]
     predicted = choose_sections(Sections(predicted, None, names), args.sections).images
     return choose_sections(Sections(images, labels, names, classes), args.sections), predicted
 

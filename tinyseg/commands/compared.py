@@ -28,7 +28,15 @@ def predict_sections(args, predictor):
     if len(predictor.classes) > 1:
         raise ValueError(f"{args.checkpoint} has {len(predictor.classes)} classes: this scores networks of one.")
     labels = find_masks(args.labels) if args.labels else "required"
-    everything = isbi.load(args.images, labels, args.foreground)
+    sections, predicted = predict_chosen(isbi.load(args.images, labels, args.foreground), args, predictor)
+    return sections, np.stack([p[0] for p in predicted]), None
+
+
+def predict_chosen(everything, args, predictor):
+    """Return the sections to score, and an iterator of their probabilities, each (classes, H, W).
+
+    They are those of --sections, or those that the network was not trained on; a line says which.
+    """
     chosen = choose_sections(everything, args.sections)
     try:
         sections, said = leave_out_trained(chosen, predictor.model.meta.get("config"), bool(args.sections))
@@ -36,8 +44,7 @@ def predict_sections(args, predictor):
         raise ValueError(f"{args.checkpoint} is damaged: {error}") from error
     print(f"{args.images}: {said}")
     predictor.take_statistics(everything.images[:, None])  # the whole stack's, not those of the chosen sections
-    rows = tqdm(sections.images, desc="predicting", unit="section")
-    return sections, np.stack([predictor(section)[0] for section in rows]), None
+    return sections, map(predictor, tqdm(sections.images, desc="predicting", unit="section"))
 
 
 def read_sections(args):
@@ -52,18 +59,26 @@ def read_sections(args):
     labels = binarize_labels(labels, [f"{name} in {args.labels}" for name in label_names], args.foreground)
     probabilities = as_probabilities(stack, args.predictions)
     if args.images:
-        label_files = pair_files(predictions, mask_place, what)[1]
-        place = find_images(args.images)
-        files = pair_files(label_files if len(label_files) > 1 else mask_place, place, ("labels", "images"))[1]
-        images, names = load_stack(files)
-        if images.shape != labels.shape:
-            found = f"{args.images} has {shape_in_words(images)}, {args.labels} has {shape_in_words(labels)}"
-            raise ValueError(f"images and labels must be the same sections: {found}. Give the images of these labels.")
+        images, names = read_images(args, predictions, mask_place, labels)
     else:
         images = np.rint(255 * probabilities).astype(np.uint8)
     predicted = choose_sections(Sections(probabilities, labels, names, objects=numbered_objects(stack)), args.sections)
     sections = choose_sections(Sections(images, labels, names, objects=objects), args.sections)
     return sections, predicted.images, predicted.objects
+
+
+def read_images(args, predictions, masks, labels):
+    """Return the images of --images that belong to predictions and their masks, and their names.
+
+    `predictions` and `masks` are places of files, and `labels` (S, H, W) what the masks hold.
+    """
+    files = pair_files(predictions, masks, ("predictions", "labels"))[1]
+    place = find_images(args.images)
+    images, names = load_stack(pair_files(files if len(files) > 1 else masks, place, ("labels", "images"))[1])
+    if images.shape != labels.shape:
+        found = f"{args.images} has {shape_in_words(images)}, {args.labels} has {shape_in_words(labels)}"
+        raise ValueError(f"images and labels must be the same sections: {found}. Give the images of these labels.")
+    return images, names
 
 
 def _find_predictions(path):
