@@ -85,7 +85,7 @@ plt.show()
 # %%
 model = ts.models.build("sdunet", width=8, levels=4, dropout=0.0, seed=0)
 optimizer = ts.optim.Adam(model.parameters(), lr=6e-3)
-augment = Augment.parse("default")  # flips, turns, a little zoom and shift
+augment = Augment.parse("hflip,vflip,turns,rotation=10,zoom=0.1")  # what a short training can use
 loader = Loader(SegmentationDataset(train_x, train.labels, augment), batch_size=2)
 epochs = 16
 schedule = ts.optim.CosineAnnealingLR(optimizer, epochs * len(loader), warmup=10)
