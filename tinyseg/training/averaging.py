@@ -22,7 +22,7 @@ from tinyseg.nn import Module
 
 
 class WeightAverage:
-    """The mean of a model's weights. In a with-block, the model has the mean in the place of its weights.
+    """The mean of a model's weights. In a with-block, the model has the mean in the place of its weights::
 
         average = WeightAverage(model, 0.999)
         for x, y in batches:
