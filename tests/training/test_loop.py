@@ -123,6 +123,11 @@ def test_a_run_whose_best_checkpoint_is_gone_says_so_before_it_trains(data, tmp_
     ts.checkpoint.save(run.best, models.build("unet", width=4, levels=2))
     with pytest.raises(ValueError, match=r"best\.safetensors holds the model .*'unet'.*Move it elsewhere"):
         run_fit(data, tmp_path / "run", epochs=3, resume=True)
+    arrays, meta = ts.checkpoint.read(run.latest)
+    arrays["model.head.bias.0"] = arrays.pop("model.head.bias")
+    save_file(arrays, run.best, metadata={"tinyseg": json.dumps(meta)})
+    with pytest.raises(ValueError, match=r"best\.safetensors is damaged: missing: head\.bias; .*Move it elsewhere"):
+        run_fit(data, tmp_path / "run", epochs=3, resume=True)
     run.best.unlink()
     with pytest.raises(ValueError, match=r"best\.safetensors, .* is not there: train more --epochs"):
         run_fit(data, tmp_path / "run", epochs=2, resume=True)

@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as to_bytes
 
 from tinyseg import models
+from tinyseg.backend import compare_states
 from tinyseg.data.json_files import check_shape, parse_json
 from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.nn import Module
@@ -161,9 +162,7 @@ def restore(path: FilePath, model: Module, optimizer: Any = None, average: Any =
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{path} is damaged: {name} holds NaN or infinity, so the training cannot go on from it.")
-    mine = getattr(model, "config", None)
-    if mine != meta["model"]:
-        raise ValueError(f"{path} holds the model {meta['model']}, but this run builds {mine}.")
+    _refuse_other(path, meta, model)
     if average is not None:
         _fill(path, average, _part(arrays, "model."))
     _fill(path, model, _part(arrays, "model." if average is None else "training."))
@@ -176,6 +175,26 @@ def restore(path: FilePath, model: Module, optimizer: Any = None, average: Any =
             )
         _fill(path, optimizer, state)
     return meta
+
+
+def check(path: FilePath, model: Module) -> dict[str, Any]:
+    """Return the metadata of a checkpoint that `restore` could read into a model, and leave the model as it is.
+
+    It raises as `read`, and a ValueError if the file holds another model, or other arrays than the model has.
+    """
+    arrays, meta = read(path)
+    _refuse_other(path, meta, model)
+    problems = compare_states(model.state_dict(), _part(arrays, "model."))
+    if problems:
+        raise ValueError(f"{path} is damaged: {problems}")
+    return meta
+
+
+def _refuse_other(path, meta, model):
+    """Raise a ValueError if the metadata describes another model."""
+    mine = getattr(model, "config", None)
+    if mine != meta["model"]:
+        raise ValueError(f"{path} holds the model {meta['model']}, but this run builds {mine}.")
 
 
 def read(path: FilePath) -> tuple[dict[str, np.ndarray], dict[str, Any]]:

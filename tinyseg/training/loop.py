@@ -204,9 +204,7 @@ def look_for_best(run, model, log, epochs):
         miss_best(run, log)
         return
     try:
-        meta = checkpoint.read(run.best)[1]
-        if meta["model"] != model.config:
-            raise ValueError(f"{run.best} holds the model {meta['model']}, and this run has {model.config}.")
+        meta = checkpoint.check(run.best, model)
         found = Log()
         with reading_state(run.best, "Its place in a run is not known."):
             found.load_state_dict(meta["training"]["state"])
