@@ -276,6 +276,18 @@ def test_the_background_of_masks_of_two_values_has_a_weight(given, weights, caps
     assert ("class weights: background" in capsys.readouterr().out) == (given != "none")
 
 
+def test_sections_to_train_on_that_are_white_everywhere_and_a_weight_of_0():
+    labels = np.ones((1, 6, 8), bool)
+    args = SimpleNamespace(class_weights="balanced", target="cell", foreground="white", given=set())
+    logits = np.full((1, 1, 6, 8), 0.5)
+    task = choose_task(args, Sections(labels * 1.0, labels, ["a"]), None)
+    assert task.loss(logits, labels[:, None].astype(float)).item() == pytest.approx(np.log1p(np.exp(-0.5)))
+    for given in ("0,1", "1,0"):
+        args.class_weights = given
+        with pytest.raises(ValueError, match=f"--class-weights {given}: of two classes both need a weight above 0"):
+            choose_task(args, Sections(labels * 1.0, labels, ["a"]), None)
+
+
 def test_a_class_that_only_held_out_masks_have(data, tmp_path, no_pictures):
     for k in range(6):
         mask = discs()[1][k]

@@ -35,7 +35,13 @@ class FindForeground:
         self.names, self.channels = [args.target], 1
         self.masks = {"foreground": args.foreground}  # what the checkpoint says of how masks store the classes
         self.fingerprints = {}  # what a resumed run must find as it was, beside images and masks
-        weights = choose_weights(args.class_weights, count_pixels(train.labels, 2), ["background", args.target])
+        counts, asked = count_pixels(train.labels, 2), args.class_weights
+        alone = asked == "balanced" and not counts.all()  # nothing to weigh the one class against
+        weights = choose_weights("none" if alone else asked, counts, ["background", args.target])
+        if weights and 0 in weights:
+            raise ValueError(
+                f"--class-weights {asked}: of two classes both need a weight above 0, or there is nothing to learn."
+            )
         self.loss = weighted_cross_entropy(*weights) if weights else ops.binary_cross_entropy_with_logits
 
     def score(self, model, x, labels, tile):
