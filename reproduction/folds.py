@@ -53,14 +53,11 @@ def cross_validate():
     args = parse_arguments()
     sections = isbi.load(args.data, "required")
     with locked(args.out, "a cross-validation"):
-        folds = [
-            score_fold(make_run(args, k, fold), sections, fold)
-            for k, fold in enumerate(cut(len(sections), args.folds))
-        ]  # fmt: skip
+        cuts = enumerate(cut(len(sections), args.folds))
+        folds = [score_fold(make_run(args, k, fold), sections, fold) for k, fold in cuts]
         report = {view: join([fold[view] for fold in folds], sections) for view in VIEWS}
-        command = f"python -m reproduction.folds --data DIR --folds {args.folds} -- {' '.join(args.training)}".strip(
-            " -"
-        )
+        words = ["python -m reproduction.folds --data DIR --folds", str(args.folds)]
+        command = " ".join([*words, "--", *args.training] if args.training else words)
         minutes = [fold["minutes"] for fold in folds]
         write_json(args.out / "scores.json", report | {"minutes": minutes, "measured": how_measured(command)})
     print_report(report)
@@ -116,20 +113,18 @@ def join(folds, sections):
     objects = isbi_scores(inside_of_objects(cells), labels)
     report = {"pixels": {k: float(v) for k, v in pixels.compute().items()}, "isbi": challenge.summary()}
     report["objects"] = objects.summary()
+    pairs = [(fold["probabilities"], labels[fold["sections"]]) for fold in folds]
+    of_folds = [isbi_scores(p, t) for p, t in pairs]
     for k, name in enumerate(SCORES):
         for part, scores in ((report, challenge), (report["objects"], objects)):
             part[f"{name}_interval"] = mean_interval(getattr(scores, f"{name}_sections"))
-        report[f"{name}_folds"] = [
-            getattr(isbi_scores(fold["probabilities"], labels[fold["sections"]]), name) for fold in folds
-        ]  # fmt: skip
+        report[f"{name}_folds"] = [getattr(scores, name) for scores in of_folds]
         chosen = [fold["thresholds"][k] for fold in folds]
-        scores = [
-            getattr(isbi_scores(fold["probabilities"], labels[fold["sections"]], [threshold]), f"{name}_sections")
-            for fold, threshold in zip(folds, chosen, strict=True)
-        ]  # fmt: skip
+        there = [isbi_scores(p, t, [threshold]) for (p, t), threshold in zip(pairs, chosen, strict=True)]
+        each = np.concatenate([getattr(scores, f"{name}_sections") for scores in there])
         report[f"{name}_chosen"] = {
-            "thresholds": chosen, "mean": float(np.mean(np.concatenate(scores))),
-            "sections": np.concatenate(scores).tolist(), "interval": mean_interval(np.concatenate(scores)),
+            "thresholds": chosen, "mean": float(each.mean()), "sections": each.tolist(),
+            "interval": mean_interval(each),
         }  # fmt: skip
     return report
 

@@ -135,10 +135,9 @@ class Run:
         config = self.folder / "config.json"
         if config.is_file():
             found = results.read(config, dict, "the options of a training", results.TRAIN_AGAIN)
-            known = {
-                name: value for name, value in self.settings.items() if value is not None
-            }  # else the script decides
-            other = [name for name in known if name in found and not _same(found[name], known[name])]
+            # What is None the script decides.
+            known = [name for name, value in self.settings.items() if name in found and value is not None]
+            other = [name for name in known if not _same(found[name], self.settings[name])]
             if other:
                 said = ", ".join(f"--{name.replace('_', '-')} {found[name]}" for name in other)
                 self._refuse(f"in {config.name} {said}; now {self.command}")

@@ -108,8 +108,10 @@ def train_in(run, args, device):
         return as_log(score_patients(model, cache, val, regions, loss, args.batch_size))
 
     step = options.make_step(args, model, optimizer, loss, args.size)
-    fitting = {"schedule": schedule, "epochs": args.epochs, "average": options.make_average(args, model)}
-    result = fit(step, loader, validate, run=run, meta=meta, best="dice", **fitting)
+    average = options.make_average(args, model)
+    result = fit(
+        step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, best="dice", average=average
+    )  # fmt: skip
     options.exit_if_interrupted(result, run, args)
 
     # ----- report ----------------------------------------------------------------

@@ -95,8 +95,10 @@ def train_in(run, args, device):
         return task.score(model, val_x, val.labels, tile)[0]
 
     step = options.make_step(args, model, optimizer, task.loss, max(crop))
-    fitting = {"schedule": schedule, "epochs": args.epochs, "average": options.make_average(args, model)}
-    result = fit(step, loader, validate, run=run, meta=meta, **fitting)
+    average = options.make_average(args, model)
+    result = fit(
+        step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, average=average
+    )  # fmt: skip
     options.exit_if_interrupted(result, run, args)
 
     # ----- report ----------------------------------------------------------------

@@ -48,8 +48,8 @@ def evaluate(
     Returns
     -------
     scores : dict
-        ``loss`` and the scores of `tinyseg.metrics.BinaryScores` at threshold 0.5, pooled
-        over all pixels of all images. All NaN if the network's output is not finite.
+        ``loss`` and the scores of `tinyseg.metrics.BinaryScores` at threshold 0.5, pooled over all pixels of all
+        images. All NaN if the network's output is not finite.
     probabilities : float32 ndarray, shape (S, H, W)
 
     Warns
