@@ -55,6 +55,16 @@ def test_a_run_says_what_it_does_and_leaves_its_files(brats_run):
         assert min(picture.size) > 200
 
 
+def test_slices_of_a_size_that_the_network_does_not_take_are_trained_in_windows(common, tmp_path, no_pictures):
+    """Slices of 36 x 40, of which SD-UNet, which takes multiples of 16, is given windows of 32 x 32."""
+    run = tmp_path / "run"
+    train(*common, "--size", 38, "--out", run, "--overwrite")
+    assert json.loads((run / "config.json").read_text())["crop"] == 144
+    assert ts.checkpoint.load(run / "best.safetensors").meta["preprocessing"]["size"] == 38
+    _, err = train(*common, "--crop", 40, "--out", tmp_path / "other", code=1)
+    assert "--crop 40 does not fit: sdunet takes multiples of 16, so give --crop 32 or 48." in err
+
+
 def test_cases_held_out_by_name(common, tmp_path, no_pictures):
     held_out, run = "SYNTHETIC_001,SYNTHETIC_003", tmp_path / "run"
     _, err = train(*common, "--out", run, "--val-cases", "SYNTHETIC_001,PATIENT_7", code=1)

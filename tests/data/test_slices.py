@@ -13,6 +13,7 @@ from brains import as_brats, change_dataset
 
 from tinyseg.data import slice_files as module
 from tinyseg.data import slices
+from tinyseg.data.augment import Augment
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases, read_case
 from tinyseg.data.slice_sampler import SliceSampler
@@ -313,6 +314,38 @@ def test_samples_depend_on_seed_epoch_and_index_only(data, tmp_path):
     others = [SliceSampler(cache, names, 50, seed=5).sample(7, 3), sampler.sample(8, 3), sampler.sample(7, 4)]
     assert not all(np.array_equal(x, other) for other, _ in others)
     assert len(sampler) == 50
+
+
+def test_hflip_of_a_patient_mirrors_left_and_right(data, tmp_path):
+    """The first axis of a slice goes from the patient's one side to the other, whichever way arrays are counted."""
+    cache = build(data, tmp_path)
+    names = list(cache.entries)[:1]
+    plain = SliceSampler(cache, names, 20, empty=0)
+    mirrored = SliceSampler(cache, names, 20, empty=0, augment=Augment.parse("hflip"))
+    same = 0
+    for index in range(20):
+        (x, y), (flipped, label) = plain.sample(index, 0), mirrored.sample(index, 0)
+        same += np.array_equal(x, flipped)
+        if not np.array_equal(x, flipped):
+            np.testing.assert_array_equal(flipped, x[:, ::-1])
+            np.testing.assert_array_equal(label, y[::-1])
+    assert 0 < same < 20
+
+
+def test_windows_of_slices(data, tmp_path):
+    cache = build(data, tmp_path)
+    names = list(cache.entries)[:1]
+    whole, windows = SliceSampler(cache, names, 20, empty=0), SliceSampler(cache, names, 20, empty=0, crop=(8, 16))
+    places = set()
+    for index in range(20):
+        (x, y), (window, label) = whole.sample(index, 0), windows.sample(index, 0)
+        assert window.shape == (4, 8, 16) and label.shape == (8, 16) and label.dtype == np.int64
+        found = [
+            (i, j) for i in range(17) for j in range(9) if np.array_equal(x[:, i : i + 8, j : j + 16], window)
+        ]  # fmt: skip
+        assert any(np.array_equal(y[i : i + 8, j : j + 16], label) for i, j in found)
+        places.update(found)
+    assert len(places) > 10
 
 
 def test_shares_of_slices_and_classes(data, tmp_path):

@@ -8,10 +8,7 @@ from tinyseg.models.size import least_memory
 
 
 def build_network(args, in_channels, num_classes, device):
-    """Build the network that the options of `add_training_options` ask for, and check that it takes the given side.
-
-    The side is ``args.crop`` if the script has that option, else ``args.size``.
-    """
+    """Build the network that the options of `add_training_options` ask for, and check that it takes such windows."""
     options = {"width": args.width, "head": args.head, "dropout": args.dropout, "seed": args.seed}
     if args.ws != "default":
         options["ws"] = None if args.ws == "none" else args.ws
@@ -19,24 +16,25 @@ def build_network(args, in_channels, num_classes, device):
         model = models.build(args.model, in_channels, num_classes, **options).to(device)
     except ValueError as error:
         raise ValueError(f"--model {args.model} cannot be had with --ws {args.ws}: {error} Leave out --ws.") from None
-    flag, side = ("--crop", args.crop) if "crop" in args else ("--size", args.size)
     step = model.multiple
-    below = side // step * step
-    if side != below:
+    below = args.crop // step * step
+    if args.crop != below:
         sizes = " or ".join(str(size) for size in (below, below + step) if size)
-        raise ValueError(f"{flag} {side} does not fit: {args.model} takes multiples of {step}, so give {flag} {sizes}.")
+        raise ValueError(
+            f"--crop {args.crop} does not fit: {args.model} takes multiples of {step}, so give --crop {sizes}."
+        )
     return model
 
 
 def fit_crop(args, model, shape):
-    """Return the height and width of the windows that are trained on: --crop, where a section has as much.
+    """Return the height and width of the windows that are trained on: --crop, where an image has as much.
 
     Parameters
     ----------
     args : argparse.Namespace
     model : UNet
     shape : (int, int)
-        Height and width of the sections.
+        Height and width of the sections or slices.
 
     Returns
     -------
@@ -46,13 +44,13 @@ def fit_crop(args, model, shape):
     Raises
     ------
     ValueError
-        A section is too small for the network, or a step of training would take more than the memory.
+        An image is too small for the network, or a step of training would take more than the memory.
     """
     sides = [min(args.crop, n // model.multiple * model.multiple) for n in shape]
     if not all(sides):
         raise ValueError(
-            f"sections of {shape[0]} x {shape[1]} pixels are too small: {args.model} takes at least {model.multiple} x "
-            f"{model.multiple}. Give --size {args.crop}, to which they are resized."
+            f"images of {shape[0]} x {shape[1]} pixels are too small: {args.model} takes at least {model.multiple} x "
+            f"{model.multiple}." + ("" if "how" in args else f" Give --size {args.crop}, to which they are resized.")
         )
     refuse_too_costly(args, math.prod(sides))
     return tuple(sides)
@@ -71,7 +69,7 @@ def refuse_too_costly(args, pixels=None):
         return
     if pixels is None:
         size_is_known = args.size and getattr(args, "how", "resize") == "resize"  # not of slices cut out of volumes
-        pixels = min(args.size, getattr(args, "crop", args.size)) ** 2 if size_is_known else 0
+        pixels = min(args.size, args.crop) ** 2 if size_is_known else 0
     refuse_beyond_memory(
         least_memory(weights, args.width, args.batch_size * pixels, training=True),
         f"a training step of {args.model} with --width {args.width} and {args.batch_size} images of {pixels:,} pixels "

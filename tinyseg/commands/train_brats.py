@@ -33,18 +33,18 @@ from tinyseg.prediction.volumes import select_cases
 from tinyseg.training import RunDirectory, fit
 
 DEFAULTS = {
-    "data": None, "shares": "406:32:46", "val_cases": None, "size": 144, "how": "crop", "standardize": "volume",
-    "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0, "class_weights": None,
-    "empty_share": None, "balanced": False, "augment": "hflip", "model": "sdunet", "width": 64, "head": "direct",
-    "ws": "default", "dropout": 0.5, "epochs": 4, "steps_per_epoch": 1000, "batch_size": 4, "lr": None,
-    "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.0, "amp": False, "seed": 0,
+    "data": None, "shares": "406:32:46", "val_cases": None, "size": 192, "how": "crop", "crop": 144,
+    "standardize": "volume", "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0,
+    "class_weights": None, "empty_share": None, "balanced": False, "augment": "hflip", "model": "sdunet", "width": 64,
+    "head": "direct", "ws": "default", "dropout": 0.5, "epochs": 4, "steps_per_epoch": 1000, "batch_size": 4,
+    "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.0, "amp": False, "seed": 0,
 }  # fmt: skip
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
-PAPER = {"augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0}
+PAPER = {"size": 144, "augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0}
 
 
 def main():
-    run_script(train_network, out_of_memory="try a smaller --batch-size, --size or --width")
+    run_script(train_network, out_of_memory="try a smaller --batch-size, --crop or --width")
 
 
 def train_network():
@@ -77,7 +77,7 @@ def train_in(run, args, device):
     preparation = Preparation(args.size, args.how, args.standardize)
     cache = SliceCache.build(
         cases, args.cache or default_folder(), preparation, args.workers, args.skip_bad,
-        check_shape=lambda h, w: model.check_input((1, model.in_channels, h, w)),
+        check_shape=lambda h, w: networks.fit_crop(args, model, (h, w)),
     )  # fmt: skip
     for name, why in cache.skipped.items():
         print(f"left out {name}: {why}")
@@ -85,9 +85,10 @@ def train_in(run, args, device):
     read = cache.fingerprints(training=train, validation=val, test=test)
     if args.resume is not None:
         refuse_changed(args.fingerprints or {}, read, args.resume)
+    crop = networks.fit_crop(args, model, cache.labels(train[0]).shape[1:])
     sampler = SliceSampler(
         cache, train, args.steps_per_epoch * args.batch_size, args.empty_share, args.balanced, args.mode == "whole",
-        Augment.parse(args.augment), args.seed,
+        Augment.parse(args.augment), args.seed, crop,
     )  # fmt: skip
     loader = Loader(sampler, args.batch_size, shuffle=False, seed=args.seed, workers=args.workers)
     print(
@@ -107,7 +108,7 @@ def train_in(run, args, device):
     def validate(model):
         return as_log(score_patients(model, cache, val, regions, loss, args.batch_size))
 
-    step = options.make_step(args, model, optimizer, loss, args.size)
+    step = options.make_step(args, model, optimizer, loss, max(crop))
     average = options.make_average(args, model)
     result = fit(
         step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, best="dice", average=average
@@ -179,6 +180,8 @@ def build_parser():
     add("--shares", "training:validation:test, by patient", type=SHARES)
     add("--val-cases", "cases for validation, as in A,B; all others are trained on (instead of --shares)")
     add("--size", "side of the square slices, in pixels", type=Number(int, 16, 65536))
+    add("--crop", "side of the windows of slices, at random places, that are trained on; at most the whole slice",
+        type=Number(int, 16, 65536))  # fmt: skip
     add("--how", "cut out the middle, or resample the slice", choices=["crop", "resize"])
     add("--standardize", "mean 0 and variance 1 over the brain of", choices=["volume", "slice"])
     add("--mode", "all classes, or whole tumour or not", choices=["classes", "whole"])

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
+from tinyseg.data.augment import Augment
 from tinyseg.data.loader import Sample
 from tinyseg.data.slices import SliceCache
 
@@ -26,8 +27,12 @@ class SliceSampler:
     whole_tumour : bool
         Labels are a mask of any tumour instead of classes.
     augment : callable, optional
-        ``augment(image (C, H, W), label (H, W), rng) -> (image, label)``, such as `Augment`.
+        ``augment(image (C, H, W), label (H, W), rng) -> (image, label)``, such as `Augment`. It is given slices as they
+        are looked at: left and right of the patient are left and right of the image. If there is a crop, it is given as
+        ``crop=(height, width)``, and the results have its size.
     seed : int
+    crop : (int, int), optional
+        A sample is a window of this size, along X and Y, at a random place of a slice; at most the whole slice.
 
     Raises
     ------
@@ -45,9 +50,13 @@ class SliceSampler:
         whole_tumour: bool = False,
         augment: Callable[[np.ndarray, np.ndarray, np.random.Generator], Sample] | None = None,
         seed: int = 0,
+        crop: tuple[int, int] | None = None,
     ) -> None:
         self.length, self.balanced, self.whole_tumour = length, balanced, whole_tumour
         self.augment, self.seed = augment, seed
+        self.crop = {} if crop is None else {"crop": crop[::-1]}  # height and width as it is looked at
+        if crop is not None and augment is None:
+            self.augment = Augment.none()
         arrays = [(cache.images(name), cache.labels(name)) for name in names]
         self.slices = [(images, labels, z) for images, labels in arrays for z in range(len(labels))]
         counts = np.concatenate([cache.entries[name].counts for name in names])  # (slices, classes)
@@ -73,7 +82,8 @@ class SliceSampler:
         images, labels, z = self.slices[self._draw(rng)]
         x, label = images[z].astype(np.float32), np.asarray(labels[z])
         if self.augment is not None:
-            x, label = self.augment(x, label, rng)
+            x, label = self.augment(x.swapaxes(1, 2), label.T, rng, **self.crop)  # X runs along the columns
+            x, label = np.ascontiguousarray(x.swapaxes(1, 2)), np.ascontiguousarray(label.T)
         y = (label > 0)[None].astype(np.float32) if self.whole_tumour else label.astype(np.int64)
         return x, y
 
