@@ -13,6 +13,7 @@ import time
 
 from benchmarks import tables, worker
 from benchmarks.worker import Worker, WorkerError
+from tinyseg.backend.devices import processor
 
 PRODUCTS = (1024, 2048)  # n of the n x n x n matrix products
 SIZES = (8, 256)  # MiB of each array that is copied
@@ -139,19 +140,10 @@ def shortest(function, seconds=0.5):
 
 
 # ----- in the parent -------------------------------------------------------------
-def cpu_name():
-    """Return the name of the processor."""
-    try:
-        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
-
-
 def how_measured(command):
     """Return the commit, the machine, the date and the command, to be kept beside numbers."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    about = f"{worker.cores()} cores of {cpu_name()}, {memory:.1f} GiB"
+    about = f"{worker.cores()} cores of {processor()}, {memory:.1f} GiB"
     today = datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d")
     return {"commit": worker.git_commit(), "machine": about, "date": today, "command": command}
 
@@ -165,7 +157,7 @@ def run():
         "about", "rates" ({what: {n: flop/s}}), "bandwidths" ({MiB: {"copy", "triad"}} in bytes/s), and "failed".
     """
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    about = {"processor": cpu_name(), "cores in use": worker.cores(), "memory": f"{memory:.1f} GiB"}
+    about = {"processor": processor(), "cores in use": worker.cores(), "memory": f"{memory:.1f} GiB"}
     about |= {"system": platform.platform(), "commit": worker.git_commit()}
     found = {"about": about, "rates": {}, "bandwidths": {}, "failed": {}}
     plan = {

@@ -5,16 +5,15 @@ Reads top to bottom: whether there are classes, what is compared, scores, tables
 
 import numpy as np
 
-from tinyseg.commands.compared import PICTURE, find_masks, predict_chosen, read_images
+from tinyseg.commands.compared import find_masks, find_predictions, predict_chosen, read_images
 from tinyseg.commands.numbers import refuse_given
 from tinyseg.commands.scores import draw_worst, write_scores
 from tinyseg.commands.tables import average_sections, mean_rows, table
 from tinyseg.data import Sections, isbi
 from tinyseg.data.class_masks import Classes, find_class_names, find_classes, parse_class_names
-from tinyseg.data.files import find_files
 from tinyseg.data.json_files import read_json
 from tinyseg.data.predictions_json import NAME, Content
-from tinyseg.data.stacks import SUFFIXES, load_pairs, load_stack
+from tinyseg.data.stacks import load_pairs, load_stack
 from tinyseg.prediction.evaluation import score_classes, summarize_classes
 from tinyseg.prediction.held_out import choose_sections
 from tinyseg.prediction.predictor import labels as labels_of
@@ -86,7 +85,11 @@ def predict_classes(args, predictor):
 
 def read_classes(args):
     """Return sections with numbers of classes as labels, and those that the user brings as predictions."""
-    given, files, place = _named_classes(args), _find_predictions(args.predictions), find_masks(args.labels)
+    given, files, place = (
+        _named_classes(args),
+        find_predictions(args.predictions, of_classes=True),
+        find_masks(args.labels),
+    )
     what, palettes = ("predictions", "labels"), "numbers" if given else "auto"
     stack, names, labels, label_names = load_pairs(files, place, what, palettes)
     classes = find_classes(labels, given)
@@ -120,14 +123,6 @@ def _recorded(predictions):
     if len(about.classes) < 2 or not (predictions.is_dir() or predictions.name in about.files):
         return None
     return Classes(tuple(about.classes), tuple(about.values or range(len(about.classes))), about.ignore, str(path))
-
-
-def _find_predictions(path):
-    """Return the path of predicted masks, or the files of a folder, without probabilities and drawn pictures."""
-    if not path.is_dir():
-        return path
-    files = [file for file in find_files(path, SUFFIXES, "predictions") if not file.name.endswith(PICTURE)]
-    return [file for file in files if "_probability" not in file.stem] or files
 
 
 # ----- tables ----------------------------------------------------------------------

@@ -12,7 +12,7 @@ from tinyseg.data import Sections, isbi, load_stack
 from tinyseg.data.files import find_files, list_names
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.masks import as_probabilities, binarize_labels, numbered_objects
-from tinyseg.data.pairs import prefer_probabilities
+from tinyseg.data.pairs import is_probability, prefer_probabilities
 from tinyseg.data.stacks import SUFFIXES, load_pairs, pair_files, shape_in_words
 from tinyseg.prediction.held_out import choose_sections, leave_out_trained
 from tinyseg.report.saving import is_own_picture
@@ -52,7 +52,7 @@ def read_sections(args):
 
     The last is None if they are masks or probabilities.
     """
-    predictions, mask_place = _find_predictions(args.predictions), find_masks(args.labels)
+    predictions, mask_place = find_predictions(args.predictions), find_masks(args.labels)
     what = "predictions", "labels"
     stack, names, labels, label_names = load_pairs(predictions, mask_place, what)
     objects = numbered_objects(labels)
@@ -81,16 +81,20 @@ def read_images(args, predictions, masks, labels):
     return images, names
 
 
-def _find_predictions(path):
+def find_predictions(path, of_classes=False):
     """Return the path of predictions, or, of a folder, the files to score: one of each image, of probabilities if any.
 
-    What is left out of the folder is printed.
+    Of several classes it is their masks that are scored, and not their probabilities. What is left out of the folder
+    is printed.
     """
     if not path.is_dir():
         return path
     files = {file.name: file for file in find_files(path, SUFFIXES, "predictions")}
     drawn = [name for name in files if _is_drawn(path / name)]
-    kept = prefer_probabilities([name for name in files if name not in drawn])
+    names = [name for name in files if name not in drawn]
+    if of_classes:
+        names = [name for name in names if not is_probability(name)] or names
+    kept = prefer_probabilities(names)
     if not kept:
         raise FileNotFoundError(f"no predictions in {path}: there is only what was drawn of them, {list_names(drawn)}.")
     left = [name for name in files if name not in kept]

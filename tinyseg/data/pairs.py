@@ -91,6 +91,11 @@ def split_masks(names, predictions=False):
     return list(names), []
 
 
+def is_probability(name):
+    """Return whether a file's name says that it holds probabilities."""
+    return bool(PROBABILITIES & set(_parts(_stem(name))))
+
+
 def prefer_probabilities(names):
     """Return the names to score: of several files of one image one kind, the best of which every image has a file.
 
