@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from tinyseg.report.load_matplotlib import load_matplotlib
-from tinyseg.report.plots import CLASS_COLOURS, DPI, save
+from tinyseg.report.plots import CLASS_COLOURS, DPI, save, to_grey
 from tinyseg.report.saving import FilePath
 
 MORE_COLOURS = ("#56B4E9", "#D55E00", "#F0E442")
@@ -31,7 +31,7 @@ def paint(image: np.ndarray, numbers: np.ndarray, number: int, shown: np.ndarray
     Parameters
     ----------
     image : ndarray, shape (H, W)
-        Grey levels of any type; they are stretched to the range from black to white.
+        Grey levels: uint8 as they are, of any other type stretched from black to white.
     numbers : integer ndarray, shape (H, W)
         Of the classes: 0, the background, is not painted; -1, what is not scored, is dark.
     number : int
@@ -43,8 +43,7 @@ def paint(image: np.ndarray, numbers: np.ndarray, number: int, shown: np.ndarray
     -------
     float ndarray, shape (H, W, 3), in [0, 1]
     """
-    low, high = float(image.min()), float(image.max())
-    grey = (image.astype(np.float64) - low) / (high - low if high > low else 1)
+    grey = to_grey(image) / 255
     colours = np.vstack([[(1, 1, 1)], class_colours(number - 1), [IGNORED]])
     painted = numbers != 0 if shown is None else shown
     opacity = np.where(painted, OPACITY if shown is None else 1, 0)[..., None]
