@@ -9,8 +9,10 @@ on the fold at the sections' own size: from a single view, and as the mean over 
 
 All scores are of all sections together. V^Rand and V^Info are so at one threshold for the whole stack, which is
 stricter than the best one of each fold. The threshold that is best for the sections that a network was trained on is
-given too, and the scores there: nothing was chosen on the sections that are scored. Beside the probabilities, the
-objects that `tinyseg predict --instances --grow` makes of them are scored, as masks with lines between them.
+given too, and the scores there: nothing was chosen on the sections that are scored. What a network reaches on the
+sections that it was trained on says how much of the rest is for want of data, and how much for want of fit. Beside the
+probabilities, the objects that `tinyseg predict --instances --grow` makes of them are scored, as masks with lines
+between them.
 
 Run again after an interruption it goes on. Leaves the run of each fold, and scores.json.
 """
@@ -85,8 +87,9 @@ def score_fold(run, sections, fold):
     Returns
     -------
     dict
-        ``minutes`` of the training's steps, and for each view the ``probabilities`` (S, H, W) of the fold's sections
-        and the ``thresholds`` of `FINE` that are best on the training sections, for V^Rand and V^Info.
+        ``minutes`` of the training's steps, and for each view the ``probabilities`` (S, H, W) of the fold's sections,
+        the ``thresholds`` of `FINE` that are best on the training sections, for V^Rand and V^Info, and what these
+        ``seen`` sections then score.
     """
     summary, _ = run.train_whole()
     result = {"minutes": summary["steps"] * summary["seconds_per_step"] / 60}
@@ -100,6 +103,7 @@ def score_fold(run, sections, fold):
         own = isbi_scores(probabilities[seen], sections.labels[seen], FINE)
         thresholds = own.v_rand_threshold, own.v_info_threshold
         result[view] = {"sections": inside, "probabilities": probabilities[inside], "thresholds": thresholds}
+        result[view]["seen"] = own.v_rand, own.v_info
     return result
 
 
@@ -119,6 +123,7 @@ def join(folds, sections):
         for part, scores in ((report, challenge), (report["objects"], objects)):
             part[f"{name}_interval"] = mean_interval(getattr(scores, f"{name}_sections"))
         report[f"{name}_folds"] = [getattr(scores, name) for scores in of_folds]
+        report[f"{name}_seen"] = [fold["seen"][k] for fold in folds]
         chosen = [fold["thresholds"][k] for fold in folds]
         there = [isbi_scores(p, t, [threshold]) for (p, t), threshold in zip(pairs, chosen, strict=True)]
         each = np.concatenate([getattr(scores, f"{name}_sections") for scores in there])
@@ -136,6 +141,8 @@ def print_report(report):
         rows.append((f"{view}, objects", [cell for name in SCORES for cell in cells_of(scores["objects"], name)]))
     titles = ["95%", "split", "merge", "chosen before"]
     print(table(["V^Rand", *titles, "V^Info", *titles], rows))
+    seen = [np.mean(report["one view"][f"{name}_seen"]) for name in SCORES]
+    print("On the sections that they were trained on the networks reach {:.4f} and {:.4f} from one view.".format(*seen))
 
 
 def cells_of(scores, name):

@@ -34,7 +34,7 @@ def test_scores_are_of_all_sections_together_and_chosen_thresholds_are_kept():
     rng = np.random.default_rng(0)
     p = np.clip(0.7 * labels + 0.15 + 0.3 * rng.standard_normal(labels.shape), 0, 1)
     folds = [
-        {"sections": np.arange(a, b), "probabilities": p[a:b], "thresholds": (t, 0.6)}
+        {"sections": np.arange(a, b), "probabilities": p[a:b], "thresholds": (t, 0.6), "seen": (t, 1)}
         for (a, b), t in zip(cut(5, 2), (0.5, 0.95), strict=True)
     ]
     found = join(folds, Sections(images, labels, list("abcde")))
@@ -46,6 +46,7 @@ def test_scores_are_of_all_sections_together_and_chosen_thresholds_are_kept():
     low, high = found["v_rand_interval"]
     assert low < whole.v_rand < high
     assert found["v_rand_folds"] == [isbi_scores(p[:2], labels[:2]).v_rand, isbi_scores(p[2:], labels[2:]).v_rand]
+    assert found["v_rand_seen"] == [0.5, 0.95] and found["v_info_seen"] == [1, 1]
     by_hand = [isbi_scores(p[k], labels[k], [t]).v_rand for k, t in enumerate([0.5] * 2 + [0.95] * 3)]
     assert found["v_rand_chosen"]["sections"] == pytest.approx(by_hand)
     assert found["v_rand_chosen"]["mean"] == pytest.approx(np.mean(by_hand))
@@ -59,6 +60,7 @@ def test_each_section_is_scored_once_and_what_is_done_is_not_done_again(tmp_path
     words += ["--out", tmp_path / "out", "--", "--width", 2, "--epochs", 1, "--warmup", 0]
     done = subprocess.run(list(map(str, words)), capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+    assert "sections that they were trained on the networks reach 0." in done.stdout
     assert "one view" in done.stdout and "mean of eight views" in done.stdout
     scores = json.loads((tmp_path / "out" / "scores.json").read_text())
     assert len(scores["one view"]["v_rand_chosen"]["sections"]) == 4 and len(scores["minutes"]) == 2
