@@ -175,7 +175,7 @@ def make_run(kind, folder, name, seed, held_out, args):
     if args.epochs:
         options["--epochs"] = args.epochs
     if kind == "isbi":
-        options["--val-sections"] = args.val_sections
+        options |= {"--val-sections": args.val_sections, "--batch-size": 2}  # BatchNorm would mind a batch of one
     elif args.steps_per_epoch or not args.quick:
         options["--steps-per-epoch"] = args.steps_per_epoch or 1000
     if held_out:

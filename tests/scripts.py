@@ -13,8 +13,8 @@ from tinyseg.commands.main import main
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 REAL = ROOT.parent / "shared" / "data"
 # Options of runs that take a second.
-SMALL_ISBI = ["--width", 4, "--size", 32, "--workers", 1, "--device", "cpu"]
-SMALL_BRATS = [*SMALL_ISBI, "--steps-per-epoch", 6, "--batch-size", 2, "--shares", "2:1:1"]
+SMALL_ISBI = ["--width", 4, "--size", 32, "--batch-size", 2, "--workers", 1, "--device", "cpu"]
+SMALL_BRATS = [*SMALL_ISBI, "--steps-per-epoch", 6, "--shares", "2:1:1"]
 
 
 def run_example(name, *arguments, code=0):

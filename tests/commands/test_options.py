@@ -20,6 +20,7 @@ from tinyseg.commands.options import (
     make_average,
     make_step,
     note_computer,
+    report_network,
 )
 from tinyseg.commands.settings import settle
 from tinyseg.data import memory
@@ -111,6 +112,16 @@ def test_without_the_fast_folder_what_needs_it_is_refused(option, monkeypatch):
     monkeypatch.setattr(dispatch, "fast", lambda name: None)
     with pytest.raises(ValueError, match=f"--{option.replace('_', '-')} needs the folder tinyseg/fast"):
         make_step(training_options(**{option: True}), None, None, None, 48)
+
+
+@pytest.mark.parametrize(
+    ("model", "batch_size", "said"), [("unet_dw_bn", 1, 1), ("unet_dw_bn", 2, 0), ("sdunet", 1, 0)]
+)
+def test_batch_normalization_over_one_image(model, batch_size, said, capsys):
+    args = training_options(model=model, batch_size=batch_size, data=None)
+    report_network(args, models.build(model, width=2), "cpu")
+    out = capsys.readouterr().out
+    assert out.count(f"Note: {model} normalizes over the batch, which is one image: --batch-size 4 is") == said
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@
     tinyseg predict --checkpoint runs/demo/best.safetensors runs/demo/section.png     # afterwards
     tinyseg export runs/demo/best.safetensors --format html --example runs/demo/section.png --out runs/demo/export
 
-It is ``tinyseg train-isbi --width 16 --epochs 24 --out runs/demo``, and takes all its options.
+It is ``tinyseg train-isbi --width 16 --epochs 24 --batch-size 2 --out runs/demo``, and takes all its options.
 """
 
 from PIL import Image
@@ -14,7 +14,7 @@ from tinyseg.commands import train_isbi
 from tinyseg.commands.script import run_script
 from tinyseg.data import em_sections
 
-DEFAULTS = train_isbi.DEFAULTS | {"width": 16, "epochs": 24}
+DEFAULTS = train_isbi.DEFAULTS | {"width": 16, "epochs": 24, "batch_size": 2}
 OUT = "runs/demo"
 
 

@@ -6,7 +6,7 @@ import os
 import pathlib
 import sys
 
-from tinyseg import backend, models, optim
+from tinyseg import backend, models, nn, optim
 from tinyseg.commands.main import called_as
 from tinyseg.commands.numbers import AUGMENTATION, MEMORY, PROBABILITY, Number
 from tinyseg.commands.runtime import open_runtime, runtime_name
@@ -239,6 +239,8 @@ def report_network(args, model, device):
         kernels += ", mixed precision"
         if device == "cpu":
             kernels += " (slower than float32 here: only useful on a GPU)"
+    if args.batch_size == 1 and any(isinstance(part, nn.BatchNorm2d) for _, part in model.named_modules()):
+        print(f"Note: {args.model} normalizes over the batch, which is one image: --batch-size 4 is better for it.")
     name, parameters = backend.device_name(device), model.num_parameters()
     print(f"{args.model}, {parameters:,} parameters, on {name}, kernels: {kernels}")
     network = {"model": args.model, "parameters": parameters, "device": name, "kernels": kernels}

@@ -27,14 +27,14 @@ DEFAULTS = {
     "class_names": None, "class_weights": "balanced",
     "size": None, "crop": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
-    "epochs": 100, "batch_size": 2, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.999,
+    "epochs": 150, "batch_size": 1, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.999,
     "amp": False, "seed": 0,
 }  # fmt: skip
-# ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled;
-# the Keras code that it builds on scales them to [0, 1].
+# ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled (the
+# Keras code that it builds on scales them to [0, 1]), how many are in a batch, and how long it trains.
 PAPER = {
     "size": 256, "augment": "paper", "class_weights": "none", "lr": 1e-4, "schedule": "constant", "warmup": 0,
-    "clip": 0, "ema": 0, "standardize": "unit",
+    "clip": 0, "ema": 0, "standardize": "unit", "epochs": 100, "batch_size": 2,
 }  # fmt: skip
 
 OUT, LESS_MEMORY = "runs/isbi", "try a smaller --batch-size, --crop or --width"
