@@ -40,9 +40,15 @@ def all_tables(results):
 
 
 def figures(results):
-    """Return the results with their tables, and with the quotients of U-Net's costs and SD-UNet's as ``ratios``."""
+    """Return the results with their tables, and with the quotients of U-Net's costs and SD-UNet's as ``ratios``.
+
+    Beside its own parts, ``costs``, ``isbi`` and ``brats``, it may have other studies by name, each again the content
+    of a results.json; they get their tables, too.
+    """
     unet, sdunet = (results["costs"]["networks"][name] for name in ("unet", "sdunet"))
-    return results | all_tables(results) | {"ratios": {key: unet[key] / sdunet[key] for key in unet if key in sdunet}}
+    others = {name: part | all_tables(part) for name, part in results.items() if name not in ("costs", "isbi", "brats")}
+    ratios = {key: unet[key] / sdunet[key] for key in unet if key in sdunet}
+    return results | others | all_tables(results) | {"ratios": ratios}
 
 
 def table_1(costs):

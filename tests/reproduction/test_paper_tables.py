@@ -62,3 +62,10 @@ def test_all_tables_are_those_that_there_are_results_for():
     assert all(note in parts["table 1"] for note in paper.TABLE_1_NOTES)
     assert parts["table 2"].startswith("`python examples/train_isbi.py --data DIR` and so on: 3 seeds each")
     assert all(note in parts["table 2"] for note in paper.TABLE_2_NOTES)
+
+
+def test_other_studies_beside_the_first_have_tables_of_their_own():
+    study = {"rows": {}, "command": "python examples/train_isbi.py --data DIR --width 32", "seeds": 3}
+    found = tables.figures({"costs": {"networks": COSTS}, "narrow": {"isbi": study}})
+    assert "table 2" not in found and found["narrow"]["isbi"] is study
+    assert "DIR --width 32` and so on: 3 seeds each" in found["narrow"]["table 2"]
