@@ -102,8 +102,10 @@ def score_fold(run, sections, fold):
         probabilities = np.stack(predicted)
         own = isbi_scores(probabilities[seen], sections.labels[seen], FINE)
         thresholds = own.v_rand_threshold, own.v_info_threshold
-        result[view] = {"sections": inside, "probabilities": probabilities[inside], "thresholds": thresholds}
-        result[view]["seen"] = own.v_rand, own.v_info
+        result[view] = {
+            "sections": inside, "probabilities": probabilities[inside], "thresholds": thresholds,
+            "seen": (own.v_rand, own.v_info),
+        }  # fmt: skip
     return result
 
 

@@ -85,11 +85,8 @@ def predict_classes(args, predictor):
 
 def read_classes(args):
     """Return sections with numbers of classes as labels, and those that the user brings as predictions."""
-    given, files, place = (
-        _named_classes(args),
-        find_predictions(args.predictions, of_classes=True),
-        find_masks(args.labels),
-    )
+    given, place = _named_classes(args), find_masks(args.labels)
+    files = find_predictions(args.predictions, of_classes=True)
     what, palettes = ("predictions", "labels"), "numbers" if given else "auto"
     stack, names, labels, label_names = load_pairs(files, place, what, palettes)
     classes = find_classes(labels, given)

@@ -53,10 +53,8 @@ class SliceSampler:
         crop: tuple[int, int] | None = None,
     ) -> None:
         self.length, self.balanced, self.whole_tumour = length, balanced, whole_tumour
-        self.augment, self.seed = augment, seed
-        self.crop = {} if crop is None else {"crop": crop[::-1]}  # height and width as it is looked at
-        if crop is not None and augment is None:
-            self.augment = Augment.none()
+        self.augment = Augment.none() if augment is None and crop else augment
+        self.seed, self.crop = seed, crop
         arrays = [(cache.images(name), cache.labels(name)) for name in names]
         self.slices = [(images, labels, z) for images, labels in arrays for z in range(len(labels))]
         counts = np.concatenate([cache.entries[name].counts for name in names])  # (slices, classes)
@@ -82,7 +80,8 @@ class SliceSampler:
         images, labels, z = self.slices[self._draw(rng)]
         x, label = images[z].astype(np.float32), np.asarray(labels[z])
         if self.augment is not None:
-            x, label = self.augment(x.swapaxes(1, 2), label.T, rng, **self.crop)  # X runs along the columns
+            # As it is looked at, X runs along the columns.
+            x, label = self.augment(x.swapaxes(1, 2), label.T, rng, **({"crop": self.crop[::-1]} if self.crop else {}))
             x, label = np.ascontiguousarray(x.swapaxes(1, 2)), np.ascontiguousarray(label.T)
         y = (label > 0)[None].astype(np.float32) if self.whole_tumour else label.astype(np.int64)
         return x, y
