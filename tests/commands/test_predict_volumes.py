@@ -1,5 +1,6 @@
 """predict.py on brain scans: one label volume a case, whatever folder it comes in, on the grid it came on."""
 
+import json
 import shutil
 
 import nibabel as nib
@@ -11,6 +12,7 @@ from scripts import REAL, run_example
 import tinyseg as ts
 from tinyseg.data.brats import find_cases, read_case
 from tinyseg.data.images import open_image, write_like
+from tinyseg.prediction.components import drop_small_components
 from tinyseg.prediction.predictor import Predictor
 
 pytestmark = pytest.mark.slow
@@ -69,6 +71,47 @@ def test_a_decathlon_folder_gives_its_test_images_or_its_training_images(decathl
     predict(checkpoint, folder, "--out", tmp_path / "ts")
     assert names(tmp_path / "ts") == ["X_mask.nii.gz"]
     np.testing.assert_array_equal(voxels(tmp_path / "ts" / "X_mask.nii.gz"), expected[1])
+
+
+def test_what_is_small_beside_the_largest_component_is_background_as_the_training_or_the_user_says(decathlon, tmp_path):
+    """In the mask that is written, in what Python gets, and in the scores."""
+    plain = save_network(tmp_path / "plain.safetensors", num_classes=1)
+    network = save_network(tmp_path / "net.safetensors", num_classes=1, postprocessing={"min_component": 0.5})
+    case = decathlon / "imagesTr" / "SYNTHETIC_000.nii.gz"
+    volume, truth = read_case(find_cases(decathlon).cases[0])
+    predictor = Predictor.load(plain)
+    predictor.take_statistics(np.moveaxis(volume, 3, 0))
+    probability = np.stack([predictor(volume[..., z])[0] for z in range(SHAPE[2])], axis=2)
+    threshold = np.round(np.quantile(probability, 0.97), 4)
+    every = (probability > threshold).astype(np.uint8)
+    want = drop_small_components(every, 0.5)
+    assert 0 < np.count_nonzero(want) < np.count_nonzero(every)
+
+    common = case, "--threshold", threshold
+    predict(network, *common, "--out", tmp_path / "trained")
+    predict(plain, *common, "--out", tmp_path / "given", "--min-component", 0.5)
+    predict(network, *common, "--out", tmp_path / "all", "--min-component", 0)
+    for name, wanted in (("trained", want), ("given", want), ("all", every)):
+        np.testing.assert_array_equal(masks(tmp_path / name)[0], wanted)
+    np.testing.assert_array_equal(Predictor.load(network).volume(volume, threshold), want)
+    for options, mask in (((), want), (("--min-component", 0), every)):
+        command = "--checkpoint", network, "--images", decathlon, "--cases", "SYNTHETIC_000", "--worst", 0
+        run_example("evaluate.py", *command, "--out", tmp_path / "s.json", "--threshold", threshold, *options)
+        dice = 2 * (mask * (truth > 0)).sum() / (mask.sum() + (truth > 0).sum())
+        assert json.loads((tmp_path / "s.json").read_text())["metrics"]["whole tumour"] == pytest.approx(dice)
+    _, err = predict(network, *common, "--out", tmp_path / "all", "--min-component", 0.2, code=1)
+    assert "was made with another min_component" in err
+    _, err = predict(network, case, "--out", tmp_path / "p", "--probabilities", "--min-component", 0.2, code=2)
+    assert "--min-component is for masks" in err
+
+
+def test_components_are_those_of_volumes_of_brains(tmp_path):
+    sections = {"scale": [1, 1], "standardize": "section"}
+    ts.checkpoint.save(
+        tmp_path / "em.safetensors", ts.models.build("sdunet", width=4, levels=3), preprocessing=sections
+    )
+    _, err = predict(tmp_path / "em.safetensors", tmp_path, "--out", tmp_path / "out", "--min-component", 0.1, code=1)
+    assert "--min-component is for networks of brain volumes" in err
 
 
 @pytest.mark.parametrize(("naming", "flair"), [(0, "_flair"), (1, "-t2f")])

@@ -131,6 +131,17 @@ def test_preprocessing_of_another_shape_gets_a_sentence_with_the_files_name(prep
         Predictor.load(tmp_path / "a.safetensors")
 
 
+@pytest.mark.parametrize(
+    ("postprocessing", "words"),
+    [(4, "postprocessing"), ({"min_component": 2}, '"min_component"'), ({"min_component": "a"}, '"min_component"')],
+)
+def test_postprocessing_that_does_not_fit_gets_a_sentence_with_the_files_name(postprocessing, words, tmp_path):
+    model, path = ts.models.build("sdunet", width=4, levels=3), tmp_path / "a.safetensors"
+    ts.checkpoint.save(path, model, preprocessing={"kind": "brain"}, postprocessing=postprocessing)
+    with pytest.raises(ValueError, match=rf"a\.safetensors.*{words}"):
+        Predictor.load(path)
+
+
 def test_there_is_a_name_for_each_class():
     with pytest.raises(ValueError, match="The network has 1 classes, and names for 2"):
         Predictor(build(classes=["a", "b"]))

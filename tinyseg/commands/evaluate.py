@@ -311,7 +311,7 @@ def parse_arguments():
     if args.predictions and args.labels is None:
         parser.error("--predictions needs --labels to compare with")
     if args.predictions:
-        of_networks = ("transforms", "memory", "runtime", "gpu_memory", "tf32", "cuda_graph")
+        of_networks = ("min_component", "transforms", "memory", "runtime", "gpu_memory", "tf32", "cuda_graph")
         refuse_given(args, of_networks, "this is for a network, and --predictions runs none: leave it out")
     if args.out is None and args.worst:
         refuse_given(args, ("worst",), "the picture goes beside the JSON file, so give --out too")

@@ -11,6 +11,7 @@ from tinyseg.commands.main import called_as
 from tinyseg.commands.numbers import AUGMENTATION, MEMORY, PROBABILITY, Number
 from tinyseg.commands.runtime import open_runtime, runtime_name
 from tinyseg.commands.warm import compile_for, rehearse_prediction, rehearse_training
+from tinyseg.data.brain import Preparation
 from tinyseg.prediction import TRANSFORMS
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.training import Step, WeightAverage
@@ -144,9 +145,13 @@ def choose_device(args):
 
 
 def add_prediction_options(parser):
-    """Add --threshold, --transforms, --memory, --runtime and the options of the device, for `load_predictor`."""
+    """Add what `load_predictor` needs and, for masks, --threshold and --min-component."""
     add = parser.add_argument
     add("--threshold", type=PROBABILITY, default=0.5, help="of the probability, in a mask of one class (default: 0.5)")
+    add(
+        "--min-component", type=PROBABILITY, metavar="SHARE",
+        help="of volumes, parts smaller than this share of the largest are background (default: as trained)",
+    )  # fmt: skip
     add("--transforms", choices=list(TRANSFORMS), default="none", help="mean over flips, or flips and turns")
     add("--memory", type=MEMORY, default=2, help="GiB for activations; larger images in tiles (default: 2)")
     add(
@@ -157,7 +162,7 @@ def add_prediction_options(parser):
 
 
 def load_predictor(args, scale=None):
-    """Load the `Predictor` that --checkpoint, --memory, --transforms, --runtime and the device's options ask for."""
+    """Load the `Predictor` that --checkpoint and the options of `add_prediction_options` ask for."""
     other = args.runtime != "tinyseg"
     if other and (args.device == "gpu" or args.cuda_graph):
         raise ValueError(f"--runtime {args.runtime} computes on the CPU: leave out --device gpu and --cuda-graph.")
@@ -167,6 +172,10 @@ def load_predictor(args, scale=None):
         args.checkpoint, device, memory=int(args.memory * 2**30), transforms=args.transforms, scale=scale,
         cuda_graph=bool(args.cuda_graph),
     )  # fmt: skip
+    if args.min_component is not None:
+        if not isinstance(predictor.preparation, Preparation):
+            raise ValueError("--min-component is for networks of brain volumes, and this is none: leave it out.")
+        predictor.min_component = args.min_component
     if other:
         predictor.forward = open_runtime(args.runtime, args.checkpoint, predictor.model)
     else:

@@ -58,6 +58,7 @@ from tinyseg.data.predictions_json import NAME, Record, hash_of, written_in
 from tinyseg.data.scans import find_scans, open_scan, write_scan
 from tinyseg.data.writing import check_writable
 from tinyseg.prediction import normalizes_over_space
+from tinyseg.prediction.components import drop_small_components
 from tinyseg.prediction.predictor import SCALES, labels
 from tinyseg.prediction.stacks import stacks_of, statistics_of
 
@@ -156,10 +157,10 @@ def find_inputs(path, modalities):
 
 def settings_of(args):
     """Return what decides over the content of a file, besides its input."""
-    names = ("transforms", "threshold", "probabilities", "scale", "memory")
+    names = ("transforms", "threshold", "min_component", "probabilities", "scale", "memory")
     settings = {name: getattr(args, name) for name in names}
     if args.probabilities:
-        settings["threshold"] = None
+        settings["threshold"] = settings["min_component"] = None
     if args.instances:
         settings |= {"instances": True} | instance_options(args)
     if args.runtime != "tinyseg":
@@ -225,8 +226,11 @@ def predict_file(predictor, scan, files, args, statistics):
         dtype = np.float32 if args.probabilities else type_of_masks(predictor)
         sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
         with write_scan(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
-            for k in sections:
-                out.write(choose_output(predictor(image.section(k)), args, image.kind, predictor.masks))
+            planes = (choose_output(predictor(image.section(k)), args, image.kind, predictor.masks) for k in sections)
+            if predictor.min_component and not args.probabilities:
+                planes = drop_small_components(np.stack(list(planes)), predictor.min_component)
+            for plane in planes:
+                out.write(plane)
     print(f"wrote {target}")
 
 
@@ -301,8 +305,10 @@ def parse_arguments():
     args = parser.parse_args()
     args.inputs = [path for each in args.inputs for path in expand_pattern(each)]
     args.probabilities |= args.isbi_submission
-    if args.probabilities and "threshold" in args.given:
-        parser.error("--threshold is for masks, and probabilities are to be written: leave one of the two out")
+    masks_only = {"threshold", "min_component"} & args.given
+    if args.probabilities and masks_only:
+        name = "--" + sorted(masks_only)[-1].replace("_", "-")
+        parser.error(f"{name} is for masks, and probabilities are to be written: leave one of the two out")
     if args.probabilities and args.instances:
         parser.error("--instances writes numbers of objects, not probabilities: leave one of the two out")
     if not args.instances:

@@ -35,12 +35,15 @@ from tinyseg.training import RunDirectory, fit
 DEFAULTS = {
     "data": None, "shares": "406:32:46", "val_cases": None, "size": 192, "how": "crop", "crop": 144,
     "standardize": "volume", "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0,
-    "class_weights": None, "empty_share": None, "balanced": False, "augment": "hflip", "model": "sdunet", "width": 64,
-    "head": "direct", "ws": "default", "dropout": 0.5, "epochs": 4, "steps_per_epoch": 1000, "batch_size": 4,
-    "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.0, "amp": False, "seed": 0,
+    "class_weights": None, "empty_share": None, "balanced": False, "min_component": 0.1, "augment": "hflip",
+    "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5, "epochs": 4,
+    "steps_per_epoch": 1000, "batch_size": 4, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.0,
+    "amp": False, "seed": 0,
 }  # fmt: skip
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
-PAPER = {"size": 144, "augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0}
+PAPER = {
+    "size": 144, "min_component": 0.0, "augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0,
+}  # fmt: skip
 
 
 def main():
@@ -103,10 +106,14 @@ def train_in(run, args, device):
     config |= {"patients": {"train": train, "val": val, "test": test}, "fingerprints": read}
     preprocessing = {"kind": "brain", "modalities": list(cache.modalities)} | preparation.as_dict()
     meta = {"config": config, "classes": classes, "preprocessing": preprocessing}
+    meta["postprocessing"] = {"min_component": args.min_component}
     regions = regions_of(cache.classes)
 
+    def score(model, names):
+        return score_patients(model, cache, names, regions, loss, args.batch_size, min_component=args.min_component)
+
     def validate(model):
-        return as_log(score_patients(model, cache, val, regions, loss, args.batch_size))
+        return as_log(score(model, val))
 
     step = options.make_step(args, model, optimizer, loss, max(crop))
     average = options.make_average(args, model)
@@ -118,7 +125,7 @@ def train_in(run, args, device):
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)
     scored = test or val
-    report = score_patients(best, cache, scored, regions, loss, args.batch_size)
+    report = score(best, scored)
     summary = network | {
         "steps": result["steps"], "seconds_per_step": result["seconds_per_step"],
         "best_epoch": result["best"]["epoch"], "val": result["best"], "test" if test else "val_patients": report,
@@ -191,6 +198,8 @@ def build_parser():
     add("--empty-share", "share of the samples without tumour (default: as they come)", type=PROBABILITY)
     add("--balanced", "draw a class, then a slice that has it", action="store_true", default=None)
     add("--steps-per-epoch", type=Number(int, 1, 10**6))
+    add("--min-component", "smaller parts than this share of the largest are background; 0 keeps all",
+        type=PROBABILITY, metavar="SHARE")  # fmt: skip
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
     return parser
 

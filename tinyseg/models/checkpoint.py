@@ -46,6 +46,7 @@ class _Metadata(Format):
     model: Model
     classes: list[str] | None = None
     preprocessing: dict[str, Any] | None = None
+    postprocessing: dict[str, Any] | None = None
     config: dict[str, Any] | None = None
     training: dict[str, Any] | None = None
 

@@ -13,6 +13,7 @@ from tinyseg.metrics import BinaryScores, SegmentationScores
 from tinyseg.metrics.patients import EMPTY, PatientScores
 from tinyseg.metrics.ratios import Empty
 from tinyseg.nn import Module
+from tinyseg.prediction.components import drop_small_components
 from tinyseg.prediction.predictor import labels as labels_of
 from tinyseg.prediction.tiles import predict_logits
 
@@ -163,6 +164,7 @@ def score_patients(
     batch_size: int = 4,
     empty: Empty = EMPTY,
     small: float | None = None,
+    min_component: float = 0.0,
 ) -> dict[str, Any]:
     """Score a model on patients that it was not trained on.
 
@@ -183,6 +185,8 @@ def score_patients(
         What Dice is where neither truth nor prediction has the class or region.
     small : float, optional
         Tumours of less than this many mm³ are small; the median of these patients if left out.
+    min_component : float in [0, 1]
+        Components of less than this share of the largest are taken for background, see `drop_small_components`.
 
     Returns
     -------
@@ -207,6 +211,7 @@ def score_patients(
             losses.append(loss(logits, y).item())
             weights.append(len(y))
             predicted[part] = logits[:, 0] > 0 if binary else logits.argmax(axis=1)
+        predicted = drop_small_components(predicted, min_component)
         outside = np.repeat(np.arange(len(entry.outside), dtype=np.uint8), entry.outside)  # truth that was cut off
         truth = np.concatenate([labels.ravel(), outside])
         scores.add(name, np.concatenate([predicted.ravel(), np.zeros_like(outside)]), truth, entry.voxel)

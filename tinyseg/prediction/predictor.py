@@ -19,6 +19,7 @@ from tinyseg.data.memory import refuse_beyond_memory
 from tinyseg.data.resample import resample, restore, scaled
 from tinyseg.data.writing import FilePath
 from tinyseg.models import UNet, checkpoint
+from tinyseg.prediction.components import drop_small_components
 from tinyseg.prediction.tiles import Transforms, check_images, predict, tile_within
 
 SCALES = 1e-3, 1e3  # the least and the largest size of the network's image over that of the stored one
@@ -61,6 +62,9 @@ class Predictor:
         The checkpoint's file, for messages.
     tile : int
         Largest height and width, in the network's pixels, that go through it at once.
+    min_component : float in [0, 1]
+        Parts of a volume's foreground that are smaller than this share of the largest are background, see
+        `drop_small_components`; as the checkpoint says, or 0, which keeps all.
 
     Raises
     ------
@@ -92,6 +96,8 @@ class Predictor:
         if len(self.classes) != model.num_classes:
             raise ValueError(f"The network has {model.num_classes} classes, and names for {len(self.classes)}.")
         self.masks = _read_values(self.classes, values, ignore)
+        share = (meta.get("postprocessing") or {}).get("min_component", 0.0)
+        self.min_component = check_number('The checkpoint\'s "min_component"', share, "[0, 1]")
         self.tile = tile_within(model, memory)
         self._statistics = None
 
@@ -188,7 +194,7 @@ class Predictor:
         refuse_beyond_memory(4 * arrays * H * W, what, "memory", "cut it into parts, or make it smaller")
 
     def volume(self, volume: np.ndarray, threshold: float = 0.5) -> np.ndarray:
-        """Return the class of each voxel of a whole volume, on its own grid.
+        """Return the class of each voxel of a whole volume, on its own grid, without components that are too small.
 
         Parameters
         ----------
@@ -210,7 +216,8 @@ class Predictor:
         check_number("threshold", threshold, "[0, 1]")
         sections = np.moveaxis(volume, 3, 0)
         self.take_statistics(sections)
-        return np.stack([labels(self(section), threshold) for section in sections], axis=2)
+        found = np.stack([labels(self(section), threshold) for section in sections], axis=2)
+        return drop_small_components(found, self.min_component)
 
 
 def labels(probabilities: np.ndarray, threshold: float = 0.5) -> np.ndarray:
