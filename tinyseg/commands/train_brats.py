@@ -35,14 +35,16 @@ from tinyseg.training import RunDirectory, fit
 DEFAULTS = {
     "data": None, "shares": "406:32:46", "val_cases": None, "size": 192, "how": "crop", "crop": 144,
     "standardize": "volume", "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0,
-    "class_weights": None, "empty_share": None, "balanced": False, "min_component": 0.1, "augment": "hflip",
+    "class_weights": None, "empty_share": None, "balanced": False, "min_component": 0.1,
+    "augment": "hflip,rotation=15,zoom=0.2,elastic=4,contrast=0.3,gamma=0.5,blur=1,noise=0.2",
     "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5, "epochs": 4,
-    "steps_per_epoch": 1000, "batch_size": 4, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.0,
+    "steps_per_epoch": 1000, "batch_size": 4, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.99,
     "amp": False, "seed": 0,
 }  # fmt: skip
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
 PAPER = {
     "size": 144, "min_component": 0.0, "augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0,
+    "ema": 0.0,
 }  # fmt: skip
 
 
