@@ -18,7 +18,7 @@ import numpy as np
 
 import tinyseg as ts
 from benchmarks.machine import how_measured
-from tinyseg.commands.numbers import Number, make_parser
+from tinyseg.commands.numbers import PROBABILITY, Number, make_parser
 from tinyseg.commands.options import a_path
 from tinyseg.commands.script import run_script
 from tinyseg.data import Augment, Loader
@@ -69,13 +69,19 @@ def compare():
     network, seconds = train(loader, len(cases.modalities), len(cases.classes), run, args.lr)
     loss = dice_and_cross_entropy(run.dice_weight, run.ce_weight)
     model = FromTorch(network.eval(), len(cases.classes))
-    scores = score_patients(model, cache, run.patients["val"], regions_of(cache.classes), loss)
+    scores = {
+        f"{share:g}": score_patients(
+            model, cache, run.patients["val"], regions_of(cache.classes), loss, min_component=share
+        )
+        for share in (0, args.min_component)
+    }
     parameters = sum(p.numel() for p in network.parameters())
     command = f"python -m reproduction.public_unet RUN --lr {args.lr:g}"
     measured = {"parameters": parameters, "seconds_per_step": seconds, "measured": how_measured(command)}
-    write_json(args.out, scores | measured)
-    for patient in scores["patients"]:
-        print(f"{patient['name']}: whole tumour {patient['whole tumour']:.4f}")
+    write_json(args.out, measured | {"of_min_component": scores})
+    for share, report in scores.items():
+        for patient in report["patients"]:
+            print(f"{patient['name']}, --min-component {share}: whole tumour {patient['whole tumour']:.4f}")
     print(f"BasicUNet, {parameters:,} parameters, {seconds:.2f} s a step; all scores are in {args.out}")
 
 
@@ -114,6 +120,10 @@ def build_parser():
     add("run", type=a_path, help="folder of a run of tinyseg train-brats")
     add("--lr", type=Number(float, 0, 10, above=True), default=1e-3, help="learning rate of Adam (default: 1e-3)")
     add("--cache", type=a_path, help="folder for the prepared slices, as for train-brats")
+    add(
+        "--min-component", type=PROBABILITY, default=0.1,
+        help="scored with all components, and without those below this share of the largest (default: 0.1)",
+    )  # fmt: skip
     add("--out", type=a_path, default=pathlib.Path("public.json"), help="scores (default: public.json)")
     return parser
 

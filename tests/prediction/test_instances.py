@@ -149,6 +149,14 @@ def test_real_cells_with_blurred_and_broken_membranes_are_kept_apart():
     assert score() > 0.98 and score(neck=0) < 0.95
 
 
+def test_a_mask_that_was_blurred_in_float64_is_a_probability():
+    p = np.where(np.arange(400).reshape(20, 20) % 20 < 10, 1 + 2**-52, 0.1)
+    assert p.max() > 1
+    assert find_instances(p).max() == 1
+    with pytest.raises(ValueError, match="found values from 0.1 to 1.00001"):
+        find_instances(np.where(p > 1, 1.00001, p))
+
+
 def test_measures_of_objects():
     labels = np.zeros((20, 31), np.int32)
     labels[2:6, 3:13], labels[10, 30], labels[19, 0:3] = 4, 9, 7

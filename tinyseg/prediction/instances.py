@@ -150,9 +150,10 @@ def _check_section(probability):
             f"probability must be one section (H, W) of numbers, found {p.dtype} {p.shape}: give the sections of a "
             "stack one by one."
         )
-    if not ((p >= 0) & (p <= 1)).all():  # NaN fails the comparison
+    rounded = p.astype(np.float32)  # a filter in float64 may give 1 + 2e-16
+    if not ((rounded >= 0) & (rounded <= 1)).all():  # NaN fails the comparison
         raise ValueError(
             f"probability must be in [0, 1], 1 inside of a cell, found values from {p.min()} to {p.max()}: divide "
             "integers by the largest possible value, apply the sigmoid to logits."
         )
-    return p.astype(np.float32)
+    return rounded
