@@ -61,9 +61,13 @@ def compare():
     cases = find_cases(run.data)
     preparation = Preparation(run.size, run.how, run.standardize)
     cache = SliceCache.build(cases, args.cache or default_folder(), preparation)
+    crop = [
+        min(run.crop, side // FromTorch.multiple * FromTorch.multiple)
+        for side in cache.labels(run.patients["train"][0]).shape[1:]
+    ]
     batches = SliceSampler(
         cache, run.patients["train"], run.steps_per_epoch * run.batch_size, run.empty_share, run.balanced,
-        augment=Augment.parse(run.augment), seed=run.seed, crop=(run.crop, run.crop),
+        augment=Augment.parse(run.augment), seed=run.seed, crop=tuple(crop),
     )  # fmt: skip
     loader = Loader(batches, run.batch_size, shuffle=False, seed=run.seed)
     network, seconds = train(loader, len(cases.modalities), len(cases.classes), run, args.lr)
