@@ -20,9 +20,9 @@ PUBLIC = (
     "tinyseg.data.slices", "tinyseg.data.slice_sampler", "tinyseg.data.split", "tinyseg.data.synthetic",
     "tinyseg.data.synthetic_brain", "tinyseg.metrics", "tinyseg.metrics.instances", "tinyseg.metrics.isbi",
     "tinyseg.metrics.patients", "tinyseg.prediction", "tinyseg.prediction.evaluation", "tinyseg.prediction.instances",
-    "tinyseg.prediction.predictor", "tinyseg.training", "tinyseg.training.averaging",
-    "tinyseg.training.step", "tinyseg.export",
-    "tinyseg.export.network", "tinyseg.report.class_plots", "tinyseg.report.plots", "tinyseg.report.profile",
+    "tinyseg.prediction.components", "tinyseg.prediction.predictor", "tinyseg.training", "tinyseg.training.averaging",
+    "tinyseg.training.step", "tinyseg.export", "tinyseg.export.network",
+    "tinyseg.report.class_plots", "tinyseg.report.plots", "tinyseg.report.profile",
     "tinyseg.learn.teaching", "tinyseg.learn.graph_picture",
 )  # fmt: skip
 CALLED = ("__init__", "__call__", "__len__", "__getitem__", "__enter__")  # methods of such names are public, too
