@@ -6,13 +6,15 @@
 
 Table 1, what six networks cost, needs no data. Tables 2 and 3 train the six, and SD-UNet in the other reading of
 weight standardization, under one protocol with several seeds. Run again after an interruption it goes on where it was;
-what another call has put into --out stays beside it. Leaves results.json, tables.md, figures, and every run's folder.
+what another call has put into --out stays beside it, also other --networks of a table that were trained in the same
+way. Leaves results.json, tables.md, figures, and every run's folder.
 
 Reads top to bottom: costs, training, tables and figures, options.
 """
 
 import os
 import pathlib
+import shlex
 import sys
 
 import numpy as np
@@ -91,9 +93,9 @@ def make_tables(args):
     for kind, folder in data:
         if TABLE_OF[kind] in args.tables:
             study, histories = train_all(kind, folder, args)
-            keep(kind, study, study["command"])
             for name, row in study["rows"].items():
                 failed += [f"{kind}, {name}, seed {run['seed']}" for run in row["failed"]]
+            keep(kind, study | {"rows": join_rows(results.get(kind), study)}, study["command"])
             with plots.drawing(args.out / f"{kind}_*.png"):
                 draw(kind, folder, histories, args)
     if "costs" in results:
@@ -161,6 +163,20 @@ def train_all(kind, folder, args):
     command = next(iter(runs.values())).command.replace(str(folder.resolve()), "DIR")
     histories = {row["title"]: [found["history"] for found in row.pop("found")] for row in rows.values()}
     return {"rows": rows, "command": command, "seeds": args.seeds, "small_below_mm3": limit}, histories
+
+
+def join_rows(before, study):
+    """Return the rows of a study and, beside them, those that another call has made in the same way."""
+    same = before is not None and protocol_of(before) == protocol_of(study)
+    rows = (before["rows"] if same else {}) | study["rows"]
+    return {name: rows[name] for name in NETWORKS if name in rows}
+
+
+def protocol_of(study):
+    """Return how the networks were trained: the command without what differs from run to run, and how many seeds."""
+    words = shlex.split(study["command"])
+    own = {k for k, word in enumerate(words) if word in ("--model", "--ws", "--seed", "--val-cases")}
+    return [word for k, word in enumerate(words) if not own & {k, k - 1}], study["seeds"]
 
 
 def make_run(kind, folder, name, seed, held_out, args):

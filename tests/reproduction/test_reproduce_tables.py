@@ -102,6 +102,32 @@ def test_a_study_whose_trainings_fail_says_so_at_its_end(tmp_path, monkeypatch, 
     assert (tmp_path / "out" / "tables.md").is_file()
 
 
+def test_networks_that_were_trained_one_by_one_stand_in_one_table(tmp_path, monkeypatch):
+    """A user has an hour today and an hour tomorrow, and gives --networks in turn."""
+    metrics = dict.fromkeys(["accuracy", "dice", "iou", "mean_iou", "membrane_iou", "v_rand", "v_info"], 0.5)
+    history = [{"val_loss": 0.1, "train_loss": 0.1, "val_dice": 0.5, "step": 1, "seconds_per_step": 1.0}]
+    found = {"summary": {}, "history": history, "scores": {"metrics": metrics, "sections": []}}
+    monkeypatch.setattr(Run, "carry_out", lambda run: found)
+    monkeypatch.setattr(command, "draw", lambda *_: None)
+
+    def rows_after(*options):
+        given = ["--quick", "--tables", 2, "--data", "isbi", "--out", tmp_path / "out", *options]
+        monkeypatch.setattr("sys.argv", ["reproduce_tables.py", *map(str, given)])
+        command.reproduce()
+        return json.loads((tmp_path / "out" / "results.json").read_text())["isbi"]["rows"]
+
+    assert list(rows_after("--networks", "sdunet")) == ["sdunet"]
+    found["scores"]["metrics"] = dict.fromkeys(metrics, 0.7)
+    rows = rows_after("--networks", "sdunet_filter", "unet")
+    assert list(rows) == ["unet", "sdunet", "sdunet_filter"]  # in the paper's order
+    assert [row["figures"]["dice"]["mean"] for row in rows.values()] == [0.7, 0.5, 0.7]
+    text = (tmp_path / "out" / "tables.md").read_text()
+    assert "| U-Net |" in text and "| SD-UNet |" in text
+    for other in (["--epochs", 9], ["--seeds", 2], ["--lr", 0.1], ["--protocol", "paper"]):  # no comparison with these
+        assert list(rows_after("--networks", "unet", *other)) == ["unet"]
+        assert list(rows_after("--networks", "sdunet")) == ["sdunet"]
+
+
 @pytest.mark.slow
 def test_quick_run_of_tables_2_and_3(tmp_path, monkeypatch):
     monkeypatch.setitem(command.QUICK, "isbi", {"--size": 64, "--epochs": 1})
