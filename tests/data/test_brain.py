@@ -2,9 +2,8 @@
 
 import numpy as np
 import pytest
-import scipy
 
-from tinyseg.data.brain import BINS, SMOOTHED, Preparation, most_frequent
+from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases, read_case
 from tinyseg.data.synthetic_brain import brain, write_brains
 
@@ -30,48 +29,6 @@ def test_a_volume_has_mean_0_and_variance_1_over_the_brain():
     np.testing.assert_allclose(x[:, brain].mean(axis=1), 0, atol=1e-5)
     np.testing.assert_allclose(x[:, brain].std(axis=1), 1, atol=1e-5)
     assert np.abs(x[..., 1][:, brain[..., 1]].mean(axis=1)).max() > 1e-3  # not so each slice
-
-
-def test_healthy_tissue_is_at_0_whatever_the_size_of_the_tumour():
-    """The most frequent value is, where the mean moves by a third of a deviation."""
-    rng = np.random.default_rng(0)
-    healthy = rng.normal(500, 40, (1, 60, 60, 10)).astype(np.int16)
-    found = {}
-    for share in (0.02, 0.25):
-        v = healthy.copy()
-        v[:, : round(60 * share)] += 300
-        for how in ("mode", "volume"):
-            p = Preparation(size=0, standardize=how)
-            centre, deviation = p.statistics(np.moveaxis(v, 3, 0))
-            assert deviation == pytest.approx(v.std(), rel=1e-6)
-            x = prepared(v, p)[:, :, round(60 * share) :]
-            np.testing.assert_allclose(
-                x, np.moveaxis((v - centre) / deviation, 3, 0)[:, :, round(60 * share) :], atol=1e-4
-            )
-            found[how, share] = float(np.median(x))
-    assert abs(found["mode", 0.02]) < 0.1 and abs(found["mode", 0.25]) < 0.1
-    assert found["volume", 0.02] - found["volume", 0.25] > 0.3
-
-
-def test_the_most_frequent_value_is_the_highest_place_of_a_smoothed_histogram():
-    rng = np.random.default_rng(1)
-    values = np.concatenate([rng.normal(200, 20, 60_000), rng.normal(90, 60, 60_000), [1e4, -1e4]])
-    low, high = np.percentile(values, (0.5, 99.5))
-    counts, edges = np.histogram(values, BINS, (low, high))
-    smoothed = scipy.ndimage.gaussian_filter1d(counts.astype(float), SMOOTHED, mode="constant")
-    k = smoothed.argmax()
-    assert most_frequent(values) == pytest.approx((edges[k] + edges[k + 1]) / 2)
-    assert abs(most_frequent(values) - 200) < 8 and abs(values.mean() - 200) > 40
-
-
-def test_a_brain_of_one_value_or_of_two_has_a_most_frequent_one():
-    assert most_frequent(np.full(10, 7, np.int16)) == 7
-    assert most_frequent(np.array([7])) == 7
-    few = np.repeat(np.array([10, 20], np.uint8), [900, 100])
-    assert abs(most_frequent(few) - 10) < 0.5  # half a bin is 0.02, and the Gaussian is cut at the histogram's end
-    p = Preparation(size=0, standardize="mode")
-    empty = np.zeros((2, 20, 20), np.int16)
-    assert not p.prepare(empty, p.statistics([empty, empty])).any() and not p.prepare(empty).any()
 
 
 def test_each_slice_by_itself():

@@ -34,17 +34,15 @@ from tinyseg.training import RunDirectory, fit
 
 DEFAULTS = {
     "data": None, "shares": "406:32:46", "val_cases": None, "size": 192, "how": "crop", "crop": 144,
-    "standardize": "mode", "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0,
-    "class_weights": None, "empty_share": None, "balanced": False, "min_component": 0.1,
-    "augment": "hflip,rotation=15,zoom=0.2,elastic=4,contrast=0.3,gamma=0.5,blur=1,noise=0.2",
+    "standardize": "volume", "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0,
+    "class_weights": None, "empty_share": None, "balanced": False, "min_component": 0.1, "augment": "hflip",
     "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5, "epochs": 4,
-    "steps_per_epoch": 1000, "batch_size": 4, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.99,
+    "steps_per_epoch": 1000, "batch_size": 4, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.0,
     "amp": False, "seed": 0,
 }  # fmt: skip
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
 PAPER = {
-    "size": 144, "standardize": "volume", "min_component": 0.0, "augment": "none", "lr": 1e-5, "schedule": "constant",
-    "warmup": 0, "clip": 0, "ema": 0.0,
+    "size": 144, "min_component": 0.0, "augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0,
 }  # fmt: skip
 
 
@@ -192,8 +190,7 @@ def build_parser():
     add("--crop", "side of the windows of slices, at random places, that are trained on; at most the whole slice",
         type=Number(int, 16, 65536))  # fmt: skip
     add("--how", "cut out the middle, or resample the slice", choices=["crop", "resize"])
-    add("--standardize", "variance 1 over the brain, and 0 is its mean in a volume or a slice, or the volume's mode",
-        choices=["volume", "slice", "mode"])  # fmt: skip
+    add("--standardize", "mean 0 and variance 1 over the brain of", choices=["volume", "slice"])
     add("--mode", "all classes, or whole tumour or not", choices=["classes", "whole"])
     add("--dice-weight", "of the negative Dice in the loss", type=Number(float, 0, 10**6))
     add("--ce-weight", "of the cross-entropy in the loss", type=Number(float, 0, 10**6))

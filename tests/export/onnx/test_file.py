@@ -228,7 +228,6 @@ def test_images_of_a_batch_are_standardized_each_by_itself():
     [
         ({"scale": 1, "standardize": "stack"}, None, "whole stack.*one image at a time.*--standardize section"),
         ({"kind": "brain", "standardize": "volume"}, None, "whole volume.*--standardize slice"),
-        ({"kind": "brain", "standardize": "mode"}, None, "whole volume.*--standardize slice"),
         ({"kind": "brain", "standardize": "slice", "how": "resize"}, None, "resampled after.*--how crop"),
         ({"scale": 1, "standardize": "unit"}, None, "say which type.*uint8"),
         ({"scale": 1, "standardize": "unit"}, "complex64", "integers or floats.*complex64"),

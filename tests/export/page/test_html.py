@@ -182,7 +182,6 @@ def test_a_node_that_is_too_old_is_not_used(tmp_path, monkeypatch, version, fits
         {"size": 20, "how": "resize", "standardize": "slice"},
         {"size": 40, "how": "crop", "standardize": "slice"},
         {"size": 0, "how": "crop", "standardize": "volume"},
-        {"size": 20, "how": "crop", "standardize": "mode"},
     ],
     ids=lambda options: "-".join(map(str, options.values())),
 )

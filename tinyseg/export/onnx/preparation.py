@@ -17,10 +17,10 @@ from tinyseg.data.brain import Preparation
 def check_preparation(preparation, dtype=None):
     """Raise a ValueError unless a preparation can be a part of a graph, which sees one image at a time."""
     how, brain = preparation.standardize, isinstance(preparation, Preparation)
-    if how in ("stack", "volume", "mode"):
-        alone, whole = ("slice", "volume") if brain else ("section", "stack")
+    if how in ("stack", "volume"):
+        alone = "slice" if brain else "section"
         raise ValueError(
-            f"The network was trained on images with the mean and deviation of a whole {whole}, and a graph sees one "
+            f"The network was trained on images with the mean and deviation of a whole {how}, and a graph sees one "
             f"image at a time: export it as ONNX without the preprocessing, or train with --standardize {alone}."
         )
     if brain and preparation.size and preparation.how != "crop":

@@ -17,7 +17,6 @@ STANDARDIZE = {
     "unit": "grey values from 0 to 1",
     "volume": "the brain gets mean 0 and variance 1 in each scan",
     "slice": "the brain gets mean 0 and variance 1 in each slice",
-    "mode": "the brain's most frequent grey value becomes 0, its variance 1, in each scan",
 }
 
 

@@ -88,24 +88,21 @@ class SectionPreparation {
   restore(plane, from, to) { return this.segmenter.restore(plane, from, to); }
 }
 
-const BINS = 256, SMOOTHED = 5; // as in tinyseg/data/brain.py
-
-// The brain is where any channel is not 0. There each channel gets variance 1, and its mean or, of "mode", its most
-// frequent value becomes 0; elsewhere everything is 0.
+// The brain is where any channel is not 0. There each channel gets mean 0 and variance 1; elsewhere everything is 0.
 class BrainPreparation {
   constructor(segmenter) {
     this.segmenter = segmenter;
     Object.assign(this, segmenter.about.brain); // size, how, standardize
   }
 
-  get needsStatistics() { return this.standardize !== "slice"; }
+  get needsStatistics() { return this.standardize === "volume"; }
 
   target(height, width) {
     if (this.size === 0) return [height, width];
     return this.how === "crop" ? [Math.min(height, this.size), Math.min(width, this.size)] : [this.size, this.size];
   }
 
-  // [centres, deviations] of the channels over the brain.
+  // [means, deviations] of the channels over the brain.
   async statistics(image, scale, progress) {
     const sums = this.begin();
     for (let k = 0; k < image.count; k++) {
@@ -119,8 +116,7 @@ class BrainPreparation {
 
   begin() {
     const { channels } = this.segmenter.about;
-    const brain = Array.from({ length: this.standardize === "mode" ? channels : 0 }, () => []);
-    return { count: 0, total: new Float64Array(channels), squares: new Float64Array(channels), brain };
+    return { count: 0, total: new Float64Array(channels), squares: new Float64Array(channels) };
   }
 
   add(sums, planes) {
@@ -131,14 +127,12 @@ class BrainPreparation {
         sums.total[c] += plane[i];
         sums.squares[c] += plane[i] ** 2;
       });
-      sums.brain.forEach((values, c) => values.push(planes[c][i]));
     }
   }
 
-  finish({ count, total, squares, brain }) {
+  finish({ count, total, squares }) {
     const mean = total.map((sum) => sum / Math.max(count, 1));
-    const deviations = squares.map((sum, c) => Math.sqrt(Math.max(sum / Math.max(count, 1) - mean[c] ** 2, 0)));
-    return [count && brain.length ? brain.map(mostFrequent) : mean, deviations];
+    return [mean, squares.map((sum, c) => Math.sqrt(Math.max(sum / Math.max(count, 1) - mean[c] ** 2, 0)))];
   }
 
   prepare(planes, image, scale, statistics) {
@@ -178,26 +172,6 @@ class BrainPreparation {
     for (let i = 0; i < h; i++) whole.set(plane.subarray(i * w, (i + 1) * w), (top + i) * W + left);
     return whole;
   }
-}
-
-// The value that is the most frequent among many: `most_frequent` of tinyseg/data/brain.py.
-function mostFrequent(values) {
-  const sorted = Float64Array.from(values).sort();
-  const [low, high] = [0.005, 0.995].map((share) => {
-    const place = share * (sorted.length - 1), below = Math.floor(place), above = Math.min(below + 1, sorted.length - 1);
-    return sorted[below] + (sorted[above] - sorted[below]) * (place - below);
-  });
-  if (!(low < high)) return low;
-  const counts = new Float64Array(BINS), smoothed = new Float64Array(BINS);
-  for (const value of sorted) {
-    if (value >= low && value <= high) counts[Math.min(Math.floor(((value - low) / (high - low)) * BINS), BINS - 1)]++;
-  }
-  for (let i = 0; i < BINS; i++) {
-    for (let k = Math.max(0, i - 4 * SMOOTHED); k < Math.min(BINS, i + 4 * SMOOTHED + 1); k++) {
-      smoothed[i] += counts[k] * Math.exp(-0.5 * ((i - k) / SMOOTHED) ** 2);
-    }
-  }
-  return low + ((smoothed.indexOf(Math.max(...smoothed)) + 0.5) * (high - low)) / BINS;
 }
 
 // Round as Python does: halves go to the even neighbour.
