@@ -6,7 +6,9 @@ import shutil
 import nibabel as nib
 import numpy as np
 import pytest
+import scipy
 from brains import AFFINE, SHAPE, as_brats, change_dataset, save_network, small_brains, voxels
+from PIL import Image
 from scripts import REAL, run_example
 
 import tinyseg as ts
@@ -103,6 +105,19 @@ def test_what_is_small_beside_the_largest_component_is_background_as_the_trainin
     assert "was made with another min_component" in err
     _, err = predict(network, case, "--out", tmp_path / "p", "--probabilities", "--min-component", 0.2, code=2)
     assert "--min-component is for masks" in err
+
+
+def test_a_slice_alone_keeps_parts_that_may_be_joined_in_the_volume(tmp_path):
+    network = save_network(tmp_path / "net.safetensors", 1, ["FLAIR"], postprocessing={"min_component": 1})
+    plain = save_network(tmp_path / "plain.safetensors", 1, ["FLAIR"])
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(1, 255, (24, 24), np.uint8)).save(tmp_path / "slice.png")
+    found = []
+    for name in (network, plain):
+        predict(name, tmp_path / "slice.png", "--out", tmp_path / name.stem, "--threshold", 0.5)
+        found.append(np.asarray(Image.open(tmp_path / name.stem / "slice_mask.png")))
+    np.testing.assert_array_equal(*found)
+    assert scipy.ndimage.label(found[0], np.ones((3, 3)))[1] > 1
 
 
 def test_components_are_those_of_volumes_of_brains(tmp_path):

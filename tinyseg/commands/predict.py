@@ -227,7 +227,7 @@ def predict_file(predictor, scan, files, args, statistics):
         sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
         with write_scan(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
             planes = (choose_output(predictor(image.section(k)), args, image.kind, predictor.masks) for k in sections)
-            if predictor.min_component and not args.probabilities:
+            if predictor.min_component and len(image) > 1 and not args.probabilities:
                 planes = drop_small_components(np.stack(list(planes)), predictor.min_component)
             for plane in planes:
                 out.write(plane)

@@ -270,6 +270,15 @@ def test_the_page_says_what_is_known_of_the_training_and_no_path(tmp_path):
     assert "synthetic images, a stand-in for real ones" in (tmp_path / "page.html").read_text()
 
 
+def test_the_page_says_that_it_shows_the_small_parts_that_predict_takes_back(tmp_path):
+    model = make_model(in_channels=3, classes=THREE, preprocessing={"kind": "brain", "modalities": MODALITIES})
+    write_html(tmp_path / "page.html", model)
+    assert "Small parts" not in (tmp_path / "page.html").read_text()
+    model.meta["postprocessing"] = {"min_component": 0.1}
+    write_html(tmp_path / "page.html", model)
+    assert "parts smaller than 10% of the largest in a scan were taken back" in (tmp_path / "page.html").read_text()
+
+
 def test_an_example_is_embedded_and_checked(tmp_path):
     Image.new("L", (30, 20)).save(tmp_path / "cells.png")
     Image.new("L", (30, 20)).save(tmp_path / "cells.jpg")

@@ -37,6 +37,9 @@ def collect_facts(predictor: Predictor) -> list[tuple[str, str]]:
         facts.append(("Trained on", trained))
     if scores := _describe_scores(config, meta):
         facts.append(scores)
+    if predictor.min_component:
+        text = f"For these scores parts smaller than {predictor.min_component:.0%} of the largest in a scan were taken "
+        facts.append(("Small parts", f"{text}back, as tinyseg predict does. This page shows them."))
     facts.append(("Images are prepared as in training", _describe_preparation(predictor.preparation)))
     facts.append(("Good to know", _advise(predictor)))
     return facts
