@@ -51,6 +51,7 @@ def test_a_run_says_what_it_does_and_leaves_its_files(brats_run):
     meta = ts.checkpoint.load(run / "best.safetensors").meta
     assert meta["classes"] == ["background", "edema", "non-enhancing tumour", "enhancing tumour"]
     assert meta["preprocessing"]["kind"] == "brain" and meta["preprocessing"]["size"] == 32
+    assert meta["postprocessing"] == {"min_component": 0.1} and config["min_component"] == 0.1
     with Image.open(run / "predictions.png") as picture:
         assert min(picture.size) > 200
 
@@ -199,3 +200,5 @@ def test_other_classes_than_those_of_brain_tumours_are_scored_by_their_names(bra
     report = json.loads((tmp_path / "run" / "summary.json").read_text())["test"]
     assert list(report["regions"]) == ["whole tumour"] and list(report["classes"]) == ["atrium", "ventricle", "valve"]
     assert "tumour core" not in out
+    meta = ts.checkpoint.load(tmp_path / "run" / "best.safetensors").meta
+    assert meta["postprocessing"] == {"min_component": 0}  # what is small may be a lesion that is looked for

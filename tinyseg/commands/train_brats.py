@@ -19,7 +19,7 @@ from tinyseg.commands.settings import settle
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases
-from tinyseg.data.classes import regions_of
+from tinyseg.data.classes import DECATHLON, regions_of, same_classes
 from tinyseg.data.download_brats import fetch_brain_tumours
 from tinyseg.data.fingerprint import refuse_changed
 from tinyseg.data.slice_sampler import SliceSampler
@@ -35,11 +35,12 @@ from tinyseg.training import RunDirectory, fit
 DEFAULTS = {
     "data": None, "shares": "406:32:46", "val_cases": None, "size": 192, "how": "crop", "crop": 144,
     "standardize": "volume", "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0,
-    "class_weights": None, "empty_share": None, "balanced": False, "min_component": 0.1, "augment": "hflip",
+    "class_weights": None, "empty_share": None, "balanced": False, "min_component": None, "augment": "hflip",
     "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5, "epochs": 4,
     "steps_per_epoch": 1000, "batch_size": 4, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.0,
     "amp": False, "seed": 0,
 }  # fmt: skip
+SMALL = 0.1  # of the largest component: parts of a tumour that are taken back
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
 PAPER = {
     "size": 144, "min_component": 0.0, "augment": "none", "lr": 1e-5, "schedule": "constant", "warmup": 0, "clip": 0,
@@ -67,6 +68,8 @@ def train_in(run, args, device):
     elif args.download:
         fetch_brain_tumours(folder)
     cases = find_cases(folder, skip_bad=True)  # with cases.skipped; the cache refuses them without --skip-bad
+    if args.min_component is None:  # small lesions or organs may be what a user is after
+        args.min_component = SMALL if same_classes(cases.classes, DECATHLON) else 0.0
     split_cases(cases, args, folder, cases.skipped)  # what cannot be split is refused before hours of preparing slices
 
     # ----- model -----------------------------------------------------------------
@@ -198,8 +201,8 @@ def build_parser():
     add("--empty-share", "share of the samples without tumour (default: as they come)", type=PROBABILITY)
     add("--balanced", "draw a class, then a slice that has it", action="store_true", default=None)
     add("--steps-per-epoch", type=Number(int, 1, 10**6))
-    add("--min-component", "smaller parts than this share of the largest are background; 0 keeps all",
-        type=PROBABILITY, metavar="SHARE")  # fmt: skip
+    add("--min-component", f"parts smaller than this share of the largest become background; 0 keeps all (default: "
+        f"{SMALL:g} of brain tumours, 0 of other classes)", type=PROBABILITY, metavar="SHARE")  # fmt: skip
     options.add_training_options(parser, DEFAULTS, PAPER, out="runs/brats")
     return parser
 
