@@ -191,7 +191,8 @@ def assert_prepared_alike(predictor, content, image, tmp_path, tolerance=5e-5):
 @pytest.mark.parametrize("image", SECTIONS.values(), ids=SECTIONS)
 def test_sections_go_in_as_they_are_stored(image, opset, tmp_path):
     predictor, content = in_graph({**SMALL, "levels": 4}, {"scale": 1, "standardize": "section"}, opset=opset)
-    assert_prepared_alike(predictor, content, image, tmp_path)
+    blank = image.min() == image.max()  # a norm divides by how little its channels vary, which makes rounding large
+    assert_prepared_alike(predictor, content, image, tmp_path, 2e-4 if blank else 5e-5)
 
 
 @pytest.mark.parametrize(
