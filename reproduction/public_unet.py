@@ -21,6 +21,7 @@ from benchmarks.machine import how_measured
 from tinyseg.commands.numbers import PROBABILITY, Number, make_parser
 from tinyseg.commands.options import a_path
 from tinyseg.commands.script import run_script
+from tinyseg.commands.train_brats import SMALL
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
 from tinyseg.data.brats import find_cases
@@ -109,7 +110,7 @@ def train(loader, channels, classes, run, lr):
                 start = time.perf_counter()
                 optimizer.zero_grad()
                 logits = network(torch.from_numpy(images))
-                loss(logits, torch.from_numpy(labels.astype(np.int64))[:, None]).backward()
+                loss(logits, torch.from_numpy(labels)[:, None]).backward()
                 torch.nn.utils.clip_grad_norm_(network.parameters(), run.clip or math.inf)
                 optimizer.step()
                 schedule.step()
@@ -125,8 +126,8 @@ def build_parser():
     add("--lr", type=Number(float, 0, 10, above=True), default=1e-3, help="learning rate of Adam (default: 1e-3)")
     add("--cache", type=a_path, help="folder for the prepared slices, as for train-brats")
     add(
-        "--min-component", type=PROBABILITY, default=0.1,
-        help="scored with all components, and without those below this share of the largest (default: 0.1)",
+        "--min-component", type=PROBABILITY, default=SMALL,
+        help=f"scored with all components, and without those below this share of the largest (default: {SMALL:g})",
     )  # fmt: skip
     add("--out", type=a_path, default=pathlib.Path("public.json"), help="scores (default: public.json)")
     return parser

@@ -305,10 +305,9 @@ def parse_arguments():
     args = parser.parse_args()
     args.inputs = [path for each in args.inputs for path in expand_pattern(each)]
     args.probabilities |= args.isbi_submission
-    masks_only = {"threshold", "min_component"} & args.given
-    if args.probabilities and masks_only:
-        name = "--" + sorted(masks_only)[-1].replace("_", "-")
-        parser.error(f"{name} is for masks, and probabilities are to be written: leave one of the two out")
+    for name, option in (("threshold", "--threshold"), ("min_component", "--min-component")):
+        if args.probabilities and name in args.given:
+            parser.error(f"{option} is for masks, and probabilities are to be written: leave one of the two out")
     if args.probabilities and args.instances:
         parser.error("--instances writes numbers of objects, not probabilities: leave one of the two out")
     if not args.instances:

@@ -108,8 +108,8 @@ def train_in(run, args, device):
     config = {name: getattr(args, name) for name in DEFAULTS} | {"computer": options.note_computer(args, device)}
     config |= {"patients": {"train": train, "val": val, "test": test}, "fingerprints": read}
     preprocessing = {"kind": "brain", "modalities": list(cache.modalities)} | preparation.as_dict()
-    meta = {"config": config, "classes": classes, "preprocessing": preprocessing}
-    meta["postprocessing"] = {"min_component": args.min_component}
+    postprocessing = {"min_component": args.min_component}
+    meta = {"config": config, "classes": classes, "preprocessing": preprocessing, "postprocessing": postprocessing}
     regions = regions_of(cache.classes)
 
     def score(model, names):

@@ -43,7 +43,6 @@ def drop_small_components(labels: np.ndarray, share: float) -> np.ndarray:
         return labels
     components, _ = scipy.ndimage.label(labels, TOUCHING, output=np.int32)
     sizes = np.bincount(components.ravel())
-    sizes[0] = 0  # the background
-    small = sizes < share * sizes.max()
-    small[0] = False
+    small = sizes < share * sizes[1:].max(initial=0)
+    small[0] = False  # the background
     return np.where(small[components], 0, labels).astype(labels.dtype) if small.any() else labels
