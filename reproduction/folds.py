@@ -88,8 +88,8 @@ def score_fold(run, sections, fold):
     -------
     dict
         ``minutes`` of the training's steps, and for each view the ``probabilities`` (S, H, W) of the fold's sections,
-        the ``thresholds`` of `FINE` that are best on the training sections, for V^Rand and V^Info, and what these
-        ``seen`` sections then score.
+        the ``border`` of their objects, the ``thresholds`` of `FINE` that are best on the training sections, for V^Rand
+        and V^Info, and what these ``seen`` sections then score.
     """
     summary, _ = run.train_whole()
     result = {"minutes": summary["steps"] * summary["seconds_per_step"] / 60}
@@ -103,8 +103,8 @@ def score_fold(run, sections, fold):
         own = isbi_scores(probabilities[seen], sections.labels[seen], FINE)
         thresholds = own.v_rand_threshold, own.v_info_threshold
         result[view] = {
-            "sections": inside, "probabilities": probabilities[inside], "thresholds": thresholds,
-            "seen": (own.v_rand, own.v_info),
+            "sections": inside, "probabilities": probabilities[inside], "border": predictor.border,
+            "thresholds": thresholds, "seen": (own.v_rand, own.v_info),
         }  # fmt: skip
     return result
 
@@ -115,7 +115,9 @@ def join(folds, sections):
     labels = sections.labels
     challenge, pixels = isbi_scores(probabilities, labels), BinaryScores()
     pixels.update(probabilities, labels)
-    cells = np.stack([find_instances(p, grow=True) for p in tqdm(probabilities, desc="objects")])
+    borders = [fold["border"] for fold in folds for _ in fold["probabilities"]]
+    each = tqdm(zip(probabilities, borders, strict=True), desc="objects", total=len(borders))
+    cells = np.stack([find_instances(p, border=border, grow=True) for p, border in each])
     objects = isbi_scores(inside_of_objects(cells), labels)
     report = {"pixels": {k: float(v) for k, v in pixels.compute().items()}, "isbi": challenge.summary()}
     report["objects"] = objects.summary()

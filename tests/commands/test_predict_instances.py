@@ -93,6 +93,22 @@ def test_a_stack_gives_numbers_a_table_and_a_picture(tmp_path, checkpoint, image
     assert (np.ptp(drawn, axis=2) > 100).mean() > 0.02  # there is colour on it
 
 
+def test_a_network_says_how_sure_a_border_is_unless_the_user_does(tmp_path, checkpoint):
+    image = np.full((30, 41), 240, np.uint8)
+    image[:, 20] = 128
+    Image.fromarray(image).save(tmp_path / "a.png")
+    model = ts.checkpoint.load(checkpoint)
+    for border, given, number in ((0.6, (), 2), (0.4, (), 1), (0.4, ("--border", 0.6), 2), (None, (), 1)):
+        after = {} if border is None else {"postprocessing": {"border": border}}
+        ts.checkpoint.save(checkpoint, model, preprocessing=model.meta["preprocessing"], **after)
+        out, _ = run(checkpoint, tmp_path / "a.png", "--out", tmp_path / "o", "--force", *given)
+        assert f"({number} objects)" in out
+        labels = tifffile.imread(tmp_path / "o" / "a_instances.tif")
+        assert labels.max() == number and labels.all()
+        settings = json.loads((tmp_path / "o" / "predictions.json").read_text())["settings"]["a_instances.tif"]
+        assert settings["border"] == (given[1] if given else border or 0.4)
+
+
 def test_a_picture_gives_a_tiff_with_its_dots_per_inch_and_no_sizes(tmp_path, checkpoint):
     image = cells(37, 52)
     Image.fromarray(image).save(tmp_path / "a.png", dpi=(300, 300))
@@ -170,7 +186,13 @@ def test_a_second_run_finds_its_work_done_and_makes_what_is_missing(tmp_path, ag
 
 
 def test_another_way_to_find_objects_is_refused(again):
-    for option, value in (("neck", 0.2), ("min-size", 40), ("seed-threshold", 0.9), ("threshold", 0.4)):
+    for option, value in (
+        ("neck", 0.2),
+        ("border", 0.1),
+        ("min-size", 40),
+        ("seed-threshold", 0.9),
+        ("threshold", 0.4),
+    ):
         assert f"was made with another {option.replace('-', '_')}" in again(f"--{option}", value, code=1)[1]
     assert "was made with another grow" in again("--grow", code=1)[1]
     again("--grow", "--force")

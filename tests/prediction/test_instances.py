@@ -8,7 +8,7 @@ from scripts import REAL
 
 from tinyseg.metrics.instances import average_precision
 from tinyseg.metrics.isbi import label_scores
-from tinyseg.prediction.instances import find_instances, measure_instances
+from tinyseg.prediction.instances import find_instances, measure_instances, weigh_border
 
 
 def disks(shape, *circles):
@@ -44,7 +44,7 @@ def test_disks_that_touch_are_parted_at_any_size(factor):
     circles = [(20, 20, 15), (22, 46, 12), (48, 30, 14), (60, 80, 9)]
     truth = disks((80 * factor, 101 * factor), *(tuple(factor * n for n in c) for c in circles))
     for mask in (truth > 0, np.where(truth > 0, 0.93, 0.07)):
-        labels = find_instances(mask, neck=0.7)
+        labels = find_instances(mask, neck=0.7, border=1)
         assert labels.dtype == np.int32 and labels.max() == 4
         assert (average_precision(truth, labels, (0.9,)) == 1).all()
         np.testing.assert_array_equal(labels > 0, truth > 0)
@@ -61,14 +61,59 @@ def test_a_gap_in_a_membrane_does_not_join_two_cells():
     assert find_instances(p).max() == 1
 
 
+def test_a_long_gap_in_a_membrane_does_not_join_two_cells_nor_a_faint_line_part_one():
+    p = np.full((40, 63), 0.95)
+    p[:, 31] = 0.05
+    p[8:20, 31] = 0.9  # a membrane that is missed over twelve pixels of forty: 0.3 on the mean
+    for options in ({}, {"neck": 0.9}, {"border": 1}):
+        assert find_instances(p, **options).max() == 2
+    assert find_instances(p, border=0.2).max() == 1
+    p[:, 31] = 0.3
+    p[2:26, 31] = 0.7  # a line that the network is in doubt about: 0.54 on the mean
+    assert find_instances(p).max() == 1 and find_instances(p, border=0.6).max() == 2
+    assert same_objects(find_instances(p, border=0.6), find_instances(p, border=1))
+
+
+def test_a_cell_that_two_others_have_become_has_one_border_with_a_third():
+    p = np.full((40, 61), 0.95)
+    p[20, :30] = 0.7  # between the upper left and the lower left
+    p[:20, 30], p[20:, 30] = 0.6, 0.1  # of both with the right: 0.35 on the mean
+    assert find_instances(p, border=1).max() == 3
+    assert find_instances(p[:20]).max() == 1  # without the lower left, the upper left and the right are one cell
+    labels = find_instances(p)
+    assert labels.max() == 2 and labels[5, 5] == labels[35, 5] == 1 and labels[5, 55] == labels[35, 55] == 2
+    assert find_instances(p, border=0.3).max() == 1
+
+
+def test_a_joined_cell_has_the_number_of_its_first_pixel():
+    p = np.full((30, 95), 0.05)
+    p[2:28, 2:30], p[2:28, 33:60], p[5:28, 63:93] = 0.95, 0.95, 0.95
+    p[1, 63:93] = 0.95  # a strip above the third, joined with it across a faint line
+    p[2:5, 63:93] = 0.7
+    labels = find_instances(p, min_size=0)
+    assert [labels[1, 70], labels[10, 70], labels[10, 10], labels[10, 40], labels.max()] == [1, 1, 2, 3, 3]
+
+
+@pytest.mark.parametrize(("background", "foreground"), [(1, 1), (1.3, 0.7), (0.5, 4)])
+def test_the_border_of_a_weighted_loss_is_where_that_loss_is_least(background, foreground):
+    def loss(p, q):
+        return -foreground * q * np.log(p) - background * (1 - q) * np.log(1 - p)
+
+    for q in (0.2, 0.45, 0.9):
+        least = scipy.optimize.minimize_scalar(loss, args=(q,), bounds=(1e-6, 1 - 1e-6), method="bounded").x
+        assert weigh_border(background, foreground, q) == pytest.approx(least, abs=1e-4)
+    assert weigh_border(2, 2) == find_instances.__defaults__[3]
+
+
 def test_without_necks_objects_are_the_regions_above_the_threshold_that_have_a_seed():
     rng = np.random.default_rng(0)
     p = scipy.ndimage.gaussian_filter(rng.random((50, 71)), 2)
     p = (p - p.min()) / np.ptp(p)
     regions = regions_by_hand(p > 0.5)
-    assert same_objects(find_instances(p, seed_threshold=0.5, neck=0, min_size=0), regions)
+    whole = {"neck": 0, "border": 1, "min_size": 0}
+    assert same_objects(find_instances(p, seed_threshold=0.5, **whole), regions)
     sure = np.isin(regions, regions[p > 0.8])
-    labels = find_instances(p, seed_threshold=0.8, neck=0, min_size=0)
+    labels = find_instances(p, seed_threshold=0.8, **whole)
     np.testing.assert_array_equal(labels > 0, sure & (regions > 0))
     assert labels.max() == regions_by_hand(p > 0.8).max() > len(np.unique(regions[sure])) - 1  # cores are parted
     np.testing.assert_array_equal(np.unique(labels), np.arange(labels.max() + 1))
@@ -85,8 +130,8 @@ def test_numbers_go_row_by_row_and_leave_out_what_is_small():
 def test_a_small_piece_goes_to_the_object_that_it_touches():
     p = np.full((30, 47), 0.9)
     p[:, 40] = 0.6  # between the thresholds: the strip beyond has its own seed
-    whole = find_instances(p, min_size=220)
-    assert find_instances(p).max() == 2
+    whole = find_instances(p, border=1, min_size=220)
+    assert find_instances(p, border=1).max() == 2
     assert whole.max() == 1 and (whole == 1).all()
 
 
@@ -104,8 +149,8 @@ def test_objects_grow_until_they_meet():
 def test_cores_that_only_meet_below_the_threshold_are_parted():
     p = np.full((20, 43), 0.85)
     p[2:18, 2:20] = p[2:18, 23:41] = 0.95
-    assert find_instances(p, threshold=0.9, neck=0).max() == 2
-    assert find_instances(p, threshold=0.8, neck=0).max() == 1
+    assert find_instances(p, threshold=0.9, neck=0, border=1).max() == 2
+    assert find_instances(p, threshold=0.8, neck=0, border=1).max() == 1
 
 
 def test_a_section_of_one_cell_and_one_of_none():
@@ -127,6 +172,7 @@ def test_a_section_of_one_cell_and_one_of_none():
         (np.zeros((8, 9)), {"threshold": 2}, "threshold"),
         (np.zeros((8, 9)), {"seed_threshold": -1}, "seed_threshold"),
         (np.zeros((8, 9)), {"neck": 1}, "neck"),
+        (np.zeros((8, 9)), {"border": -0.1}, "border"),
         (np.zeros((8, 9)), {"min_size": -1}, "min_size"),
     ],
 )

@@ -133,7 +133,13 @@ def test_preprocessing_of_another_shape_gets_a_sentence_with_the_files_name(prep
 
 @pytest.mark.parametrize(
     ("postprocessing", "words"),
-    [(4, "postprocessing"), ({"min_component": 2}, '"min_component"'), ({"min_component": "a"}, '"min_component"')],
+    [
+        (4, "postprocessing"),
+        ({"min_component": 2}, '"min_component"'),
+        ({"min_component": "a"}, '"min_component"'),
+        ({"border": -1}, '"border"'),
+        ({"border": "0.3"}, '"border"'),
+    ],
 )
 def test_postprocessing_that_does_not_fit_gets_a_sentence_with_the_files_name(postprocessing, words, tmp_path):
     model, path = ts.models.build("sdunet", width=4, levels=3), tmp_path / "a.safetensors"

@@ -34,14 +34,22 @@ def test_scores_are_of_all_sections_together_and_chosen_thresholds_are_kept():
     rng = np.random.default_rng(0)
     p = np.clip(0.7 * labels + 0.15 + 0.3 * rng.standard_normal(labels.shape), 0, 1)
     folds = [
-        {"sections": np.arange(a, b), "probabilities": p[a:b], "thresholds": (t, 0.6), "seen": (t, 1)}
+        {
+            "sections": np.arange(a, b),
+            "probabilities": p[a:b],
+            "border": t - 0.2,
+            "thresholds": (t, 0.6),
+            "seen": (t, 1),
+        }
         for (a, b), t in zip(cut(5, 2), (0.5, 0.95), strict=True)
     ]
     found = join(folds, Sections(images, labels, list("abcde")))
     whole = isbi_scores(p, labels)
     assert found["isbi"]["v_rand"] == whole.v_rand and found["isbi"]["v_info"] == whole.v_info
     assert found["pixels"]["accuracy"] == pytest.approx(((p > 0.5) == labels).mean())
-    masks = inside_of_objects(np.stack([find_instances(q, grow=True) for q in p]))
+    borders = [0.3] * 2 + [0.75] * 3
+    cells = [find_instances(q, border=b, grow=True) for q, b in zip(p, borders, strict=True)]
+    masks = inside_of_objects(np.stack(cells))
     assert found["objects"]["v_rand"] == isbi_scores(masks, labels).v_rand
     low, high = found["v_rand_interval"]
     assert low < whole.v_rand < high

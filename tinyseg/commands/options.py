@@ -162,7 +162,10 @@ def add_prediction_options(parser):
 
 
 def load_predictor(args, scale=None):
-    """Load the `Predictor` that --checkpoint and the options of `add_prediction_options` ask for."""
+    """Load the `Predictor` that --checkpoint and the options of `add_prediction_options` ask for.
+
+    Where --border was not given, `args` gets the network's.
+    """
     other = args.runtime != "tinyseg"
     if other and (args.device == "gpu" or args.cuda_graph):
         raise ValueError(f"--runtime {args.runtime} computes on the CPU: leave out --device gpu and --cuda-graph.")
@@ -176,6 +179,8 @@ def load_predictor(args, scale=None):
         if not isinstance(predictor.preparation, Preparation):
             raise ValueError("--min-component is for networks of brain volumes, and this is none: leave it out.")
         predictor.min_component = args.min_component
+    if args.border is None:
+        args.border = predictor.border
     if other:
         predictor.forward = open_runtime(args.runtime, args.checkpoint, predictor.model)
     else:

@@ -15,17 +15,17 @@ from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.pixel_size import pixel_size
 from tinyseg.data.scans import write_scan
 from tinyseg.data.writing import write_atomically
-from tinyseg.prediction.instances import MIN_SIZE, NECK, SEED_THRESHOLD, find_instances, measure_instances
+from tinyseg.prediction.instances import BORDER, MIN_SIZE, NECK, SEED_THRESHOLD, find_instances, measure_instances
 from tinyseg.report.objects import draw_objects
 from tinyseg.report.saving import drawing
 
 OVERLAY = "_overlay.png"
-OPTIONS = ("seed_threshold", "neck", "min_size", "grow")
+OPTIONS = ("seed_threshold", "neck", "border", "min_size", "grow")
 MOST_SHOWN = 4  # sections in the picture
 
 
 def add_instance_options(parser):
-    """Add the options of `find_instances`, for `instance_options`."""
+    """Add the options of `find_instances`, for `instance_options`. What --border is left out for, the network says."""
     add = parser.add_argument
     add(
         "--seed-threshold", type=PROBABILITY, default=SEED_THRESHOLD,
@@ -36,6 +36,11 @@ def add_instance_options(parser):
         help=f"objects are parted where narrower than this part of their width; 0: never (default: {NECK})",
     )  # fmt: skip
     add(
+        "--border", type=PROBABILITY,
+        help="parts are one object if their common border has a higher mean probability; 1: never (default: as the "
+        f"network was trained, or {BORDER})",
+    )  # fmt: skip
+    add(
         "--min-size", type=Number(int, 0, 10**9), default=MIN_SIZE,
         help=f"pixels of the smallest object (default: {MIN_SIZE})",
     )  # fmt: skip
@@ -44,7 +49,8 @@ def add_instance_options(parser):
 
 def instance_options(args):
     """Return the arguments of `find_instances` that the options ask for."""
-    return {"threshold": args.threshold} | {name: getattr(args, name) for name in OPTIONS}
+    options = {"threshold": args.threshold} | {name: getattr(args, name) for name in OPTIONS}
+    return options | {"border": BORDER if args.border is None else args.border}
 
 
 def refuse_instances(predictor, scans):

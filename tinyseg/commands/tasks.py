@@ -14,6 +14,7 @@ from tinyseg.data.files import list_names
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction.evaluation import evaluate, evaluate_classes, summarize_classes
+from tinyseg.prediction.instances import weigh_border
 from tinyseg.report import class_plots, plots
 
 TOGETHER = ("loss", "accuracy", "dice", "mean_iou")  # the scores of all classes together
@@ -43,6 +44,7 @@ class FindForeground:
                 f"--class-weights {asked}: of two classes both need a weight above 0, or there is nothing to learn."
             )
         self.loss = weighted_cross_entropy(*weights) if weights else ops.binary_cross_entropy_with_logits
+        self.postprocessing = {"border": weigh_border(*weights or (1, 1))}
 
     def score(self, model, x, labels, tile):
         """Return the scores of a model on held-out sections, dict of str to float, and what `draw` takes.
@@ -80,6 +82,7 @@ class TellClassesApart:
         weights = choose_weights(args.class_weights, counts, self.names)
         ignored = IGNORED if self.classes.ignore is not None else None
         self.loss = dice_and_cross_entropy(class_weights=weights, ignore_index=ignored)
+        self.postprocessing = {}
 
     def _refuse_unseen(self, counts, held_out, args):
         """Raise a ValueError if a class has pixels in the held-out masks alone; say which have none anywhere."""

@@ -89,6 +89,7 @@ def train_in(run, args, device):
     scale = [m / n for m, n in zip(train.shape, sections.shape, strict=True)]
     preprocessing = {"scale": scale, "standardize": args.standardize} | task.masks
     meta = {"config": config, "preprocessing": preprocessing, "classes": task.names}
+    meta["postprocessing"] = task.postprocessing
     tile = tile_within(model, VALIDATION)
 
     def validate(model):

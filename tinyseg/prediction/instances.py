@@ -3,7 +3,7 @@
     labels = find_instances(probability)                     # (H, W): 0 is background, 1, 2, 3 … are cells
     rows = measure_instances(labels)                         # area, centroid, … of each
 
-Four steps, in the letters of the code; t is `threshold`:
+Five steps, in the letters of the code; t is `threshold`:
 
 1. *Core*: pixels with p > `seed_threshold`, where the network is sure. d is the distance of each to the nearest pixel
    outside of the core (Euclidean, in pixels).
@@ -11,16 +11,20 @@ Four steps, in the letters of the code; t is `threshold`:
    falls below `neck` times the largest d of the smaller part: a gap that a network leaves in a membrane is narrow
    beside the two cells that it joins, and so is the place where two round nuclei touch. In the terms of morphology: the
    maxima of the reconstruction of d from `neck` · d, that is the h-maxima of log d with h = −log `neck`.
-3. *Watershed* of −p from the seeds over all pixels with p > t, or, to `grow`, over all pixels. Where two cells meet,
+3. *Borders*: a watershed of −p from the seeds parts the whole section. Two parts are one cell if the mean of m along
+   their common border is above `border`, where m is the least p of a pixel and its neighbours. Those with the highest
+   mean are joined first, and then have one border with each neighbour. A few pixels at which a membrane is missed, or
+   found where there is none, decide nothing.
+4. *Watershed* of −p from the seeds over all pixels with p > t, or, to `grow`, over all pixels. Where two cells meet,
    the border follows the lowest probability.
-4. *Size*: seeds whose cells have fewer than `min_size` pixels are taken out, and step 3 is done again: a fragment
+5. *Size*: seeds whose cells have fewer than `min_size` pixels are taken out, and step 4 is done again: a fragment
    goes to the cell that it touches, and what touches none becomes background.
 
 Neighbours are those at the four sides, as in the ISBI-2012 score. The necks are relative to the cells' sizes, so that
 the defaults do not depend on the size of a pixel; `min_size` does. How they were chosen: docs/object_scores.md.
 
 Sources: L. Vincent & P. Soille, IEEE TPAMI 13(6), 1991 (watershed); L. Vincent, IEEE TIP 2(2), 1993 (reconstruction);
-both by scikit-image.
+J. Nunez-Iglesias et al., PLoS ONE 8(8), 2013 (joining by the mean of a border); all by scikit-image.
 """
 
 import math
@@ -32,7 +36,7 @@ from numpy.typing import ArrayLike
 
 from tinyseg.backend import check_number
 
-SEED_THRESHOLD, NECK, MIN_SIZE = 0.8, 0.3, 30
+SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.3, 0.4, 30
 CROSS = scipy.ndimage.generate_binary_structure(2, 1)  # a pixel and the four at its sides
 
 
@@ -41,6 +45,7 @@ def find_instances(
     threshold: float = 0.5,
     seed_threshold: float = SEED_THRESHOLD,
     neck: float = NECK,
+    border: float = BORDER,
     min_size: int = MIN_SIZE,
     grow: bool = False,
 ) -> np.ndarray:
@@ -57,6 +62,9 @@ def find_instances(
     neck : float in [0, 1)
         Where a core becomes narrower than this part of the smaller of two parts, these are two objects. 0 never cuts
         a core; more cuts more. Round objects bear more (0.7) than long ones.
+    border : float in [0, 1]
+        Two parts are one object if the mean probability along their common border is above. 1 joins none: then the
+        shape alone decides. Of a network whose loss weighs the classes: `weigh_border`.
     min_size : int
         Pixels of the smallest object, before it grows.
     grow : bool
@@ -76,9 +84,11 @@ def find_instances(
     check_number("threshold", threshold, "[0, 1]")
     check_number("seed_threshold", seed_threshold, "[0, 1]")
     check_number("neck", neck, "[0, 1)")
+    check_number("border", border, "[0, 1]")
     check_number("min_size", min_size, "[0, inf)", integer=True)
 
     seeds = _find_seeds(p > max(threshold, seed_threshold), neck)
+    seeds = _join_seeds(p, seeds, border)
     mask = p > threshold
     labels = _watershed(p, seeds, mask)
     small = np.bincount(labels.ravel()) < min_size
@@ -90,6 +100,26 @@ def find_instances(
         labels = _watershed(p, labels, None)
     numbers, labels = np.unique(labels, return_inverse=True)  # 1, 2, 3, … without the gaps that small ones left
     return (labels.reshape(p.shape) + (numbers[0] > 0)).astype(np.int32)
+
+
+def weigh_border(background: float, foreground: float, border: float = BORDER) -> float:
+    """Return the `border` for a network whose loss weighs the pixels of background and of foreground otherwise.
+
+    A loss that weighs the background b, the foreground f is least at p / (1 - p) = f/b · q / (1 - q), for the
+    probability q that the same network has without weights: membranes that weigh more are found with lower p.
+
+    Parameters
+    ----------
+    background, foreground : float
+        Weights of the classes, above 0.
+    border : float in [0, 1]
+        For a network without weights.
+
+    Returns
+    -------
+    float in [0, 1]
+    """
+    return foreground * border / (foreground * border + background * (1 - border))
 
 
 def measure_instances(labels: np.ndarray, pixel_size: tuple[float, float] | None = None) -> list[dict[str, float]]:
@@ -136,6 +166,30 @@ def _find_seeds(core, neck):
     d = scipy.ndimage.distance_transform_edt(core).astype(np.float32)  # with float64 the next line takes twice as long
     tops = skimage.morphology.reconstruction(np.float32(neck) * d, d, footprint=CROSS)
     return scipy.ndimage.label(skimage.morphology.local_maxima(tops, CROSS) & core, output=np.int32)[0]
+
+
+def _join_seeds(p, seeds, border):
+    """Give one number to all seeds (H, W) of a cell, see step 3."""
+    if border == 1 or seeds.max() < 2:
+        return seeds
+    parts, m = _watershed(p, seeds, None), scipy.ndimage.minimum_filter(p, footprint=CROSS)
+    graph = skimage.graph.rag_boundary(parts, 1 - m.astype(np.float64), connectivity=1)
+    # merge_hierarchical joins what has a low weight: here the mean of 1 - m.
+    cells = skimage.graph.merge_hierarchical(
+        parts, graph, 1 - border, rag_copy=False, in_place_merge=True,
+        merge_func=lambda graph, source, target: None, weight_func=_weigh_common_border,
+    )  # fmt: skip
+    first = np.full(cells.max() + 1, seeds.max())  # the lowest number of the seeds of each cell
+    np.minimum.at(first, cells[seeds > 0], seeds[seeds > 0])
+    return np.where(seeds > 0, first[cells], 0).astype(np.int32)
+
+
+def _weigh_common_border(graph, source, target, neighbour):
+    """Return mean and length of the border that a neighbour has with two parts which become one."""
+    nothing = {"weight": 0.0, "count": 0}
+    two = [graph[part].get(neighbour, nothing) for part in (source, target)]
+    count = sum(edge["count"] for edge in two)
+    return {"weight": sum(edge["weight"] * edge["count"] for edge in two) / count, "count": count}
 
 
 def _watershed(p, seeds, mask):

@@ -65,6 +65,8 @@ class Predictor:
     min_component : float in [0, 1]
         Parts of a volume's foreground that are smaller than this share of the largest are background, see
         `drop_small_components`; as the checkpoint says, or 0, which keeps all.
+    border : float in [0, 1] or None
+        For `find_instances`, if the checkpoint says it.
 
     Raises
     ------
@@ -96,8 +98,12 @@ class Predictor:
         if len(self.classes) != model.num_classes:
             raise ValueError(f"The network has {model.num_classes} classes, and names for {len(self.classes)}.")
         self.masks = _read_values(self.classes, values, ignore)
-        share = (meta.get("postprocessing") or {}).get("min_component", 0.0)
-        self.min_component = check_number('The checkpoint\'s "min_component"', share, "[0, 1]")
+        after = meta.get("postprocessing") or {}
+        self.min_component = check_number(
+            'The checkpoint\'s "min_component"', after.get("min_component", 0.0), "[0, 1]"
+        )
+        border = after.get("border")
+        self.border = border if border is None else check_number('The checkpoint\'s "border"', border, "[0, 1]")
         self.tile = tile_within(model, memory)
         self._statistics = None
 
