@@ -11,14 +11,14 @@ Five steps, in the letters of the code; t is `threshold`:
    falls below `neck` times the largest d of the smaller part: a gap that a network leaves in a membrane is narrow
    beside the two cells that it joins, and so is the place where two round nuclei touch. In the terms of morphology: the
    maxima of the reconstruction of d from `neck` · d, that is the h-maxima of log d with h = −log `neck`.
-3. *Borders*: a watershed of −p from the seeds parts the whole section. Two parts are one cell if the mean of m along
-   their common border is above `border`, where m is the least p of a pixel and its neighbours. Those with the highest
-   mean are joined first, and then have one border with each neighbour. A few pixels at which a membrane is missed, or
-   found where there is none, decide nothing.
-4. *Watershed* of −p from the seeds over all pixels with p > t, or, to `grow`, over all pixels. Where two cells meet,
-   the border follows the lowest probability.
-5. *Size*: seeds whose cells have fewer than `min_size` pixels are taken out, and step 4 is done again: a fragment
-   goes to the cell that it touches, and what touches none becomes background.
+3. *Watershed* of −p from the seeds: they grow over the whole section, the highest p first, until they meet where p is
+   lowest.
+4. *Borders*: two of these parts are one cell if the mean of m along their common border is above `border`, where m is
+   the least p of a pixel and its neighbours. Those with the highest mean are joined first, and then have one border
+   with each neighbour. A few pixels at which a membrane is missed, or found where there is none, decide nothing.
+5. *Size*: a cell has the pixels with p > t of the regions in which it has a seed. The seeds of cells of fewer than
+   `min_size` pixels are taken out, and step 3 is done again: a fragment goes to the cell that it touches, and what
+   touches none becomes background. To `grow`, a cell keeps all that step 3 gave it.
 
 Neighbours are those at the four sides, as in the ISBI-2012 score. The necks are relative to the cells' sizes, so that
 the defaults do not depend on the size of a pixel; `min_size` does. How they were chosen: docs/object_scores.md.
@@ -88,17 +88,16 @@ def find_instances(
     check_number("min_size", min_size, "[0, inf)", integer=True)
 
     seeds = _find_seeds(p > max(threshold, seed_threshold), neck)
-    seeds = _join_seeds(p, seeds, border)
-    mask = p > threshold
-    labels = _watershed(p, seeds, mask)
+    cells = _join_parts(p, _watershed(p, seeds), border)
+    regions = scipy.ndimage.label(p > threshold, CROSS, output=np.int32)[0]
+    labels = np.where(_have_seeds(regions, seeds), cells, 0)
     small = np.bincount(labels.ravel()) < min_size
     small[0] = False
-    if small.any():
-        seeds[small[seeds]] = 0
-        labels = _watershed(p, seeds, mask)
-    if grow and labels.any():
-        labels = _watershed(p, labels, None)
-    numbers, labels = np.unique(labels, return_inverse=True)  # 1, 2, 3, … without the gaps that small ones left
+    if small[labels].any():
+        seeds = np.where(small[cells], 0, seeds)
+        cells = _watershed(p, np.where(seeds > 0, cells, 0))
+        labels = np.where(_have_seeds(regions, seeds), cells, 0)
+    numbers, labels = np.unique(cells if grow else labels, return_inverse=True)  # 1, 2, 3, … without gaps
     return (labels.reshape(p.shape) + (numbers[0] > 0)).astype(np.int32)
 
 
@@ -168,20 +167,24 @@ def _find_seeds(core, neck):
     return scipy.ndimage.label(skimage.morphology.local_maxima(tops, CROSS) & core, output=np.int32)[0]
 
 
-def _join_seeds(p, seeds, border):
-    """Give one number to all seeds (H, W) of a cell, see step 3."""
-    if border == 1 or seeds.max() < 2:
-        return seeds
-    parts, m = _watershed(p, seeds, None), scipy.ndimage.minimum_filter(p, footprint=CROSS)
+def _watershed(p, seeds):
+    return skimage.segmentation.watershed(-p, seeds, connectivity=CROSS)
+
+
+def _join_parts(p, parts, border):
+    """Return parts (H, W), those of a cell with one number: the lowest, which is that of its first seed."""
+    if border == 1 or parts.max() < 2:
+        return parts
+    m = scipy.ndimage.minimum_filter(p, footprint=CROSS)
     graph = skimage.graph.rag_boundary(parts, 1 - m.astype(np.float64), connectivity=1)
     # merge_hierarchical joins what has a low weight: here the mean of 1 - m.
     cells = skimage.graph.merge_hierarchical(
         parts, graph, 1 - border, rag_copy=False, in_place_merge=True,
         merge_func=lambda graph, source, target: None, weight_func=_weigh_common_border,
     )  # fmt: skip
-    first = np.full(cells.max() + 1, seeds.max())  # the lowest number of the seeds of each cell
-    np.minimum.at(first, cells[seeds > 0], seeds[seeds > 0])
-    return np.where(seeds > 0, first[cells], 0).astype(np.int32)
+    first = np.full(cells.max() + 1, parts.max())
+    np.minimum.at(first, cells, parts)
+    return first[cells]
 
 
 def _weigh_common_border(graph, source, target, neighbour):
@@ -192,8 +195,12 @@ def _weigh_common_border(graph, source, target, neighbour):
     return {"weight": sum(edge["weight"] * edge["count"] for edge in two) / count, "count": count}
 
 
-def _watershed(p, seeds, mask):
-    return skimage.segmentation.watershed(-p, seeds, connectivity=CROSS, mask=mask)
+def _have_seeds(regions, seeds):
+    """Whether a pixel is of one of the regions (H, W), numbered from 1, that have a seed."""
+    seeded = np.zeros(regions.max() + 1, bool)
+    seeded[regions[seeds > 0]] = True
+    seeded[0] = False
+    return seeded[regions]
 
 
 def _check_section(probability):
