@@ -1,6 +1,7 @@
 """Make Tables 1 to 3 in Markdown, the paper's figures beside ours."""
 
 from reproduction import paper
+from reproduction.results import Results
 
 ISBI = {
     "loss": "loss", "accuracy": "accuracy", "mean_iou": "mean IoU", "dice": "Dice", "membrane_iou": "membrane IoU",
@@ -46,7 +47,7 @@ def figures(results):
     of a results.json; they get their tables, too.
     """
     unet, sdunet = (results["costs"]["networks"][name] for name in ("unet", "sdunet"))
-    others = {name: part | all_tables(part) for name, part in results.items() if name not in ("costs", "isbi", "brats")}
+    others = {name: part | all_tables(part) for name, part in results.items() if name not in Results.__struct_fields__}
     ratios = {key: unet[key] / sdunet[key] for key in unet if key in sdunet}
     return results | others | all_tables(results) | {"ratios": ratios}
 

@@ -26,7 +26,7 @@ def build_network(args, in_channels, num_classes, device):
     return model
 
 
-def fit_crop(args, model, shape):
+def fit_crop(args, model, shape, advice=""):
     """Return the height and width of the windows that are trained on: --crop, where an image has as much.
 
     Parameters
@@ -35,6 +35,8 @@ def fit_crop(args, model, shape):
     model : UNet
     shape : (int, int)
         Height and width of the sections or slices.
+    advice : str
+        What to do if they are too small: a sentence, after a space.
 
     Returns
     -------
@@ -50,7 +52,7 @@ def fit_crop(args, model, shape):
     if not all(sides):
         raise ValueError(
             f"images of {shape[0]} x {shape[1]} pixels are too small: {args.model} takes at least {model.multiple} x "
-            f"{model.multiple}." + ("" if "how" in args else f" Give --size {args.crop}, to which they are resized.")
+            f"{model.multiple}.{advice}"
         )
     refuse_too_costly(args, math.prod(sides))
     return tuple(sides)

@@ -66,7 +66,7 @@ def train_in(run, args, device):
 
     # ----- model -----------------------------------------------------------------
     model = networks.build_network(args, 1, task.channels, device)
-    crop = networks.fit_crop(args, model, train.shape)
+    crop = networks.fit_crop(args, model, train.shape, f" Give --size {args.crop}, to which they are resized.")
     dataset = SegmentationDataset(train_x, train.labels, Augment.parse(args.augment), seed=args.seed, crop=crop)
     loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers)
     if crop != train.shape:
