@@ -36,7 +36,7 @@ from numpy.typing import ArrayLike
 
 from tinyseg.backend import check_number
 
-SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.3, 0.4, 30
+SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.3, 0.45, 30
 CROSS = scipy.ndimage.generate_binary_structure(2, 1)  # a pixel and the four at its sides
 
 
