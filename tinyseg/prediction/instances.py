@@ -36,7 +36,7 @@ from numpy.typing import ArrayLike
 
 from tinyseg.backend import check_number
 
-SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.3, 0.45, 30
+SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.3, 0.5, 30
 CROSS = scipy.ndimage.generate_binary_structure(2, 1)  # a pixel and the four at its sides
 
 
@@ -64,7 +64,7 @@ def find_instances(
         a core; more cuts more. Round objects bear more (0.7) than long ones.
     border : float in [0, 1]
         Two parts are one object if the mean probability along their common border is above. 1 joins none: then the
-        shape alone decides. Of a network whose loss weighs the classes: `weigh_border`.
+        shape alone decides. Of a network whose loss weighs the classes: `even_chance`.
     min_size : int
         Pixels of the smallest object, before it grows.
     grow : bool
@@ -101,24 +101,23 @@ def find_instances(
     return (labels.reshape(p.shape) + (numbers[0] > 0)).astype(np.int32)
 
 
-def weigh_border(background: float, foreground: float, border: float = BORDER) -> float:
-    """Return the `border` for a network whose loss weighs the pixels of background and of foreground otherwise.
+def even_chance(background: float, foreground: float) -> float:
+    """Return what a network gives for an even chance, if its loss weighs the pixels of background and of foreground.
 
-    A loss that weighs the background b, the foreground f is least at p / (1 - p) = f/b · q / (1 - q), for the
-    probability q that the same network has without weights: membranes that weigh more are found with lower p.
+    A loss that weighs the background b and the foreground f is least at p / (1 - p) = f/b · q / (1 - q), where q is the
+    probability that the pixel is foreground: if membranes, the background, weigh more, p is below q. q = 1/2 gives
+    p = f / (f + b). This is the `border` for `find_instances`.
 
     Parameters
     ----------
     background, foreground : float
         Weights of the classes, above 0.
-    border : float in [0, 1]
-        For a network without weights.
 
     Returns
     -------
-    float in [0, 1]
+    float in (0, 1)
     """
-    return foreground * border / (foreground * border + background * (1 - border))
+    return foreground / (foreground + background)
 
 
 def measure_instances(labels: np.ndarray, pixel_size: tuple[float, float] | None = None) -> list[dict[str, float]]:
