@@ -37,7 +37,7 @@ from numpy.typing import ArrayLike
 from tinyseg.backend import check_number
 
 SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.3, 0.5, 30
-CROSS = scipy.ndimage.generate_binary_structure(2, 1)  # a pixel and the four at its sides
+CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # a pixel and the four at its sides
 
 
 def find_instances(
@@ -90,13 +90,13 @@ def find_instances(
     seeds = _find_seeds(p > max(threshold, seed_threshold), neck)
     cells = _join_parts(p, _watershed(p, seeds), border)
     regions = scipy.ndimage.label(p > threshold, CROSS, output=np.int32)[0]
-    labels = np.where(_have_seeds(regions, seeds), cells, 0)
+    labels = _keep_seeded(cells, regions, seeds)
     small = np.bincount(labels.ravel()) < min_size
     small[0] = False
     if small[labels].any():
         seeds = np.where(small[cells], 0, seeds)
         cells = _watershed(p, np.where(seeds > 0, cells, 0))
-        labels = np.where(_have_seeds(regions, seeds), cells, 0)
+        labels = _keep_seeded(cells, regions, seeds)
     numbers, labels = np.unique(cells if grow else labels, return_inverse=True)  # 1, 2, 3, … without gaps
     return (labels.reshape(p.shape) + (numbers[0] > 0)).astype(np.int32)
 
@@ -194,12 +194,9 @@ def _weigh_common_border(graph, source, target, neighbour):
     return {"weight": sum(edge["weight"] * edge["count"] for edge in two) / count, "count": count}
 
 
-def _have_seeds(regions, seeds):
-    """Whether a pixel is of one of the regions (H, W), numbered from 1, that have a seed."""
-    seeded = np.zeros(regions.max() + 1, bool)
-    seeded[regions[seeds > 0]] = True
-    seeded[0] = False
-    return seeded[regions]
+def _keep_seeded(cells, regions, seeds):
+    """Return cells (H, W) in the regions that have a seed, 0 elsewhere. No seed lies outside of all regions."""
+    return np.where(np.isin(regions, regions[seeds > 0]), cells, 0)
 
 
 def _check_section(probability):
