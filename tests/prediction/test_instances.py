@@ -8,7 +8,7 @@ from scripts import REAL
 
 from tinyseg.metrics.instances import average_precision
 from tinyseg.metrics.isbi import label_scores
-from tinyseg.prediction.instances import even_chance, find_instances, measure_instances
+from tinyseg.prediction.instances import BORDER, find_instances, measure_instances, weigh_border
 
 
 def disks(shape, *circles):
@@ -95,12 +95,14 @@ def test_a_joined_cell_has_the_number_of_its_first_pixel():
 
 
 @pytest.mark.parametrize(("background", "foreground"), [(1, 1), (1.3, 0.7), (0.5, 4)])
-def test_at_an_even_chance_the_weighted_loss_is_least(background, foreground):
-    def loss(p):
-        return -foreground * np.log(p) - background * np.log(1 - p)  # as many pixels of the one as of the other
+def test_the_border_of_a_weighted_loss_is_where_that_loss_is_least(background, foreground):
+    def loss(p, q):
+        return -foreground * q * np.log(p) - background * (1 - q) * np.log(1 - p)
 
-    least = scipy.optimize.minimize_scalar(loss, bounds=(1e-6, 1 - 1e-6), method="bounded").x
-    assert even_chance(background, foreground) == pytest.approx(least, abs=1e-4)
+    for q in (0.2, 0.5, 0.9):
+        least = scipy.optimize.minimize_scalar(loss, args=(q,), bounds=(1e-6, 1 - 1e-6), method="bounded").x
+        assert weigh_border(background, foreground, q) == pytest.approx(least, abs=1e-4)
+    assert weigh_border(2, 2) == pytest.approx(BORDER)
 
 
 def test_without_necks_objects_are_the_regions_above_the_threshold_that_have_a_seed():

@@ -14,7 +14,7 @@ from tinyseg.data.files import list_names
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction.evaluation import evaluate, evaluate_classes, summarize_classes
-from tinyseg.prediction.instances import even_chance
+from tinyseg.prediction.instances import weigh_border
 from tinyseg.report import class_plots, plots
 
 TOGETHER = ("loss", "accuracy", "dice", "mean_iou")  # the scores of all classes together
@@ -44,7 +44,7 @@ class FindForeground:
                 f"--class-weights {asked}: of two classes both need a weight above 0, or there is nothing to learn."
             )
         self.loss = weighted_cross_entropy(*weights) if weights else ops.binary_cross_entropy_with_logits
-        self.postprocessing = {"border": even_chance(*weights or (1, 1))}
+        self.postprocessing = {"border": weigh_border(*weights or (1, 1))}
 
     def score(self, model, x, labels, tile):
         """Return the scores of a model on held-out sections, dict of str to float, and what `draw` takes.

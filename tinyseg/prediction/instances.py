@@ -9,8 +9,9 @@ Five steps, in the letters of the code; t is `threshold`:
    outside of the core (Euclidean, in pixels).
 2. *Seeds*: a core is cut at its necks. Two parts have a seed each if, on every way from one to the other, d somewhere
    falls below `neck` times the largest d of the smaller part: a gap that a network leaves in a membrane is narrow
-   beside the two cells that it joins, and so is the place where two round nuclei touch. In the terms of morphology: the
-   maxima of the reconstruction of d from `neck` · d, that is the h-maxima of log d with h = −log `neck`.
+   beside the two cells that it joins, and so is the place where two round nuclei touch. What is cut too much is joined
+   by step 4. In the terms of morphology: the maxima of the reconstruction of d from `neck` · d, that is the h-maxima of
+   log d with h = −log `neck`.
 3. *Watershed* of −p from the seeds: they grow over the whole section, the highest p first, until they meet where p is
    lowest.
 4. *Borders*: two of these parts are one cell if the mean of m along their common border is above `border`, where m is
@@ -36,7 +37,7 @@ from numpy.typing import ArrayLike
 
 from tinyseg.backend import check_number
 
-SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.3, 0.5, 30
+SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.6, 0.4, 30
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # a pixel and the four at its sides
 
 
@@ -61,10 +62,10 @@ def find_instances(
         An object must somewhere have a probability above this; one that is below `threshold` stands for `threshold`.
     neck : float in [0, 1)
         Where a core becomes narrower than this part of the smaller of two parts, these are two objects. 0 never cuts
-        a core; more cuts more. Round objects bear more (0.7) than long ones.
+        a core; more cuts more, and leaves more to `border`.
     border : float in [0, 1]
         Two parts are one object if the mean probability along their common border is above. 1 joins none: then the
-        shape alone decides. Of a network whose loss weighs the classes: `even_chance`.
+        shape alone decides. Of a network whose loss weighs the classes: `weigh_border`.
     min_size : int
         Pixels of the smallest object, before it grows.
     grow : bool
@@ -101,23 +102,25 @@ def find_instances(
     return (labels.reshape(p.shape) + (numbers[0] > 0)).astype(np.int32)
 
 
-def even_chance(background: float, foreground: float) -> float:
-    """Return what a network gives for an even chance, if its loss weighs the pixels of background and of foreground.
+def weigh_border(background: float, foreground: float, border: float = BORDER) -> float:
+    """Return the `border` for a network whose loss weighs the pixels of background and of foreground.
 
     A loss that weighs the background b and the foreground f is least at p / (1 - p) = f/b · q / (1 - q), where q is the
-    probability that the pixel is foreground: if membranes, the background, weigh more, p is below q. q = 1/2 gives
-    p = f / (f + b). This is the `border` for `find_instances`.
+    probability that the pixel is foreground: if membranes, the background, weigh more, p is below q.
 
     Parameters
     ----------
     background, foreground : float
         Weights of the classes, above 0.
+    border : float in [0, 1]
+        For a network whose loss does not weigh them: q.
 
     Returns
     -------
-    float in (0, 1)
+    float in [0, 1]
+        p.
     """
-    return foreground / (foreground + background)
+    return foreground * border / (foreground * border + background * (1 - border))
 
 
 def measure_instances(labels: np.ndarray, pixel_size: tuple[float, float] | None = None) -> list[dict[str, float]]:
