@@ -328,7 +328,7 @@ plt.show()
 # %% [markdown]
 # An orange segment holds several true cells, blue ones are pieces of a cell. Look at the image where it was mended: is
 # the membrane faint, oblique, or beside something dark? There more data, a wider view, or a mean over
-# [flips and turns](../results.md#the-challenges-own-score) may help. A lower loss elsewhere will not.
+# [flips and turns](../results.md#objects-by-their-borders) may help. A lower loss elsewhere will not.
 #
 # ## Exercises
 #
