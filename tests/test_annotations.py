@@ -22,7 +22,8 @@ PUBLIC = (
     "tinyseg.metrics.patients", "tinyseg.prediction", "tinyseg.prediction.evaluation", "tinyseg.prediction.instances",
     "tinyseg.prediction.components", "tinyseg.prediction.predictor", "tinyseg.training", "tinyseg.training.averaging",
     "tinyseg.training.step", "tinyseg.export", "tinyseg.export.network",
-    "tinyseg.report.class_plots", "tinyseg.report.plots", "tinyseg.report.profile",
+    "tinyseg.report.class_plots", "tinyseg.report.colours", "tinyseg.report.learning_curves", "tinyseg.report.plots",
+    "tinyseg.report.profile",
     "tinyseg.learn.teaching", "tinyseg.learn.graph_picture",
 )  # fmt: skip
 CALLED = ("__init__", "__call__", "__len__", "__getitem__", "__enter__")  # methods of such names are public, too

@@ -15,7 +15,7 @@ from scripts import SMALL_ISBI, run_command
 import tinyseg as ts
 from tinyseg.commands.tasks import choose_task, choose_weights
 from tinyseg.data import Sections
-from tinyseg.report import plots
+from tinyseg.report import colours
 
 pytestmark = pytest.mark.slow
 VALUES = {"background": 0, "disc": 85, "rim": 170}
@@ -195,7 +195,7 @@ def test_the_picture_names_the_classes_and_what_is_not_scored(learned, tmp_path,
     run_command("evaluate", *given, "--out", tmp_path / "s.json", "--worst", 1)
     words = {text.get_text() for text in drawn[0].findobj(Text)}
     assert {"disc", "rim", "not scored", "truth", "prediction"} <= words and len(drawn[0].axes) == 4
-    green = [round(int(plots.GREEN[i : i + 2], 16) / 255, 3) for i in (1, 3, 5)]
+    green = [round(int(colours.GREEN[i : i + 2], 16) / 255, 3) for i in (1, 3, 5)]
     assert np.round(drawn[0].legends[0].get_patches()[1].get_facecolor()[:3], 3).tolist() == green
 
 

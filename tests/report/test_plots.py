@@ -13,7 +13,7 @@ import pytest
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from tinyseg.report import plots
+from tinyseg.report import colours, learning_curves, plots
 from tinyseg.report.plots import FALSE_MEMBRANE, MISSED_MEMBRANE, curves, error_overlay, predictions
 
 H, W = 24, 40
@@ -32,7 +32,7 @@ def stack():
 def figures(monkeypatch):
     """The figures that would be written, without writing any."""
     found = []
-    monkeypatch.setattr(plots, "save", lambda figure, path: found.append(figure))
+    monkeypatch.setattr(learning_curves, "save", lambda figure, path: found.append(figure))
     return found
 
 
@@ -94,7 +94,7 @@ def test_predictions_draws_rows_and_errors(tmp_path, stack):
     path = tmp_path / "predictions.png"
     predictions(images, labels, probabilities, path, max_rows=2)
     inches = 2 * (3.1 * H / W + 0.25) + 0.8
-    read_png(path, width=12.8 * plots.DPI, height=inches * plots.DPI)
+    read_png(path, width=12.8 * colours.DPI, height=inches * colours.DPI)
     assert share_of(path, FALSE_MEMBRANE) > 1e-3
     assert share_of(path, MISSED_MEMBRANE) > 1e-3
     flawless = tmp_path / "flawless.png"
@@ -116,8 +116,8 @@ def test_predictions_without_labels_draws_outlines(tmp_path, stack, flat):
     images, _, probabilities = stack
     path = tmp_path / "predictions.png"
     predictions(images * 0.1, None, np.full_like(probabilities, 0.9) if flat else probabilities, path, max_rows=1)
-    read_png(path, width=9.7 * plots.DPI, height=(3.1 * H / W + 0.08 + 0.5) * plots.DPI)
-    assert (share_of(path, rgb(plots.ORANGE)) > 0) is not flat
+    read_png(path, width=9.7 * colours.DPI, height=(3.1 * H / W + 0.08 + 0.5) * colours.DPI)
+    assert (share_of(path, rgb(colours.ORANGE)) > 0) is not flat
 
 
 def test_predictions_refuses_stacks_that_do_not_belong_together(tmp_path, stack):
@@ -140,8 +140,8 @@ def test_predictions_refuses_stacks_that_do_not_belong_together(tmp_path, stack)
 def test_curves_draws_every_line(tmp_path, epochs):
     path = tmp_path / "curves.png"
     curves(history(epochs), path)
-    read_png(path, width=11 * plots.DPI, height=4.2 * plots.DPI)
-    for color in (plots.ORANGE, plots.BLUE, plots.GREEN, plots.PURPLE):
+    read_png(path, width=11 * colours.DPI, height=4.2 * colours.DPI)
+    for color in (colours.ORANGE, colours.BLUE, colours.GREEN, colours.PURPLE):
         assert share_of(path, rgb(color)) > 0
 
 
@@ -149,10 +149,10 @@ def test_curves_forgives_gaps(tmp_path):
     path = tmp_path / "curves.png"
     gappy = [{"train_loss": 1.0}, {"train_loss": float("nan"), "val_dice": None}, {"val_loss": 0.4}]
     curves(gappy, path)
-    assert share_of(path, rgb(plots.ORANGE)) > 0
-    assert share_of(path, rgb(plots.PURPLE)) == 0
+    assert share_of(path, rgb(colours.ORANGE)) > 0
+    assert share_of(path, rgb(colours.PURPLE)) == 0
     curves([{"epoch": 1, "train_loss": float("nan")}], path)
-    assert share_of(path, rgb(plots.ORANGE)) == 0
+    assert share_of(path, rgb(colours.ORANGE)) == 0
 
 
 def test_curves_reads_the_text_of_a_csv_file(tmp_path, figures):
@@ -176,6 +176,16 @@ def test_curves_marks_the_best_epoch(tmp_path, monkeypatch, figures):
     curves(records, tmp_path / "dice.png")
     curves(records, tmp_path / "loss.png", best="val_loss")
     assert marked == [3, 3, 4, 4]  # in both panels
+
+
+def test_curves_draws_a_line_for_each_class(tmp_path, figures):
+    scores = [{"val_dice": 0.5, "val_dice_background": 0.9, "val_dice_nucleus": 0.4, "val_dice_a_b": 0.6}] * 2
+    curves(scores, tmp_path / "curves.png")
+    lines = {line.get_label(): line for line in figures[0].axes[1].lines}
+    assert {"Dice 0.500", "Dice of nucleus 0.400", "Dice of a_b 0.600"} <= lines.keys()
+    assert not any("background" in label for label in lines)
+    nucleus = lines["Dice of nucleus 0.400"]
+    assert nucleus.get_linestyle() == "--" and nucleus.get_color() == tuple(colours.class_colours(2)[0])
 
 
 def test_curves_needs_an_epoch(tmp_path):

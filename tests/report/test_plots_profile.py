@@ -5,7 +5,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
-from tinyseg.report.plots import BLUE, GREEN, ORANGE, PURPLE
+from tinyseg.report.colours import BLUE, GREEN, ORANGE, PURPLE
 from tinyseg.report.profile import picture
 from tinyseg.report.profile.picture import comparison
 

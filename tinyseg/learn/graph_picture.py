@@ -14,7 +14,7 @@ from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 from matplotlib.path import Path
 
 from tinyseg.autograd import Array, Function, Tensor
-from tinyseg.report.plots import BLUE, GREY, ORANGE
+from tinyseg.report.colours import BLUE, GREY, ORANGE
 
 # All lengths are in inches, and so is the unit of the picture's axes.
 GAP, ROW = 0.8, 0.34  # between columns, between rows

@@ -17,7 +17,7 @@ from matplotlib import animation
 from matplotlib.figure import Figure
 
 from tinyseg.learn.graph_picture import draw_graph, trace_backward
-from tinyseg.report.plots import BLUE, GREEN, GREY, ORANGE, PURPLE
+from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 __all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "animate", "draw_graph", "style", "trace_backward"]
 

@@ -1,28 +1,16 @@
-"""Pictures of predicted classes beside the true ones, each class in its colour.
+"""Pictures of predicted classes beside the true ones, each class in its colour."""
 
-The first colours are those of `tinyseg.report.plots.outline`, so that a class looks alike in all pictures. Then come
-the other colours of Okabe and Ito, and where there are more classes, hues far from each other.
-"""
-
-import colorsys
 from collections.abc import Sequence
 
 import numpy as np
 
+from tinyseg.report.colours import DPI, class_colours
 from tinyseg.report.load_matplotlib import load_matplotlib
-from tinyseg.report.plots import CLASS_COLOURS, DPI, save, to_grey
-from tinyseg.report.saving import FilePath
+from tinyseg.report.plots import to_grey
+from tinyseg.report.saving import FilePath, save
 
-MORE_COLOURS = ("#56B4E9", "#D55E00", "#F0E442")
 OPACITY = 0.55  # of a colour on the image
 IGNORED = (0.25, 0.25, 0.25)  # what is not scored is dark
-
-
-def class_colours(number: int) -> np.ndarray:
-    """Return the colours of classes 1 to `number`, (number, 3) floats in [0, 1]."""
-    known = [[int(text[i : i + 2], 16) / 255 for i in (1, 3, 5)] for text in (*CLASS_COLOURS, *MORE_COLOURS)]
-    more = [colorsys.hsv_to_rgb(0.618 * k % 1, 0.65, 0.9) for k in range(max(0, number - len(known)))]
-    return np.array([*known, *more])[:number].reshape(-1, 3)
 
 
 def paint(image: np.ndarray, numbers: np.ndarray, number: int, shown: np.ndarray | None = None) -> np.ndarray:

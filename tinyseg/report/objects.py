@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 import skimage
 
+from tinyseg.report.colours import DPI
 from tinyseg.report.load_matplotlib import load_matplotlib
-from tinyseg.report.plots import DPI, to_grey
+from tinyseg.report.plots import to_grey
 from tinyseg.report.saving import FilePath, save
 
 OPACITY = 0.35  # of a colour inside of an object; its outline is not transparent

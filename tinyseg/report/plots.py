@@ -1,98 +1,29 @@
 """Pictures of a run: learning curves, and predictions beside the truth with their errors in colour.
 
-Figures are made with Matplotlib's objects and not with pyplot: they need no display and leave no global state. The
-colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart. A file
+Figures are made with Matplotlib's objects and not with pyplot: they need no display and leave no global state. A file
 appears whole or not at all.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyseg.metrics import BinaryScores
+from tinyseg.report.colours import CLASS_COLOURS, DPI, ORANGE
+from tinyseg.report.learning_curves import curves
 from tinyseg.report.load_matplotlib import load_matplotlib
 from tinyseg.report.saving import FilePath, drawing, save
 
 __all__ = ["curves", "drawing", "error_overlay", "outline", "predictions", "save", "tumours"]
 
-ORANGE, BLUE, GREEN, PURPLE, GREY = "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#767676"
 FALSE_MEMBRANE = (230, 159, 0)  # orange: predicted membrane, truly inside of a cell
 MISSED_MEMBRANE = (0, 114, 178)  # blue: predicted inside of a cell, truly membrane
-DPI = 120
 INSIDE = "inside of a cell"  # the class of the networks of train_isbi.py
-
-_LOSSES = [("train_loss", "training", ORANGE), ("val_loss", "validation", BLUE)]
-_SCORES = [
-    ("val_dice", "Dice", BLUE), ("val_accuracy", "accuracy", ORANGE), ("val_mean_iou", "mean IoU", GREEN),
-    ("val_membrane_iou", "membrane IoU", PURPLE), ("val_whole_tumour", "whole tumour", GREEN),
-    ("val_tumour_core", "tumour core", PURPLE), ("val_enhancing", "enhancing", GREY),
-]  # fmt: skip
-CLASS_COLOURS = (GREEN, BLUE, ORANGE, PURPLE)  # of classes 1, 2, 3, 4
-
-
-def curves(history: Iterable[Mapping[str, Any]], path: FilePath, best: str = "val_dice") -> None:
-    """Draw loss and validation scores over the epochs, with the best epoch marked.
-
-    Parameters
-    ----------
-    history : sequence of dict
-        One for each epoch, in order: ``epoch`` (counted from 1 if it is missing), ``train_loss``, ``val_loss``,
-        ``val_dice``, ``val_accuracy``, ``val_mean_iou``, ``val_membrane_iou``, ``val_whole_tumour``,
-        ``val_tumour_core``, ``val_enhancing``, ``lr``. Other keys are ignored; a missing, empty or NaN value is a gap.
-        Values may be text, as read from a CSV file.
-    path : str or path-like
-        File to write; its ending says the format (``.png``, ``.pdf``, ``.svg``; PNG without one).
-    best : str
-        Key whose value decides which epoch is best: the smallest value of a loss, the largest of anything else.
-
-    Raises
-    ------
-    ValueError
-        If ``history`` is empty.
-    FileNotFoundError
-        If the folder of ``path`` does not exist.
-    """
-    history = list(history)
-    if not history:
-        raise ValueError("curves needs at least one epoch, but history is empty. Train for one epoch first.")
-    epoch = _read_values(history, "epoch")
-    epoch = np.where(np.isnan(epoch), np.arange(1, len(history) + 1), epoch)
-    span = epoch.max() - epoch.min()
-    pad = max(0.02 * span, 0.1) if span else 0.5
-    marker = "o" if len(history) <= 40 else None
-    score, best_row = _read_values(history, best), None
-    if not np.isnan(score).all():
-        best_row = int(np.nanargmin(score) if "loss" in best else np.nanargmax(score))
-
-    mpl = load_matplotlib()
-    figure = mpl.Figure(figsize=(11, 4.2), dpi=DPI, layout="constrained")
-    loss_axes, score_axes = figure.subplots(1, 2)
-    for axes, lines, title in [(loss_axes, _LOSSES, "Loss"), (score_axes, _SCORES, "Validation scores")]:
-        for key, label, color in lines:
-            values = _read_values(history, key)
-            if np.isfinite(values).any():
-                if best_row is not None and np.isfinite(values[best_row]):
-                    label = f"{label} {values[best_row]:.3f}"
-                axes.plot(epoch, values, color=color, marker=marker, markersize=3.5, label=label)
-        drawn = bool(axes.lines)
-        if best_row is not None:
-            axes.axvline(epoch[best_row], color="black", linestyle=":", linewidth=1.2)
-        axes.set(title=title, xlabel="epoch", xlim=(epoch.min() - pad, epoch.max() + pad))
-        axes.xaxis.set_major_locator(mpl.MaxNLocator(integer=True, min_n_ticks=1, steps=[1, 2, 5, 10]))
-        axes.grid(color="0.9", linewidth=0.8)
-        axes.set_axisbelow(True)
-        if drawn:
-            heading = None if best_row is None else f"at epoch {epoch[best_row]:g}, the best {best}"
-            axes.legend(title=heading, loc="best", fontsize=9, title_fontsize=9, framealpha=0.95)
-        else:
-            axes.text(0.5, 0.5, "not recorded", transform=axes.transAxes, ha="center", color=GREY)
-    _draw_learning_rate(loss_axes, epoch, _read_values(history, "lr"))
-    save(figure, path)
 
 
 def error_overlay(image: ArrayLike, label: ArrayLike, prediction: ArrayLike) -> np.ndarray:
@@ -289,27 +220,6 @@ def _check_stacks(images, labels, probabilities, names, max_rows):
             raise ValueError(f"{name} must have the images' shape {images.shape}, but found {stack.shape}.")
     if len(names) != len(images):
         raise ValueError(f"names must name each of the {len(images)} sections, but there are {len(names)}.")
-
-
-def _draw_learning_rate(axes, epoch, rate):
-    """Draw the learning rate as a faint line with its own axis on the right."""
-    finite = rate[np.isfinite(rate)]
-    if not finite.size:
-        return
-    right = axes.twinx()
-    right.plot(epoch, rate, "--", color=GREY, alpha=0.5, marker="o" if len(rate) == 1 else None, linewidth=1.2)
-    right.set_ylabel("learning rate (dashed)", color=GREY)
-    right.set_ylim(0, max(1.15 * finite.max(), 1e-12))
-    right.tick_params(axis="y", colors=GREY)
-    right.ticklabel_format(axis="y", style="sci", scilimits=(0, 0))
-    axes.set_zorder(right.get_zorder() + 1)  # the loss and its legend are drawn over the learning rate
-    axes.patch.set_visible(False)
-
-
-def _read_values(history, key):
-    """Return the values of a key as floats; a missing or empty value is NaN."""
-    values = [record.get(key) for record in history]
-    return np.array([np.nan if value is None or value == "" else float(value) for value in values])
 
 
 def to_grey(image):

@@ -5,8 +5,9 @@ import math
 
 import numpy as np
 
+from tinyseg.report.colours import BLUE, DPI, GREEN, ORANGE, PURPLE
 from tinyseg.report.load_matplotlib import load_matplotlib
-from tinyseg.report.plots import BLUE, DPI, GREEN, ORANGE, PURPLE, save
+from tinyseg.report.saving import save
 
 SIZE = 12  # of the text, in points: large enough for a slide
 BAR = 0.62  # height of a bar; the rows of two networks are 1 apart
