@@ -76,7 +76,7 @@ def test_probabilities(tmp_path, stack, options):
     labels, probability = stack
     given = [word for name, value in options.items() for word in (f"--{name.replace('_', '-')}", value)]
     objects, out = report(tmp_path, tmp_path / "probability.tif", tmp_path / "labels.tif", *given)
-    assert f"--border {options.get('border', 0.4)}, --min-size" in out
+    assert f"--border {options.get('border', 0.45)}, --min-size" in out
     found = [find_instances(p, **options) for p in probability]
     names = "adapted_rand_error", "vi_split", "vi_merge", "ap_50"
     for k, row in enumerate(objects["sections"]):

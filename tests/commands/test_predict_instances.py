@@ -106,7 +106,7 @@ def test_a_network_says_how_sure_a_border_is_unless_the_user_does(tmp_path, chec
         labels = tifffile.imread(tmp_path / "o" / "a_instances.tif")
         assert labels.max() == number and labels.all()
         settings = json.loads((tmp_path / "o" / "predictions.json").read_text())["settings"]["a_instances.tif"]
-        assert settings["border"] == (given[1] if given else border or 0.4)
+        assert settings["border"] == (given[1] if given else border or 0.45)
 
 
 def test_a_picture_gives_a_tiff_with_its_dots_per_inch_and_no_sizes(tmp_path, checkpoint):

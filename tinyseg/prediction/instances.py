@@ -37,7 +37,7 @@ from numpy.typing import ArrayLike
 
 from tinyseg.backend import check_number
 
-SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.6, 0.4, 30
+SEED_THRESHOLD, NECK, BORDER, MIN_SIZE = 0.8, 0.6, 0.45, 30
 CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], bool)  # a pixel and the four at its sides
 
 
