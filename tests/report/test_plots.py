@@ -32,7 +32,8 @@ def stack():
 def figures(monkeypatch):
     """The figures that would be written, without writing any."""
     found = []
-    monkeypatch.setattr(learning_curves, "save", lambda figure, path: found.append(figure))
+    for module in (plots, learning_curves):
+        monkeypatch.setattr(module, "save", lambda figure, path: found.append(figure))
     return found
 
 
