@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 
 from tinyseg.report import plots
+from tinyseg.report.colours import DPI
 from tinyseg.report.load_matplotlib import load_matplotlib
 
 COLOURS = ("#000000", "#767676", "#D55E00", "#E69F00", "#CC79A7", "#0072B2", "#56B4E9", "#009E73")  # Okabe and Ito's
@@ -22,7 +23,7 @@ def curves(histories, path):
     path : path-like
         File to write; its ending is the format.
     """
-    figure = load_matplotlib().Figure(figsize=(5.2 * len(CURVES), 4.6), dpi=plots.DPI, layout="constrained")
+    figure = load_matplotlib().Figure(figsize=(5.2 * len(CURVES), 4.6), dpi=DPI, layout="constrained")
     panels = figure.subplots(1, len(CURVES))
     for (title, seeds), colour, dash in zip(histories.items(), itertools.cycle(COLOURS), itertools.cycle(DASHES)):
         step = [row["step"] for row in min(seeds, key=len)]
@@ -99,7 +100,7 @@ def _grid(titles, pictures, captions):
     """Return a figure, and its axes without ticks: a row for each picture, titles above, captions beside and below."""
     height, width = pictures.shape[1:]
     size = 2.4 * len(titles), (2.4 * height / width + 0.2) * len(pictures) + 0.6  # inches
-    figure = load_matplotlib().Figure(figsize=size, dpi=plots.DPI, layout="constrained")
+    figure = load_matplotlib().Figure(figsize=size, dpi=DPI, layout="constrained")
     grid = figure.subplots(len(pictures), len(titles), squeeze=False)
     for number, axes in enumerate(grid):
         axes[0].set_ylabel(captions[""][number], fontsize=9)

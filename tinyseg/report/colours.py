@@ -1,7 +1,8 @@
 """The colours and the resolution of all pictures.
 
-The colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart. A class
-has the same one in every picture. Where there are more classes than colours, hues far from each other follow.
+The colours are Okabe and Ito's (https://jfly.uni-koeln.de/color/), which colour-blind readers can tell apart. The first
+four classes have the same ones in every picture. With more classes than colours, hues far from each other follow, and
+in pictures of volumes the four come again.
 """
 
 import colorsys

@@ -59,12 +59,12 @@ def curves(history: Iterable[Mapping[str, Any]], path: FilePath, best: str = "va
     loss_axes, score_axes = figure.subplots(1, 2)
     scores = [*_SCORES, *_lines_of_classes(history)]
     for axes, lines, title in [(loss_axes, _LOSSES, "Loss"), (score_axes, scores, "Validation scores")]:
-        for key, label, color, *dashed in lines:
+        for key, label, color in lines:
             values = _read_values(history, key)
             if np.isfinite(values).any():
                 if best_row is not None and np.isfinite(values[best_row]):
                     label = f"{label} {values[best_row]:.3f}"
-                style = {"linestyle": "--"} if dashed else {"marker": marker, "markersize": 3.5}
+                style = {"linestyle": "--"} if key.startswith(_OF_A_CLASS) else {"marker": marker, "markersize": 3.5}
                 axes.plot(epoch, values, color=color, label=label, **style)
         drawn = bool(axes.lines)
         if best_row is not None:
@@ -83,10 +83,10 @@ def curves(history: Iterable[Mapping[str, Any]], path: FilePath, best: str = "va
 
 
 def _lines_of_classes(history):
-    """Return a dashed line for the Dice of each class but the background, in the colour of the class."""
+    """Return a line for the Dice of each class but the background, in the colour of the class."""
     keys = list(dict.fromkeys(key for record in history for key in record if key.startswith(_OF_A_CLASS)))[1:]
     return [
-        (key, f"Dice of {key.removeprefix(_OF_A_CLASS)}", tuple(colour), "dashed")
+        (key, f"Dice of {key.removeprefix(_OF_A_CLASS)}", tuple(colour))
         for key, colour in zip(keys, class_colours(len(keys)), strict=True)
     ]
 
