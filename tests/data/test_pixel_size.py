@@ -5,7 +5,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tinyseg.data.images import open_image
+from tinyseg.data.images import open_image, write_like
 from tinyseg.data.pixel_size import pixel_size
 
 STACK = np.zeros((3, 20, 31), np.uint8)
@@ -52,3 +52,15 @@ def test_pixels_in_a_centimetre_count_and_those_in_an_inch_do_not(tmp_path):
     Image.fromarray(STACK[0]).save(tmp_path / "a.png", dpi=(300, 300))
     with open_image(tmp_path / "a.png") as image:
         assert pixel_size(image) is None
+
+
+@pytest.mark.parametrize("size", [0.5, 0.004, 1e-6, 1e9])
+def test_what_is_made_of_an_ome_tiff_keeps_the_size_of_a_pixel(tmp_path, size):
+    metadata = {"axes": "ZYX", "PhysicalSizeX": size, "PhysicalSizeY": 2 * size}
+    tifffile.imwrite(tmp_path / "a.ome.tif", STACK, photometric="minisblack", metadata=metadata)
+    with open_image(tmp_path / "a.ome.tif") as image, write_like(image, tmp_path / "out.tif", dtype=np.uint16) as out:
+        for section in STACK:
+            out.write(section)
+    with open_image(tmp_path / "out.tif") as result:
+        # Sizes that the tags of a TIFF cannot hold are left out.
+        assert pixel_size(result) == (pytest.approx((2 * size, size)) if 1e-3 < size < 1e6 else None)

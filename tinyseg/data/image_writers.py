@@ -19,6 +19,7 @@ import tifffile
 from PIL import Image
 
 from tinyseg.data.os_errors import explaining
+from tinyseg.data.pixel_size import CENTIMETRE, pixel_size
 from tinyseg.data.writing import close_quietly, replacing
 
 CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that fit, with their tags, into a TIFF that is not a BigTIFF
@@ -27,9 +28,10 @@ CLASSIC_TIFF = 2**32 - 2**25  # bytes of pixels that fit, with their tags, into 
 def write_like(image, out_path, dtype=np.uint8, channels=1, overwrite=False, as_tiff=False):
     """Write sections in the format of `image`, or as TIFF, with its resolution, affine and header.
 
-    - TIFF: integers are compressed (zlib), floats are not; all pages are one series. If ImageJ wrote the image, its
-      text about units and spacing is kept and nothing is compressed, because ImageJ could not read that. Each channel
-      is a page, axes ZCYX. If the pixels take over 4 GB, the file is a BigTIFF.
+    - TIFF: integers are compressed (zlib), floats are not; all pages are one series. The size of a pixel that OME says
+      becomes pixels in a centimetre. If ImageJ wrote the image, its text about units and spacing is kept and nothing is
+      compressed, because ImageJ could not read that. Each channel is a page, axes ZCYX. If the pixels take over 4 GB,
+      the file is a BigTIFF.
     - Picture: a PNG with the dots per inch of the image. Floats are probabilities: 16 bits, 0 to 65535 for 0 to 1. With
       several channels, a TIFF.
     - NIfTI: channels come last. The file is gzipped if `out_path` ends in ``.gz``, or if the image is gzipped and
@@ -144,15 +146,9 @@ class _Output:
 
 class _TiffOutput(_Output):
     def _begin(self):
-        options = {"photometric": "minisblack", "metadata": None}
-        tags, self.text = getattr(self.image, "tags", {}), getattr(self.image, "description", "")
-        sizes = [tags.get(name) for name in ("XResolution", "YResolution")]
-        if all(map(_is_fraction, sizes)):
-            unit = tags.get("ResolutionUnit")
-            options |= {"resolution": sizes, "resolutionunit": unit if unit in (1, 2, 3) else 2}  # 2: inch, by default
-        elif dpi := _dots_per_inch(self.image):
-            options |= {"resolution": dpi, "resolutionunit": 2}
+        self.text = getattr(self.image, "description", "")
         by_imagej = self.text.startswith("ImageJ=")
+        options = {"photometric": "minisblack", "metadata": None} | self._resolution(by_imagej)
         if self.dtype.kind == "f" or by_imagej:
             options["contiguous"] = True  # one block of pixels; the tags of all pages are at the end
         else:
@@ -163,6 +159,18 @@ class _TiffOutput(_Output):
         elif self.channels > 1:
             self.description = json.dumps({"shape": [len(self.image), *self.shape], "axes": "ZCYX"})
         self.tiff = tifffile.TiffWriter(self.file, bigtiff=self.size > CLASSIC_TIFF, ome=False, shaped=False)
+
+    def _resolution(self, by_imagej):
+        """Return the options of tifffile for the tags of the resolution: as in the image, or the size that OME says."""
+        tags = getattr(self.image, "tags", {})
+        sizes, unit = [tags.get(name) for name in ("XResolution", "YResolution")], tags.get("ResolutionUnit")
+        said = None if by_imagej or unit == CENTIMETRE else _pixels_per_centimetre(self.image)
+        if said:
+            return {"resolution": said, "resolutionunit": CENTIMETRE}
+        if all(map(_is_fraction, sizes)):
+            return {"resolution": sizes, "resolutionunit": unit if unit in (1, 2, 3) else 2}  # 2: inch, by default
+        dpi = _dots_per_inch(self.image)
+        return {"resolution": dpi, "resolutionunit": 2} if dpi else {}
 
     def _imagej_text(self):
         """Return ImageJ's text for the result: a line for each number or unit."""
@@ -194,6 +202,13 @@ def _is_fraction(size):
     """Whether the tag of a TIFF says the size of a pixel as a fraction of two numbers that can be written again."""
     parts = size if isinstance(size, tuple) and len(size) == 2 else (0, 0)
     return all(isinstance(n, int) and 0 < n < 2**32 for n in parts)
+
+
+def _pixels_per_centimetre(image):
+    """Return columns and rows in a centimetre, None if the image does not say so or they do not fit into 32 bits."""
+    height, width = pixel_size(image) or (math.inf, math.inf)
+    found = 1e4 / width, 1e4 / height
+    return found if all(1e-3 < each < 1e9 for each in found) else None
 
 
 def _dots_per_inch(image):
