@@ -6,7 +6,6 @@ appears whole or not at all.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -14,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from tinyseg.metrics import BinaryScores
-from tinyseg.report.colours import CLASS_COLOURS, DPI, ORANGE
+from tinyseg.report.colours import DPI, ORANGE, class_colours
 from tinyseg.report.learning_curves import curves
 from tinyseg.report.load_matplotlib import load_matplotlib
 from tinyseg.report.saving import FilePath, drawing, save
@@ -174,16 +173,16 @@ def tumours(
 
 def outline(ax: Any, labels: np.ndarray, num_classes: int) -> None:
     """Draw the outline of each class of a label image (H, W) in its colour; 0 is background and has none."""
-    for k, colour in zip(range(1, num_classes), itertools.cycle(CLASS_COLOURS), strict=False):
+    for k, colour in enumerate(class_colours(num_classes - 1), start=1):
         if 0 < (labels == k).mean() < 1:
             ax.contour(labels == k, [0.5], colors=[colour], linewidths=1)
 
 
 def legend_of_classes(figure, classes):
     """Name the colours of `outline` below a figure with the constrained layout; `classes` begin with background."""
-    colours = itertools.cycle(CLASS_COLOURS)
-    patches = [load_matplotlib().Patch(facecolor=next(colours), label=name) for name in classes[1:]]
-    figure.legend(handles=patches, loc="outside lower right", ncols=len(patches), fontsize=9, frameon=False)
+    pairs = zip(class_colours(len(classes) - 1), classes[1:], strict=True)
+    patches = [load_matplotlib().Patch(facecolor=colour, label=name) for colour, name in pairs]
+    figure.legend(handles=patches, loc="outside lower right", ncols=min(len(patches), 6), fontsize=9, frameon=False)
 
 
 def _draw_row(axes, image, label, probability, name, threshold, other):

@@ -9,11 +9,8 @@ from PIL import Image
 from tinyseg.data.brain import Preparation
 from tinyseg.export.bioimageio.rdf import printable, trained_on_isbi
 from tinyseg.prediction.predictor import labels
+from tinyseg.report.colours import class_colours
 
-COLOURS = np.array(
-    [[0, 0, 0], [230, 159, 0], [86, 180, 233], [0, 158, 115], [240, 228, 66], [0, 114, 178], [213, 94, 0],
-     [204, 121, 167]], np.uint8,
-)  # fmt: skip
 LARGEST_COVER = 384  # rows; bioimage.io asks for less than 500 kB and a width of twice the height
 
 
@@ -28,8 +25,8 @@ def draw_cover(x: np.ndarray, p: np.ndarray) -> bytes:
     if len(p) == 1:
         result = (p[0] * 255).round().astype(np.uint8)[:, :, None].repeat(3, axis=2)
     else:
-        classes = labels(p)
-        result = COLOURS[np.where(classes, (classes - 1) % (len(COLOURS) - 1) + 1, 0)]
+        black = np.zeros((1, 3))  # of background
+        result = np.rint(255 * np.vstack([black, class_colours(len(p) - 1)])).astype(np.uint8)[labels(p)]
     file = io.BytesIO()
     Image.fromarray(np.hstack([image, result])).save(file, "png", optimize=True)
     return file.getvalue()
