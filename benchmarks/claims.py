@@ -130,10 +130,10 @@ def processors(data):
 
     The instructions are left out in software: the clock, the caches and the memory are those of this machine.
     """
-    rows, before = {}, dict(os.environ)
+    cases, rows, before = models.the_cases(batches=(1,), brain=False), {}, dict(os.environ)
     for title, settings in PROCESSORS.items():
         os.environ.update(settings)
-        for record in models.run(models.the_cases(batches=(1,), brain=False), models.the_variants(), budget=40):
+        for record in models.run(cases, [*models.TORCH, models.OURS], budget=40):
             row = rows.setdefault(f"{title}, {NAMES[record['network']]}", {})
             found = tables.ratios(record["times"], models.OURS.name, models.PYTORCH, "time")
             row[record["mode"]] = found["rounds"]
@@ -238,10 +238,17 @@ def saturation(data):
 
 
 def runtimes(data):
-    """Milliseconds of a section of 256 × 256 in tinyseg, onnxruntime and PyTorch: `benchmarks.runtimes`."""
-    from benchmarks import runtimes
-
-    return runtimes.run()
+    """Milliseconds of a section of 256 × 256: tinyseg, PyTorch, an ONNX file in two runtimes, and C on one core."""
+    others = [*models.RUNTIMES, *models.EIGHT_BITS, *models.PROGRAMS]
+    cases = [models.Case(network, (1, 1, 256, 256), 1, "inference") for network in NAMES]
+    rows, left_out = {}, {}
+    for record in models.run(cases, [models.OURS, *models.TORCH, *others], budget=60):
+        medians = {name: 1e3 * found["time"]["median"] for name, found in record["times"].items()}
+        torch = [medians.pop(variant.name) for variant in models.TORCH if variant.name in medians]
+        rows[NAMES[record["network"]]] = medians | ({"PyTorch": min(torch)} if torch else {})
+        left_out |= record["failed"]
+    columns = dict.fromkeys(["tinyseg", "PyTorch", *(variant.name for variant in others)], ".0f")
+    return {"columns": columns, "rows": rows, "left out": left_out}
 
 
 PARTS = {

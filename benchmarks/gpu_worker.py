@@ -193,12 +193,8 @@ def _tinyseg(network, shape, mode, width, layout, compiled, tf32, amp, graph):
 
     _set_tf32(tf32)
     keep_freed_memory()
-    x, y = (ts.backend.to_device(a, "gpu") for a in models._data(shape, 1))
-    model = ts.models.build(network, shape[1], 1, width=width)
-    parameters = list(model.parameters())
-    for p, w in zip(parameters, models._weights([p.shape for p in parameters]), strict=True):
-        p.data[...] = p.data if w is None else w
-    model.to("gpu")
+    x, y = (ts.backend.to_device(a, "gpu") for a in models.make_data(shape, 1))
+    model = models.build_network(models.Case(network, shape, 1, mode, width)).to("gpu")
     optimizer, scaler = ts.optim.Adam(model.parameters(), lr=1e-4), LossScaler(enabled=amp)
     run = in_float16(model) if amp else model
 
@@ -237,11 +233,11 @@ def _torch(network, shape, mode, width, layout, compiled, tf32, amp, graph):
     torch.backends.cudnn.benchmark = True
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     memory_format = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
-    x, y = (torch.from_numpy(a).cuda() for a in models._data(shape, 1))
+    x, y = (torch.from_numpy(a).cuda() for a in models.make_data(shape, 1))
     x = x.contiguous(memory_format=memory_format)
     model = build(network, shape[1], 1, width=width)
     parameters = list(model.parameters())
-    for p, w in zip(parameters, models._weights([p.shape for p in parameters]), strict=True):
+    for p, w in zip(parameters, models.make_weights([p.shape for p in parameters]), strict=True):
         if w is not None:
             p.data.copy_(torch.from_numpy(w))
     model = model.cuda().to(memory_format=memory_format).train(mode == "training")

@@ -1,11 +1,12 @@
-"""Networks: time and memory of inference and of training steps, tinyseg beside PyTorch.
+"""Networks: time and memory of inference and of training steps, tinyseg beside what else runs them.
 
     python -m benchmarks.models
     python -m benchmarks.models --models sdunet --batches 1 --rounds 3
     python -m benchmarks.models --compile --reference        # torch.compile; tinyseg without numba
 
 Everything goes through the public interfaces; PyTorch runs the twin of the network from the test suite, with the fused
-step of its Adam. Each case has processes of its own, one for each variant.
+step of its Adam; ONNX Runtime and OpenVINO run the file that `tinyseg export` writes. Each case has processes of its
+own, one for each variant.
 """
 
 import argparse
@@ -17,10 +18,11 @@ import time
 
 import numpy as np
 
-from benchmarks import tables, worker
+from benchmarks import runtimes, tables, worker
 from benchmarks.worker import Worker, WorkerError, measure
 
 MODES = ("inference", "training")
+TOLERANCE = {"float32": 1e-2, "int8": 0.5}  # of an output beside the others', relative; of networks not trained
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +36,8 @@ class Variant:
     compiled: bool = False
     numba: bool = True
     graph: bool = False  # on a GPU: one CUDA graph a repetition
+    dtype: str = "float32"  # of PyTorch also "bfloat16", by autocast; of an ONNX file also "int8"
+    flags: tuple = ()  # for the compiler of C
 
 
 OURS = Variant("tinyseg", "tinyseg")
@@ -45,7 +49,12 @@ TORCH = [
     Variant("channels-last, tuned", "torch", layout="channels_last", tuned=True),
 ]
 COMPILED = [Variant("compiled, tuned", "torch", layout="channels_last", tuned=True, compiled=True)]
-PYTORCH = [variant.name for variant in TORCH + COMPILED]
+AUTOCAST = [Variant("channels-last, tuned, bfloat16", "torch", layout="channels_last", tuned=True, dtype="bfloat16")]
+RUNTIMES = [Variant("ONNX Runtime", "onnxruntime"), Variant("OpenVINO", "openvino")]
+EIGHT_BITS = [dataclasses.replace(variant, name=f"{variant.name}, 8 bits", dtype="int8") for variant in RUNTIMES]
+PROGRAMS = [Variant("C, one core", "c"), Variant("C, one core, -march=native", "c", flags=("-march=native",))]
+PYTORCH = [variant.name for variant in TORCH + COMPILED + AUTOCAST]
+OTHERS = [*PYTORCH, *(variant.name for variant in RUNTIMES)]  # the fastest of them is the yardstick
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +80,15 @@ def the_cases(networks=("sdunet", "unet"), batches=(1, 4), brain=True):
 
 
 # ----- in the workers ------------------------------------------------------------
-def prepare(key, framework, network, shape, classes, mode, width=64, layout="nchw", compiled=False):
+def prepare(key, case, variant):
     """Put a case into this worker.
+
+    Parameters
+    ----------
+    key : str
+        Its name in `worker.cases`.
+    case, variant : dict
+        What a `Case` and a `Variant` have.
 
     Returns
     -------
@@ -80,10 +96,12 @@ def prepare(key, framework, network, shape, classes, mode, width=64, layout="nch
         "imported": resident MiB after the imports and one tiny step, which loads or compiles what there is to compile;
         "sample": elements of the output (inference only), to compare frameworks by.
     """
-    make = {"tinyseg": _tinyseg, "torch": _torch}[framework]
-    make(network, (1, shape[1], 32, 32), classes, mode, 4, layout, False)()
+    case, variant = Case(**case), Variant(**variant)
+    make = {"tinyseg": _tinyseg, "torch": _torch}.get(variant.framework, _runtime)
+    tiny = dataclasses.replace(case, shape=(1, case.shape[1], 32, 32), width=4)
+    make(tiny, dataclasses.replace(variant, compiled=False))()
     imported = worker.memory()["now"]
-    step = make(network, shape, classes, mode, width, layout, compiled)
+    step = make(case, variant)
 
     def once():
         start = time.perf_counter()
@@ -93,11 +111,11 @@ def prepare(key, framework, network, shape, classes, mode, width=64, layout="nch
         return {"time": seconds}
 
     worker.cases[key] = once
-    return {"imported": imported, "sample": worker.sample(step()) if mode == "inference" else None}
+    return {"imported": imported, "sample": worker.sample(step()) if case.mode == "inference" else None}
 
 
-def _data(shape, classes):
-    """Images, and masks (one class) or class numbers."""
+def make_data(shape, classes):
+    """Return images, and masks (one class) or class numbers."""
     rng = np.random.default_rng(0)
     x = rng.standard_normal(shape, np.float32)
     if classes == 1:
@@ -105,25 +123,33 @@ def _data(shape, classes):
     return x, rng.integers(0, classes, (shape[0], *shape[2:]))
 
 
-def _weights(shapes):
-    """The same weights for both frameworks: their shapes may differ in axes of length 1."""
+def make_weights(shapes):
+    """Yield the same weights for all frameworks: their shapes may differ in axes of length 1."""
     for number, shape in enumerate(shapes):
         rng = np.random.default_rng(number)
         fan_in = np.prod(shape[1:])
         yield rng.standard_normal(shape, np.float32) * np.float32(2 / fan_in) ** 0.5 if len(shape) > 1 else None
 
 
-def _tinyseg(network, shape, classes, mode, width, layout, compiled):
+def build_network(case):
+    """Return tinyseg's network of a case, with the weights of `make_weights`."""
+    import tinyseg as ts
+
+    model = ts.models.build(case.network, case.shape[1], case.classes, width=case.width)
+    parameters = list(model.parameters())
+    for p, w in zip(parameters, make_weights([p.shape for p in parameters]), strict=True):
+        p.data[...] = p.data if w is None else w
+    return model
+
+
+def _tinyseg(case, variant):
     import tinyseg as ts
     from tinyseg.training.loop import keep_freed_memory
 
     keep_freed_memory()
-    x, y = _data(shape, classes)
-    model = ts.models.build(network, shape[1], classes, width=width)
-    parameters = list(model.parameters())
-    for p, w in zip(parameters, _weights([p.shape for p in parameters]), strict=True):
-        p.data[...] = p.data if w is None else w
-    if mode == "inference":
+    x, y = make_data(case.shape, case.classes)
+    model = build_network(case)
+    if case.mode == "inference":
         model.eval()
 
         def predict():
@@ -131,8 +157,8 @@ def _tinyseg(network, shape, classes, mode, width, layout, compiled):
                 return model(x).data
 
         return predict
-    optimizer = ts.optim.Adam(parameters, lr=1e-4)
-    loss_of = ts.ops.binary_cross_entropy_with_logits if classes == 1 else ts.ops.cross_entropy
+    optimizer = ts.optim.Adam(model.parameters(), lr=1e-4)
+    loss_of = ts.ops.binary_cross_entropy_with_logits if case.classes == 1 else ts.ops.cross_entropy
 
     def step():
         optimizer.zero_grad()
@@ -143,26 +169,26 @@ def _tinyseg(network, shape, classes, mode, width, layout, compiled):
     return step
 
 
-def _torch(network, shape, classes, mode, width, layout, compiled):
+def _torch(case, variant):
     import torch
     from torch.nn import functional as F
 
     from tests.models.torch_twin import build
 
-    memory_format = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}[layout]
-    x, y = map(torch.from_numpy, _data(shape, classes))
+    memory_format = {"nchw": torch.contiguous_format, "channels_last": torch.channels_last}[variant.layout]
+    x, y = map(torch.from_numpy, make_data(case.shape, case.classes))
     x = x.contiguous(memory_format=memory_format)
-    model = build(network, shape[1], classes, width=width)
+    model = build(case.network, case.shape[1], case.classes, width=case.width)
     parameters = list(model.parameters())
-    for p, w in zip(parameters, _weights([p.shape for p in parameters]), strict=True):
+    for p, w in zip(parameters, make_weights([p.shape for p in parameters]), strict=True):
         if w is not None:
             p.data.copy_(torch.from_numpy(w))
     model = model.to(memory_format=memory_format)
     optimizer = torch.optim.Adam(parameters, lr=1e-4, fused=True)
-    loss_of = F.binary_cross_entropy_with_logits if classes == 1 else F.cross_entropy
-    model.train(mode == "training")
-    run = torch.compile(model) if compiled else model
-    if mode == "inference":
+    loss_of = F.binary_cross_entropy_with_logits if case.classes == 1 else F.cross_entropy
+    model.train(case.mode == "training")
+    run = torch.compile(model) if variant.compiled else model
+    if case.mode == "inference":
 
         def predict():
             with torch.no_grad():
@@ -172,23 +198,36 @@ def _torch(network, shape, classes, mode, width, layout, compiled):
 
     def step():
         optimizer.zero_grad()
-        loss = loss_of(run(x), y)
+        with torch.autocast("cpu", torch.bfloat16, enabled=variant.dtype == "bfloat16"):
+            loss = loss_of(run(x), y)
         loss.backward()
         optimizer.step()
 
     return step
 
 
+def _runtime(case, variant):
+    return runtimes.open_network(build_network(case), make_data(case.shape, case.classes)[0], variant)
+
+
 # ----- in the parent -------------------------------------------------------------
 def start(variant, timeout=600):
     """Start a worker for a variant."""
-    return Worker(variant.framework, tuned=variant.tuned, numba=variant.numba, timeout=timeout)
+    framework = "torch" if variant.framework == "torch" else "tinyseg"  # which writes the file that others run
+    return Worker(framework, tuned=variant.tuned, numba=variant.numba, timeout=timeout)
 
 
 def prepare_in(process, key, case, variant):
     """Call `prepare` in a worker."""
-    options = {"layout": variant.layout, "compiled": variant.compiled, "framework": variant.framework}
-    return process.call("benchmarks.models:prepare", key=key, **dataclasses.asdict(case), **options)
+    about = {"case": dataclasses.asdict(case), "variant": dataclasses.asdict(variant)}
+    return process.call("benchmarks.models:prepare", key=key, **about)
+
+
+def can_run(variant, case):
+    """Whether a variant is there for a case: what runs a file does not train, and autocast is for training."""
+    if case.mode == "training":
+        return variant.framework in ("tinyseg", "torch")
+    return variant.dtype != "bfloat16" and (variant.framework != "c" or case.shape[0] == 1)
 
 
 def measure_case(case, variants, **options):
@@ -198,6 +237,7 @@ def measure_case(case, variants, **options):
     ----------
     case : Case
     variants : list of Variant
+        Those that cannot run the case are passed over.
     **options
         Of `benchmarks.worker.measure`.
 
@@ -216,12 +256,14 @@ def measure_case(case, variants, **options):
 
     with contextlib.ExitStack() as stack:
         for variant in variants:
+            if not can_run(variant, case):
+                continue
             process = stack.enter_context(start(variant))
             try:
                 found = prepare_in(process, "case", case, variant)
                 if case.mode == "inference" and samples:
                     error = worker.difference([found["sample"]], [next(iter(samples.values()))])
-                    if error > 1e-2:
+                    if error > TOLERANCE[variant.dtype]:
                         raise WorkerError(f"its output differs from that of the others by {error:.1e}")
             except WorkerError as error:
                 failed[variant.name] = str(error)
@@ -269,8 +311,8 @@ def main():
 
 def the_variants(compiled=False, reference=False):
     """List the variants to be timed."""
-    torch = TORCH + COMPILED if compiled else TORCH
-    return [*torch, OURS, REFERENCE] if reference else [*torch, OURS]
+    found = [*TORCH, *AUTOCAST, *RUNTIMES, *EIGHT_BITS, OURS]
+    return found + (COMPILED if compiled else []) + ([REFERENCE] if reference else [])
 
 
 def run(cases, variants, **options):
@@ -284,13 +326,13 @@ def run(cases, variants, **options):
 
 def _line(record):
     name = f"{record['network']} {tables.image(record['shape'])} {record['mode']}"
-    found = tables.ratios(record["times"], OURS.name, PYTORCH, "time")
+    found = tables.ratios(record["times"], OURS.name, OTHERS, "time")
     words = [f"{v} {tables.reason(e)}" for v, e in record["failed"].items()]
     if found:
         ours, best = (record["times"][v]["time"]["median"] for v in (OURS.name, found["best"]))
         words.insert(
             0,
-            f"tinyseg {tables.milliseconds(ours)} ms, PyTorch {tables.milliseconds(best)} ms ({found['best']}), "
+            f"tinyseg {tables.milliseconds(ours)} ms, {found['best']} {tables.milliseconds(best)} ms, "
             f"ratio {tables.ratio(found['rounds'])}",
         )
     return f"{name}: " + "; ".join(words)
@@ -298,31 +340,33 @@ def _line(record):
 
 def markdown(records):
     """Return the tables of times and memory."""
-    measured = [v.name for v in [OURS, REFERENCE, *TORCH, *COMPILED] if any(_has(r, v.name) for r in records)]
-    theirs = [name for name in measured if name in PYTORCH]
-    eager, compiled = [v.name for v in TORCH], any(v.name in measured for v in COMPILED)
-    head = ["network", "images", "", *(f"PyTorch {name}" if name in PYTORCH else name for name in measured)]
-    head += ["ratio", "of medians", "of minima"]
-    if compiled:
-        head.append("ratio to eager")
+    known = [OURS, REFERENCE, *TORCH, *COMPILED, *AUTOCAST, *RUNTIMES, *EIGHT_BITS]
+    measured = [v.name for v in known if any(_has(r, v.name) for r in records)]
+    torch = [name for name in measured if name in PYTORCH]
+    against = {"ratio": OTHERS, "to PyTorch": torch}
+    if any(v.name in measured for v in COMPILED):
+        against["to eager PyTorch"] = [name for name in torch if name != COMPILED[0].name]
+    titles = {name: f"PyTorch {name}" if name in torch else name for name in measured}
+    weighed = [name for name in measured if name in (OURS.name, REFERENCE.name, *torch)]
     rows, memory, of_rounds = [], [], []
     for record in records:
         name = [record["network"], tables.image(record["shape"]), record["mode"]]
         rows.append(name + [_cell(record, variant) for variant in measured])
-        found = tables.ratios(record["times"], OURS.name, theirs, "time")
-        rows[-1] += [found and tables.ratio(found[key]) for key in ("rounds", "median", "min")]
-        if compiled:
-            to_eager = tables.ratios(record["times"], OURS.name, eager, "time")
-            rows[-1].append(to_eager and tables.ratio(to_eager["rounds"]))
-        of_rounds += [found["rounds"]] if found else []
-        memory.append(name + _memory(record["memory"], measured, theirs))
+        found = [tables.ratios(record["times"], OURS.name, theirs, "time") for theirs in against.values()]
+        rows[-1] += [ratios and tables.ratio(ratios["rounds"]) for ratios in found]
+        rows[-1] += [found[0] and tables.ratio(found[0][key]) for key in ("median", "min")]
+        of_rounds += [found[0]["rounds"]] if found[0] else []
+        memory.append(name + _memory(record["memory"], weighed, torch))
+    times_of = ["network", "images", "", *titles.values(), *against, "of medians", "of minima"]
+    memory_of = ["network", "images", "", *map(titles.get, weighed), "ratio in all", "above"]
     parts = [
-        "Times in ms: medians of all repetitions. “Tuned” is a process whose allocator keeps freed memory.\n",
-        tables.table(head, rows, text_columns=3),
+        "Times in ms: medians of all repetitions. “Tuned” is a process whose allocator keeps freed memory. The ratio is that "
+        "to the fastest, without those of 8 bits; of medians and of minima is the same of other times.\n",
+        tables.table(times_of, rows, text_columns=3),
         tables.summary(of_rounds),
         "Peak resident memory in MiB of a process that has done only this, three times: in all / above what it held "
         "after the imports and one tiny step. The ratios are to PyTorch's lowest.\n",
-        tables.table(["network", "images", "", *head[3 : 3 + len(measured)], "ratio in all", "above"], memory, 3),
+        tables.table(memory_of, memory, text_columns=3),
     ]
     return "\n".join(parts)
 

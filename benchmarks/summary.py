@@ -76,15 +76,19 @@ def _range(figures):
 def _network(record):
     times, memory = record["times"], {name: of["peak"] for name, of in record["memory"].items()}
     ours, theirs = models.OURS.name, [v.name for v in models.TORCH if v.name in times and v.name in memory]
-    ratios = tables.ratios(times, ours, theirs, "time")
-    reference = tables.ratios(times, models.REFERENCE.name, theirs, "time")
-    stock = min(times[name]["time"]["median"] for name in theirs if "tuned" not in name)
+    ratios = tables.ratios(times, ours, models.OTHERS, "time")
+    torch = tables.ratios(times, ours, models.PYTORCH, "time")
+    reference = tables.ratios(times, models.REFERENCE.name, models.PYTORCH, "time")
+    stock, tuned = (
+        min(times[n]["time"]["median"] for n in theirs if ("tuned" in n) == is_tuned) for is_tuned in (0, 1)
+    )
     found = {
         "ms": 1e3 * times[ours]["time"]["median"],
-        "PyTorch": 1e3 * times[ratios["best"]]["time"]["median"],
+        "PyTorch": 1e3 * times[torch["best"]]["time"]["median"],
         "ratio": ratios["rounds"],
+        "to PyTorch": torch["rounds"],
         "of minima": ratios["min"],
-        "stock over tuned": stock / times[ratios["best"]]["time"]["median"],
+        "stock over tuned": stock / tuned,
         "memory": memory[ours] / min(memory[name] for name in theirs),
     }
     return found | ({"without numba": reference["rounds"]} if reference else {})

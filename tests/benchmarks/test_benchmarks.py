@@ -1,10 +1,12 @@
 """That the benchmarks run and count right. How fast anything is, no test says."""
 
+import dataclasses
 import importlib.util
 import itertools
 import json
 import math
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -262,13 +264,45 @@ def test_a_network_is_timed_and_weighed_in_both_frameworks(mode):
     assert "failed" not in models.markdown([record])
 
 
+@pytest.mark.parametrize("variant", [*models.RUNTIMES, *models.EIGHT_BITS, *models.PROGRAMS], ids=lambda v: v.name)
+def test_another_runtime_computes_the_same_network(variant, monkeypatch):
+    if variant.framework == "c":
+        if not (shutil.which("gcc") or shutil.which("clang")):
+            pytest.skip("there is neither gcc nor clang here")
+    else:
+        for package in ("onnx", "onnxruntime", variant.framework):  # onnxruntime calibrates 8 bits
+            pytest.importorskip(package, reason=f"{package} is not installed")
+    monkeypatch.setattr(worker, "cases", {})
+    case = dataclasses.replace(TINY, shape=(1, 2, 32, 48), classes=3)
+    samples = [
+        models.prepare(each.name, dataclasses.asdict(case), dataclasses.asdict(each))["sample"]
+        for each in (models.OURS, variant)
+    ]
+    error = difference(samples[1:], samples[:1])
+    assert error < (models.TOLERANCE["int8"] if variant.dtype == "int8" else 1e-5)
+    assert worker.run(variant.name, 1)["time"][0] > 0
+
+
+def test_a_variant_runs_what_it_can():
+    training = dataclasses.replace(TINY, mode="training")
+    four = dataclasses.replace(TINY, shape=(4, 1, 32, 32))
+    able = {case: {v.name for v in [*models.the_variants(), *models.PROGRAMS] if models.can_run(v, case)}
+            for case in (TINY, training, four)}  # fmt: skip
+    files = {v.name for v in (*models.RUNTIMES, *models.EIGHT_BITS)}
+    torch, programs = {v.name for v in models.TORCH}, {v.name for v in models.PROGRAMS}
+    autocast = {v.name for v in models.AUTOCAST}
+    assert able[training] == torch | autocast | {"tinyseg"}
+    assert able[four] == torch | files | {"tinyseg"} and able[TINY] == able[four] | programs
+
+
 RECORD = {
     "network": "unet",
     "shape": [1, 1, 256, 256],
     "classes": 1,
     "mode": "training",
     "width": 64,
-    "times": times_of(tinyseg=[0.5, 0.5], NCHW=[1.0, 1.0]) | {"compiled, tuned": times_of(c=[0.25, 0.25])["c"]},
+    "times": times_of(tinyseg=[0.5, 0.5], NCHW=[1.0, 1.0], OpenVINO=[0.4, 0.4])
+    | {"compiled, tuned": times_of(c=[0.25, 0.25])["c"]},
     "failed": {"NCHW, tuned": "RuntimeError: no"},
     "memory": {v: {"imported": 100, "peak": 300 + k} for k, v in enumerate(["tinyseg", "NCHW", "compiled, tuned"])},
 }
@@ -279,7 +313,7 @@ def test_the_tables_of_networks():
     times, memory = [line for line in text.splitlines() if line.startswith("| unet")]
     cells = [cell.strip() for cell in times.strip("|").split("|")]
     assert cells[:5] == ["unet", "1×1×256×256", "training", "500", "1000"]
-    assert cells[5:] == ["failed: RuntimeError: no", "250", "2.00", "2.00", "2.00", "0.50"]
+    assert cells[5:] == ["failed: RuntimeError: no", "250", "400", "2.00", "2.00", "0.50", "2.00", "2.00"]
     assert memory.endswith("| 300 / 200 | 301 / 201 | – | 302 / 202 | 1.00 | 1.00 |")
 
 

@@ -1,5 +1,6 @@
 """That the GPU's benchmarks count right, and run as far as the stand-in carries them."""
 
+import dataclasses
 import inspect
 import json
 import re
@@ -205,7 +206,8 @@ def test_pytorch_is_timed(mode, amp, monkeypatch):
     case["amp"] = amp
     sample = gpu_worker.prepare_network("case", framework="torch", **case)
     if sample:
-        expected = models.prepare("ours", "tinyseg", "sdunet", (1, 1, 32, 32), 1, "inference", width=4)["sample"]
+        ours = models.Case("sdunet", (1, 1, 32, 32), 1, "inference", width=4), models.OURS
+        expected = models.prepare("ours", *map(dataclasses.asdict, ours))["sample"]
         assert worker.difference([sample], [expected]) < (gpu.TOLERANCE[True] if amp else 1e-3)
         gpu_worker.prepare_network("case", framework="torch", **case)  # `models.prepare` is another worker's
     assert min(worker.run("case", 2)["time"]) > 0

@@ -1,12 +1,10 @@
-"""The study of quantization: what it draws, and what it says of kernels; the runtimes that are timed."""
-
-import shutil
+"""The study of quantization: what it draws, and what it says of kernels."""
 
 import numpy as np
 import pytest
 
 import tinyseg as ts
-from benchmarks import quantization, runtimes, worker
+from benchmarks import quantization
 from tests.export.networks import trained_like
 from tinyseg.export.network import describe
 from tinyseg.export.onnx.file import make_onnx
@@ -53,20 +51,3 @@ def test_the_networks_of_the_study_differ_in_what_their_names_say():
     standardized = {title for title, model in built.items() if model.config["ws"]}
     assert standardized == {"SD-UNet", "U-Net, separable, GroupNorm, standardized weights"}
     assert all(model.config["norm"] == "group" for model in built.values())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("options", runtimes.OTHERS.values(), ids=runtimes.OTHERS)
-def test_a_runtime_is_put_into_a_worker(options, monkeypatch):
-    if options["runtime"] == "c":
-        if not (shutil.which("gcc") or shutil.which("clang")):
-            pytest.skip("there is neither gcc nor clang here")
-    else:
-        for package in ("onnx", options["runtime"]):
-            pytest.importorskip(package, reason=f"{package} is not installed")
-    monkeypatch.setattr(runtimes, "SHAPE", (1, 1, 32, 48))
-    monkeypatch.setattr(worker, "cases", {})
-    build = ts.models.build
-    monkeypatch.setattr(ts.models, "build", lambda name: build(name, width=4))
-    runtimes.prepare("case", "sdunet", **options)
-    assert worker.cases["case"]()["time"] > 0
