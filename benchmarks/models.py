@@ -360,8 +360,8 @@ def markdown(records):
     times_of = ["network", "images", "", *titles.values(), *against, "of medians", "of minima"]
     memory_of = ["network", "images", "", *map(titles.get, weighed), "ratio in all", "above"]
     parts = [
-        "Times in ms: medians of all repetitions. “Tuned” is a process whose allocator keeps freed memory. The ratio is that "
-        "to the fastest, without those of 8 bits; of medians and of minima is the same of other times.\n",
+        "Times in ms: medians of all repetitions. “Tuned” is a process whose allocator keeps freed memory. The ratio "
+        "is that to the fastest, without those of 8 bits; of medians and of minima is the same of other times.\n",
         tables.table(times_of, rows, text_columns=3),
         tables.summary(of_rounds),
         "Peak resident memory in MiB of a process that has done only this, three times: in all / above what it held "
