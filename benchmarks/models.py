@@ -97,11 +97,10 @@ def prepare(key, case, variant):
         "sample": elements of the output (inference only), to compare frameworks by.
     """
     case, variant = Case(**case), Variant(**variant)
-    make = {"tinyseg": _tinyseg, "torch": _torch}.get(variant.framework, _runtime)
     tiny = dataclasses.replace(case, shape=(1, case.shape[1], 32, 32), width=4)
-    make(tiny, dataclasses.replace(variant, compiled=False))()
+    make_step(tiny, dataclasses.replace(variant, compiled=False))()
     imported = worker.memory()["now"]
-    step = make(case, variant)
+    step = make_step(case, variant)
 
     def once():
         start = time.perf_counter()
@@ -112,6 +111,11 @@ def prepare(key, case, variant):
 
     worker.cases[key] = once
     return {"imported": imported, "sample": worker.sample(step()) if case.mode == "inference" else None}
+
+
+def make_step(case, variant):
+    """Return a function that does once what is timed."""
+    return {"tinyseg": _tinyseg, "torch": _torch}.get(variant.framework, _runtime)(case, variant)
 
 
 def make_data(shape, classes):

@@ -11,7 +11,8 @@ import shutil
 import numpy as np
 import pytest
 
-from benchmarks import kernels, machine, models, run, scaling, tables, worker
+import tinyseg as ts
+from benchmarks import kernels, machine, models, run, scaling, steps, tables, worker
 from benchmarks.catalogue import ADAM, OPS, work
 from benchmarks.worker import Worker, WorkerError, difference, measure
 
@@ -315,6 +316,34 @@ def test_the_tables_of_networks():
     assert cells[:5] == ["unet", "1×1×256×256", "training", "500", "1000"]
     assert cells[5:] == ["failed: RuntimeError: no", "250", "400", "2.00", "2.00", "0.50", "2.00", "2.00"]
     assert memory.endswith("| 300 / 200 | 301 / 201 | – | 302 / 202 | 1.00 | 1.00 |")
+
+
+# ----- the ops of a step ---------------------------------------------------------------
+def test_the_ops_of_a_training_step_sum_up_to_it():
+    case = dataclasses.replace(TINY, mode="training", width=8)
+    found = steps.measure(case, steps=3)
+    seconds = {tuple(row["name"]): row["seconds"] for row in found["rows"]}
+    assert sum(seconds.values()) == pytest.approx(found["seconds"]) and min(seconds.values()) > 0
+    calls = {tuple(row["name"][:2]): 0 for row in found["rows"]}
+    for row in found["rows"]:
+        calls[tuple(row["name"][:2])] += row["calls"]
+    assert calls["Adam", ""] == calls["BinaryCrossEntropy", "backward"] == 1
+    assert calls["GroupNorm", "forward"] == calls["GroupNorm", "backward"] == 9
+    assert calls["MaxPool2d", "forward"] == 4 and ("Dropout", "backward") in calls
+    text = steps.markdown([dataclasses.asdict(case) | found], MACHINE)
+    assert "sdunet 1×1×32×32 training" in text and steps.BETWEEN in text and text.count("\n| ") > 20
+
+
+def test_a_step_is_timed_without_its_warm_up_and_the_engine_is_as_before():
+    before = steps.Function.__call__, steps.Function.gradients, steps.HalfFunction.gradients, steps.Adam.step
+    found = steps.measure(TINY, steps=2)
+    assert before == (steps.Function.__call__, steps.Function.gradients, steps.HalfFunction.gradients, steps.Adam.step)
+    names = {row["name"][0] for row in found["rows"]}
+    assert "SeparableConv2d" in names and "Adam" not in names
+    # The work of a forward pass is what the profile counts: two operations a multiply-add.
+    model = models.build_network(TINY)
+    flops = sum(row["flops"] for row in found["rows"])
+    assert flops == 2 * ts.profile.summary(model, TINY.shape, show=False).multiply_adds
 
 
 # ----- all of it -----------------------------------------------------------------------
