@@ -30,7 +30,7 @@ import tinyseg as ts
 from benchmarks import machine, worker
 from tinyseg.data import em_sections
 from tinyseg.data.json_files import write_json
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 from tinyseg.export.onnx.file import write_onnx
 from tinyseg.export.page.html import write_html
 from tinyseg.export.page.run import find_chromium, open_chromium

@@ -9,7 +9,6 @@ seeds, once: the checkpoints are kept in runs/quantization, and an interrupted r
 
 import dataclasses
 import pathlib
-import tempfile
 
 import numpy as np
 
@@ -17,9 +16,9 @@ import tinyseg as ts
 from benchmarks import worker
 from tinyseg import ops
 from tinyseg.data import isbi, standardize
-from tinyseg.export.network import describe
-from tinyseg.export.onnx.file import write_onnx
-from tinyseg.export.onnx.int8 import write_onnx_int8
+from tinyseg.export.describing import describe
+from tinyseg.export.int8 import quantize
+from tinyseg.export.onnx.file import make_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import accuracy, dice
 
@@ -142,17 +141,16 @@ def make_uneven(network, seed):
 
 def measure(network, calibration, images, labels):
     """Return the scores of a network as float and quantized, over all held-out pixels, and its kernels' spread."""
-    images = images[:, None]
-    with tempfile.TemporaryDirectory() as folder:
-        before, after = pathlib.Path(folder) / "float.onnx", pathlib.Path(folder) / "int8.onnx"
-        write_onnx(before, network)
-        mask = OnnxFile(before)(images)[:, 0] > 0
-        row = score(mask, labels) | {"spread": spread(network)}
-        for kind, how in KINDS.items():
-            write_onnx_int8(after, before, calibration[:, None], **how)
-            quantized = OnnxFile(after)(images)[:, 0] > 0
-            row |= {f"{name}, {kind}": value for name, value in score(quantized, labels).items()}
-            row[f"changed %, {kind}"] = 100 * float(np.mean(quantized != mask))
+
+    def run(network):
+        return OnnxFile("a network", content=make_onnx(network))(images[:, None])[:, 0] > 0
+
+    mask = run(network)
+    row = score(mask, labels) | {"spread": spread(network)}
+    for kind, how in KINDS.items():
+        quantized = run(quantize(network, calibration[:, None], **how))
+        row |= {f"{name}, {kind}": value for name, value in score(quantized, labels).items()}
+        row[f"changed %, {kind}"] = 100 * float(np.mean(quantized != mask))
     return row
 
 

@@ -28,18 +28,16 @@ def open_network(model, x, variant):
     -------
     function of () -> ndarray of float32, (N, K, H, W)
     """
-    from tinyseg.export.network import describe
+    from tinyseg.export.describing import describe
+    from tinyseg.export.int8 import quantize
     from tinyseg.export.onnx.file import write_onnx
-    from tinyseg.export.onnx.int8 import write_onnx_int8
 
     network = describe(model)
     with tempfile.TemporaryDirectory() as folder:
         if variant.framework == "c":
             return _c(network, x, pathlib.Path(folder), variant.flags)
         path = pathlib.Path(folder) / "model.onnx"
-        write_onnx(path, network)
-        if variant.dtype == "int8":
-            write_onnx_int8(path, path, x)
+        write_onnx(path, quantize(network, x) if variant.dtype == "int8" else network)
         return {"onnxruntime": _onnxruntime, "openvino": _openvino}[variant.framework](path, x)
 
 

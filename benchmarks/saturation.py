@@ -17,9 +17,9 @@ import numpy as np
 import tinyseg as ts
 from benchmarks import quantization
 from tinyseg.data import standardize
-from tinyseg.export.network import describe
-from tinyseg.export.onnx.file import write_onnx
-from tinyseg.export.onnx.int8 import write_onnx_int8
+from tinyseg.export.describing import describe
+from tinyseg.export.int8 import quantize
+from tinyseg.export.onnx.file import make_onnx, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 
 PROCESSORS = {"here": [], "Haswell": ["-cpu", "Haswell"]}
@@ -44,13 +44,13 @@ def run(data):
     rows = {title: {} for title in KERNELS}
     with tempfile.TemporaryDirectory() as folder:
         folder = pathlib.Path(folder)
-        before, after, x, y = (folder / name for name in ("float.onnx", "int8.onnx", "x.npy", "y.npy"))
+        after, x, y = (folder / name for name in ("int8.onnx", "x.npy", "y.npy"))
         images = standardize(held_out.images)[:1, None]
         np.save(x, images)
-        write_onnx(before, describe(ts.checkpoint.load(path)))
-        mask = OnnxFile(before)(images) > 0
+        network = describe(ts.checkpoint.load(path))
+        mask = OnnxFile("a network", content=make_onnx(network))(images) > 0
         for title, bits in KERNELS.items():
-            write_onnx_int8(after, before, standardize(train.images)[:, None], kernel_bits=bits)
+            write_onnx(after, quantize(network, standardize(train.images)[:, None], kernel_bits=bits))
             for processor, options in PROCESSORS.items():
                 words = [emulator, *options] if options else []
                 subprocess.run([*words, sys.executable, "-c", RUN, after, x, y], check=True, stderr=subprocess.DEVNULL)

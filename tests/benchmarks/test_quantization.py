@@ -6,7 +6,7 @@ import pytest
 import tinyseg as ts
 from benchmarks import quantization
 from tests.export.networks import trained_like
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 from tinyseg.export.onnx.file import make_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 

@@ -14,9 +14,9 @@ import tinyseg as ts
 from tests.export.networks import trained_like
 from tinyseg.commands.quantize import compare, quantize, read_examples
 from tinyseg.data import em_sections
-from tinyseg.export.network import describe
-from tinyseg.export.onnx.file import metadata_of, write_onnx
-from tinyseg.export.onnx.int8 import write_onnx_int8
+from tinyseg.export.describing import describe
+from tinyseg.export.int8 import quantize as choose_integers
+from tinyseg.export.onnx.file import make_onnx, metadata_of, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import accuracy, dice, iou
 from tinyseg.prediction.predictor import Predictor
@@ -50,9 +50,10 @@ def export(checkpoint, path, int8=False, **options):
     if options.pop("prepared", False):
         options["preparation"] = predictor.preparation
     path.parent.mkdir(exist_ok=True)
-    write_onnx(path, describe(predictor.model), metadata=metadata_of(predictor.model), **options)
+    network = describe(predictor.model)
     if int8:
-        write_onnx_int8(path, path, [np.random.default_rng(0).normal(size=(1, 40, 36)).astype(np.float32)])
+        network = choose_integers(network, [np.random.default_rng(0).normal(size=(1, 40, 36)).astype(np.float32)])
+    write_onnx(path, network, metadata=metadata_of(predictor.model), **options)
     return path
 
 
@@ -171,37 +172,29 @@ def test_evaluate_scores_what_onnxruntime_computes(checkpoint):
 
 
 # ----- quantize ------------------------------------------------------------------------
-def run_quantize(checkpoint, folder, **options):
-    predictor = Predictor.load(checkpoint)
-    file = export(checkpoint, checkpoint.parent / "model.onnx", **options)
-    return predictor, quantize(predictor, file, checkpoint.parent / "model_int8.onnx", folder)
-
-
-@pytest.mark.parametrize("prepared", [False, True])
-def test_with_masks_the_loss_is_that_of_the_scores_of_both(checkpoint, prepared, capsys):
-    folder = checkpoint.parents[1] / "isbi"
-    predictor, found = run_quantize(checkpoint, folder, prepared=prepared)
+def test_with_masks_the_loss_is_that_of_the_scores_of_both(checkpoint, capsys):
+    folder, predictor = checkpoint.parents[1] / "isbi", Predictor.load(checkpoint)
+    network, found = quantize(predictor, folder)
     truth = tifffile.imread(folder / "train-labels.tif") > 0
     sections = tifffile.imread(folder / "train-volume.tif")
     masks = {"float": np.stack([predictor(section)[0] for section in sections]) > 0.5}
-    if not prepared:
-        predictor.forward = OnnxFile(checkpoint.parent / "model_int8.onnx")
-        masks["int8"] = np.stack([predictor(section)[0] for section in sections]) > 0.5
-        assert found["changed"] == np.mean(masks["int8"] != masks["float"]) > 0
+    predictor.forward = OnnxFile("the network", content=make_onnx(network))
+    masks["int8"] = np.stack([predictor(section)[0] for section in sections]) > 0.5
+    assert found["changed"] == np.mean(masks["int8"] != masks["float"]) > 0
     for name, mask in masks.items():
-        assert found[name]["accuracy"] == pytest.approx(accuracy(mask, truth), abs=1e-3 if name == "float" else 1e-9)
-        assert found[name]["dice"] == pytest.approx([dice(mask, truth)], abs=1e-3 if name == "float" else 1e-9)
-        assert found[name]["iou"] == pytest.approx([iou(mask, truth)], abs=1e-3 if name == "float" else 1e-9)
+        assert found[name]["accuracy"] == pytest.approx(accuracy(mask, truth), abs=1e-9)
+        assert found[name]["dice"] == pytest.approx([dice(mask, truth)], abs=1e-9)
+        assert found[name]["iou"] == pytest.approx([iou(mask, truth)], abs=1e-9)
     out = capsys.readouterr().out
     assert "6 images with masks" in out and "Dice, inside of a cell" in out and "8 bits" in out
-    assert found["quantized"] > 10 and 0 < found["mean"] < found["largest"] < 1
+    assert len(network.convolutions) > 10 and 0 < found["mean"] < found["largest"] < 1
 
 
 def test_without_masks_both_networks_are_compared(checkpoint, tmp_path, capsys):
     (tmp_path / "pictures").mkdir()
     for k, image in enumerate(em_sections(3, size=70)[0]):
         Image.fromarray(image[:50]).save(tmp_path / "pictures" / f"{k}.png")
-    _, found = run_quantize(checkpoint, tmp_path / "pictures")
+    _, found = quantize(Predictor.load(checkpoint), tmp_path / "pictures")
     assert found["images"] == 3 and "float" not in found and 0 < found["changed"] < 0.1
     out = capsys.readouterr().out
     assert "3 images without masks" in out and "Dice" not in out and "of the pixels change their class on 3" in out
@@ -222,7 +215,7 @@ def test_brains_are_calibrated_slice_by_slice(tmp_path, labelled, capsys):
         (tmp_path / "alone").mkdir()
         shutil.move(folder / "imagesTr", tmp_path / "alone" / "images")
         folder = tmp_path / "alone" / "images"
-    _, found = run_quantize(checkpoint, folder)
+    _, found = quantize(Predictor.load(checkpoint), folder)
     assert 8 < found["images"] <= 50 and ("float" in found) == labelled
     if labelled:
         assert len(found["float"]["dice"]) == 3
@@ -231,7 +224,6 @@ def test_brains_are_calibrated_slice_by_slice(tmp_path, labelled, capsys):
 
 def test_networks_that_agree_change_nothing(checkpoint):
     predictor = Predictor.load(checkpoint)
-    network = OnnxFile(export(checkpoint, checkpoint.parent / "model.onnx"))
     examples = read_examples(predictor, checkpoint.parents[1] / "isbi", at_most=2)
-    found = compare(predictor, network, network, examples)
+    found = compare(predictor, lambda x: predictor.model(x).data, examples)
     assert (found["changed"], found["largest"], found["mean"]) == (0, 0, 0) and found["float"] == found["int8"]

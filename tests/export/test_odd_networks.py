@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from tests.export.networks import trained_like
-from tests.export.test_network import compute
+from tests.export.test_describing import compute
 from tinyseg import models, nn, no_grad
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 
 SMALL = {"name": "sdunet", "width": 8, "levels": 3}
 BATCH = {"name": "sdunet_bn", "width": 8, "levels": 3}

@@ -43,8 +43,8 @@ from tinyseg.data.writing import check_writable, rename
 from tinyseg.export.bioimageio.package import run_bioimageio, write_bioimageio
 from tinyseg.export.c.program import run_c, write_c
 from tinyseg.export.checking import NotRunError, compare, refuse_beyond
+from tinyseg.export.describing import describe
 from tinyseg.export.images import as_pixels, find_check_images, fit, network_inputs
-from tinyseg.export.network import describe
 from tinyseg.export.onnx.file import fix_size, metadata_of, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.export.page.html import write_html
@@ -174,28 +174,20 @@ def write_program(args, predictor, sections, path):
     return lambda: predict(predictor, sections), lambda: run_c(path, sections)
 
 
-def write_network(args, predictor, sections, path):
-    write_float_onnx(args, predictor, sections, path)
-    return finish_onnx(args, predictor, sections, path)
-
-
-def write_float_onnx(args, predictor, sections, path):
-    write_onnx(
-        path, describe(predictor.model), opset=args.opset, metadata=metadata_of(predictor.model),
-        preparation=predictor.preparation if args.with_preprocessing else None, dtype=args.dtype or sections.dtype,
-        exact_norms=not args.norm_operators,
-    )  # fmt: skip
+def write_float(args, predictor, sections, path):
+    return write_network(args, predictor, sections, path, describe(predictor.model))
 
 
 def write_quantized(args, predictor, sections, path):
-    with tempfile.TemporaryDirectory() as folder:
-        float_path = pathlib.Path(folder) / "model.onnx"
-        write_float_onnx(args, predictor, sections, float_path)
-        quantize(predictor, float_path, path, args.int8)
-    return finish_onnx(args, predictor, sections, path)
+    return write_network(args, predictor, sections, path, quantize(predictor, args.int8)[0])
 
 
-def finish_onnx(args, predictor, sections, path):
+def write_network(args, predictor, sections, path, network):
+    write_onnx(
+        path, network, opset=args.opset, metadata=metadata_of(predictor.model),
+        preparation=predictor.preparation if args.with_preprocessing else None, dtype=args.dtype or sections.dtype,
+        exact_norms=not args.norm_operators,
+    )  # fmt: skip
     if args.size:
         fix_size(path, args.size)
     if not args.with_preprocessing:
@@ -232,7 +224,7 @@ def write_package(args, predictor, sections, path):
 
 
 WRITERS = {
-    "html": write_page, "c": write_program, "onnx": write_network, "int8": write_quantized,
+    "html": write_page, "c": write_program, "onnx": write_float, "int8": write_quantized,
     "bioimageio": write_package,
 }  # fmt: skip
 

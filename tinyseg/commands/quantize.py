@@ -16,7 +16,10 @@ from tinyseg.data.brats import find_cases, read_case
 from tinyseg.data.files import refuse_missing
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.scans import channels_of, open_scan
-from tinyseg.export.onnx.int8 import AT_MOST, write_onnx_int8
+from tinyseg.export.describing import describe
+from tinyseg.export.int8 import AT_MOST
+from tinyseg.export.int8 import quantize as choose_integers
+from tinyseg.export.onnx.file import make_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import SegmentationScores
 from tinyseg.prediction import predict
@@ -46,15 +49,13 @@ class Example:
     truth: np.ndarray | None = None
 
 
-def quantize(predictor, float_path, path, folder, foreground=None):
-    """Write the 8-bit version of an ONNX file, and print and return what it loses on the images.
+def quantize(predictor, folder, foreground=None):
+    """Choose the integers of a network with 8 bits, and print what it loses on the images.
 
     Parameters
     ----------
     predictor : Predictor
-        Of the checkpoint from which the file was exported.
-    float_path, path : Path
-        The file that `write_onnx` has written, and the one to be written.
+        Of the network.
     folder : Path
         Images, as `tinyseg predict` takes them; with masks, as `tinyseg evaluate --images` takes them.
     foreground : {"white", "black"}, optional
@@ -62,8 +63,9 @@ def quantize(predictor, float_path, path, folder, foreground=None):
 
     Returns
     -------
-    dict
-        What `write_onnx_int8` and `compare` return.
+    network : Int8Network
+    found : dict
+        What `compare` returns.
 
     Raises
     ------
@@ -71,12 +73,14 @@ def quantize(predictor, float_path, path, folder, foreground=None):
         There are no such images, or files; the sentence names them.
     """
     examples = read_examples(predictor, folder, foreground or predictor.foreground or "white")
-    network = OnnxFile(float_path)
     shown = tqdm(examples, desc="calibrating", unit="image")
-    about = write_onnx_int8(path, float_path, (_given(predictor, network, each) for each in shown))
-    found = compare(predictor, network, OnnxFile(path), examples)
+    multiple = predictor.model.multiple
+    network = choose_integers(
+        describe(predictor.model), (mirror_to_multiple(each.prepared, multiple) for each in shown)
+    )
+    found = compare(predictor, OnnxFile("the network with 8 bits", content=make_onnx(network)), examples)
     print_comparison(found, predictor.classes)
-    return about | found
+    return network, found
 
 
 # ----- images ----------------------------------------------------------------------
@@ -160,22 +164,16 @@ def _spread(n, at_most):
     return np.unique(np.linspace(0, n - 1, min(n, at_most)).round().astype(int))
 
 
-def _given(predictor, network, example):
-    """Return an example as an ONNX file takes it: grey values if it prepares them itself, else padded to its sizes."""
-    if network.metadata.get("prepared_in_graph"):
-        return predictor.preparation.resampled(example.section).astype(np.float32)
-    return mirror_to_multiple(example.prepared, predictor.model.multiple)
-
-
 # ----- the two networks on them ------------------------------------------------------
-def compare(predictor, before, after, examples):
-    """Return what two ONNX files give on images.
+def compare(predictor, forward, examples):
+    """Return what a network and another form of it give on images.
 
     Parameters
     ----------
     predictor : Predictor
-    before, after : OnnxFile
-        The float and the quantized network.
+        Of the network, as float.
+    forward : callable
+        Images (N, C, H, W) to logits, float32: the quantized network.
     examples : sequence of Example
 
     Returns
@@ -188,7 +186,7 @@ def compare(predictor, before, after, examples):
     scores = {name: SegmentationScores(max(2, len(predictor.classes))) for name in ("float", "int8")}
     changed = pixels = largest = total = 0
     for example in tqdm(examples, desc="comparing", unit="image"):
-        p, q = (_probabilities(predictor, network, example) for network in (before, after))
+        p, q = (_probabilities(predictor, each, example) for each in (None, forward))
         a, b = labels(p), labels(q)
         changed, pixels = changed + np.count_nonzero(a != b), pixels + a.size
         largest, total = max(largest, float(np.abs(p - q).max())), total + float(np.abs(p - q).mean()) * a.size
@@ -202,12 +200,9 @@ def compare(predictor, before, after, examples):
     return found | {name: _without_background(each.pooled()) for name, each in scores.items()}
 
 
-def _probabilities(predictor, network, example):
-    """Return the probabilities (classes, H, W) that an ONNX file gives for an example."""
-    if network.metadata.get("prepared_in_graph"):
-        p = network(_given(predictor, network, example)[None])[0]
-    else:
-        p = predict(predictor.model, example.prepared[None], tile=predictor.tile, forward=network.logits)[0]
+def _probabilities(predictor, forward, example):
+    """Return the probabilities (classes, H, W) of an example, by a function instead of the network if one is given."""
+    p = predict(predictor.model, example.prepared[None], tile=predictor.tile, forward=forward)[0]
     shape = example.section.shape[1:]
     return p if p.shape[1:] == shape else predictor.preparation.restore(p, shape)
 

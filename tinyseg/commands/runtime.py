@@ -3,7 +3,7 @@
 import argparse
 import pathlib
 
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 from tinyseg.export.onnx.file import make_onnx, metadata_of
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.training.run import command_line

@@ -2,9 +2,9 @@
 
 from .bioimageio.package import run_bioimageio, write_bioimageio
 from .c.program import run_c, write_c
-from .network import describe
+from .describing import describe
+from .int8 import quantize
 from .onnx.file import metadata_of, write_onnx
-from .onnx.int8 import write_onnx_int8
 from .onnx.runtime import OnnxFile, run_onnx
 from .page.html import write_html
 from .page.run import run_html
@@ -13,6 +13,7 @@ __all__ = [
     "OnnxFile",
     "describe",
     "metadata_of",
+    "quantize",
     "run_bioimageio",
     "run_c",
     "run_html",
@@ -21,5 +22,4 @@ __all__ = [
     "write_c",
     "write_html",
     "write_onnx",
-    "write_onnx_int8",
 ]

@@ -19,7 +19,7 @@ from tinyseg.data import isbi, standardize
 from tinyseg.export.bioimageio.given import LICENSES, check_license
 from tinyseg.export.bioimageio.package import run_bioimageio, write_bioimageio
 from tinyseg.export.bioimageio.rdf import FIRST_ISBI_SECTION
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 from tinyseg.models import MODELS, checkpoint
 from tinyseg.prediction import predict
 from tinyseg.prediction.predictor import Predictor

@@ -18,7 +18,7 @@ from tinyseg.data.resample import resample, restore
 from tinyseg.export.c import program as c_program
 from tinyseg.export.c.weights import HEADER, pack
 from tinyseg.export.checking import NotRunError
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 from tinyseg.prediction.predictor import Predictor, labels
 
 SOURCES = pathlib.Path(c_program.__file__).parent

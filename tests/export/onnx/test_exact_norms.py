@@ -5,7 +5,7 @@ import pytest
 
 from tests.export.networks import CASES, trained_like
 from tinyseg import no_grad
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 from tinyseg.export.onnx.file import write_onnx
 from tinyseg.export.onnx.runtime import run_onnx
 

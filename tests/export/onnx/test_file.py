@@ -8,7 +8,7 @@ import pytest
 
 from tests.export.networks import CASES, trained_like
 from tinyseg import no_grad
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 from tinyseg.export.onnx.file import fix_size, make_onnx, metadata_of, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile, run_onnx
 from tinyseg.prediction import predict

@@ -6,7 +6,7 @@ import tifffile
 
 from tests.export.networks import trained_like
 from tinyseg import models
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 from tinyseg.export.page.html import write_html
 from tinyseg.prediction.predictor import Predictor
 

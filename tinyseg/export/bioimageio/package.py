@@ -30,7 +30,8 @@ from tinyseg.data.writing import FilePath, replacing
 from tinyseg.export.bioimageio import rdf
 from tinyseg.export.bioimageio.given import Given
 from tinyseg.export.bioimageio.readme import draw_cover, write_readme
-from tinyseg.export.network import Network, as_predictor, refuse_undescribed
+from tinyseg.export.describing import as_predictor
+from tinyseg.export.network import Network, refuse_undescribed
 from tinyseg.export.onnx.file import make_onnx, metadata_of
 from tinyseg.export.onnx.preparation import check_preparation
 from tinyseg.export.onnx.runtime import OnnxFile

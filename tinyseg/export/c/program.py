@@ -19,7 +19,7 @@ from tinyseg.data.files import refuse_missing
 from tinyseg.data.writing import FilePath, write_atomically
 from tinyseg.export.c.weights import pack
 from tinyseg.export.checking import NotRunError
-from tinyseg.export.network import as_predictor, describe
+from tinyseg.export.describing import as_predictor, describe
 from tinyseg.models import UNet
 from tinyseg.prediction.predictor import Predictor
 

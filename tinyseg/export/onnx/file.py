@@ -12,8 +12,10 @@ from typing import Any
 from tinyseg.backend import to_numpy
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.writing import FilePath, write_atomically
+from tinyseg.export.int8 import Int8Network
 from tinyseg.export.network import Network, refuse_undescribed
-from tinyseg.export.onnx.graph import IR_VERSIONS, Graph, add_network
+from tinyseg.export.onnx.graph import IR_VERSIONS, Graph, Steps
+from tinyseg.export.onnx.int8 import Int8Steps
 from tinyseg.export.onnx.packages import load_package
 from tinyseg.export.onnx.preparation import check_preparation, prepare_in_graph, restore_in_graph
 from tinyseg.export.onnx.runtime import PROBABILITIES
@@ -23,7 +25,7 @@ IMAGE, LOGITS = "image", "logits"  # names of what goes in and comes out
 
 
 def make_onnx(
-    network: Network,
+    network: Network | Int8Network,
     *,
     probabilities: bool = False,
     opset: int = 17,
@@ -39,8 +41,9 @@ def make_onnx(
 
     Parameters
     ----------
-    network : Network
-        Of `tinyseg.export.network.describe`.
+    network : Network or Int8Network
+        Of `tinyseg.export.describing.describe`; or of `tinyseg.export.int8.quantize`, whose convolutions become integer
+        convolutions, a quarter of the size.
     probabilities : bool
         Whether probabilities come out.
     opset : {17, 21}
@@ -66,6 +69,9 @@ def make_onnx(
     RuntimeError
         The package onnx is not there.
     """
+    convolutions = None
+    if isinstance(network, Int8Network):
+        network, convolutions = network.network, network.convolutions
     refuse_undescribed(network)
     if opset not in IR_VERSIONS:
         raise ValueError(f"opset must be {' or '.join(map(str, IR_VERSIONS))}, but is {opset!r}.")
@@ -75,7 +81,7 @@ def make_onnx(
     x = IMAGE
     if preparation is not None:
         x = prepare_in_graph(graph, x, preparation, dtype, network.multiple)
-    x = add_network(graph, network, x)
+    x = network.compute(Steps(graph) if convolutions is None else Int8Steps(graph, convolutions), x)
     if probabilities or preparation is not None:
         x = graph.add("Sigmoid", "head", x) if network.num_classes == 1 else graph.add("Softmax", "head", x, axis=1)
     if preparation is not None:
@@ -83,13 +89,13 @@ def make_onnx(
     output = PROBABILITIES if probabilities or preparation is not None else LOGITS
     graph.nodes[-1].output[0] = output
     kept = {"multiple": 1 if preparation is not None else network.multiple} | dict(metadata or {})
-    kept |= {"prepared_in_graph": preparation is not None}
+    kept |= {"prepared_in_graph": preparation is not None} | ({"quantized": True} if convolutions is not None else {})
     return _model_of(graph, network, output, kept).SerializeToString()
 
 
 def write_onnx(
     path: FilePath,
-    network: Network,
+    network: Network | Int8Network,
     *,
     probabilities: bool = False,
     opset: int = 17,
@@ -115,7 +121,7 @@ def fix_size(path: FilePath, size: Sequence[int]) -> None:
     Parameters
     ----------
     path : path-like
-        What `write_onnx` or `write_onnx_int8` has written; it is written again.
+        What `write_onnx` has written; it is written again.
     size : (int, int)
         Height and width.
 

@@ -1,7 +1,7 @@
 """A graph of ONNX nodes while it is built, and the nodes of which a U-Net is made.
 
-Each function adds nodes and returns the name of their result. Nodes and weights bear the names of the network's layers,
-such as ``encoder.0.convs.1/Conv``: that is what viewers show, and how `tinyseg.export.onnx.int8` finds them.
+Each method adds nodes and returns the name of their result. Nodes and weights bear the names of the network's layers,
+such as ``encoder.0.convs.1/Conv``: that is what viewers show.
 """
 
 import numpy as np
@@ -66,48 +66,42 @@ class Graph:
         return found
 
 
-def add_network(graph, network, x):
-    """Add all nodes of a `tinyseg.export.network.Network`, from the images x to the logits."""
-    skips = []
-    for k, level in enumerate(network.encoder):
-        if k:
-            x = graph.add("MaxPool", f"encoder.{k}", x, kernel_shape=[2, 2], strides=[2, 2])
-        x = _add_block(graph, level, x)
-        skips.append(x)
-    skips.pop()
-    for k, level in enumerate(network.decoder):
-        x = _add_convolution(graph, level.up, x)
-        x = graph.add("Concat", f"decoder.{k}", skips.pop(), x, axis=1)
-        x = _add_block(graph, level, x)
-    for layer in network.head:
-        x = _add_convolution(graph, layer, x)
-    return x
+class Steps:
+    """The steps of a network as nodes of a graph: what `tinyseg.export.network.Network.compute` takes.
 
+    x are the names of results.
+    """
 
-def _add_block(graph, level, x):
-    for layer in level.convolutions:
-        x = _add_convolution(graph, layer, x)
-    return x if level.norm is None else _add_norm(graph, level.norm, x)
+    def __init__(self, graph):
+        self.graph = graph
 
+    def pool(self, name, x):
+        return self.graph.add("MaxPool", name, x, kernel_shape=[2, 2], strides=[2, 2])
 
-def _add_convolution(graph, layer, x):
-    name = layer.name
-    if layer.upsample > 1:
-        scales = graph.constant(f"{name}.scales", np.array([1, 1, layer.upsample, layer.upsample], np.float32))
+    def join(self, name, skip, x):
+        return self.graph.add("Concat", name, skip, x, axis=1)
+
+    def upsample(self, name, x, factor):
+        scales = self.graph.constant(f"{name}.scales", np.array([1, 1, factor, factor], np.float32))
         how = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
-        x = graph.add("Resize", name, x, "", scales, **how)
-    if layer.depthwise is not None:
-        kernel = graph.constant(f"{name}.depthwise", layer.depthwise[:, None])
-        x = graph.add("Conv", f"{name}.depthwise", x, kernel, group=len(layer.depthwise), **_window(layer.size))
-    weight, bias = graph.constant(f"{name}.weight", layer.kernel), graph.constant(f"{name}.bias", layer.bias)
-    x = graph.add("Conv", name, x, weight, bias, **_window(layer.kernel.shape[-1]))
-    return graph.add("Relu", name, x) if layer.relu else x
+        return self.graph.add("Resize", name, x, "", scales, **how)
+
+    def convolve(self, part, x):
+        names = [part.name] if part.depthwise else [f"{part.name}.weight", f"{part.name}.bias"]
+        weights = map(self.graph.constant, names, (part.kernel, part.bias))
+        y = self.graph.add("Conv", part.name, x, *weights, **window(part))
+        return self.graph.add("Relu", part.name, y) if part.relu else y
+
+    def normalize(self, norm, x):
+        return _add_norm(self.graph, norm, x)
 
 
-def _window(size):
+def window(part):
     """Return the attributes of a convolution that keeps the size: the padding before, (k-1)//2, and after, k//2."""
+    size = part.kernel.shape[-1]
     before, after = (size - 1) // 2, size // 2
-    return {"kernel_shape": [size, size], "pads": [before, before, after, after]}
+    groups = {"group": len(part.kernel)} if part.depthwise else {}
+    return {"kernel_shape": [size, size], "pads": [before, before, after, after]} | groups
 
 
 def _add_norm(graph, norm, x):

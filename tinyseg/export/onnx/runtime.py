@@ -21,11 +21,11 @@ class OnnxFile:
     Parameters
     ----------
     path : path-like
-        What `write_onnx` or `write_onnx_int8` has written, or another network with one input and one output.
+        What `write_onnx` has written, or another network with one input and one output.
     threads : int, optional
         Default: what onnxruntime takes, one for each core.
     content : bytes, optional
-        The file's content if it is not to be read; it may have further outputs, for `run`.
+        The file's content if it is not to be read; `path` then only names it in sentences.
 
     Attributes
     ----------
@@ -46,7 +46,8 @@ class OnnxFile:
     def __init__(self, path: FilePath, threads: int | None = None, content: bytes | None = None) -> None:
         onnxruntime = load_package("onnxruntime", "An ONNX file is run")
         self.path = path = pathlib.Path(path)
-        refuse_missing(path, "an ONNX file")
+        if content is None:
+            refuse_missing(path, "an ONNX file")
         options = onnxruntime.SessionOptions()
         options.log_severity_level = ERRORS_ONLY
         options.intra_op_num_threads = threads or 0
@@ -57,7 +58,7 @@ class OnnxFile:
         except Exception as error:  # onnxruntime's exceptions have no class in common but this
             raise ValueError(f"{path} cannot be run by onnxruntime: {_first_line(error)}") from error
         inputs, outputs = self._session.get_inputs(), self._session.get_outputs()
-        if len(inputs) != 1 or (len(outputs) != 1 and content is None) or len(inputs[0].shape) != 4:
+        if len(inputs) != 1 or len(outputs) != 1 or len(inputs[0].shape) != 4:
             raise ValueError(
                 f"{path} has {len(inputs)} inputs and {len(outputs)} outputs: expected one of each, for "
                 "images (N, C, H, W)."
@@ -77,18 +78,6 @@ class OnnxFile:
         ValueError
             The network does not take such images.
         """
-        return self.run(images)[0]
-
-    def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return logits, also of a file that gives probabilities: what `tinyseg.prediction.predict` takes."""
-        y = self(images)
-        if self.output != PROBABILITIES:
-            return y
-        y = np.maximum(y, np.finfo(np.float32).tiny)
-        return np.log(y) - np.log(np.maximum(1 - y, EPSILON)) if y.shape[1] == 1 else np.log(y)
-
-    def run(self, images: np.ndarray, outputs: list[str] | None = None) -> list[np.ndarray]:
-        """Return the outputs with these names, all of them by default; otherwise as a call."""
         images = np.ascontiguousarray(images, np.float32)
         channels = self._input.shape[1]
         if images.ndim != 4 or (isinstance(channels, int) and images.shape[1] != channels):
@@ -100,13 +89,21 @@ class OnnxFile:
                 f"found {images.shape[2]} x {images.shape[3]}: export it without --size."
             )
         try:
-            return self._session.run(outputs, {self._input.name: images})
+            return self._session.run(None, {self._input.name: images})[0]
         except Exception as error:
             multiple = self.metadata.get("multiple", 1)
             raise ValueError(
                 f"{self.path} could not be run on images {images.shape}, where height and width must be multiples of "
                 f"{multiple}: {_first_line(error)}"
             ) from error
+
+    def logits(self, images: np.ndarray) -> np.ndarray:
+        """Return logits, also of a file that gives probabilities: what `tinyseg.prediction.predict` takes."""
+        y = self(images)
+        if self.output != PROBABILITIES:
+            return y
+        y = np.maximum(y, np.finfo(np.float32).tiny)
+        return np.log(y) - np.log(np.maximum(1 - y, EPSILON)) if y.shape[1] == 1 else np.log(y)
 
 
 def run_onnx(path: FilePath, images: np.ndarray, threads: int | None = None) -> np.ndarray:

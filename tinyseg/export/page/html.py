@@ -18,7 +18,7 @@ from tinyseg.backend import versions
 from tinyseg.data.brain import Preparation
 from tinyseg.data.files import refuse_missing
 from tinyseg.data.writing import FilePath, write_atomically
-from tinyseg.export.network import as_predictor, describe
+from tinyseg.export.describing import as_predictor, describe
 from tinyseg.export.page.facts import collect_facts, write_facts
 from tinyseg.export.page.weights import pack_parts
 from tinyseg.models import UNet

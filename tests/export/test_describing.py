@@ -6,7 +6,7 @@ import scipy.ndimage
 
 from tests.export.networks import CASES, trained_like
 from tinyseg import models, nn, no_grad
-from tinyseg.export.network import describe
+from tinyseg.export.describing import describe
 
 
 def convolve(x, layer):
