@@ -16,8 +16,8 @@ import tinyseg as ts
 from benchmarks import worker
 from tinyseg import ops
 from tinyseg.data import isbi, standardize
+from tinyseg.export.calibration import quantize
 from tinyseg.export.describing import describe
-from tinyseg.export.int8 import quantize
 from tinyseg.export.onnx.file import make_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import accuracy, dice

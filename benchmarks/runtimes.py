@@ -28,8 +28,8 @@ def open_network(model, x, variant):
     -------
     function of () -> ndarray of float32, (N, K, H, W)
     """
+    from tinyseg.export.calibration import quantize
     from tinyseg.export.describing import describe
-    from tinyseg.export.int8 import quantize
     from tinyseg.export.onnx.file import write_onnx
 
     network = describe(model)

@@ -17,8 +17,8 @@ import numpy as np
 import tinyseg as ts
 from benchmarks import quantization
 from tinyseg.data import standardize
+from tinyseg.export.calibration import quantize
 from tinyseg.export.describing import describe
-from tinyseg.export.int8 import quantize
 from tinyseg.export.onnx.file import make_onnx, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 

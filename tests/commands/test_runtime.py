@@ -14,8 +14,8 @@ import tinyseg as ts
 from tests.export.networks import trained_like
 from tinyseg.commands.quantize import compare, quantize, read_examples
 from tinyseg.data import em_sections
+from tinyseg.export.calibration import quantize as choose_integers
 from tinyseg.export.describing import describe
-from tinyseg.export.int8 import quantize as choose_integers
 from tinyseg.export.onnx.file import make_onnx, metadata_of, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import accuracy, dice, iou

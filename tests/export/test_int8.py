@@ -6,11 +6,16 @@ import pytest
 from tests.export.networks import trained_like
 from tinyseg import no_grad
 from tinyseg.data import em_sections, standardize
-from tinyseg.export import int8
+from tinyseg.export import calibration
+from tinyseg.export.calibration import SIDE, _Histogram, quantize
 from tinyseg.export.describing import describe
-from tinyseg.export.int8 import SIDE, IntegerConvolution, Quantizer, _Histogram, quantize
+from tinyseg.export.int8 import IntegerConvolution, Quantizer
 
 SDUNET = {"name": "sdunet", "width": 8, "levels": 3}
+KINDS = [
+    SDUNET, {"name": "unet", "width": 4, "levels": 3}, {"name": "unet_dw_bn", "width": 8, "levels": 2},
+    {"name": "sdunet", "width": 6, "levels": 2, "head": "paper", "num_classes": 3},
+]  # fmt: skip
 
 
 def sections(count=6, seed=0):
@@ -20,10 +25,10 @@ def sections(count=6, seed=0):
 # ----- one convolution -----------------------------------------------------------------
 def by_hand(convolution, q):
     """Add up products of integers in Python, for one image (C, H, W)."""
-    (K, each, k, _), (C, H, W) = convolution.kernel.shape, q.shape
+    (K, _, k, _), (C, H, W) = convolution.kernel.shape, q.shape
     out = np.zeros((K, H, W), np.uint8)
     for channel in range(K):
-        read = [channel] if each == 1 and C > 1 else range(C)
+        read = [channel] if convolution.depthwise else range(C)
         for i in range(H):
             for j in range(W):
                 total = int(convolution.bias[channel])
@@ -48,7 +53,7 @@ def test_a_convolution_is_a_sum_of_products_of_integers(k, K, C, depthwise):
     convolution = IntegerConvolution(
         rng.integers(-63, 64, (K, 1 if depthwise else C, k, k)).astype(np.int8),
         rng.uniform(0.01, 0.03, K).astype(np.float32), rng.integers(-3000, 3000, K).astype(np.int32),
-        Quantizer(np.float32(0.013), 120), Quantizer(np.float32(0.017), 31),
+        Quantizer(np.float32(0.013), 120), Quantizer(np.float32(0.017), 31), depthwise,
     )  # fmt: skip
     q = rng.integers(0, 256, (2, C, 5, 6)).astype(np.uint8)
     found = convolution(q)
@@ -77,14 +82,7 @@ def test_integers_stand_for_the_range_and_0_is_exact():
 
 
 # ----- a network -------------------------------------------------------------------------
-@pytest.mark.parametrize(
-    "options",
-    [
-        SDUNET, {"name": "unet", "width": 4, "levels": 3}, {"name": "unet_dw_bn", "width": 8, "levels": 2},
-        {"name": "sdunet", "width": 6, "levels": 2, "head": "paper", "num_classes": 3},
-    ],
-    ids=lambda o: "-".join(map(str, o.values())),
-)  # fmt: skip
+@pytest.mark.parametrize("options", KINDS, ids=lambda o: "-".join(map(str, o.values())))
 def test_a_network_of_integers_gives_about_what_the_float_one_gives(options):
     model = trained_like(**options)
     quantized = quantize(describe(model), sections())
@@ -177,7 +175,7 @@ def test_of_large_images_the_middle_is_used_and_of_many_the_first(monkeypatch):
     given, network = [], describe(trained_like(**SDUNET))
     add = _Histogram.add
     monkeypatch.setattr(_Histogram, "add", lambda self, x: given.append(x.copy()) or add(self, x))
-    monkeypatch.setattr(int8, "AT_MOST", 2)
+    monkeypatch.setattr(calibration, "AT_MOST", 2)
     large = np.zeros((1, SIDE + 20, 8), np.float32)
     large[0, 10] = 1  # the first row that is used
     quantize(network, [large, *sections()])

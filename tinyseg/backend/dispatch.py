@@ -177,7 +177,7 @@ def compiles(tool):
 def _module_of(op, device, tool):
     """Import the namesake of `op`, if `op` is one of tinyseg's and `tool`, which compiles the kernels, is there."""
     package, _, name = op.rpartition(".")
-    if package not in ("tinyseg", "tinyseg.ops") or not compiles(tool):
+    if package not in ("tinyseg", "tinyseg.export", "tinyseg.ops") or not compiles(tool):
         return None
     return fast(f"{device}.{name}")
 

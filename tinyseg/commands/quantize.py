@@ -16,9 +16,9 @@ from tinyseg.data.brats import find_cases, read_case
 from tinyseg.data.files import refuse_missing
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.scans import channels_of, open_scan
+from tinyseg.export.calibration import AT_MOST
+from tinyseg.export.calibration import quantize as choose_integers
 from tinyseg.export.describing import describe
-from tinyseg.export.int8 import AT_MOST
-from tinyseg.export.int8 import quantize as choose_integers
 from tinyseg.export.onnx.file import make_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import SegmentationScores

@@ -1,7 +1,7 @@
 """What is trained here leaves home: as one HTML file, a page of C, an ONNX file, or a package of bioimage.io.
 
 `network.py` says what a trained network computes, as plain arrays; each format has a folder that writes it from these.
-`int8.py` makes integers of 8 bits of them.
+`int8.py` computes it with integers of 8 bits.
 """
 
 import lazy_loader

@@ -2,8 +2,8 @@
 
 from .bioimageio.package import run_bioimageio, write_bioimageio
 from .c.program import run_c, write_c
+from .calibration import quantize
 from .describing import describe
-from .int8 import quantize
 from .onnx.file import metadata_of, write_onnx
 from .onnx.runtime import OnnxFile, run_onnx
 from .page.html import write_html

@@ -1,10 +1,10 @@
-r"""A trained network with integers of 8 bits: how they are chosen, and what they compute (NumPy).
+"""A trained network with integers of 8 bits: what they stand for, and what they compute (NumPy).
 
 Every tensor that a convolution reads or gives is replaced by integers q of 8 bits,
 
     x ≈ s (q - z),    q = round(x / s) + z, clipped to 0 … 255,    s = (high - low) / 255,    z = round(-low / s),
 
-with the range [low, high] that x takes on the user's images, without the rarest values at both ends. Kernels are
+with the range [low, high] that x takes (`tinyseg.export.calibration` finds it on the user's images). Kernels are
 integers p with a scale t for each output channel and no zero point. A convolution is then a sum of products of
 integers, which is exact:
 
@@ -22,24 +22,17 @@ Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Eff
 Inference", Equations 1 to 7.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from tinyseg import ops
-from tinyseg.autograd import no_grad
-from tinyseg.export.network import Network, refuse_undescribed
+from tinyseg.backend import kernels
+from tinyseg.export.network import Network
 
-AT_MOST = 50  # images of which ranges are taken
-SIDE = 512  # pixels: of larger ones the middle is taken
-BINS = 8192
 TINY = 1e-12  # a tensor with a smaller range is 0
-LARGEST_BIAS = 2**30  # which leaves room in 32 bits for the sum that it is added to
-COUNTED = 2**20  # values of a tensor; of larger ones every n-th, n odd, so that all rows and columns are met
 
 
-# ----- the maths -------------------------------------------------------------------------
 @dataclass(frozen=True)
 class Quantizer:
     """The integers of a tensor: they stand for ``scale · (q - zero_point)``."""
@@ -75,6 +68,8 @@ class IntegerConvolution:
         In units of ``scale · x.scale``, as the sums that it is added to.
     x, y : Quantizer
         Of what goes in and what comes out.
+    depthwise : bool
+        Whether each channel is convolved for itself.
     """
 
     kernel: np.ndarray
@@ -82,11 +77,12 @@ class IntegerConvolution:
     bias: np.ndarray
     x: Quantizer
     y: Quantizer
+    depthwise: bool = False
 
     def __call__(self, q: np.ndarray) -> np.ndarray:
         """Return the integers of the output for those of the input, uint8 (N, C, H, W): uint8 (N, K, H, W)."""
-        factor = self.scale * self.x.scale / self.y.scale
-        sums = self.sums(q) + self.bias[:, None, None]
+        factor = self.scale * self.x.scale / self.y.scale  # float32, and so is the product: as in onnxruntime
+        sums = (self.sums(q) + self.bias[:, None, None]).astype(np.float32)
         return (np.rint(sums * factor[:, None, None]) + self.y.zero_point).clip(0, 255).astype(np.uint8)
 
     def sums(self, q: np.ndarray) -> np.ndarray:
@@ -99,7 +95,7 @@ class IntegerConvolution:
         for u in range(k):
             for v in range(k):
                 window, p = X[:, :, u : u + H, v : v + W], self.kernel[:, :, u, v].astype(float)
-                if C > 1 and p.shape[1] == 1:  # depthwise: each channel for itself
+                if self.depthwise:
                     total += p[:, :, None] * window
                 else:
                     total += (p @ window.reshape(N, C, H * W)).reshape(N, K, H, W)
@@ -124,13 +120,23 @@ class Int8Network:
 
     def __init__(self, network: Network, convolutions: dict[str, IntegerConvolution]) -> None:
         self.network, self.convolutions = network, convolutions
+        self._kept: dict[str, object] = {}  # what fast kernels make of the weights
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Return the logits of images: float32 (N, C, H, W) to float32 (N, classes, H, W)."""
-        return self.network.compute(_Integers(self.convolutions), np.asarray(images, np.float32))
+        images = np.asarray(images, np.float32)
+        refuse_shape(images.shape[1:], self.network)
+        return kernels(__name__, images).compute(self.network, self.convolutions, images, self._kept)
 
 
-class _Floats:
+def compute(
+    network: Network, convolutions: dict[str, IntegerConvolution], images: np.ndarray, kept: dict[str, object]
+) -> np.ndarray:
+    """Return the logits of images by the steps of this file; `kept` is for kernels that remember what they made."""
+    return network.compute(_Integers(convolutions), images)
+
+
+class Floats:
     """The steps of a network, on float32 arrays (N, C, H, W)."""
 
     def pool(self, name, x):
@@ -155,7 +161,7 @@ class _Floats:
         return np.maximum(y, 0) if part.relu else y
 
 
-class _Integers(_Floats):
+class _Integers(Floats):
     def __init__(self, convolutions):
         self.convolutions = convolutions
 
@@ -166,136 +172,11 @@ class _Integers(_Floats):
         return integers.y.dequantize(integers(integers.x.quantize(x)))
 
 
-# ----- choosing the integers ---------------------------------------------------------------
-def quantize(
-    network: Network,
-    images: Iterable[np.ndarray],
-    *,
-    per_channel: bool = True,
-    percentile: float = 99.99,
-    kernel_bits: int = 7,
-) -> Int8Network:
-    """Choose the integers of a network, from images as it will be given them.
-
-    Parameters
-    ----------
-    network : Network
-        Of `tinyseg.export.describing.describe`.
-    images : iterable of float32 ndarray, shape (C, H, W)
-        20 to 50 of them, prepared as for training; H and W multiples of ``network.multiple``. The first 50 are used,
-        and the middle 512 × 512 pixels of larger ones.
-    per_channel : bool
-        A scale for each output channel of a kernel instead of one for the kernel.
-    percentile : float
-        How many of a tensor's values, in per cent, its range holds.
-    kernel_bits : int
-        Of the integers in kernels, from 2 to 8. With 8, sums of two products overflow on x86 processors that have AVX2
-        and no VNNI, also in onnxruntime.
-
-    Raises
-    ------
-    ValueError
-        There is no image, or one does not fit; the network is not what `describe` returns; an option is out of range.
-    """
-    refuse_undescribed(network)
-    if not 90 < percentile <= 100:
-        raise ValueError(f"percentile must be above 90 and at most 100, but is {percentile}.")
-    if kernel_bits not in range(2, 9):
-        raise ValueError(f"kernel_bits must be from 2 to 8, but is {kernel_bits!r}.")
-    watch = _measure(network, images)
-    most, convolutions = 2 ** (kernel_bits - 1) - 1, {}
-    for name, part in watch.parts.items():
-        x, y = (Quantizer.of_range(*histogram.limits(percentile)) for histogram in watch.histograms[name])
-        convolutions[name] = _to_integers(part, x, y, most, per_channel)
-    return Int8Network(network, convolutions)
-
-
-def _to_integers(part, x, y, most, per_channel):
-    """Return the integers of a part whose kernel is to hold -most … most."""
-    scale = np.maximum(np.abs(part.kernel).reshape(len(part.kernel), -1).max(axis=1) / most, TINY)
-    scale = np.maximum(scale, np.abs(part.bias) / (x.scale * LARGEST_BIAS))  # where a kernel is all but 0
-    scale = (scale if per_channel else np.full_like(scale, scale.max())).astype(np.float32)
-    kernel = np.rint(part.kernel.astype(float) / scale[:, None, None, None]).clip(-most, most).astype(np.int8)
-    bias = np.rint(part.bias.astype(float) / (scale * x.scale)).astype(np.int32)
-    return IntegerConvolution(kernel, scale, bias, x, y)
-
-
-def _measure(network, images):
-    """Run images through a network; return the `_Watch` that has seen them."""
-    watch, count = _Watch(network.head[-1].name), 0
-    for image in images:
-        if count == AT_MOST:
-            break
-        x = _middle(np.asarray(image), network)
-        with no_grad():
-            network.compute(watch, x)
-        count += 1
-    if not count:
-        raise ValueError("There is no image to take the ranges of 8-bit numbers from: give 20 to 50 of your images.")
-    return watch
-
-
-def _middle(image, network):
-    """Return the middle of an image (C, H, W), float32 (1, C, h, w); a ValueError if the network cannot take it."""
-    if image.ndim != 3 or image.dtype.kind not in "biuf" or not np.isfinite(image).all():
-        raise ValueError(f"images must be arrays (C, H, W) of finite numbers, but one is {image.dtype} {image.shape}.")
-    multiple, shape = network.multiple, image.shape
-    if shape[0] != network.in_channels or shape[1] % multiple or shape[2] % multiple or 0 in shape:
+def refuse_shape(shape: tuple[int, ...], network: Network) -> None:
+    """Raise a ValueError unless a network takes images of a shape (C, H, W)."""
+    multiple = network.multiple
+    if len(shape) != 3 or shape[0] != network.in_channels or shape[1] % multiple or shape[2] % multiple or 0 in shape:
         raise ValueError(
             f"images must be arrays ({network.in_channels}, H, W), height and width multiples of {multiple}, as the "
             f"network takes them, but one is {shape}."
         )
-    sides = [min(n, SIDE // multiple * multiple) for n in shape[1:]]
-    rows, columns = (slice((n - side) // 2, (n - side) // 2 + side) for n, side in zip(shape[1:], sides, strict=True))
-    return image[None, :, rows, columns].astype(np.float32)
-
-
-class _Watch(_Floats):
-    """The float steps, which count the values that convolutions read and give, except for the last convolution."""
-
-    def __init__(self, last):
-        self.last, self.parts, self.histograms = last, {}, {}
-        self._before = None, None  # what the convolution before has given, and its histogram
-
-    def convolve(self, part, x):
-        y = super().convolve(part, x)
-        if part.name != self.last:
-            if part.name not in self.parts:
-                given, its = self._before
-                self.parts[part.name] = part
-                self.histograms[part.name] = its if x is given else _Histogram(), _Histogram()
-            of_x, of_y = self.histograms[part.name]
-            if x is not self._before[0]:
-                of_x.add(x)
-            of_y.add(y)
-            self._before = y, of_y
-        return y
-
-
-class _Histogram:
-    """How often values occur, in equal bins from -limit to limit; the limit is doubled when a value is beyond it."""
-
-    def __init__(self):
-        self.counts, self.limit = np.zeros(BINS, np.int64), 0.0
-
-    def add(self, values):
-        largest = float(max(values.max(), -values.min()))
-        values = values.reshape(-1)[:: values.size // COUNTED | 1]
-        if self.limit == 0:
-            self.limit = largest
-        while self.limit < largest:
-            merged = self.counts.reshape(-1, 2).sum(axis=1)
-            self.counts = np.concatenate([np.zeros(BINS // 4, np.int64), merged, np.zeros(BINS // 4, np.int64)])
-            self.limit *= 2
-        if self.limit:
-            self.counts += np.histogram(values, BINS, (-self.limit, self.limit))[0]
-
-    def limits(self, percentile):
-        """Return the range that holds `percentile` of the values, widened to contain 0."""
-        if self.limit == 0:
-            return 0.0, 0.0
-        below, tail = np.cumsum(self.counts), (100 - percentile) / 200 * self.counts.sum()
-        edges = np.linspace(-self.limit, self.limit, BINS + 1)
-        low = edges[np.searchsorted(below, tail, side="right")]
-        high = edges[np.searchsorted(below, below[-1] - tail) + 1]
-        return min(float(low), 0.0), max(float(high), 0.0)

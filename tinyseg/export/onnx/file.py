@@ -42,8 +42,8 @@ def make_onnx(
     Parameters
     ----------
     network : Network or Int8Network
-        Of `tinyseg.export.describing.describe`; or of `tinyseg.export.int8.quantize`, whose convolutions become integer
-        convolutions, a quarter of the size.
+        Of `tinyseg.export.describing.describe`; or of `tinyseg.export.calibration.quantize`, whose convolutions become
+        those of integers, a quarter of the size.
     probabilities : bool
         Whether probabilities come out.
     opset : {17, 21}
