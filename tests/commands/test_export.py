@@ -190,6 +190,21 @@ def test_a_folder_where_a_file_should_be_is_not_replaced_even_with_force(checkpo
     assert [path.name for path in target.parent.iterdir()] == [target.name]
 
 
+@NEEDS_CC
+def test_8_bits_need_no_other_package(trained, section, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    images = tmp_path / "images.tif"
+    tifffile.imwrite(images, em_sections(num_sections=3, size=64, seed=5)[0], photometric="minisblack")
+    out, _ = run_command(
+        "export", trained, "--out", trained.parent / "export", "--check", section, "--format", "c", "--int8", images
+    )
+    assert "3 images without masks" in out and "\nint8 " in out
+    out, _ = run_command("predict", "--checkpoint", trained, images, "--out", tmp_path / "masks", "--runtime", "int8")
+    assert f", 8 bits ({trained.parent / 'export' / 'model_int8.safetensors'})" in out
+    assert tifffile.imread(tmp_path / "masks" / "images_mask.tif").shape == (3, 64, 64)
+
+
 def test_calibrating_with_a_blank_image_says_what_to_give(trained, section, tmp_path):
     for package in ("onnx", "onnxruntime"):
         pytest.importorskip(package)
@@ -313,7 +328,7 @@ def test_a_network_of_ones_own_is_refused_by_its_layer(tmp_path, section):
     [
         (["--format", "c,pdf"], "expected some of html, c, onnx, bioimageio with commas, found 'pdf'"),
         (["--format", "bioimageio"], "needs --license SPDX and --author NAME"),
-        (["--format", "c", "--int8", "images"], "--int8: this is for --format onnx"),
+        (["--format", "c", "--opset", "21"], "--opset: this is for --format onnx"),
         (["--format", "onnx", "--example", "a.png"], "--example: this is for --format html"),
         (["--license", "MIT"], "--license: this is for --format bioimageio"),
         (["--dtype", "uint8"], "--dtype is for --with-preprocessing"),

@@ -13,10 +13,12 @@ from scripts import run_command
 import tinyseg as ts
 from tests.export.networks import trained_like
 from tinyseg.commands.quantize import compare, quantize, read_examples
+from tinyseg.commands.runtime import INT8
 from tinyseg.data import em_sections
 from tinyseg.export.calibration import quantize as choose_integers
 from tinyseg.export.describing import describe
-from tinyseg.export.onnx.file import make_onnx, metadata_of, write_onnx
+from tinyseg.export.int8_file import save_int8
+from tinyseg.export.onnx.file import metadata_of, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import accuracy, dice, iou
 from tinyseg.prediction.predictor import Predictor
@@ -53,6 +55,9 @@ def export(checkpoint, path, int8=False, **options):
     network = describe(predictor.model)
     if int8:
         network = choose_integers(network, [np.random.default_rng(0).normal(size=(1, 40, 36)).astype(np.float32)])
+    if path.suffix == ".safetensors":
+        save_int8(path, network, metadata_of(predictor.model)["weights"])
+        return path
     write_onnx(path, network, metadata=metadata_of(predictor.model), **options)
     return path
 
@@ -88,13 +93,13 @@ def test_large_images_go_through_it_in_tiles(checkpoint):
     assert shapes == {(1, 1, 64, 64)}
 
 
-@pytest.mark.parametrize("place", ["model_int8.onnx", "export/model_int8.onnx", "../elsewhere/small.onnx"])
+@pytest.mark.parametrize("place", [INT8, f"export/{INT8}", "../elsewhere/small.onnx"])
 def test_the_quantized_network_is_found_or_named(checkpoint, place):
     file = export(checkpoint, checkpoint.parent / place, int8=True)
-    named = "int8" if file.name == "model_int8.onnx" else file
+    named = "int8" if file.name == INT8 else file
     expected, _ = predict(checkpoint, "--probabilities", "--force", "--device", "cpu")
     found, out = predict(checkpoint, "--probabilities", "--force", "--runtime", named)
-    assert f"run by onnxruntime ({file})" in out
+    assert (f", 8 bits ({file})" if named == "int8" else f"run by onnxruntime ({file})") in out
     assert 0 < np.abs(found - expected).mean() < 0.03
 
 
@@ -114,17 +119,20 @@ def test_the_record_says_what_computed(checkpoint):
     assert json.loads(record.read_text())["settings"]["train-volume_mask.tif"]["runtime"] == "onnx"
     assert "is there already" in predict(checkpoint, "--runtime", "onnx")[1]
     file = export(checkpoint, checkpoint.parent / "model_int8.onnx", int8=True)
-    predict(checkpoint, "--runtime", "int8", "--force")
+    predict(checkpoint, "--runtime", file, "--force")
     settings = json.loads(record.read_text())["settings"]["train-volume_mask.tif"]
     assert settings["runtime"] == "model_int8.onnx" and len(settings["runtime_sha1"]) == 40
     assert "is there already" in predict(checkpoint, "--runtime", file)[1]
     export(checkpoint, file, opset=21, int8=True)
-    assert "made with another runtime (see" in predict(checkpoint, "--runtime", "int8", code=1)
+    assert "made with another runtime (see" in predict(checkpoint, "--runtime", file, code=1)
+    export(checkpoint, checkpoint.parent / INT8, int8=True)
+    predict(checkpoint, "--runtime", "int8", "--force")
+    assert json.loads(record.read_text())["settings"]["train-volume_mask.tif"]["runtime"] == INT8
 
 
 def test_a_quantized_network_that_is_not_there_is_a_sentence_with_a_command(checkpoint):
     said = predict(checkpoint, "--runtime", "int8", code=1)
-    assert f"there is no {checkpoint.parent / 'model_int8.onnx'} and no " in said
+    assert f"there is no {checkpoint.parent / INT8} and no " in said
     assert f"tinyseg export {checkpoint} --out {checkpoint.parent / 'export'} --int8 FOLDER_OF_IMAGES" in said
 
 
@@ -136,9 +144,11 @@ def test_the_command_quotes_a_folder_with_a_space(checkpoint, tmp_path):
 
 def test_a_file_of_another_network_is_refused(checkpoint):
     """A user trained again and forgot to export again."""
-    export(checkpoint, checkpoint.parent / "model_int8.onnx", int8=True)
+    onnx = export(checkpoint, checkpoint.parent / "model_int8.onnx", int8=True)
+    export(checkpoint, checkpoint.parent / INT8, int8=True)
     save(checkpoint, seed=1)
-    assert "was not exported from" in predict(checkpoint, "--runtime", "int8", code=1)
+    for runtime in ("int8", onnx):
+        assert "was not exported from" in predict(checkpoint, "--runtime", runtime, code=1)
 
 
 def test_a_file_that_prepares_images_is_refused(checkpoint):
@@ -178,7 +188,7 @@ def test_with_masks_the_loss_is_that_of_the_scores_of_both(checkpoint, capsys):
     truth = tifffile.imread(folder / "train-labels.tif") > 0
     sections = tifffile.imread(folder / "train-volume.tif")
     masks = {"float": np.stack([predictor(section)[0] for section in sections]) > 0.5}
-    predictor.forward = OnnxFile("the network", content=make_onnx(network))
+    predictor.forward = network
     masks["int8"] = np.stack([predictor(section)[0] for section in sections]) > 0.5
     assert found["changed"] == np.mean(masks["int8"] != masks["float"]) > 0
     for name, mask in masks.items():

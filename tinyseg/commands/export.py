@@ -8,6 +8,7 @@
     html         segment.html: network and program in one file; open it in a browser, also on a phone
     c            c/: network.c, main.c and weights.bin; cc -O3 network.c main.c -lm
     onnx         model.onnx, for ONNX Runtime, OpenVINO and others; with --int8 also model_int8.onnx
+    (--int8)     model_int8.safetensors, for tinyseg predict --runtime int8
     bioimageio   model.bioimageio.zip, for ilastik, deepImageJ and others
 
 What it has written it runs beside tinyseg, on sections that the training held out or on --check IMAGE, and prints how
@@ -32,6 +33,7 @@ import tinyseg as ts
 from tinyseg.commands.numbers import Number, make_parser, refuse_given
 from tinyseg.commands.options import a_path
 from tinyseg.commands.quantize import quantize
+from tinyseg.commands.runtime import INT8
 from tinyseg.commands.script import run_script
 from tinyseg.commands.tables import table
 from tinyseg.commands.warm import compile_for, rehearse_prediction
@@ -45,6 +47,7 @@ from tinyseg.export.c.program import run_c, write_c
 from tinyseg.export.checking import NotRunError, compare, refuse_beyond
 from tinyseg.export.describing import describe
 from tinyseg.export.images import as_pixels, find_check_images, fit, network_inputs
+from tinyseg.export.int8_file import save_int8
 from tinyseg.export.onnx.file import fix_size, metadata_of, write_onnx
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.export.page.html import write_html
@@ -55,13 +58,14 @@ from tinyseg.prediction.tiles import to_probabilities
 FORMATS = ("html", "c", "onnx", "bioimageio")
 USUAL = ("html", "c", "onnx")  # the fourth asks who gives the network away
 OF_FORMAT = {  # options that are for one format
-    "html": ("example",), "onnx": ("int8", "size", "opset", "norm_operators", "with_preprocessing"),
+    "html": ("example",), "onnx": ("size", "opset", "norm_operators", "with_preprocessing"),
     "bioimageio": ("license", "author", "name", "pixel_size"),
 }  # fmt: skip
 FILES = {
-    "html": "segment.html", "c": "c", "onnx": "model.onnx", "int8": "model_int8.onnx",
+    "html": "segment.html", "c": "c", "onnx": "model.onnx", "int8": INT8, "onnx, 8 bits": "model_int8.onnx",
     "bioimageio": "model.bioimageio.zip",
 }  # fmt: skip
+EIGHT_BITS = ("int8", "onnx, 8 bits")
 UNFINISHED = ".exporting-"  # how the name of the folder begins in which formats are written until all are right
 
 
@@ -74,7 +78,9 @@ def export():
     predictor = Predictor.load(args.checkpoint)
     compile_for(lambda: rehearse_prediction(predictor.model), "cpu")
     sections, what = find_check_images(predictor, args.check)
-    names = [*(args.format or usual_formats(predictor)), *(["int8"] if args.int8 else [])]
+    names = args.format or usual_formats(predictor)
+    if args.int8:
+        names = [*names, "int8", *(["onnx, 8 bits"] if "onnx" in names else [])]
     check_writable(args.out)
     with locked(args.out, "tinyseg export"):
         there = [name for name in names if os.path.lexists(args.out / FILES[name])]
@@ -124,7 +130,7 @@ def write_and_check(name, args, predictor, sections, place):
     try:
         refuse_beyond(name, found)
     except RuntimeError as error:
-        advice = " Give --int8 more images, such as the network will see." if name == "int8" else ""
+        advice = " Give --int8 more images, such as the network will see." if name in EIGHT_BITS else ""
         raise RuntimeError(f"{error}{advice} Nothing is left behind.") from None
     return name, [size, f"{found.probability:.1e}", f"{found.flipped} of {found.pixels}"]
 
@@ -178,8 +184,18 @@ def write_float(args, predictor, sections, path):
     return write_network(args, predictor, sections, path, describe(predictor.model))
 
 
+def write_integers(args, predictor, sections, path):
+    args.quantized, _ = quantize(predictor, args.int8)  # which `write_quantized` writes, too
+    save_int8(path, args.quantized, metadata_of(predictor.model)["weights"])
+    inputs = network_inputs(predictor, sections)
+    return (
+        lambda: [ts.prediction.predict(predictor.model, x[None])[0] for x in inputs],
+        lambda: [to_probabilities(args.quantized(x[None])).data[0] for x in inputs],
+    )
+
+
 def write_quantized(args, predictor, sections, path):
-    return write_network(args, predictor, sections, path, quantize(predictor, args.int8)[0])
+    return write_network(args, predictor, sections, path, args.quantized)
 
 
 def write_network(args, predictor, sections, path, network):
@@ -224,8 +240,8 @@ def write_package(args, predictor, sections, path):
 
 
 WRITERS = {
-    "html": write_page, "c": write_program, "onnx": write_float, "int8": write_quantized,
-    "bioimageio": write_package,
+    "html": write_page, "c": write_program, "onnx": write_float, "int8": write_integers,
+    "onnx, 8 bits": write_quantized, "bioimageio": write_package,
 }  # fmt: skip
 
 
@@ -253,7 +269,7 @@ def build_parser():
     add("--format", type=formats, help=f"formats with commas (default: {','.join(USUAL)})")
     add("--check", type=a_path, metavar="IMAGE", help="run it on this (default: sections that the training held out)")
     add("--example", type=a_path, metavar="PNG", help="html: an image that the page holds, to try it with")
-    add("--int8", type=a_path, metavar="FOLDER", help="onnx: write a network of 8 bits too, after 20 to 50 such images")
+    add("--int8", type=a_path, metavar="FOLDER", help="write the network with 8 bits, too, after 20 to 50 such images")
     add("--size", type=side, nargs=2, metavar=("H", "W"), help="onnx: of the image, fixed (default: any)")
     add("--opset", type=int, choices=[17, 21], default=17, help="onnx: version of its operators (default: 17)")
     add("--norm-operators", action="store_true", help="onnx: norms as ncnn's converter wants them: less exact")

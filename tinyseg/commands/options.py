@@ -156,7 +156,7 @@ def add_prediction_options(parser):
     add("--memory", type=MEMORY, default=2, help="GiB for activations; larger images in tiles (default: 2)")
     add(
         "--runtime", metavar="{tinyseg,onnx,int8,FILE.onnx}", type=runtime_name, default="tinyseg",
-        help="what computes: onnxruntime on the CPU, float, or with the 8-bit or other file of tinyseg export",
+        help="what computes: int8 is tinyseg on the CPU with what tinyseg export --int8 wrote; onnx is onnxruntime",
     )  # fmt: skip
     add_device_options(parser)
 

@@ -108,10 +108,11 @@ def name_files(scan, args, channels):
 
 def what_computes(predictor, args):
     """Say what runs the network."""
-    if args.runtime != "tinyseg":
-        return f"run by onnxruntime ({find_runtime_file(args.runtime, args.checkpoint) or 'float'})"
+    file = find_runtime_file(args.runtime, args.checkpoint)
+    if args.runtime not in ("tinyseg", "int8"):
+        return f"run by onnxruntime ({file or 'float'})"
     device = ts.backend.device_of(predictor.model.parameters()[0].data)
-    return f"kernels: {ts.backend.kernels_in_use(device)}"
+    return f"kernels: {ts.backend.kernels_in_use(device)}" + (f", 8 bits ({file})" if file else "")
 
 
 def predict_files(predictor, plan, stacks, args):

@@ -19,8 +19,6 @@ from tinyseg.data.scans import channels_of, open_scan
 from tinyseg.export.calibration import AT_MOST
 from tinyseg.export.calibration import quantize as choose_integers
 from tinyseg.export.describing import describe
-from tinyseg.export.onnx.file import make_onnx
-from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.metrics import SegmentationScores
 from tinyseg.prediction import predict
 from tinyseg.prediction.predictor import labels
@@ -78,7 +76,7 @@ def quantize(predictor, folder, foreground=None):
     network = choose_integers(
         describe(predictor.model), (mirror_to_multiple(each.prepared, multiple) for each in shown)
     )
-    found = compare(predictor, OnnxFile("the network with 8 bits", content=make_onnx(network)), examples)
+    found = compare(predictor, network, examples)
     print_comparison(found, predictor.classes)
     return network, found
 
@@ -173,7 +171,7 @@ def compare(predictor, forward, examples):
     predictor : Predictor
         Of the network, as float.
     forward : callable
-        Images (N, C, H, W) to logits, float32: the quantized network.
+        Images (N, C, H, W) to logits, float32: the network with 8 bits.
     examples : sequence of Example
 
     Returns

@@ -1,15 +1,19 @@
-"""What --runtime asks for: onnxruntime instead of tinyseg's own kernels, with the network as float or with 8 bits."""
+"""What --runtime asks for: tinyseg's kernels with integers of 8 bits, or onnxruntime."""
 
 import argparse
 import pathlib
 
+import numpy as np
+
+from tinyseg.commands.warm import compile_for
 from tinyseg.export.describing import describe
+from tinyseg.export.int8_file import load_int8
 from tinyseg.export.onnx.file import make_onnx, metadata_of
 from tinyseg.export.onnx.runtime import OnnxFile
 from tinyseg.training.run import command_line
 
 NAMES = "tinyseg", "onnx", "int8"
-INT8 = "model_int8.onnx"  # as tinyseg export names it
+INT8 = "model_int8.safetensors"  # as tinyseg export names it
 
 
 def runtime_name(text):
@@ -22,10 +26,10 @@ def runtime_name(text):
 
 
 def find_runtime_file(runtime, checkpoint):
-    """Return the file that --runtime asks for, or None: the float network is made of the checkpoint.
+    """Return the file that --runtime asks for, or None: the network of the checkpoint, as float.
 
-    The file of 8 bits lies beside the checkpoint, or in a folder ``export`` there. A FileNotFoundError says how to make
-    one.
+    Integers of 8 bits lie beside the checkpoint, or in a folder ``export`` there. A FileNotFoundError says how to make
+    them.
     """
     if isinstance(runtime, pathlib.Path):
         return runtime
@@ -39,8 +43,7 @@ def find_runtime_file(runtime, checkpoint):
     command = command_line(["tinyseg", "export", str(checkpoint), "--out", str(places[1].parent)])
     raise FileNotFoundError(
         f"there is no {' and no '.join(map(str, places))}, which --runtime int8 runs. Make it, from some of your "
-        f"images: {command} --int8 FOLDER_OF_IMAGES. Or name the file: "
-        "--runtime FILE.onnx."
+        f"images: {command} --int8 FOLDER_OF_IMAGES."
     )
 
 
@@ -64,6 +67,11 @@ def open_runtime(runtime, checkpoint, model):
         A package is not there.
     """
     path = find_runtime_file(runtime, checkpoint)
+    if runtime == "int8":
+        network = load_int8(path, describe(model), metadata_of(model)["weights"])
+        empty = np.zeros((1, model.in_channels, model.multiple, model.multiple), np.float32)
+        compile_for(lambda: network(empty), "cpu")
+        return network
     if path is None:
         return OnnxFile(checkpoint, content=make_onnx(describe(model), metadata=metadata_of(model))).logits
     network = OnnxFile(path)

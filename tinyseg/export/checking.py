@@ -33,6 +33,7 @@ class Difference:
 # computes in float32, or with weights of 8 and 16 bits, or in 8 bits.
 LIMITS = {
     "c": (1e-4, 1e-5), "html": (0.02, 1e-3), "onnx": (1e-3, 1e-4), "bioimageio": (1e-3, 1e-4), "int8": (1.0, 0.03),
+    "onnx, 8 bits": (1.0, 0.03),
 }  # fmt: skip
 BORDERLINE = 2  # pixels that may flip in any case: rounding decides where a probability is almost 0.5
 

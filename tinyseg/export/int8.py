@@ -28,7 +28,7 @@ import numpy as np
 
 from tinyseg import ops
 from tinyseg.backend import kernels
-from tinyseg.export.network import Network
+from tinyseg.export.network import Network, Norm, Part
 
 TINY = 1e-12  # a tensor with a smaller range is 0
 
@@ -139,21 +139,21 @@ def compute(
 class Floats:
     """The steps of a network, on float32 arrays (N, C, H, W)."""
 
-    def pool(self, name, x):
+    def pool(self, name: str, x: np.ndarray) -> np.ndarray:
         return ops.max_pool2d(x, 2).data
 
-    def join(self, name, skip, x):
+    def join(self, name: str, skip: np.ndarray, x: np.ndarray) -> np.ndarray:
         return np.concatenate([skip, x], axis=1)
 
-    def normalize(self, norm, x):
+    def normalize(self, norm: Norm, x: np.ndarray) -> np.ndarray:
         if norm.groups:
             return ops.group_norm(x, norm.groups, norm.weight, norm.bias, norm.eps).data
         return x * norm.weight[:, None, None] + norm.bias[:, None, None]
 
-    def upsample(self, name, x, factor):
+    def upsample(self, name: str, x: np.ndarray, factor: int) -> np.ndarray:
         return x.repeat(factor, axis=2).repeat(factor, axis=3)
 
-    def convolve(self, part, x):
+    def convolve(self, part: Part, x: np.ndarray) -> np.ndarray:
         if part.depthwise:
             y = ops.depthwise_conv2d(x, part.kernel[:, 0], padding="same").data
         else:

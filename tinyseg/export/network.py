@@ -137,6 +137,13 @@ class Network:
         yield from self.encoder
         yield from self.decoder
 
+    @property
+    def parts(self) -> Iterator[Part]:
+        """All convolutions, the last one at the end."""
+        layers = [layer for level in self.levels for layer in (level.up, *level.convolutions) if layer]
+        for layer in (*layers, *self.head):
+            yield from layer.parts
+
     def compute(self, steps: Any, x: Any) -> Any:
         """Return the logits of images x, by the steps of an object, which may compute them or write them down.
 
