@@ -239,7 +239,7 @@ def saturation(data):
 
 def runtimes(data):
     """Milliseconds of a section of 256 × 256: tinyseg, PyTorch, an ONNX file in two runtimes, and C on one core."""
-    others = [*models.RUNTIMES, *models.EIGHT_BITS, *models.PROGRAMS]
+    others = [models.OURS_INT8, *models.RUNTIMES, *models.EIGHT_BITS, *models.PROGRAMS]
     cases = [models.Case(network, (1, 1, 256, 256), 1, "inference") for network in NAMES]
     rows, left_out = {}, {}
     for record in models.run(cases, [models.OURS, *models.TORCH, *others], budget=60):

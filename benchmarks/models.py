@@ -36,11 +36,12 @@ class Variant:
     compiled: bool = False
     numba: bool = True
     graph: bool = False  # on a GPU: one CUDA graph a repetition
-    dtype: str = "float32"  # of PyTorch also "bfloat16", by autocast; of an ONNX file also "int8"
+    dtype: str = "float32"  # of PyTorch also "bfloat16", by autocast; of tinyseg and ONNX files also "int8"
     flags: tuple = ()  # for the compiler of C
 
 
 OURS = Variant("tinyseg", "tinyseg")
+OURS_INT8 = Variant("tinyseg, 8 bits", "tinyseg", dtype="int8")
 REFERENCE = Variant("tinyseg, NumPy only", "tinyseg", numba=False)
 TORCH = [
     Variant("NCHW", "torch"),
@@ -153,6 +154,9 @@ def _tinyseg(case, variant):
     keep_freed_memory()
     x, y = make_data(case.shape, case.classes)
     model = build_network(case)
+    if variant.dtype == "int8":
+        network = ts.export.quantize(ts.export.describe(model), x)
+        return lambda: network(x)
     if case.mode == "inference":
         model.eval()
 
@@ -228,9 +232,9 @@ def prepare_in(process, key, case, variant):
 
 
 def can_run(variant, case):
-    """Whether a variant is there for a case: what runs a file does not train, and autocast is for training."""
+    """Whether a variant is there for a case: files and integers do not train, and autocast is for training."""
     if case.mode == "training":
-        return variant.framework in ("tinyseg", "torch")
+        return variant.framework in ("tinyseg", "torch") and variant.dtype != "int8"
     return variant.dtype != "bfloat16" and (variant.framework != "c" or case.shape[0] == 1)
 
 
@@ -315,7 +319,7 @@ def main():
 
 def the_variants(compiled=False, reference=False):
     """List the variants to be timed."""
-    found = [*TORCH, *AUTOCAST, *RUNTIMES, *EIGHT_BITS, OURS]
+    found = [*TORCH, *AUTOCAST, *RUNTIMES, *EIGHT_BITS, OURS, OURS_INT8]
     return found + (COMPILED if compiled else []) + ([REFERENCE] if reference else [])
 
 
@@ -344,19 +348,21 @@ def _line(record):
 
 def markdown(records):
     """Return the tables of times and memory."""
-    known = [OURS, REFERENCE, *TORCH, *COMPILED, *AUTOCAST, *RUNTIMES, *EIGHT_BITS]
+    known = [OURS, OURS_INT8, REFERENCE, *TORCH, *COMPILED, *AUTOCAST, *RUNTIMES, *EIGHT_BITS]
     measured = [v.name for v in known if any(_has(r, v.name) for r in records)]
     torch = [name for name in measured if name in PYTORCH]
-    against = {"ratio": OTHERS, "to PyTorch": torch}
+    against = {"ratio": (OURS.name, OTHERS), "to PyTorch": (OURS.name, torch)}
     if any(v.name in measured for v in COMPILED):
-        against["to eager PyTorch"] = [name for name in torch if name != COMPILED[0].name]
+        against["to eager PyTorch"] = OURS.name, [name for name in torch if name != COMPILED[0].name]
+    if OURS_INT8.name in measured:
+        against["with 8 bits"] = OURS_INT8.name, [variant.name for variant in EIGHT_BITS]
     titles = {name: f"PyTorch {name}" if name in torch else name for name in measured}
     weighed = [name for name in measured if name in (OURS.name, REFERENCE.name, *torch)]
     rows, memory, of_rounds = [], [], []
     for record in records:
         name = [record["network"], tables.image(record["shape"]), record["mode"]]
         rows.append(name + [_cell(record, variant) for variant in measured])
-        found = [tables.ratios(record["times"], OURS.name, theirs, "time") for theirs in against.values()]
+        found = [tables.ratios(record["times"], ours, theirs, "time") for ours, theirs in against.values()]
         rows[-1] += [ratios and tables.ratio(ratios["rounds"]) for ratios in found]
         rows[-1] += [found[0] and tables.ratio(found[0][key]) for key in ("median", "min")]
         of_rounds += [found[0]["rounds"]] if found[0] else []
@@ -365,7 +371,8 @@ def markdown(records):
     memory_of = ["network", "images", "", *map(titles.get, weighed), "ratio in all", "above"]
     parts = [
         "Times in ms: medians of all repetitions. “Tuned” is a process whose allocator keeps freed memory. The ratio "
-        "is that to the fastest, without those of 8 bits; of medians and of minima is the same of other times.\n",
+        "is that to the fastest of the others, and “with 8 bits” the same of integers; of medians and of minima is the "
+        "ratio of other times.\n",
         tables.table(times_of, rows, text_columns=3),
         tables.summary(of_rounds),
         "Peak resident memory in MiB of a process that has done only this, three times: in all / above what it held "

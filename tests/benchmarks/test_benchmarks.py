@@ -265,13 +265,15 @@ def test_a_network_is_timed_and_weighed_in_both_frameworks(mode):
     assert "failed" not in models.markdown([record])
 
 
-@pytest.mark.parametrize("variant", [*models.RUNTIMES, *models.EIGHT_BITS, *models.PROGRAMS], ids=lambda v: v.name)
+@pytest.mark.parametrize(
+    "variant", [models.OURS_INT8, *models.RUNTIMES, *models.EIGHT_BITS, *models.PROGRAMS], ids=lambda v: v.name
+)
 def test_another_runtime_computes_the_same_network(variant, monkeypatch):
     if variant.framework == "c":
         if not (shutil.which("gcc") or shutil.which("clang")):
             pytest.skip("there is neither gcc nor clang here")
-    else:
-        for package in ("onnx", "onnxruntime", variant.framework):  # onnxruntime calibrates 8 bits
+    elif variant.framework != "tinyseg":
+        for package in ("onnx", variant.framework):
             pytest.importorskip(package, reason=f"{package} is not installed")
     monkeypatch.setattr(worker, "cases", {})
     case = dataclasses.replace(TINY, shape=(1, 2, 32, 48), classes=3)
@@ -289,7 +291,7 @@ def test_a_variant_runs_what_it_can():
     four = dataclasses.replace(TINY, shape=(4, 1, 32, 32))
     able = {case: {v.name for v in [*models.the_variants(), *models.PROGRAMS] if models.can_run(v, case)}
             for case in (TINY, training, four)}  # fmt: skip
-    files = {v.name for v in (*models.RUNTIMES, *models.EIGHT_BITS)}
+    files = {v.name for v in (*models.RUNTIMES, *models.EIGHT_BITS, models.OURS_INT8)}
     torch, programs = {v.name for v in models.TORCH}, {v.name for v in models.PROGRAMS}
     autocast = {v.name for v in models.AUTOCAST}
     assert able[training] == torch | autocast | {"tinyseg"}
