@@ -5,6 +5,7 @@ Arrays are uint8, (N, H, W, C). Equations as in `tinyseg.export.int8`.
 
 import numpy as np
 
+from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import threads, whole_vectors
 from tinyseg.fast.cpu.kernel_cache import FAST, njit
 from tinyseg.fast.cpu.parallel import parallel
@@ -19,7 +20,7 @@ def requantize(q, zero, factor, summand, quantizer, pool):
     """
     N, H, W, C = q.shape
     step = 2 if pool else 1
-    y = np.empty((N, H // step, W // step, C), np.uint8)
+    y = empty((N, H // step, W // step, C), np.uint8)
     wide = whole_vectors(C)
     a, b = (np.zeros((N, wide), np.float32) for _ in range(2))
     a[:, :C], b[:, :C] = factor, summand
@@ -99,7 +100,7 @@ def _sums(t, q, parts):
 def logits(q, zero, weight, bias):
     """Return sum_c weight[n, k, c] (q[n, i, j, c] - zero) + bias[n, k], float32 (N, K, H, W)."""
     N, H, W, C = q.shape
-    y = np.empty((N, weight.shape[1], H, W), np.float32)
+    y = empty((N, weight.shape[1], H, W))
     _logits(N * H, q, np.float32(zero), weight, bias, y)
     return y
 

@@ -8,6 +8,7 @@ there. The zero point itself is taken out of the sums beforehand:
 
 import numpy as np
 
+from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import pitch_of
 from tinyseg.fast.cpu.channels_last import threads, whole_vectors
 from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
@@ -75,12 +76,12 @@ def separable(xs, depthwise, pointwise, repeat):
     """Return the integers of a separable convolution of the arrays xs, joined, each pixel repeated `repeat` times."""
     x, x2 = xs if len(xs) > 1 else (xs[0], NOTHING)
     N, H, W, _ = x.shape
-    y = np.empty((N, repeat * H, repeat * W, len(pointwise.F) - WIDTH), np.uint8)
+    y = empty((N, repeat * H, repeat * W, len(pointwise.F) - WIDTH), np.uint8)
     OH, OW, k, pitch = *y.shape[1:3], depthwise.size, depthwise.taps.shape[2]
     rows, width = band_rows(N, OH, OW * pitch), OW + k - 1
     T = threads()
-    floats = np.empty((T, ((rows + k - 1) * width + OW) * pitch), np.float32)
-    D = np.empty((T, rows * OW * pitch), np.uint8)
+    floats = empty((T, ((rows + k - 1) * width + OW) * pitch))
+    D = empty((T, rows * OW * pitch), np.uint8)
     _separable(
         T, x, x2, depthwise.taps, depthwise.F, depthwise.x.zero_point, depthwise.y.zero_point, (k - 1) // 2, repeat,
         pointwise.B, pointwise.S, pointwise.F, pointwise.y.zero_point, whole_vectors(x.shape[3] + x2.shape[3]), rows,
@@ -113,11 +114,11 @@ def standard(xs, convolution, repeat):
     """Return the integers of a convolution of the arrays xs, joined, each pixel repeated `repeat` times."""
     x, x2 = xs if len(xs) > 1 else (xs[0], NOTHING)
     N, H, W, _ = x.shape
-    y = np.empty((N, repeat * H, repeat * W, len(convolution.F) - WIDTH), np.uint8)
+    y = empty((N, repeat * H, repeat * W, len(convolution.F) - WIDTH), np.uint8)
     OH, OW, k, C = *y.shape[1:3], convolution.size, x.shape[3] + x2.shape[3]
     pitch = whole_vectors(C) if k == 1 else _fours(C)
     rows, width = band_rows(N, OH, OW * pitch // 4), OW + k - 1
-    scratch = np.empty((threads(), (rows + k - 1) * width * pitch), np.uint8)
+    scratch = empty((threads(), (rows + k - 1) * width * pitch), np.uint8)
     _standard(
         len(scratch), x, x2, convolution.B, convolution.S, convolution.F, convolution.x.zero_point,
         convolution.y.zero_point, (k - 1) // 2, k, repeat, pitch, rows, width, scratch, y,
