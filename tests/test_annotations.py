@@ -22,7 +22,7 @@ PUBLIC = (
     "tinyseg.metrics.patients", "tinyseg.prediction", "tinyseg.prediction.evaluation", "tinyseg.prediction.instances",
     "tinyseg.prediction.components", "tinyseg.prediction.predictor", "tinyseg.training", "tinyseg.training.averaging",
     "tinyseg.training.step", "tinyseg.export", "tinyseg.export.calibration", "tinyseg.export.describing",
-    "tinyseg.export.int8", "tinyseg.export.network",
+    "tinyseg.export.int8", "tinyseg.export.int8_file", "tinyseg.export.network",
     "tinyseg.report.class_plots", "tinyseg.report.colours", "tinyseg.report.learning_curves", "tinyseg.report.plots",
     "tinyseg.report.profile",
     "tinyseg.learn.teaching", "tinyseg.learn.graph_picture",
