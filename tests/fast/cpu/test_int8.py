@@ -1,5 +1,7 @@
 """The kernels of integers give, to the bit, what `tinyseg.export.int8` computes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -146,3 +148,16 @@ def test_a_network_gives_what_the_maths_gives(options, kernel_bits):
         expected = quantized(x)
     off = np.abs(found - expected) / (expected.max() - expected.min())
     assert off.mean() < 2e-3 and (off.max() < 1e-6 or ("bn" in options["name"] and kernel_bits == 7))
+
+
+@pytest.mark.parametrize("relu", [False, True])
+def test_a_last_convolution_of_another_kind_is_left_to_the_maths(relu):
+    network = describe(trained_like(name="sdunet", width=8, levels=2))
+    kernel = np.random.default_rng(0).normal(size=(1, 8, 1 if relu else 3, 1 if relu else 3)).astype(np.float32)
+    head = dataclasses.replace(network.head[-1], kernel=kernel, relu=relu)
+    quantized = quantize(dataclasses.replace(network, head=(head,)), sections())
+    x = np.stack(sections(2, seed=7))
+    found = quantized(x)
+    with using(kernels="reference"):
+        expected = quantized(x)
+    assert found.std() > 0 and np.abs(found - expected).mean() < 2e-3 * np.ptp(expected)

@@ -17,6 +17,9 @@ supports = float32
 
 def compute(network, convolutions, images, kept):
     """Return the logits (N, classes, H, W) of images; `kept` is a dict in which weights are remembered as packed."""
+    last = network.head[-1]
+    if last.size > 1 or last.relu or last.upsample > 1 or last.depthwise is not None:  # none that tinyseg builds
+        return NotImplemented
     if not kept:
         kept |= {name: Packed(each) if fits(each) else None for name, each in convolutions.items()}
     if None in kept.values():

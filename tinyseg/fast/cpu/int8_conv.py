@@ -52,8 +52,10 @@ class Packed:
 
 
 def fits(convolution):
-    """Whether sums of two products stay in 16 bits, and all sums in the 24 that floats hold where they are floats."""
-    return np.abs(convolution.kernel.astype(int)).max() <= LARGEST
+    """Whether sums of two products stay in 16 bits, and all sums in 31, or the 24 of a float where they are floats."""
+    most = 2**24 if convolution.depthwise else 2**30  # the bias has the other half
+    p = convolution.kernel.astype(int)
+    return bool(np.abs(p).max() <= LARGEST and 255 * LARGEST * p[0].size < most)
 
 
 def _pack(p):
