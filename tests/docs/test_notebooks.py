@@ -20,9 +20,9 @@ def cells(path):
     return list(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def test_the_ten_are_listed_in_order():
+def test_all_are_listed_in_order():
     index = (FOLDER / "index.md").read_text(encoding="utf-8")
-    assert len(NOTEBOOKS) == 10
+    assert len(NOTEBOOKS) == 11
     for number, path in enumerate(NOTEBOOKS, 1):
         title = re.search(r"^# # (.*)$", path.read_text(encoding="utf-8"), re.M)[1]
         assert title.startswith(f"{number}. ") and f"[{title}]({path.name})" in index
