@@ -10,7 +10,7 @@
 # # 11. What eight bits cost
 #
 # A trained network multiplies floats of 32 bits. It can do with integers of eight: a quarter of the memory, and four
-# times as many products in one instruction. This lesson quantizes a small SD-UNet by hand: how a tensor becomes
+# products in an instruction for each one of floats. This lesson quantizes a small SD-UNet by hand: how a tensor becomes
 # integers, what a convolution does with them, how the range is chosen, why kernels get seven bits and not eight, and
 # what is left of the mask. The code that does it for real is [`export/int8.py`](../../tinyseg/export/int8.py) and
 # [`export/calibration.py`](../../tinyseg/export/calibration.py), two pages each.
@@ -125,8 +125,8 @@ axes.legend()
 
 # %% [markdown]
 # **What to see.** From left to right less is clipped, and the error falls. With a speck it rises again as soon as the
-# range has to hold it. tinyseg takes 99.99 % of the values of all your images together, among which a speck of one is
-# rarer still.
+# range has to hold it. The percentile `99.99` of the values of all your images together, which tinyseg takes, is
+# hardly moved by it.
 #
 # ## A convolution of integers
 #
@@ -282,8 +282,7 @@ with no_grad():
 print(f"{milliseconds(lambda: wide_eight(x)):.0f} ms with 8 bits")
 
 # %% [markdown]
-# Where the processor has VNNI the products alone would be four times as fast. [More times, and other
-# runtimes](../performance.md#exported).
+# Processors with VNNI gain more. [More times, and other runtimes](../performance.md#exported).
 #
 # ## Exercises
 #
