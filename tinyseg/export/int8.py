@@ -61,10 +61,10 @@ class IntegerConvolution:
 
     Attributes
     ----------
-    kernel : int8 ndarray, shape (K, C, k, k), or (C, 1, k, k) if it is depthwise
-    scale : float32 ndarray, shape (K,)
+    kernel : int8 ndarray, (K, C, k, k), or (C, 1, k, k) if it is depthwise
+    scale : float32 ndarray, (K,)
         Of the integers of the kernel of each output channel.
-    bias : int32 ndarray, shape (K,)
+    bias : int32 ndarray, (K,)
         In units of ``scale · x.scale``, as the sums that it is added to.
     x, y : Quantizer
         Of what goes in and what comes out.

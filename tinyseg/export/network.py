@@ -18,8 +18,8 @@ class Part:
     ----------
     name : str
         Of the layer, and ".depthwise" behind it if it is that part.
-    kernel : float32 ndarray, shape (K, C, k, k), or (C, 1, k, k) if it is depthwise
-    bias : float32 ndarray, shape (K,)
+    kernel : float32 ndarray, (K, C, k, k), or (C, 1, k, k) if it is depthwise
+    bias : float32 ndarray, (K,)
         0 of a depthwise part.
     depthwise, relu : bool
         Whether each channel is convolved for itself, and whether a ReLU follows.

@@ -16,7 +16,8 @@ from tinyseg.fast.cpu.gemm import (  # noqa: E402
     rows_of_panel,
     sum_parts,
 )
-from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, ROWS, WIDTH  # noqa: E402
+from tinyseg.fast.cpu.simd import LANES, ROWS, WIDTH  # noqa: E402
+from tinyseg.fast.cpu.tile import NO_FLOOR  # noqa: E402
 
 GUARD = np.float32(-77.25)  # stands wherever nothing is to be written
 EVERY_M = [*range(1, 2 * ROWS + 2 * FEW + 2)]

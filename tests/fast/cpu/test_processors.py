@@ -32,7 +32,7 @@ from numba.core.codegen import CPUCodegen
 
 triple, cpu, features, kind = sys.argv[1:]
 CPUCodegen.magic_tuple = lambda self: (triple, cpu, features)
-from tinyseg.fast.cpu import simd, simd_int8
+from tinyseg.fast.cpu import simd, simd_int8, tile
 
 size, single = ir.IntType(64), ir.FloatType()
 floats, ints, bytes_ = (kind.as_pointer() for kind in (single, ir.IntType(32), ir.IntType(8)))
@@ -45,7 +45,7 @@ module.triple = triple
 function = ir.Function(module, ir.FunctionType(ir.VoidType(), kinds), "tile")
 builder = ir.IRBuilder(function.append_basic_block())
 if kind == "floats":
-    simd.emit_tile(builder, rows, *function.args)
+    tile.emit_tile(builder, rows, *function.args)
 else:
     simd_int8.emit_tile8(builder, rows, simd_int8.DOT, *function.args)
 builder.ret_void()

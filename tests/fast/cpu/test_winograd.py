@@ -22,7 +22,8 @@ from tinyseg.fast.cpu import conv2d as fast  # noqa: E402
 from tinyseg.fast.cpu import winograd_tiles as tiles  # noqa: E402
 from tinyseg.fast.cpu.bands import NOTHING  # noqa: E402
 from tinyseg.fast.cpu.gemm import pad  # noqa: E402
-from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH  # noqa: E402
+from tinyseg.fast.cpu.simd import LANES, WIDTH  # noqa: E402
+from tinyseg.fast.cpu.tile import NO_FLOOR  # noqa: E402
 
 maths = importlib.import_module("tinyseg.ops.conv2d")
 TOLERANCE = 5e-5

@@ -69,9 +69,8 @@ def make_onnx(
     RuntimeError
         The package onnx is not there.
     """
-    convolutions = None
-    if isinstance(network, Int8Network):
-        network, convolutions = network.network, network.convolutions
+    quantized = network if isinstance(network, Int8Network) else None
+    network = network.network if isinstance(network, Int8Network) else network
     refuse_undescribed(network)
     if opset not in IR_VERSIONS:
         raise ValueError(f"opset must be {' or '.join(map(str, IR_VERSIONS))}, but is {opset!r}.")
@@ -81,7 +80,7 @@ def make_onnx(
     x = IMAGE
     if preparation is not None:
         x = prepare_in_graph(graph, x, preparation, dtype, network.multiple)
-    x = network.compute(Steps(graph) if convolutions is None else Int8Steps(graph, convolutions), x)
+    x = network.compute(Steps(graph) if quantized is None else Int8Steps(graph, quantized.convolutions), x)
     if probabilities or preparation is not None:
         x = graph.add("Sigmoid", "head", x) if network.num_classes == 1 else graph.add("Softmax", "head", x, axis=1)
     if preparation is not None:
@@ -89,7 +88,7 @@ def make_onnx(
     output = PROBABILITIES if probabilities or preparation is not None else LOGITS
     graph.nodes[-1].output[0] = output
     kept = {"multiple": 1 if preparation is not None else network.multiple} | dict(metadata or {})
-    kept |= {"prepared_in_graph": preparation is not None} | ({"quantized": True} if convolutions is not None else {})
+    kept |= {"prepared_in_graph": preparation is not None} | ({"quantized": True} if quantized else {})
     return _model_of(graph, network, output, kept).SerializeToString()
 
 

@@ -15,7 +15,8 @@ from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, thre
 from tinyseg.fast.cpu.gemm import LONG, flush, outer_panel, pad, rows_of_panel
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
-from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
+from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy
+from tinyseg.fast.cpu.tile import NO_FLOOR
 
 LONGEST = 256  # pixels in one sum of the gradient of the weights
 BLOCK = 1024  # rows of a panel of weights that are used at a time: 128 KiB where a panel is 32 wide

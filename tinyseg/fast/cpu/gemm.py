@@ -9,7 +9,8 @@ import numpy as np
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
 from tinyseg.fast.cpu.parallel import parallel
-from tinyseg.fast.cpu.simd import NO_FLOOR, ROWS, WIDTH, clear, copy, tile
+from tinyseg.fast.cpu.simd import ROWS, WIDTH, clear, copy
+from tinyseg.fast.cpu.tile import NO_FLOOR, tile
 
 LONG = 1 << 13  # pixels after which the sums of a gradient of weights are flushed
 FEW = 4  # rows of the smaller tile, for what is left where the large one no longer fits
@@ -77,7 +78,7 @@ def rows_of_panel(m, taps, K, a, ai, a_t, a_i, a_k, b, bi, b_k, s, si, s_i, floo
 def product(m, N, taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si, s_i, floor, c, ci, c_i):
     """C[i, j] = max(floor, S[i, j] + sum_{t,k} A[t, i, k] B[t, k, j]) for i < m and j < N.
 
-    B is packed panel by panel, each of them taps·K rows. Arguments as for `tinyseg.fast.cpu.simd.tile`.
+    B is packed panel by panel, each of them taps·K rows. Arguments as for `tinyseg.fast.cpu.tile.tile`.
     """
     for j in range(0, N, WIDTH):
         _panel(m, min(WIDTH, N - j), taps, K, a, ai, a_t, a_i, a_k, b, bi, s, si + j, s_i, floor, c, ci + j, c_i)

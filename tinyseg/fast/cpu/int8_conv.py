@@ -13,7 +13,7 @@ from tinyseg.fast.cpu.bands import pitch_of
 from tinyseg.fast.cpu.channels_last import threads, whole_vectors
 from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
 from tinyseg.fast.cpu.parallel import parallel
-from tinyseg.fast.cpu.simd import LANES, WIDTH, align_stack, clear, load, splat, store
+from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, load, splat, store
 from tinyseg.fast.cpu.simd_int8 import LARGEST, ROWS8, load_bytes, round_whole, store_bytes, tile8
 from tinyseg.fast.cpu.windows import band_rows, windows
 
@@ -164,7 +164,6 @@ def product8(m, N, taps, K, a, ai, a_t, a_i, b, s, f, zero, c, ci, c_i):
 
 @njit(**SUBROUTINE)
 def _panel(m, taps, K, a, ai, a_t, a_i, b, bi, s, f, si, zero, c, ci, c_i):
-    align_stack()
     i, large = 0, m // ROWS8
     if ROWS8 == FEW + 1 and FEW * (-m % ROWS8) <= m:  # 16 rows are four times 4, not three times 5 and one
         large = (m - FEW * (-m % ROWS8)) // ROWS8

@@ -10,7 +10,8 @@ from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, thre
 from tinyseg.fast.cpu.gemm import LONG, flush, outer, pack, pad, product, sum_parts
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
-from tinyseg.fast.cpu.simd import NO_FLOOR, WIDTH, clear
+from tinyseg.fast.cpu.simd import WIDTH, clear
+from tinyseg.fast.cpu.tile import NO_FLOOR
 
 ROWS = 192  # pixels at a time: whole tiles, and few enough for some hundred channels of them to stay in cache
 

@@ -18,7 +18,8 @@ from tinyseg.fast.cpu.gemm import LONG, flush, outer, pack, pad, product, sum_pa
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
-from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, keep_where_positive, load, store
+from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, keep_where_positive, load, store
+from tinyseg.fast.cpu.tile import NO_FLOOR
 from tinyseg.fast.cpu.upsample import sum_blocks
 from tinyseg.fast.cpu.windows import band_rows, windows
 

@@ -1,6 +1,6 @@
 """Integers of 8 bits for numba kernels: their conversion to vectors of floats, and a matrix product's tile.
 
-`tile8(MR)` is the inner loop of a product of integers, as `tinyseg.fast.cpu.simd.tile` is of floats. It holds
+`tile8(MR)` is the inner loop of a product of integers, as `tinyseg.fast.cpu.tile.tile` is of floats. It holds
 MR x WIDTH sums of 32 bits, and takes four steps of the common axis at once: four bytes of A, the same for all columns,
 beside four of each column of B. Processors have instructions for this:
 
@@ -16,19 +16,19 @@ from numba import types
 from numba.extending import intrinsic
 
 from tinyseg.fast.cpu.simd import (
+    FEATURES,
     INT32,
     INT64,
     LANES,
     REGISTERS,
     VECTOR,
     VECTORS,
-    _features,
-    _finish,
-    _keep_as_one,
-    _pointer,
-    _splat,
+    emit_finish,
+    emit_pointer,
+    emit_splat,
     vector,
 )
+from tinyseg.fast.cpu.tile import emit_sums
 
 BYTE = ir.IntType(8)
 BYTES, SHORTS, INTS = (
@@ -93,7 +93,7 @@ DOTS = {
     "ssse3": _pairs("llvm.x86.ssse3.pmadd.ub.sw.128", "llvm.x86.sse2.pmadd.wd"),
     "any": _any,
 }
-DOT = best_dot(_features)
+DOT = best_dot(FEATURES)
 
 
 # ----- bytes and vectors of floats ----------------------------------------------------------
@@ -106,7 +106,7 @@ def load_bytes(typing, a, i):
     """The vector of floats of the integers a[i : i + LANES], uint8."""
 
     def emit(context, builder, sig, args):
-        found = builder.load(_bytes_of_vector(builder, _pointer(context, builder, sig.args[0], *args)), align=1)
+        found = builder.load(_bytes_of_vector(builder, emit_pointer(context, builder, sig.args[0], *args)), align=1)
         return builder.uitofp(found, VECTOR)
 
     return vector(a, types.intp), emit
@@ -117,7 +117,7 @@ def store_bytes(typing, a, i, v):
     """Write the floats of v, whole numbers of any size, to a[i : i + LANES], uint8: cut to 0 … 255."""
 
     def emit(context, builder, sig, args):
-        _store_bytes(builder, args[2], _pointer(context, builder, sig.args[0], *args[:2]))
+        _store_bytes(builder, args[2], emit_pointer(context, builder, sig.args[0], *args[:2]))
         return context.get_dummy_value()
 
     return types.void(a, types.intp, vector), emit
@@ -167,7 +167,7 @@ def tile8(MR, dot=DOT):
         def emit(context, builder, sig, args):
             taps, K, a, ai, a_t, a_i, b, bi, s, f, si, zero, c, ci, c_i = args
             A, B, S, F, C = (
-                _pointer(context, builder, sig.args[n], args[n], args[m])
+                emit_pointer(context, builder, sig.args[n], args[n], args[m])
                 for n, m in ((2, 3), (6, 7), (8, 10), (9, 10), (12, 13))
             )
             emit_tile8(builder, MR, dot, taps, K, A, a_t, a_i, B, S, F, zero, C, c_i)
@@ -186,50 +186,23 @@ def emit_tile8(builder, MR, dot, taps, K, A0, a_t, a_i, B0, S, F, zero, C, c_i):
 
     row = [builder.mul(a_i, number(i)) for i in range(MR)]
     start = [ir.Constant(INTS, [0] * LANES)] * (MR * VECTORS)
-    before = builder.block
-    outer, inner, latch, done = (builder.append_basic_block(name) for name in ("t", "k", "next_t", "done"))
-    builder.branch(outer)
 
-    def add_incoming(phis, values, source):
-        for phi, value in zip(phis, values, strict=True):
-            phi.add_incoming(value, source)
+    def add_products(A, B, sums):
+        columns = [
+            builder.load(builder.bitcast(builder.gep(B, [number(4 * LANES * v)]), BYTES.as_pointer()), align=1)
+            for v in range(VECTORS)
+        ]
+        made = []
+        for i in range(MR):
+            four = builder.load(builder.bitcast(builder.gep(A, [row[i]]), INT32.as_pointer()), align=1)
+            a = builder.bitcast(_splat_int(builder, four), BYTES)
+            made += [DOTS[dot](builder, sums[i * VECTORS + v], a, columns[v]) for v in range(VECTORS)]
+            if (LANES, REGISTERS) == (4, 16):
+                emit_finish(builder, [builder.bitcast(x, VECTOR) for x in made[-VECTORS:]])
+        return made
 
-    def make_phis(values, source):
-        phis = [builder.phi(value.type) for value in values]
-        add_incoming(phis, values, source)
-        return phis
-
-    builder.position_at_end(outer)
-    outer_phis = make_phis([number(0), A0, B0, *start], before)
-    t, A_t, B_t, *sums_t = outer_phis
-    builder.branch(inner)
-
-    builder.position_at_end(inner)
-    inner_phis = make_phis([number(0), A_t, B_t, *sums_t], outer)
-    k, A, B, *sums = inner_phis
-    _keep_as_one(builder)
-    columns = [
-        builder.load(builder.bitcast(builder.gep(B, [number(4 * LANES * v)]), BYTES.as_pointer()), align=1)
-        for v in range(VECTORS)
-    ]
-    made = []
-    for i in range(MR):
-        four = builder.load(builder.bitcast(builder.gep(A, [row[i]]), INT32.as_pointer()), align=1)
-        a = builder.bitcast(_splat_int(builder, four), BYTES)
-        made += [DOTS[dot](builder, sums[i * VECTORS + v], a, columns[v]) for v in range(VECTORS)]
-        if (LANES, REGISTERS) == (4, 16):
-            _finish(builder, [builder.bitcast(x, VECTOR) for x in made[-VECTORS:]])
-    k, A, B = builder.add(k, number(1)), builder.gep(A, [number(4)]), builder.gep(B, [number(4 * LANES * VECTORS)])
-    add_incoming(inner_phis, [k, A, B, *made], inner)
-    builder.cbranch(builder.icmp_signed("<", k, K), inner, latch)
-
-    builder.position_at_end(latch)
-    t = builder.add(t, number(1))
-    add_incoming(outer_phis, [t, builder.gep(A_t, [a_t]), B, *made], latch)
-    builder.cbranch(builder.icmp_signed("<", t, taps), outer, done)
-
-    builder.position_at_end(done)
-    zeros = _splat(builder, zero)
+    made = emit_sums(builder, taps, K, A0, a_t, number(4), B0, number(4 * LANES * VECTORS), start, add_products)
+    zeros = emit_splat(builder, zero)
     for v in range(VECTORS):
         at = [number(v * LANES)]
         bias = builder.load(builder.bitcast(builder.gep(S, at), INTS.as_pointer()), align=4)

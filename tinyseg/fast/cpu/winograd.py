@@ -23,7 +23,8 @@ from tinyseg.fast.cpu.gemm import outer_panel, rows_of_panel
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, SUBROUTINE, njit
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
-from tinyseg.fast.cpu.simd import LANES, NO_FLOOR, WIDTH, clear, copy
+from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy
+from tinyseg.fast.cpu.tile import NO_FLOOR
 from tinyseg.fast.cpu.winograd_tiles import gradient_tile, input_tile, output_tile, weights_gradient_tile, weights_tile
 
 STRIP = 16  # tiles that are transformed at a time
