@@ -84,7 +84,7 @@ def watching(watch):
             def describe(y):
                 node.out = y.shape
                 moved = y.data.nbytes + sum(getattr(a, "nbytes", 0) for a in arrays)
-                return (type(node).__name__, "forward", y.shape), 2 * (work_of(node) or 0), moved
+                return (type(node).__name__, "forward", y.shape), 2 * work_of(node), moved
 
             return watch.time(describe, run, node, *inputs)
 

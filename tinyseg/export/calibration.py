@@ -55,11 +55,11 @@ def quantize(
         raise ValueError(f"percentile must be above 90 and at most 100, but is {percentile}.")
     if kernel_bits not in range(2, 9):
         raise ValueError(f"kernel_bits must be from 2 to 8, but is {kernel_bits!r}.")
-    watch = _measure(network, images)
-    most, convolutions = 2 ** (kernel_bits - 1) - 1, {}
-    for name, part in watch.parts.items():
-        x, y = (Quantizer.of_range(*histogram.limits(percentile)) for histogram in watch.histograms[name])
-        convolutions[name] = _to_integers(part, x, y, most, per_channel)
+    histograms = _measure(network, images)
+    most, convolutions, (*parts, _) = 2 ** (kernel_bits - 1) - 1, {}, network.parts
+    for part in parts:
+        x, y = (Quantizer.of_range(*histogram.limits(percentile)) for histogram in histograms[part.name])
+        convolutions[part.name] = _to_integers(part, x, y, most, per_channel)
     return Int8Network(network, convolutions)
 
 
@@ -74,7 +74,7 @@ def _to_integers(part, x, y, most, per_channel):
 
 
 def _measure(network, images):
-    """Run images through a network; return the `_Watch` that has seen them."""
+    """Run images through a network; return the histograms of a `_Watch`."""
     watch, count = _Watch(network.head[-1].name), 0
     for image in images:
         if count == AT_MOST:
@@ -85,7 +85,7 @@ def _measure(network, images):
         count += 1
     if not count:
         raise ValueError("There is no image to take the ranges of 8-bit numbers from: give 20 to 50 of your images.")
-    return watch
+    return watch.histograms
 
 
 def _middle(image, network):
@@ -103,15 +103,14 @@ class _Watch(Floats):
     """The float steps, which count the values that convolutions read and give, except for the last convolution."""
 
     def __init__(self, last):
-        self.last, self.parts, self.histograms = last, {}, {}
+        self.last, self.histograms = last, {}
         self._before = None, None  # what the convolution before has given, and its histogram
 
     def convolve(self, part, x):
         y = super().convolve(part, x)
         if part.name != self.last:
-            if part.name not in self.parts:
+            if part.name not in self.histograms:
                 given, its = self._before
-                self.parts[part.name] = part
                 self.histograms[part.name] = its if x is given else _Histogram(), _Histogram()
             of_x, of_y = self.histograms[part.name]
             if x is not self._before[0]:

@@ -87,13 +87,17 @@ class Steps:
         return self.graph.add("Resize", name, x, "", scales, **how)
 
     def convolve(self, part, x):
-        names = [part.name] if part.depthwise else [f"{part.name}.weight", f"{part.name}.bias"]
-        weights = map(self.graph.constant, names, (part.kernel, part.bias))
+        weights = map(self.graph.constant, names_of(part), (part.kernel, part.bias))
         y = self.graph.add("Conv", part.name, x, *weights, **window(part))
         return self.graph.add("Relu", part.name, y) if part.relu else y
 
     def normalize(self, norm, x):
         return _add_norm(self.graph, norm, x)
+
+
+def names_of(part):
+    """Return the names of a kernel and its bias; a depthwise part has no bias."""
+    return [part.name] if part.depthwise else [f"{part.name}.weight", f"{part.name}.bias"]
 
 
 def window(part):

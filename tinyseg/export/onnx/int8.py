@@ -5,7 +5,7 @@ A runtime makes integer convolutions of them. The scales and integers are those 
 
 import numpy as np
 
-from tinyseg.export.onnx.graph import Steps, window
+from tinyseg.export.onnx.graph import Steps, names_of, window
 
 
 class Int8Steps(Steps):
@@ -21,10 +21,9 @@ class Int8Steps(Steps):
             return super().convolve(part, x)
         if self._quantizers.get(x) != integers.x:
             x = self._pair(x, integers.x)
-        of_weights = [(part.name if part.depthwise else f"{part.name}.weight", integers.kernel, integers.scale)]
-        if not part.depthwise:
-            of_weights.append((f"{part.name}.bias", integers.bias, integers.scale * integers.x.scale))
-        y = self.graph.add("Conv", part.name, x, *(self._weights(*each) for each in of_weights), **window(part))
+        scales = integers.scale, integers.scale * integers.x.scale
+        weights = map(self._weights, names_of(part), (integers.kernel, integers.bias), scales)
+        y = self.graph.add("Conv", part.name, x, *weights, **window(part))
         return self._pair(y, integers.y)
 
     def _pair(self, x, quantizer):

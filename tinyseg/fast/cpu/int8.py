@@ -24,7 +24,7 @@ def compute(network, convolutions, images, kept):
         kept |= {name: Packed(each) if fits(each) else None for name, each in convolutions.items()}
     if None in kept.values():
         return NotImplemented
-    return network.compute(_Steps(kept), images)
+    return network.compute(_Steps(kept), _Image(images))
 
 
 @dataclass
@@ -45,6 +45,9 @@ class _Later:
     factor: np.ndarray
     summand: np.ndarray
     pool: bool = False
+
+    def later(self):
+        return self
 
     def integers(self, quantizer):
         return requantize(self.q, self.zero, self.factor, self.summand, quantizer, self.pool)
@@ -90,7 +93,7 @@ class _Steps:
         self.packed = packed
 
     def pool(self, name, x):
-        return replace(x.later() if isinstance(x, _Given) else x, pool=True)
+        return replace(x.later(), pool=True)
 
     def join(self, name, skip, x):
         return _Input((skip, x))
@@ -114,7 +117,7 @@ class _Steps:
         return _Later(x.q, zero, (scale * factor * norm.weight).astype(np.float32), summand)
 
     def convolve(self, part, x):
-        given = x if isinstance(x, _Input) else _Input((x if hasattr(x, "integers") else _Image(x),))
+        given = x if isinstance(x, _Input) else _Input((x,))
         convolution = self.packed.get(part.name)
         if convolution is None:
             return _last(part, given.values[0])
@@ -131,7 +134,7 @@ class _Steps:
 
 def _last(part, x):
     """Return the logits: a pointwise convolution with floats."""
-    x = x.later() if isinstance(x, _Given) else x
+    x = x.later()
     kernel = part.kernel[:, :, 0, 0].astype(float)
     weight = (kernel * x.factor[:, None]).astype(np.float32)
     bias = (x.summand @ kernel.T + part.bias).astype(np.float32)

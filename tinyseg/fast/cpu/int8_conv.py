@@ -9,8 +9,8 @@ there. The zero point itself is taken out of the sums beforehand:
 import numpy as np
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.bands import pitch_of
 from tinyseg.fast.cpu.channels_last import threads, whole_vectors
+from tinyseg.fast.cpu.depthwise_conv import lay_out_taps
 from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, load, splat, store
@@ -41,9 +41,9 @@ class Packed:
         self.x, self.y = convolution.x, convolution.y
         factor = (convolution.scale * convolution.x.scale / convolution.y.scale).astype(np.float32)
         if self.depthwise:
-            pitch = pitch_of(len(p))
-            self.F, self.taps = np.zeros(pitch, np.float32), np.zeros((self.size, self.size, pitch), np.float32)
-            self.F[: len(p)], self.taps[:, :, : len(p)] = factor, p[:, 0].transpose(1, 2, 0)
+            self.taps = lay_out_taps(p[:, 0])
+            self.F = np.zeros(self.taps.shape[2], np.float32)
+            self.F[: len(p)] = factor
         else:
             self.F, self.S = (np.zeros(len(p) + WIDTH, dtype) for dtype in (np.float32, np.int32))
             taken = convolution.x.zero_point * p.sum(axis=(1, 2, 3), dtype=np.int64)

@@ -65,7 +65,7 @@ def emit_store(builder, value, pointer):
 
 
 def emit_splat(builder, scalar):
-    empty = ir.Constant(VECTOR, ir.Undefined)
+    empty = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
     first = builder.insert_element(empty, scalar, ir.Constant(INT32, 0))
     return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
 

@@ -195,7 +195,7 @@ def emit_tile8(builder, MR, dot, taps, K, A0, a_t, a_i, B0, S, F, zero, C, c_i):
         made = []
         for i in range(MR):
             four = builder.load(builder.bitcast(builder.gep(A, [row[i]]), INT32.as_pointer()), align=1)
-            a = builder.bitcast(_splat_int(builder, four), BYTES)
+            a = builder.bitcast(emit_splat(builder, four), BYTES)
             made += [DOTS[dot](builder, sums[i * VECTORS + v], a, columns[v]) for v in range(VECTORS)]
             if (LANES, REGISTERS) == (4, 16):
                 emit_finish(builder, [builder.bitcast(x, VECTOR) for x in made[-VECTORS:]])
@@ -211,9 +211,3 @@ def emit_tile8(builder, MR, dot, taps, K, A0, a_t, a_i, B0, S, F, zero, C, c_i):
             x = builder.sitofp(builder.add(made[i * VECTORS + v], bias), VECTOR)
             x = builder.fadd(_round(builder, builder.fmul(x, factor)), zeros)
             _store_bytes(builder, x, builder.gep(C, [builder.add(builder.mul(c_i, number(i)), at[0])]))
-
-
-def _splat_int(builder, scalar):
-    empty = ir.Constant(INTS, ir.Undefined)
-    first = builder.insert_element(empty, scalar, ir.Constant(INT32, 0))
-    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
