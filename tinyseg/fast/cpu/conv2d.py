@@ -13,6 +13,7 @@ from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed_pads
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.gemm import LONG, flush, outer_panel, pad, rows_of_panel
+from tinyseg.fast.cpu.packing import pack_weights
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy
@@ -108,14 +109,6 @@ def convolve_gradient(x, gy, w_shape, stride, pads, x2=NOTHING, repeat=1):
     return out
 
 
-def pack_weights(w, pitch):
-    """Pack w (K, C, KH, KW) as the matrix ((u, v, c), k); see `tinyseg.fast.cpu.gemm.pack`."""
-    K, _, KH, KW = w.shape
-    B = empty(KH * KW * pitch * -(-K // WIDTH) * WIDTH)
-    _pack_weights(-(-K // WIDTH), w, B, pitch)
-    return B
-
-
 def dense_pitch(C):
     """Return the distance between neighbouring pixels of a band: C, unless that is a multiple of 4096 bytes."""
     return C + LANES if C % 1024 == 0 else C
@@ -131,24 +124,6 @@ def _plan(N, OH, OW, K):
     rows = min(OH, max(1, -(-LONGEST // OW)))
     groups = 1 if N * -(-OH // rows) >= 2 * threads() or K < 2 * WIDTH else threads()
     return rows, groups
-
-
-@parallel
-def _pack_weights(p, w, B, pitch):
-    K, C, KH, KW = w.shape
-    start, n = p * KH * KW * pitch * WIDTH, min(WIDTH, K - p * WIDTH)
-    if n < WIDTH or pitch > C:
-        clear(B, start, KH * KW * pitch * WIDTH)
-    block = 1 if w.strides[0] < w.strides[1] else LANES  # reads what lies side by side one after the other
-    for c0 in range(0, C, block):
-        for j in range(n):
-            of_k = w[p * WIDTH + j]
-            for c in range(c0, min(C, c0 + block)):
-                taps, target = of_k[c], start + c * WIDTH + j
-                for u in range(KH):
-                    for v in range(KW):
-                        B[target] = taps[u, v]
-                        target += pitch * WIDTH
 
 
 @parallel

@@ -1,4 +1,4 @@
-"""Matrix products for numba kernels: `product` (C = A B, where B was laid out by `pack`) and `outer` (C += Aᵀ B).
+"""Matrix products for numba kernels: `product` (C = A B, where B is packed) and `outer` (C += Aᵀ B).
 
 They run inside a parallel loop, on the thread that calls them, where what they read and write is still in that thread's
 cache. Their arguments are flat float32 arrays and indices, as in `tinyseg.fast.cpu.simd`.
@@ -17,40 +17,11 @@ FEW = 4  # rows of the smaller tile, for what is left where the large one no lon
 _tile_rows, _tile_few, _tile_one = tile(ROWS), tile(FEW), tile(1)
 
 
-def pack(b):
-    """Return a float32 matrix B (K, N) of any strides in panels of WIDTH columns, one after another; zeros beyond N."""
-    K, N = b.shape
-    out = empty(K * -(-N // WIDTH) * WIDTH)
-    flat, rows, b_k, b_n = (b.T.reshape(-1), 256, 1, K) if b.flags.f_contiguous else (b.reshape(-1), 16, N, 1)
-    _pack(-(-K // rows), flat, K, N, b_k, b_n, rows, out)
-    return out
-
-
 def pad(b):
     """Return a bias with zeros behind it, so that whole tiles can start from it."""
     out = np.zeros(len(b) + WIDTH, np.float32)
     out[: len(b)] = b
     return out
-
-
-@parallel
-def _pack(piece, b, K, N, b_k, b_n, rows, out):
-    """Pack one `piece` of B, `rows` of it; element (k, n) is at k·b_k + n·b_n of b."""
-    panels = -(-N // WIDTH)
-    first, last = piece * rows, min(K, (piece + 1) * rows)
-    for panel in range(panels):
-        j0 = panel * WIDTH
-        n, start = min(WIDTH, N - j0), panel * K * WIDTH
-        if b_k < b_n:  # reads what lies side by side one after the other
-            for j in range(n):
-                for k in range(first, last):
-                    out[start + k * WIDTH + j] = b[k * b_k + (j0 + j) * b_n]
-        else:
-            for k in range(first, last):
-                for j in range(n):
-                    out[start + k * WIDTH + j] = b[k * b_k + (j0 + j) * b_n]
-        for k in range(first, last):
-            clear(out, start + k * WIDTH + n, WIDTH - n)
 
 
 @njit(**SUBROUTINE)

@@ -7,7 +7,8 @@ import numpy as np
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.gemm import LONG, flush, outer, pack, pad, product, sum_parts
+from tinyseg.fast.cpu.gemm import LONG, flush, outer, pad, product, sum_parts
+from tinyseg.fast.cpu.packing import pack
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import WIDTH, clear

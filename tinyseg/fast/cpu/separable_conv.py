@@ -14,8 +14,9 @@ from tinyseg.fast.cpu.bands import load_band
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads, whole_vectors
 from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, lay_out_taps
 from tinyseg.fast.cpu.fused_conv import two_inputs
-from tinyseg.fast.cpu.gemm import LONG, flush, outer, pack, pad, product, sum_parts
+from tinyseg.fast.cpu.gemm import LONG, flush, outer, pad, product, sum_parts
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.packing import pack
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, keep_where_positive, load, store

@@ -67,7 +67,12 @@ def emit_store(builder, value, pointer):
 def emit_splat(builder, scalar):
     empty = ir.Constant(ir.VectorType(scalar.type, LANES), ir.Undefined)
     first = builder.insert_element(empty, scalar, ir.Constant(INT32, 0))
-    return builder.shuffle_vector(first, empty, ir.Constant(ir.VectorType(INT32, LANES), [0] * LANES))
+    return emit_shuffle(builder, first, empty, [0] * LANES)
+
+
+def emit_shuffle(builder, x, y, lanes):
+    """The vector of those lanes of x and, behind them, y."""
+    return builder.shuffle_vector(x, y, ir.Constant(ir.VectorType(INT32, len(lanes)), lanes))
 
 
 def emit_multiply_add(builder, x, y, z):
@@ -199,6 +204,32 @@ def clear(typing, target, i, n):
         return context.get_dummy_value()
 
     return types.void(target, types.intp, types.intp), emit
+
+
+@intrinsic
+def transpose(typing, target, source, i, step):
+    """target[LANES·q + r] = source[i + r·step + q] for q, r < LANES: rows become columns, in registers."""
+
+    def emit(context, builder, sig, args):
+        target, source, i, step = args
+        rows, columns = [], range(LANES)
+        for r in columns:
+            at = builder.add(i, builder.mul(step, ir.Constant(INT64, r)))
+            rows.append(emit_load(builder, emit_pointer(context, builder, sig.args[1], source, at)))
+        distance = 1
+        while distance < LANES:  # blocks of this size change places across the diagonal, two by two
+            upper = [q + LANES - distance if q & distance else q for q in columns]
+            lower = [q + LANES if q & distance else q + distance for q in columns]
+            for r in (r for r in columns if not r & distance):
+                pair = rows[r], rows[r + distance]
+                rows[r], rows[r + distance] = (emit_shuffle(builder, *pair, lanes) for lanes in (upper, lower))
+            distance *= 2
+        for q, row in enumerate(rows):
+            at = ir.Constant(INT64, q * LANES)
+            emit_store(builder, row, emit_pointer(context, builder, sig.args[0], target, at))
+        return context.get_dummy_value()
+
+    return types.void(target, source, types.intp, types.intp), emit
 
 
 def _arithmetic(symbol, instruction):

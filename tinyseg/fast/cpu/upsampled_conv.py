@@ -21,6 +21,8 @@ from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 
+EVERY = slice(None)
+
 
 def forward(x, w, b, relu, pads, f, y):
     """Upsample x (N, H, W, C) f x f, convolve it with w (K, C, KH, KW), add b, apply the ReLU if `relu`; write to y."""
@@ -42,34 +44,39 @@ def backward(x, w, gy, pads, f, gx):
 
 def split_into_phases(w, pads, f):
     """List (a, c, the taps of W that outputs (f·i + a, f·j + c) use, their padding)."""
-    W, ((top, _), (left, _)), out = sum_windows(w, f), pads, []
+    ((top, _), (left, _)), out = pads, []
     for a in range(f):
         rows, above = _taps_of_phase(w.shape[2], top, f, a)
         for c in range(f):
             columns, before = _taps_of_phase(w.shape[3], left, f, c)
-            out.append((a, c, W[:, :, rows, columns], ((above, 0), (before, 0))))
+            out.append((a, c, sum_windows(w, f, rows, columns), ((above, 0), (before, 0))))
     return out
 
 
-def sum_windows(w, f):
-    """Return W (K, C, KH + f - 1, KW + f - 1): the sums of w over windows of f x f, also those that reach beyond it."""
+def sum_windows(w, f, rows=EVERY, columns=EVERY):
+    """Return W (K, C, KH + f - 1, KW + f - 1): the sums of w over windows of f x f, also those that reach beyond it.
+
+    With `rows` and `columns`, ranges of the last two axes, only those sums.
+    """
     K, C, KH, KW = w.shape
-    W = empty((K, C, KH + f - 1, KW + f - 1))
-    _sum_windows(K, w, f, W)
+    rows, columns = range(KH + f - 1)[rows], range(KW + f - 1)[columns]
+    W = empty((K, C, len(rows), len(columns)))
+    _sum_windows(K, w, f, rows.start, rows.step, columns.start, columns.step, W)
     return W
 
 
 @parallel
-def _sum_windows(k, w, f, W):
+def _sum_windows(k, w, f, t0, t_step, s0, s_step, W):
     K, C, KH, KW = w.shape
     for c in range(C):
-        for t in range(W.shape[2]):
-            for s in range(W.shape[3]):
+        for i in range(W.shape[2]):
+            for j in range(W.shape[3]):
+                t, s = t0 + i * t_step, s0 + j * s_step
                 total = np.float32(0)
                 for u in range(max(0, t - f + 1), min(KH, t + 1)):
                     for v in range(max(0, s - f + 1), min(KW, s + 1)):
                         total += w[k, c, u, v]
-                W[k, c, t, s] = total
+                W[k, c, i, j] = total
 
 
 @parallel

@@ -21,18 +21,26 @@ from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of
 from tinyseg.fast.cpu.channels_last import threads
 from tinyseg.fast.cpu.gemm import outer_panel, rows_of_panel
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, SUBROUTINE, njit
+from tinyseg.fast.cpu.packing import as_read
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy
 from tinyseg.fast.cpu.tile import NO_FLOOR
-from tinyseg.fast.cpu.winograd_tiles import gradient_tile, input_tile, output_tile, weights_gradient_tile, weights_tile
+from tinyseg.fast.cpu.winograd_tiles import gradient_tile, input_tile, output_tile
+from tinyseg.fast.cpu.winograd_weights import (
+    CHANNELS,
+    count_panels,
+    gradient_of_weights,
+    make_room,
+    panels_at_a_time,
+    transform_panels,
+    transform_weights,
+)
 
-STRIP = 16  # tiles that are transformed at a time
-CHUNK = 256  # tiles whose V exists at a time
-BLOCK = 64  # tiles whose M, for one panel of output channels, exists at a time
-CHANNELS = 48  # input channels whose weights are transformed at a time
-MIN_TILES = 48  # tiles below which the transformed weights, four times as many, cost more than they save
-LARGE = 1 << 24  # floats of transformed weights, 64 MiB, that no cache holds: then 2 · MIN_TILES tiles are needed
+STRIP = 16  # tiles that are transformed at a time, at most
+CHUNK = 256  # tiles whose V exists at a time, at most
+BLOCK = 64  # tiles whose M, for one panel of output channels, exists at a time, at most
+MIN_TILES = 4  # tiles below which the transformed weights, four times as many, cost more than they save
 UNEVEN = 1000.0  # largest value over quiet pixels up to which rounding is at most a hundredth of what pixels see
 SAMPLES = 64  # pixels of an image that are looked at to find the quiet ones
 ZEROS = np.zeros(WIDTH, np.float32)
@@ -45,21 +53,28 @@ def is_faster(w_shape, stride, y, spread):
         return False
     N, OH, OW, _ = y.shape
     tiles = N * -(-OH // 4) * -(-OW // 4)
-    enough = MIN_TILES if 36 * K * C < LARGE else 2 * MIN_TILES
-    return tiles >= enough and 16 * tiles <= 2 * N * OH * OW  # not where most of a tile lies outside of a small image
+    most_is_outside = 16 * tiles > 2 * N * OH * OW  # most of each tile, where images are very small
+    return tiles >= MIN_TILES and not most_is_outside
 
 
 def convolve(x, x2, w, b, floor, pads, y, repeat=1):
     """Write max(floor, b + the correlation of (x, x2), as `load_band` reads them, with w (K, C, 3, 3)) to y.
 
-    Returns the bits of the largest magnitude in each strip of input, int32 (N, strips of an image).
+    Returns the bits of the largest magnitude in each row of a strip, int32 (N, rows of all strips of an image).
     """
-    (N, OH, OW, _), C = y.shape, w.shape[1]
-    chunk, across = _plan_chunks(N, OH, OW)
-    V, U = empty((_count_panels(C), 36, chunk + 1, WIDTH)), prepared(w, "winograd", lambda: transform_weights(w))
+    (N, OH, OW, K), C = y.shape, w.shape[1]
+    slots, *strips = _plan_strips(N, OH, OW)
+    V, weights = empty((count_panels(C), 36, slots, WIDTH)), as_read(w)
+    panels = panels_at_a_time(C)
+    if panels < count_panels(K):
+        U = make_room(panels, C)
+    else:
+        U = prepared(w, "winograd", lambda: transform_weights(w))
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), (36 * (BLOCK + 1) + 16) * WIDTH)))
-    peaks = np.zeros((N, -(-OH // 4) * across), np.int32)
-    _convolve(x, x2, U, b, floor, pads[0][0], pads[1][0], repeat, across, scratch, V, peaks.reshape(-1), ZEROS, y)
+    peaks = np.zeros((N, -(-OH // 4) * strips[0]), np.int32)
+    _convolve(
+        x, x2, *weights, U, b, floor, pads[0][0], pads[1][0], repeat, *strips, scratch, V, peaks.reshape(-1), ZEROS, y
+    )
     return peaks
 
 
@@ -83,62 +98,63 @@ def uneven_images(peaks, x, x2):
     return np.flatnonzero(~even)
 
 
-def transform_weights(w):
-    """Return U = G w Gᵀ for weights w (K, C, 3, 3), laid out for `_convolve`."""
-    K, C, _, _ = w.shape
-    U = empty((_count_panels(K), 36, _count_panels(C) * WIDTH + 1, WIDTH))
-    _transform_weights(_count_panels(K) * -(-U.shape[2] // CHANNELS), w, U)
-    return U
-
-
 def gradient(x, x2, gy, w_shape, pads, repeat=1):
     """Return the gradient (K, C, 3, 3) of the weights, with gy (N, OH, OW, K)."""
     (K, C, _, _), (N, OH, OW, _) = w_shape, gy.shape
-    chunk, across = _plan_chunks(N, OH, OW)
-    V, Z = empty((_count_panels(C), 36, chunk + 1, WIDTH)), empty((_count_panels(K), 36, chunk + 1, WIDTH))
-    dU = empty((36, K * _count_panels(C) * WIDTH + WIDTH))
+    slots, *strips = _plan_strips(N, OH, OW)
+    V, Z = empty((count_panels(C), 36, slots, WIDTH)), empty((count_panels(K), 36, slots, WIDTH))
+    panels = count_panels(K)
+    if slots < CHUNK:  # else dU has to hold all of them from chunk to chunk
+        panels = min(panels, panels_at_a_time(C))
+    dU, gw = empty((36, panels * WIDTH * count_panels(C) * WIDTH + WIDTH)), empty(w_shape)
     scratch = empty((threads(), 6 * (4 * STRIP + 2) * max(pitch_of(C), pitch_of(K))))
-    _gradient(x, x2, gy, NOTHING, pads[0][0], pads[1][0], repeat, across, scratch, V, Z, dU)
-    gw = empty(w_shape)
-    _gradient_of_weights(K, dU, gw)
+    _gradient(x, x2, gy, NOTHING, pads[0][0], pads[1][0], repeat, *strips, scratch, V, Z, panels, dU, gw)
     return gw
 
 
-def _count_panels(n):
-    return -(-n // WIDTH)
+def _plan_strips(N, OH, OW):
+    """Return the room for the tiles of a chunk, the strips side by side in a row of tiles, and a strip's size.
 
-
-def _plan_chunks(N, OH, OW):
-    """Return the number of tiles in a chunk, always whole strips, and of strips side by side in an image."""
-    across = -(-OW // (4 * STRIP))
-    strips = N * -(-OH // 4) * across
-    return min(strips * STRIP, CHUNK), across
+    A strip is `wide` tiles wide and, where images are narrow, several rows of tiles high: these rows follow one another
+    through all images, and only the last strip may have fewer.
+    """
+    in_row = -(-OW // 4)
+    across = -(-in_row // STRIP)
+    wide = -(-in_row // across)
+    high = STRIP // wide
+    tiles = N * -(-OH // 4) * across * wide
+    return min(tiles, CHUNK) | 1, across, wide, high
 
 
 # ----- loops over tiles -------------------------------------------------------------------
 @njit(**SUBROUTINE)
-def _load_strip(x, x2, strip, across, down, top, left, repeat, size, band, V, slot):
-    """Transform the STRIP tiles of one strip into V[:, :, slot : slot + STRIP].
+def _load_strip(x, x2, strip, across, wide, high, rows, down, top, left, repeat, size, band, V, slot, peaks):
+    """Transform the tiles of one strip into V[:, :, slot : slot + wide·high]; there are `rows` rows of tiles in all.
 
-    A tile is `size` pixels wide and high: 6 for inputs of the convolution, 4 for gradients of its output.
+    A tile is `size` pixels wide and high: 6 for inputs of the convolution, 4 for gradients of its output. Of inputs
+    write the bits of the largest in each row of the strip to `peaks`.
     """
     panels, slots = V.shape[0], V.shape[2]
-    n, ty, tx = strip // (down * across), strip // across % down, strip % across * STRIP
-    width, pitch = 4 * STRIP + size - 4, (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
-    load_band(x, x2, n, 4 * ty - top, size, left - 4 * tx, width, repeat, 1, 1, band, 0, pitch, 1)
-    Vs, step = V.reshape(-1), slots * WIDTH
-    for c in range(0, panels * WIDTH, LANES):
-        v = (c // WIDTH * 36 * slots + slot) * WIDTH + c % WIDTH
-        if c >= pitch:  # the second half of a panel that is not full
-            for k in range(36):
-                for i in range(STRIP):
-                    clear(Vs, v + k * step + i * WIDTH, LANES)
-            continue
-        for i in range(STRIP):
-            if size == 6:
-                input_tile(band, 4 * i * pitch + c, width * pitch, pitch, Vs, v + i * WIDTH, step)
-            else:
-                gradient_tile(band, 4 * i * pitch + c, width * pitch, pitch, Vs, v + i * WIDTH, step)
+    width, pitch = 4 * wide + size - 4, (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
+    Vs, step, tx = V.reshape(-1), slots * WIDTH, strip % across * wide
+    for row in range(strip // across * high, min(rows, (strip // across + 1) * high)):
+        ty = row % down
+        load_band(x, x2, row // down, 4 * ty - top, size, left - 4 * tx, width, repeat, 1, 1, band, 0, pitch, 1)
+        if size == 6:  # the two last rows of pixels are the first of the tiles below
+            peaks[row * across + strip % across] = _largest_bits(band, (4 if ty < down - 1 else 6) * width * pitch)
+        for c in range(0, panels * WIDTH, LANES):
+            v = (c // WIDTH * 36 * slots + slot) * WIDTH + c % WIDTH
+            if c >= pitch:  # the second half of a panel that is not full
+                for k in range(36):
+                    for i in range(wide):
+                        clear(Vs, v + k * step + i * WIDTH, LANES)
+                continue
+            for i in range(wide):
+                if size == 6:
+                    input_tile(band, 4 * i * pitch + c, width * pitch, pitch, Vs, v + i * WIDTH, step)
+                else:
+                    gradient_tile(band, 4 * i * pitch + c, width * pitch, pitch, Vs, v + i * WIDTH, step)
+        slot += wide
 
 
 @njit(**OPTIONS)
@@ -152,50 +168,64 @@ def _largest_bits(band, n):
 
 
 @njit(**OPTIONS)
-def _convolve(x, x2, U, b, floor, top, left, repeat, across, scratch, V, peaks, zeros, y):
-    down, T, per_chunk = -(-y.shape[1] // 4), scratch.shape[0], (V.shape[2] - 1) // STRIP
-    strips = y.shape[0] * down * across
+def _convolve(
+    x, x2, w, K, C, taps, turned, swapped, U, b, floor, top, left, repeat, across, wide, high, scratch, V, peaks,
+    zeros, y,
+):  # fmt: skip
+    N, OH, _, _ = y.shape
+    panels, pieces = -(-K // WIDTH), -(-U.shape[2] // CHANNELS)
+    down, T, per_chunk = -(-OH // 4), scratch.shape[0], CHUNK // (wide * high)
+    strips = -(-N * down // high) * across
     for first in range(0, strips, per_chunk):
         count = min(per_chunk, strips - first)
-        _transform_inputs(T, x, x2, first, count, across, down, top, left, repeat, scratch, V, peaks)
-        _multiply_and_transform_back(T, U, b, floor, first, count, across, down, scratch, V, zeros, y)
+        _transform_inputs(T, N, x, x2, first, count, across, wide, high, down, top, left, repeat, scratch, V, peaks)
+        for panel in range(0, panels, len(U)):
+            n = min(len(U), panels - panel)
+            if len(U) < panels:
+                transform_panels(n * pieces, w, K, C, taps, turned, swapped, panel, U)
+            _multiply_and_transform_back(
+                T, panel, n, U, b, floor, first, count, across, wide, high, down, scratch, V, zeros, y
+            )
 
 
 @parallel
-def _transform_inputs(t, x, x2, first, count, across, down, top, left, repeat, scratch, V, peaks):
+def _transform_inputs(t, N, x, x2, first, count, across, wide, high, down, top, left, repeat, scratch, V, peaks):
     """Compute V of the `count` strips from `first` on, and their peaks."""
-    T, pitch = scratch.shape[0], (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
+    T = scratch.shape[0]
     for s in range(count * t // T, count * (t + 1) // T):
-        _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
-        # The two last rows of a strip are the first of the strip below.
-        rows = 4 if (first + s) // across % down < down - 1 else 6
-        peaks[first + s] = _largest_bits(scratch[t], rows * (4 * STRIP + 2) * pitch)
+        _load_strip(
+            x, x2, first + s, across, wide, high, N * down, down, top, left, repeat, 6,
+            scratch[t], V, s * wide * high, peaks,
+        )  # fmt: skip
 
 
 @parallel
-def _multiply_and_transform_back(t, U, b, floor, first, count, across, down, scratch, V, zeros, y):
-    """Compute M and y of the `count` strips from `first` on."""
-    _, OH, OW, K = y.shape
-    C_panels, slots, K_panels, length = V.shape[0], V.shape[2], U.shape[0], U.shape[2]
-    T, per_block = scratch.shape[0], BLOCK // STRIP
-    blocks = -(-count // per_block)
+def _multiply_and_transform_back(
+    t, panel, panels, U, b, floor, first, count, across, wide, high, down, scratch, V, zeros, y
+):
+    """Compute M and y of the `count` strips from `first` on, for the output channels of which U holds the weights."""
+    N, OH, OW, K = y.shape
+    C_panels, slots, length = V.shape[0], V.shape[2], U.shape[2]
+    T, size, per_block = scratch.shape[0], wide * high, BLOCK // (wide * high)
+    tiles, blocks = N * down * across * wide - first * size, -(-count // per_block)
     ys, Vs, Us = y.reshape(-1), V.reshape(-1), U.reshape(-1)
     M = scratch[t]
     out = M.size - 16 * WIDTH
     # As far as possible, a thread takes the tiles that it has transformed: they are in its own cache.
-    for task in range(K_panels * blocks * t // T, K_panels * blocks * (t + 1) // T):
-        s0, p = task // K_panels * per_block, task % K_panels
-        m = min(count - s0, per_block) * STRIP
-        step = (m + 1) * WIDTH
+    for task in range(panels * blocks * t // T, panels * blocks * (t + 1) // T):
+        s0, p = task // panels * per_block, panel + task % panels
+        m = min(min(count - s0, per_block) * size, tiles - s0 * size)
+        step = (m | 1) * WIDTH
         for k in range(36):
             rows_of_panel(
-                m, C_panels, WIDTH, Vs, (k * slots + s0 * STRIP) * WIDTH, 36 * slots * WIDTH, WIDTH, 1,
-                Us, (p * 36 + k) * length * WIDTH, WIDTH, zeros, 0, 0, NO_FLOOR, M, k * step, WIDTH,
+                m, C_panels, WIDTH, Vs, (k * slots + s0 * size) * WIDTH, 36 * slots * WIDTH, WIDTH, 1,
+                Us, ((p - panel) * 36 + k) * length * WIDTH, WIDTH, zeros, 0, 0, NO_FLOOR, M, k * step, WIDTH,
             )  # fmt: skip
         N_p = min(WIDTH, K - p * WIDTH)
         for i in range(m):
-            strip = first + s0 + i // STRIP
-            n, ty, tx = strip // (down * across), strip // across % down, strip % across * STRIP + i % STRIP
+            strip, slot = first + s0 + i // size, i % size
+            row, tx = strip // across * high + slot // wide, strip % across * wide + slot % wide
+            n, ty = row // down, row % down
             for lane in range(0, WIDTH, LANES):
                 output_tile(M, i * WIDTH + lane, step, b, p * WIDTH + lane, floor, M, out + lane)
             for r in range(min(4, OH - 4 * ty)):
@@ -205,28 +235,39 @@ def _multiply_and_transform_back(t, U, b, floor, first, count, across, down, scr
 
 
 @njit(**OPTIONS)
-def _gradient(x, x2, gy, nothing, top, left, repeat, across, scratch, V, Z, dU):
-    down, T, per_chunk = -(-gy.shape[1] // 4), scratch.shape[0], (V.shape[2] - 1) // STRIP
-    strips = gy.shape[0] * down * across
+def _gradient(x, x2, gy, nothing, top, left, repeat, across, wide, high, scratch, V, Z, panels, dU, gw):
+    N, OH, _, K = gy.shape
+    down, T, size = -(-OH // 4), scratch.shape[0], wide * high
+    strips, per_chunk, peaks = -(-N * down // high) * across, CHUNK // size, np.empty(N * down * across, np.int32)
     for first in range(0, strips, per_chunk):
         count = min(per_chunk, strips - first)
-        _transform_both(T, x, x2, gy, nothing, first, count, across, down, top, left, repeat, scratch, V, Z)
-        _multiply_gradient(36, gy.shape[3], first, count, V, Z, dU)
+        _transform_both(
+            T, x, x2, gy, nothing, first, count, across, wide, high, down, top, left, repeat, scratch, V, Z, peaks
+        )
+        tiles = min(count * size, N * down * across * wide - first * size)
+        for k0 in range(0, K, panels * WIDTH):
+            n = min(panels * WIDTH, K - k0)
+            _multiply_gradient(36, k0, n, first, tiles, V, Z, dU)
+            if first + count == strips:
+                gradient_of_weights(n, k0, dU, gw)
 
 
 @parallel
-def _transform_both(t, x, x2, gy, nothing, first, count, across, down, top, left, repeat, scratch, V, Z):
+def _transform_both(
+    t, x, x2, gy, nothing, first, count, across, wide, high, down, top, left, repeat, scratch, V, Z, peaks
+):  # fmt: skip
     """Compute V and Z of the `count` strips from `first` on."""
-    T = scratch.shape[0]
+    T, rows, size = scratch.shape[0], len(gy) * down, wide * high
     for s in range(count * t // T, count * (t + 1) // T):
-        _load_strip(x, x2, first + s, across, down, top, left, repeat, 6, scratch[t], V, s * STRIP)
-        _load_strip(gy, nothing, first + s, across, down, 0, 0, 1, 4, scratch[t], Z, s * STRIP)
+        strip, slot, band = first + s, s * size, scratch[t]
+        _load_strip(x, x2, strip, across, wide, high, rows, down, top, left, repeat, 6, band, V, slot, peaks)
+        _load_strip(gy, nothing, strip, across, wide, high, rows, down, 0, 0, 1, 4, band, Z, slot, peaks)
 
 
 @parallel
-def _multiply_gradient(k, K, first, count, V, Z, dU):
-    """Add what the `count` strips from `first` on give to dU_k."""
-    C_panels, K_panels, slots = V.shape[0], Z.shape[0], V.shape[2]
+def _multiply_gradient(k, k0, K, first, tiles, V, Z, dU):
+    """Add what `tiles` tiles give to dU_k of K output channels from k0 on; `first` is the number of the first strip."""
+    C_panels, K_panels, p0, slots = V.shape[0], -(-K // WIDTH), k0 // WIDTH, V.shape[2]
     length = C_panels * WIDTH
     Vs, Zs, dUs = V.reshape(-1), Z.reshape(-1), dU.reshape(-1)
     start = k * dU.shape[1]
@@ -235,44 +276,7 @@ def _multiply_gradient(k, K, first, count, V, Z, dU):
     for c in range(C_panels):
         for p in range(K_panels):
             outer_panel(
-                min(WIDTH, K - p * WIDTH), WIDTH, count * STRIP,
-                Zs, (p * 36 + k) * slots * WIDTH, WIDTH, Vs, (c * 36 + k) * slots * WIDTH,
+                min(WIDTH, K - p * WIDTH), WIDTH, tiles,
+                Zs, ((p0 + p) * 36 + k) * slots * WIDTH, WIDTH, Vs, (c * 36 + k) * slots * WIDTH,
                 dUs, start + p * WIDTH * length + c * WIDTH, length,
             )  # fmt: skip
-
-
-# ----- weights ----------------------------------------------------------------------------
-@parallel
-def _transform_weights(task, w, U):
-    """U[panel of K][k][c][WIDTH] = (G w Gᵀ)_k, and zero where there is no such filter or channel."""
-    K, C = w.shape[0], w.shape[1]
-    K_panels, _, length, _ = U.shape
-    Us, step, pieces = U.reshape(-1), length * WIDTH, -(-length // CHANNELS)
-    p, c0 = task // pieces, task % pieces * CHANNELS
-    n, c1 = min(WIDTH, K - p * WIDTH), min(length, c0 + CHANNELS)
-    g = np.zeros((CHANNELS, 9, WIDTH), np.float32)
-    rows, columns = (n, min(c1, C) - c0) if w.strides[0] > w.strides[1] else (min(c1, C) - c0, n)
-    for i in range(rows):  # reads what lies side by side one after the other
-        for q in range(columns):
-            j, c = (i, q) if w.strides[0] > w.strides[1] else (q, i)
-            for u in range(3):
-                for v in range(3):
-                    g[c, 3 * u + v, j] = w[p * WIDTH + j, c0 + c, u, v]
-    gs = g.reshape(-1)
-    for c in range(c0, c1):
-        for lane in range(0, WIDTH, LANES):
-            weights_tile(gs, (c - c0) * 9 * WIDTH + lane, Us, (p * 36 * length + c) * WIDTH + lane, step)
-
-
-@parallel
-def _gradient_of_weights(o, dU, gw):
-    """gw = Gᵀ dU G."""
-    C = gw.shape[1]
-    dUs, step, length = dU.reshape(-1), dU.shape[1], -(-C // WIDTH) * WIDTH
-    full = np.zeros((9, length), np.float32)
-    for c in range(0, length, LANES):
-        weights_gradient_tile(dUs, o * length + c, step, full.reshape(-1), c, length)
-    for c in range(C):
-        for u in range(3):
-            for v in range(3):
-                gw[o, c, u, v] = full[3 * u + v, c]
