@@ -10,12 +10,12 @@ from tinyseg.fast.cpu.gemm import (  # noqa: E402
     FEW,
     outer,
     outer_panel,
-    pack,
     pad,
     product,
     rows_of_panel,
     sum_parts,
 )
+from tinyseg.fast.cpu.packing import pack  # noqa: E402
 from tinyseg.fast.cpu.simd import LANES, ROWS, WIDTH  # noqa: E402
 from tinyseg.fast.cpu.tile import NO_FLOOR  # noqa: E402
 
@@ -51,32 +51,7 @@ def with_taps(A, B, f=np.asarray):
     return np.einsum("tik,tkj->ij", f(A.astype(np.float64)), f(B.astype(np.float64)))
 
 
-# ----- packing -----------------------------------------------------------------------------
-LAYOUTS = {
-    "rows": lambda b: b,
-    "columns": lambda b: np.asfortranarray(b),
-    "a part": lambda b: np.full((2 * b.shape[0], 3 * b.shape[1]), np.nan, np.float32)[::2, 1::3],
-    "a part of columns": lambda b: np.full((3 * b.shape[1], 2 * b.shape[0]), np.nan, np.float32)[1::3, ::2].T,
-    "upside down": lambda b: np.empty_like(b)[::-1],
-    "backwards": lambda b: np.empty_like(b)[:, ::-1],
-    "both": lambda b: np.empty_like(b.T)[::-1, ::-1].T,
-}
-
-
-@pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_pack(layout):
-    for K in (1, 15, 16, 17, 255, 257, 530):
-        for N in EVERY_N:
-            b = single(K, N)
-            view = layout(b)
-            view[...] = b
-            panels = pack(view).reshape(-1, K, WIDTH)
-            side_by_side = panels.transpose(1, 0, 2).reshape(K, -1)
-            np.testing.assert_array_equal(side_by_side[:, :N], b)
-            assert side_by_side.shape[1] - N < WIDTH and not side_by_side[:, N:].any()
-            np.testing.assert_array_equal(view, b)
-
-
+# ----- what stands around the products ----------------------------------------------------------
 def test_pad_of_a_bias():
     b = rand(37)
     found = pad(b)

@@ -23,19 +23,10 @@ from tinyseg.fast.cpu.gemm import outer_panel, rows_of_panel
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, SUBROUTINE, njit
 from tinyseg.fast.cpu.packing import as_read
 from tinyseg.fast.cpu.parallel import parallel
-from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy
 from tinyseg.fast.cpu.tile import NO_FLOOR
 from tinyseg.fast.cpu.winograd_tiles import gradient_tile, input_tile, output_tile
-from tinyseg.fast.cpu.winograd_weights import (
-    CHANNELS,
-    count_panels,
-    gradient_of_weights,
-    make_room,
-    panels_at_a_time,
-    transform_panels,
-    transform_weights,
-)
+from tinyseg.fast.cpu.winograd_weights import CHANNELS, count_panels, gradient_of_weights, put_gradient, transform_panel
 
 STRIP = 16  # tiles that are transformed at a time, at most
 CHUNK = 256  # tiles whose V exists at a time, at most
@@ -44,6 +35,13 @@ MIN_TILES = 4  # tiles below which the transformed weights, four times as many, 
 UNEVEN = 1000.0  # largest value over quiet pixels up to which rounding is at most a hundredth of what pixels see
 SAMPLES = 64  # pixels of an image that are looked at to find the quiet ones
 ZEROS = np.zeros(WIDTH, np.float32)
+FEW_TILES = 32  # up to which the gradient of the weights is computed panel by panel
+# Where in a thread's scratch, after M, these are: 16 pixels of output, transformed weights, packed weights.
+OUTPUT = 36 * (BLOCK + 1) * WIDTH
+WEIGHTS = OUTPUT + 16 * WIDTH
+PACKED = WEIGHTS + 36 * (CHANNELS + 1) * WIDTH
+FOR_PRODUCTS = PACKED + 9 * WIDTH * WIDTH
+FOR_GRADIENT = 36 * WIDTH * (WIDTH + 1)
 
 
 def is_faster(w_shape, stride, y, spread):
@@ -62,19 +60,13 @@ def convolve(x, x2, w, b, floor, pads, y, repeat=1):
 
     Returns the bits of the largest magnitude in each row of a strip, int32 (N, rows of all strips of an image).
     """
-    (N, OH, OW, K), C = y.shape, w.shape[1]
+    (N, OH, OW, _), C = y.shape, w.shape[1]
     slots, *strips = _plan_strips(N, OH, OW)
-    V, weights = empty((count_panels(C), 36, slots, WIDTH)), as_read(w)
-    panels = panels_at_a_time(C)
-    if panels < count_panels(K):
-        U = make_room(panels, C)
-    else:
-        U = prepared(w, "winograd", lambda: transform_weights(w))
-    scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), (36 * (BLOCK + 1) + 16) * WIDTH)))
+    V = empty((count_panels(C), 36, slots, WIDTH))
+    scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), FOR_PRODUCTS)))
     peaks = np.zeros((N, -(-OH // 4) * strips[0]), np.int32)
-    _convolve(
-        x, x2, *weights, U, b, floor, pads[0][0], pads[1][0], repeat, *strips, scratch, V, peaks.reshape(-1), ZEROS, y
-    )
+    options = pads[0][0], pads[1][0], repeat, *strips
+    _convolve(x, x2, *as_read(w), b, floor, *options, scratch, V, peaks.reshape(-1), ZEROS, y)
     return peaks
 
 
@@ -103,12 +95,11 @@ def gradient(x, x2, gy, w_shape, pads, repeat=1):
     (K, C, _, _), (N, OH, OW, _) = w_shape, gy.shape
     slots, *strips = _plan_strips(N, OH, OW)
     V, Z = empty((count_panels(C), 36, slots, WIDTH)), empty((count_panels(K), 36, slots, WIDTH))
-    panels = count_panels(K)
-    if slots < CHUNK:  # else dU has to hold all of them from chunk to chunk
-        panels = min(panels, panels_at_a_time(C))
-    dU, gw = empty((36, panels * WIDTH * count_panels(C) * WIDTH + WIDTH)), empty(w_shape)
-    scratch = empty((threads(), 6 * (4 * STRIP + 2) * max(pitch_of(C), pitch_of(K))))
-    _gradient(x, x2, gy, NOTHING, pads[0][0], pads[1][0], repeat, *strips, scratch, V, Z, panels, dU, gw)
+    few = slots <= FEW_TILES and count_panels(K) * count_panels(C) >= 2 * threads()
+    dU, gw = empty((36, (0 if few else K * count_panels(C) * WIDTH) + WIDTH)), empty(w_shape)
+    scratch = empty((threads(), max(6 * (4 * STRIP + 2) * max(pitch_of(C), pitch_of(K)), FOR_GRADIENT)))
+    options = pads[0][0], pads[1][0], repeat, *strips
+    _gradient(x, x2, gy, NOTHING, *options, scratch, V, Z, few, dU, gw)
     return gw
 
 
@@ -169,23 +160,17 @@ def _largest_bits(band, n):
 
 @njit(**OPTIONS)
 def _convolve(
-    x, x2, w, K, C, taps, turned, swapped, U, b, floor, top, left, repeat, across, wide, high, scratch, V, peaks,
-    zeros, y,
-):  # fmt: skip
+    x, x2, w, K, C, taps, turned, swapped, b, floor, top, left, repeat, across, wide, high, scratch, V, peaks, zeros, y
+):
     N, OH, _, _ = y.shape
-    panels, pieces = -(-K // WIDTH), -(-U.shape[2] // CHANNELS)
     down, T, per_chunk = -(-OH // 4), scratch.shape[0], CHUNK // (wide * high)
     strips = -(-N * down // high) * across
     for first in range(0, strips, per_chunk):
         count = min(per_chunk, strips - first)
         _transform_inputs(T, N, x, x2, first, count, across, wide, high, down, top, left, repeat, scratch, V, peaks)
-        for panel in range(0, panels, len(U)):
-            n = min(len(U), panels - panel)
-            if len(U) < panels:
-                transform_panels(n * pieces, w, K, C, taps, turned, swapped, panel, U)
-            _multiply_and_transform_back(
-                T, panel, n, U, b, floor, first, count, across, wide, high, down, scratch, V, zeros, y
-            )
+        _multiply_and_transform_back(
+            T, w, K, C, taps, turned, swapped, b, floor, first, count, across, wide, high, down, scratch, V, zeros, y
+        )
 
 
 @parallel
@@ -201,41 +186,46 @@ def _transform_inputs(t, N, x, x2, first, count, across, wide, high, down, top, 
 
 @parallel
 def _multiply_and_transform_back(
-    t, panel, panels, U, b, floor, first, count, across, wide, high, down, scratch, V, zeros, y
+    t, w, K, C, taps, turned, swapped, b, floor, first, count, across, wide, high, down, scratch, V, zeros, y
 ):
-    """Compute M and y of the `count` strips from `first` on, for the output channels of which U holds the weights."""
-    N, OH, OW, K = y.shape
-    C_panels, slots, length = V.shape[0], V.shape[2], U.shape[2]
+    """Compute U, M and y of the `count` strips from `first` on."""
+    N, OH, OW, _ = y.shape
+    C_panels, panels, slots = V.shape[0], -(-K // WIDTH), V.shape[2]
+    at_once, length = CHANNELS // WIDTH, CHANNELS + 1
     T, size, per_block = scratch.shape[0], wide * high, BLOCK // (wide * high)
     tiles, blocks = N * down * across * wide - first * size, -(-count // per_block)
-    ys, Vs, Us = y.reshape(-1), V.reshape(-1), U.reshape(-1)
-    M = scratch[t]
-    out = M.size - 16 * WIDTH
+    ys, Vs, M = y.reshape(-1), V.reshape(-1), scratch[t]
     # As far as possible, a thread takes the tiles that it has transformed: they are in its own cache.
     for task in range(panels * blocks * t // T, panels * blocks * (t + 1) // T):
-        s0, p = task // panels * per_block, panel + task % panels
+        s0, p = task // panels * per_block, task % panels
         m = min(min(count - s0, per_block) * size, tiles - s0 * size)
         step = (m | 1) * WIDTH
-        for k in range(36):
-            rows_of_panel(
-                m, C_panels, WIDTH, Vs, (k * slots + s0 * size) * WIDTH, 36 * slots * WIDTH, WIDTH, 1,
-                Us, ((p - panel) * 36 + k) * length * WIDTH, WIDTH, zeros, 0, 0, NO_FLOOR, M, k * step, WIDTH,
-            )  # fmt: skip
+        for c in range(0, C_panels, at_once):
+            n_c = min(at_once, C_panels - c)
+            for q in range(n_c):
+                target = WEIGHTS + q * WIDTH * WIDTH
+                transform_panel(w, K, C, taps, turned, swapped, p, c + q, M, PACKED, M, target, length * WIDTH)
+            for k in range(36):
+                start, s, s_i = (M, k * step, WIDTH) if c else (zeros, 0, 0)
+                rows_of_panel(
+                    m, n_c, WIDTH, Vs, ((c * 36 + k) * slots + s0 * size) * WIDTH, 36 * slots * WIDTH, WIDTH, 1,
+                    M, WEIGHTS + k * length * WIDTH, WIDTH, start, s, s_i, NO_FLOOR, M, k * step, WIDTH,
+                )  # fmt: skip
         N_p = min(WIDTH, K - p * WIDTH)
         for i in range(m):
             strip, slot = first + s0 + i // size, i % size
             row, tx = strip // across * high + slot // wide, strip % across * wide + slot % wide
             n, ty = row // down, row % down
             for lane in range(0, WIDTH, LANES):
-                output_tile(M, i * WIDTH + lane, step, b, p * WIDTH + lane, floor, M, out + lane)
+                output_tile(M, i * WIDTH + lane, step, b, p * WIDTH + lane, floor, M, OUTPUT + lane)
             for r in range(min(4, OH - 4 * ty)):
                 for q in range(min(4, OW - 4 * tx)):
                     target = ((n * OH + 4 * ty + r) * OW + 4 * tx + q) * K + p * WIDTH
-                    copy(ys, target, M, out + (r * 4 + q) * WIDTH, N_p)
+                    copy(ys, target, M, OUTPUT + (r * 4 + q) * WIDTH, N_p)
 
 
 @njit(**OPTIONS)
-def _gradient(x, x2, gy, nothing, top, left, repeat, across, wide, high, scratch, V, Z, panels, dU, gw):
+def _gradient(x, x2, gy, nothing, top, left, repeat, across, wide, high, scratch, V, Z, few, dU, gw):
     N, OH, _, K = gy.shape
     down, T, size = -(-OH // 4), scratch.shape[0], wide * high
     strips, per_chunk, peaks = -(-N * down // high) * across, CHUNK // size, np.empty(N * down * across, np.int32)
@@ -245,11 +235,12 @@ def _gradient(x, x2, gy, nothing, top, left, repeat, across, wide, high, scratch
             T, x, x2, gy, nothing, first, count, across, wide, high, down, top, left, repeat, scratch, V, Z, peaks
         )
         tiles = min(count * size, N * down * across * wide - first * size)
-        for k0 in range(0, K, panels * WIDTH):
-            n = min(panels * WIDTH, K - k0)
-            _multiply_gradient(36, k0, n, first, tiles, V, Z, dU)
-            if first + count == strips:
-                gradient_of_weights(n, k0, dU, gw)
+        if few:
+            _multiply_and_transform_gradient(T, tiles, scratch, V, Z, gw)
+        else:
+            _multiply_gradient(36, K, first, tiles, V, Z, dU)
+    if not few:
+        gradient_of_weights(K, dU, gw)
 
 
 @parallel
@@ -265,9 +256,9 @@ def _transform_both(
 
 
 @parallel
-def _multiply_gradient(k, k0, K, first, tiles, V, Z, dU):
-    """Add what `tiles` tiles give to dU_k of K output channels from k0 on; `first` is the number of the first strip."""
-    C_panels, K_panels, p0, slots = V.shape[0], -(-K // WIDTH), k0 // WIDTH, V.shape[2]
+def _multiply_gradient(k, K, first, tiles, V, Z, dU):
+    """Add what `tiles` tiles give to dU_k; `first` is the number of the first strip."""
+    C_panels, K_panels, slots = V.shape[0], Z.shape[0], V.shape[2]
     length = C_panels * WIDTH
     Vs, Zs, dUs = V.reshape(-1), Z.reshape(-1), dU.reshape(-1)
     start = k * dU.shape[1]
@@ -277,6 +268,22 @@ def _multiply_gradient(k, k0, K, first, tiles, V, Z, dU):
         for p in range(K_panels):
             outer_panel(
                 min(WIDTH, K - p * WIDTH), WIDTH, tiles,
-                Zs, ((p0 + p) * 36 + k) * slots * WIDTH, WIDTH, Vs, (c * 36 + k) * slots * WIDTH,
+                Zs, (p * 36 + k) * slots * WIDTH, WIDTH, Vs, (c * 36 + k) * slots * WIDTH,
                 dUs, start + p * WIDTH * length + c * WIDTH, length,
             )  # fmt: skip
+
+
+@parallel
+def _multiply_and_transform_gradient(t, tiles, scratch, V, Z, gw):
+    """Compute gw from all tiles, of one panel of K and one of C after the other: few tiles make much dU of little."""
+    C_panels, K_panels, slots, T = V.shape[0], Z.shape[0], V.shape[2], scratch.shape[0]
+    Vs, Zs, dU, step = V.reshape(-1), Z.reshape(-1), scratch[t], WIDTH * (WIDTH + 1)
+    for task in range(K_panels * C_panels * t // T, K_panels * C_panels * (t + 1) // T):
+        p, c = task // C_panels, task % C_panels
+        n = min(WIDTH, len(gw) - p * WIDTH)
+        clear(dU, 0, 36 * step)
+        for k in range(36):
+            source = (p * 36 + k) * slots * WIDTH
+            outer_panel(n, WIDTH, tiles, Zs, source, WIDTH, Vs, (c * 36 + k) * slots * WIDTH, dU, k * step, WIDTH)
+        for o in range(n):
+            put_gradient(dU, o * WIDTH, step, c * WIDTH, WIDTH, gw, p * WIDTH + o)
