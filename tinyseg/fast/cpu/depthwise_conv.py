@@ -16,6 +16,7 @@ import numpy as np
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of, transposed_pads
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import LANES, clear, copy
 from tinyseg.fast.cpu.windows import band_rows, window_gradient, windows
@@ -71,6 +72,11 @@ def correlate_gradient(x, gy, w_shape, stride, pads, dilation, x2=NOTHING, repea
     plan, scratch = _plan(w_shape, stride, pads, dilation, gy.shape)
     gw = np.zeros((threads(), KH, KW, dilation[1] * _pitch(C, dilation[1])))  # float64
     _correlate_gradient(len(gw), x, x2, gy, repeat, plan, scratch, empty(gw.shape), gw)
+    return sum_taps(gw, C)
+
+
+def sum_taps(gw, C):
+    """Return the gradient (C, KH, KW), float32, from the sums (T, KH, KW, …) of threads."""
     return np.ascontiguousarray(gw.sum(axis=0)[:, :, :C].transpose(2, 0, 1), np.float32)
 
 
@@ -165,11 +171,19 @@ def _correlate_gradient(t, x, x2, gy, repeat, plan, scratch, of_band, gw):
                     clear(band, line + j * pitch + C, pitch - C)
             for b in range(min(mw, OW)):
                 count = -(-(OW - b) // mw)
-                for j in range(0, count, LONGEST):
-                    window_gradient(
-                        band, start + b * sw * pitch + j * sw1 * wide, width // dw, wide,
-                        source, start_of_row + (b + j * mw) * source_pitch, mw * source_pitch,
-                        KH, KW, sw1, min(LONGEST, count - j), C, sums,
-                    )  # fmt: skip
+                add_row_gradient(
+                    band, start + b * sw * pitch, width // dw, wide, source, start_of_row + b * source_pitch,
+                    mw * source_pitch, KH, KW, sw1, count, C, sums,
+                )  # fmt: skip
         for k in range(total.size):
             total[k] += sums[k]
+
+
+@njit(**OPTIONS)
+def add_row_gradient(band, start, width, pitch, gy, source, gy_pitch, KH, KW, sw, OW, C, gw):
+    """Compute `window_gradient` of a row of any length: at most LONGEST pixels are in one float32 sum."""
+    for j in range(0, OW, LONGEST):
+        window_gradient(
+            band, start + j * sw * pitch, width, pitch, gy, source + j * gy_pitch, gy_pitch,
+            KH, KW, sw, min(LONGEST, OW - j), C, gw,
+        )  # fmt: skip

@@ -3,8 +3,8 @@
 Equations and signatures as in `tinyseg.ops.separable_conv`.
 
     forward    for every band: load rows of X, D = depthwise(band), Y = max(floor, b + D wpᵀ)
-    backward   for every band: G = gy where y > 0, gb += sum G, load rows of X, compute D again, gwp += Gᵀ D, gD = G wp;
-               then the depthwise backward pass of gD
+    backward   for every band: G = gy where y > 0, gb += sum G, load rows of X, compute D again, gwp += Gᵀ D, gD = G wp,
+               add to gwd what these rows of gD and X give; then the transposed depthwise convolution of gD
 """
 
 import numpy as np
@@ -12,14 +12,14 @@ import numpy as np
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import load_band
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads, whole_vectors
-from tinyseg.fast.cpu.depthwise_conv import correlate_gradient, correlate_transposed, lay_out_taps
+from tinyseg.fast.cpu.depthwise_conv import add_row_gradient, correlate_transposed, lay_out_taps, sum_taps
 from tinyseg.fast.cpu.fused_conv import two_inputs
 from tinyseg.fast.cpu.gemm import LONG, flush, outer, pad, product, sum_parts
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.packing import pack
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
-from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, keep_where_positive, load, store
+from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy, keep_where_positive, load, store
 from tinyseg.fast.cpu.tile import NO_FLOOR
 from tinyseg.fast.cpu.upsample import sum_blocks
 from tinyseg.fast.cpu.windows import band_rows, windows
@@ -53,18 +53,18 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     gw, gb = empty((threads(), K, C)), np.zeros((threads(), whole_vectors(K)))
     long = gy.size // K > LONG * threads()
     total = empty(gw.shape) if long else gw
+    gwd = np.zeros((threads(), *w.shape))  # float64
     y = pixels(y) if relu else gy
     _backward(
         len(gw), gy, x, x2, y, w, pack(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
-        pad(np.zeros(C)), scratch, long, gw, total, gb, gD,
+        pad(np.zeros(C)), scratch, long, gw, total, gb, gD, empty(gwd.shape), gwd,
     )  # fmt: skip
     gxs = [empty((len(x), factor * x.shape[1], factor * x.shape[2], part.shape[3])) for part in (x, x2)]
     correlate_transposed(gD, wd, stride, pads, (1, 1), *gxs)
-    gwd = correlate_gradient(x, gD, wd.shape, stride, pads, (1, 1), x2, factor)
     if factor > 1:
         gxs = [sum_blocks(gx, factor, factor) for gx in gxs]
     return (
-        gwd,
+        sum_taps(gwd, C),
         sum_parts(total),
         gb.sum(axis=0)[:K].astype(np.float32),
         tuple(channels_first(gx) for gx in gxs[: len(xs)]),
@@ -100,12 +100,14 @@ def _forward(t, x, x2, w, B, b, stride, top, left, factor, rows, width, floor, s
 
 @parallel
 def _backward(
-    t, gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, long, gw, total, gb, gD
+    t, gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, long, gw, total, gb, gD,
+    of_band, gwd,
 ):  # fmt: skip
     N, OH, OW, K = gy.shape
-    KH, _, pitch = w.shape
+    KH, KW, pitch = w.shape
     sh, sw = stride
     C, bands, T = x.shape[3] + x2.shape[3], -(-OH // rows), scratch.shape[0]
+    of_rows, of_taps = of_band[t].reshape(-1), gwd[t].reshape(-1)
     g_pitch = gb.shape[1]
     D = ((rows - 1) * sh + KH) * width * pitch
     G = D + rows * OW * pitch
@@ -125,6 +127,18 @@ def _backward(
             k = min(LONGEST, m * OW - j)
             outer(K, C, k, band, G + j * g_pitch, g_pitch, band, D + j * pitch, pitch, band[panel:], gwt, 0, C)
         product(m * OW, C, 1, K, band, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
+        clear(of_rows, 0, of_rows.size)
+        if C % LANES:  # whole vectors, in the place of D
+            for j in range(m * OW):
+                copy(band, D + j * pitch, gDs, (pixel + j) * C, C)
+        source, start, source_pitch = (band, D, pitch) if C % LANES else (gDs, pixel * C, C)
+        for i in range(m):
+            add_row_gradient(
+                band, i * sh * width * pitch, width, pitch, source, start + i * OW * source_pitch, source_pitch,
+                KH, KW, sw, OW, C, of_rows,
+            )  # fmt: skip
+        for k in range(of_taps.size):
+            of_taps[k] += of_rows[k]
         since += m * OW
         if long and since >= LONG:
             flush(gwt, 0, gwt.size, totals)
