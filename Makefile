@@ -73,7 +73,7 @@ numbers: .venv/.installed-docs
 measurements: .venv/.installed-docs
 	$(BIN)/python -m pip install --quiet --editable ".[fast,test,bench,export,export-test]"
 	$(BIN)/python -m benchmarks --reference
-	$(BIN)/python -m benchmarks.claims $(if $(ISBI),--data $(ISBI),--parts arithmetic winograd winograd_time start processors memory runtimes)
+	$(BIN)/python -m benchmarks.claims $(if $(ISBI),--data $(ISBI),--parts arithmetic winograd winograd_time start processors neighbour memory runtimes)
 	$(BIN)/python docs/fill.py
 
 # the wheel and the source archive in dist/: docs/release.md

@@ -130,13 +130,11 @@ def processors(data):
 
     The instructions are left out in software: the clock, the caches and the memory are those of this machine.
     """
-    cases, rows, before = models.the_cases(batches=(1,), brain=False), {}, dict(os.environ)
+    rows, before = {}, dict(os.environ)
     for title, settings in PROCESSORS.items():
         os.environ.update(settings)
-        for record in models.run(cases, [*models.TORCH, models.OURS], budget=40):
-            row = rows.setdefault(f"{title}, {NAMES[record['network']]}", {})
-            found = tables.ratios(record["times"], models.OURS.name, models.PYTORCH, "time")
-            row[record["mode"]] = found["rounds"]
+        for network, mode, _, ratio in _beside_pytorch(models.TORCH):
+            rows.setdefault(f"{title}, {network}", {})[mode] = ratio
         os.environ.clear()
         os.environ.update(before)
     return {"columns": {"inference": ".2f", "training": ".2f"}, "rows": rows}
@@ -153,6 +151,40 @@ PROCESSORS = {
     },
 }  # fmt: skip
 NAMES = {"sdunet": "SD-UNet", "unet": "U-Net"}
+
+
+def _beside_pytorch(variants):
+    """Yield network, mode, tinyseg's seconds and the ratio to the fastest variant, batch 1 at 256 × 256."""
+    cases = models.the_cases(batches=(1,), brain=False)
+    for record in models.run(cases, [*variants, models.OURS], budget=40):
+        found = tables.ratios(record["times"], models.OURS.name, models.PYTORCH, "time")
+        yield (
+            NAMES[record["network"]],
+            record["mode"],
+            record["times"][models.OURS.name]["time"]["median"],
+            found["rounds"],
+        )
+
+
+def neighbour(data):
+    """Ratios to the faster of PyTorch's tuned variants while another process keeps a core busy, and alone.
+
+    And how many times as long tinyseg takes beside that process. Of two cores three threads get two thirds each, which
+    would be 1.5 times as long.
+    """
+    rows, alone, variants = {}, {}, [variant for variant in models.TORCH if variant.tuned]
+    for network, mode, seconds, ratio in _beside_pytorch(variants):
+        alone[network, mode] = seconds
+        rows.setdefault(f"{network}, alone", {})[mode] = ratio
+    with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+        try:
+            for network, mode, seconds, ratio in _beside_pytorch(variants):
+                longer = seconds / alone[network, mode]
+                rows.setdefault(f"{network}, beside it", {}).update({mode: ratio, f"{mode}, as long": longer})
+        finally:
+            other.kill()
+    columns = {"inference": ".2f", "training": ".2f", "inference, as long": ".1f", "training, as long": ".1f"}
+    return {"columns": columns, "rows": rows}
 
 
 def memory(data):
@@ -254,7 +286,7 @@ def runtimes(data):
 PARTS = {
     f.__name__: f
     for f in (
-        arithmetic, winograd, winograd_time, start, processors, memory, weight_standardization, isbi_score,
+        arithmetic, winograd, winograd_time, start, processors, neighbour, memory, weight_standardization, isbi_score,
         quantization, saturation, runtimes,
     )
 }  # fmt: skip

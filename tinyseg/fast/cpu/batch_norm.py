@@ -184,6 +184,7 @@ def _moments_of_groups(sums, M, rows, C, mean, var):
     """
     I, K, _, width = sums.shape
     G = mean.shape[1]
+    size = C // G
     for n in range(I):
         centre = np.zeros(width)
         for moment in range(2):
@@ -195,10 +196,13 @@ def _moments_of_groups(sums, M, rows, C, mean, var):
                     count, m, s, q = whole + (c < rest), sums[n, k, 0, c], sums[n, k, 1, c], sums[n, k, 2, c]
                     e = m - centre[c]
                     columns[c] += count * e + s if moment == 0 else q + e * (2 * s + count * e)
-            for c in range(width):
-                total[c % C // (C // G)] += columns[c]
-            for c in range(width):
-                centre[c] = total[c % C // (C // G)] / (M // G)
+            for first in range(0, width, size):
+                g = first % C // size
+                for c in range(first, first + size):
+                    total[g] += columns[c]
+            for first in range(0, width, size):
+                for c in range(first, first + size):
+                    centre[c] = total[first % C // size] / (M // G)
             for g in range(G):  # one by one: numba compiles for a second what it would say if arrays did not fit
                 if moment == 0:
                     mean[n, g] = total[g] / (M // G)

@@ -12,7 +12,7 @@ from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import LANES, WIDTH, clear
 from tinyseg.fast.cpu.winograd_tiles import weights_gradient_tile, weights_tile
 
-CHANNELS = 64  # input channels whose weights are transformed at a time: whole panels
+CHANNELS = 32  # input channels whose weights are transformed at a time: whole panels
 
 
 def count_panels(n):
