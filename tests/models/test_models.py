@@ -178,10 +178,11 @@ def test_float32_on_fast_kernels_is_float64_on_reference_kernels_but_for_roundin
 
     Now and then one of the ten thousand choices of a network (which unit is on, which pixel of a pool is the largest)
     is so close that rounding turns it, which changes gradients by 1e-3 … 4e-2. That depends on the image, while a wrong
-    kernel is wrong for every image: so one of three images must do without.
+    kernel is wrong for every image: so one of ten images must do without. Rounding of Winograd's method, which is
+    larger, turns more of them, most where GroupNorm has few pixels.
     """
     errors = []
-    for seed in range(3):
+    for seed in range(10):
         x = image((2, 1, 32, 48), seed=seed, dtype=np.float32)
         logits, gradients = logits_and_gradients(name, head, width, x, "float32")
         with ts.using(kernels="reference"):
@@ -191,7 +192,7 @@ def test_float32_on_fast_kernels_is_float64_on_reference_kernels_but_for_roundin
         assert errors[-1] < 0.2
         if errors[-1] < 2e-3:
             return
-    raise AssertionError(f"Gradients of three images are off by {errors}.")
+    raise AssertionError(f"Gradients of ten images are off by {errors}.")
 
 
 @pytest.mark.parametrize("name", MODELS)

@@ -154,7 +154,7 @@ def test_weights_changed_in_place_count_at_once(f, shape, made, monkeypatch):
     x, w = weights(2, 16, 29, 31), weights(*shape, seed=1)
     with no_grad():
         first = f(x, w).data.copy()
-        assert made
+        assert bool(made) == (shape != OPS["winograd"][1])  # which makes its weights anew for every few tiles
         np.testing.assert_array_equal(f(x, w).data, first)
         w *= 2  # a power of two: every result doubles to the last bit
         np.testing.assert_array_equal(f(x, w).data, 2 * first)
