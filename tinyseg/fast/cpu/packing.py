@@ -29,43 +29,51 @@ def pack_weights(w, pitch):
 
 
 def as_read(w):
-    """Return weights (K, C, KH, KW) as they lie in memory, and how `pack_channels` finds them there.
+    """Return weights (K, C, KH, KW) as they lie in memory, and the layout by which `pack_channels` finds them there.
 
-    These are K, C, the number of taps, whether the taps are in reverse order, and whether those of one input channel,
-    instead of one output channel, lie together. Other arrays than parts of a layer's own have to be copied.
+    A layout is K, C, the number of taps, whether the taps are in reverse order, whether those of one input channel,
+    instead of one output channel, lie together, and how far it is from one such row to the next. Arrays that are not
+    a layer's own weights, or some channels of them, are copied.
     """
     K, C, KH, KW = w.shape
     turned = w.strides[2] < 0 and w.strides[3] < 0
     w = w[:, :, ::-1, ::-1] if turned else w
     swapped = w.strides[0] < w.strides[1]
-    return np.ascontiguousarray(w.transpose(1, 0, 2, 3) if swapped else w).reshape(-1), K, C, KH * KW, turned, swapped
+    w = w.transpose(1, 0, 2, 3) if swapped else w
+    row = w.strides[0] // w.itemsize if w[0].flags.c_contiguous and len(w) > 1 else 0
+    if row < w[0].size:
+        w, row = np.ascontiguousarray(w), w[0].size
+    flat = np.lib.stride_tricks.as_strided(w, ((len(w) - 1) * row + w[0].size,), (w.itemsize,))
+    return flat, (K, C, KH * KW, turned, swapped, row)
 
 
 @parallel
-def _pack(piece, w, K, C, taps, turned, swapped, pitch, B):
+def _pack(piece, w, layout, pitch, B):
+    C, taps = layout[1], layout[2]
     pieces = -(-C // PIECE)
     panel, c0 = piece // pieces, piece % pieces * PIECE
     start, c1 = panel * taps * pitch * WIDTH, min(C, c0 + PIECE)
-    pack_channels(w, K, C, taps, turned, swapped, panel, c0, c1, pitch, B, start)
+    pack_channels(w, layout, panel, c0, c1, pitch, B, start)
     if c1 == C:
         for t in range(taps):
             clear(B, start + (t * pitch + C) * WIDTH, (pitch - C) * WIDTH)
 
 
 @njit(**SUBROUTINE)
-def pack_channels(w, K, C, taps, turned, swapped, panel, c0, c1, pitch, B, start):
+def pack_channels(w, layout, panel, c0, c1, pitch, B, start):
     """Pack input channels c0 to c1 of one panel: those of channel c and tap t to row t·pitch + c after `start`."""
+    K, _, taps, turned, swapped, row = layout
     k0 = panel * WIDTH
     n = min(WIDTH, K - k0)
     if swapped and taps == 1:  # the rows of the matrix as they are
         for c in range(c0, c1):
-            copy(B, start + c * WIDTH, w, c * K + k0, n)
+            copy(B, start + c * WIDTH, w, c * row + k0, n)
             clear(B, start + c * WIDTH + n, WIDTH - n)
     elif swapped:
         for c in range(c0, c1):
-            _turn_over(w, (c * K + k0) * taps, taps, n, c, c + 1, taps, pitch, turned, B, start)
+            _turn_over(w, c * row + k0 * taps, taps, n, c, c + 1, taps, pitch, turned, B, start)
     else:
-        _turn_over(w, (k0 * C + c0) * taps, C * taps, n, c0, c1, taps, pitch, turned, B, start)
+        _turn_over(w, k0 * row + c0 * taps, row, n, c0, c1, taps, pitch, turned, B, start)
 
 
 @njit(**SUBROUTINE)

@@ -61,12 +61,12 @@ def convolve(x, x2, w, b, floor, pads, y, repeat=1):
     Returns the bits of the largest magnitude in each row of a strip, int32 (N, rows of all strips of an image).
     """
     (N, OH, OW, _), C = y.shape, w.shape[1]
-    slots, *strips = _plan_strips(N, OH, OW)
+    slots, strips = _plan_strips(N, OH, OW)
     V = empty((count_panels(C), 36, slots, WIDTH))
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), FOR_PRODUCTS)))
     peaks = np.zeros((N, -(-OH // 4) * strips[0]), np.int32)
-    options = pads[0][0], pads[1][0], repeat, *strips
-    _convolve(x, x2, *as_read(w), b, floor, *options, scratch, V, peaks.reshape(-1), ZEROS, y)
+    top, left = pads[0][0], pads[1][0]
+    _convolve(x, x2, *as_read(w), b, floor, top, left, repeat, strips, scratch, V, peaks.reshape(-1), ZEROS, y)
     return peaks
 
 
@@ -93,18 +93,17 @@ def uneven_images(peaks, x, x2):
 def gradient(x, x2, gy, w_shape, pads, repeat=1):
     """Return the gradient (K, C, 3, 3) of the weights, with gy (N, OH, OW, K)."""
     (K, C, _, _), (N, OH, OW, _) = w_shape, gy.shape
-    slots, *strips = _plan_strips(N, OH, OW)
+    slots, strips = _plan_strips(N, OH, OW)
     V, Z = empty((count_panels(C), 36, slots, WIDTH)), empty((count_panels(K), 36, slots, WIDTH))
     few = slots <= FEW_TILES and count_panels(K) * count_panels(C) >= 2 * threads()
     dU, gw = empty((36, (0 if few else K * count_panels(C) * WIDTH) + WIDTH)), empty(w_shape)
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * max(pitch_of(C), pitch_of(K)), FOR_GRADIENT)))
-    options = pads[0][0], pads[1][0], repeat, *strips
-    _gradient(x, x2, gy, NOTHING, *options, scratch, V, Z, few, dU, gw)
+    _gradient(x, x2, gy, NOTHING, pads[0][0], pads[1][0], repeat, strips, scratch, V, Z, few, dU, gw)
     return gw
 
 
 def _plan_strips(N, OH, OW):
-    """Return the room for the tiles of a chunk, the strips side by side in a row of tiles, and a strip's size.
+    """Return the room for the tiles of a chunk; and the strips side by side in a row of tiles, and a strip's size.
 
     A strip is `wide` tiles wide and, where images are narrow, several rows of tiles high: these rows follow one another
     through all images, and only the last strip may have fewer.
@@ -114,18 +113,18 @@ def _plan_strips(N, OH, OW):
     wide = -(-in_row // across)
     high = STRIP // wide
     tiles = N * -(-OH // 4) * across * wide
-    return min(tiles, CHUNK) | 1, across, wide, high
+    return min(tiles, CHUNK) | 1, (across, wide, high)
 
 
 # ----- loops over tiles -------------------------------------------------------------------
 @njit(**SUBROUTINE)
-def _load_strip(x, x2, strip, across, wide, high, rows, down, top, left, repeat, size, band, V, slot, peaks):
+def _load_strip(x, x2, strip, strips, rows, down, top, left, repeat, size, band, V, slot, peaks):
     """Transform the tiles of one strip into V[:, :, slot : slot + wide·high]; there are `rows` rows of tiles in all.
 
     A tile is `size` pixels wide and high: 6 for inputs of the convolution, 4 for gradients of its output. Of inputs
     write the bits of the largest in each row of the strip to `peaks`.
     """
-    panels, slots = V.shape[0], V.shape[2]
+    (across, wide, high), panels, slots = strips, V.shape[0], V.shape[2]
     width, pitch = 4 * wide + size - 4, (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
     Vs, step, tx = V.reshape(-1), slots * WIDTH, strip % across * wide
     for row in range(strip // across * high, min(rows, (strip // across + 1) * high)):
@@ -159,37 +158,28 @@ def _largest_bits(band, n):
 
 
 @njit(**OPTIONS)
-def _convolve(
-    x, x2, w, K, C, taps, turned, swapped, b, floor, top, left, repeat, across, wide, high, scratch, V, peaks, zeros, y
-):
-    N, OH, _, _ = y.shape
+def _convolve(x, x2, w, layout, b, floor, top, left, repeat, strips, scratch, V, peaks, zeros, y):
+    (N, OH, _, _), (across, wide, high) = y.shape, strips
     down, T, per_chunk = -(-OH // 4), scratch.shape[0], CHUNK // (wide * high)
-    strips = -(-N * down // high) * across
-    for first in range(0, strips, per_chunk):
-        count = min(per_chunk, strips - first)
-        _transform_inputs(T, N, x, x2, first, count, across, wide, high, down, top, left, repeat, scratch, V, peaks)
-        _multiply_and_transform_back(
-            T, w, K, C, taps, turned, swapped, b, floor, first, count, across, wide, high, down, scratch, V, zeros, y
-        )
+    number = -(-N * down // high) * across
+    for first in range(0, number, per_chunk):
+        count = min(per_chunk, number - first)
+        _transform_inputs(T, N, x, x2, first, count, strips, down, top, left, repeat, scratch, V, peaks)
+        _multiply_and_transform_back(T, w, layout, b, floor, first, count, strips, down, scratch, V, zeros, y)
 
 
 @parallel
-def _transform_inputs(t, N, x, x2, first, count, across, wide, high, down, top, left, repeat, scratch, V, peaks):
+def _transform_inputs(t, N, x, x2, first, count, strips, down, top, left, repeat, scratch, V, peaks):
     """Compute V of the `count` strips from `first` on, and their peaks."""
-    T = scratch.shape[0]
+    T, size = scratch.shape[0], strips[1] * strips[2]
     for s in range(count * t // T, count * (t + 1) // T):
-        _load_strip(
-            x, x2, first + s, across, wide, high, N * down, down, top, left, repeat, 6,
-            scratch[t], V, s * wide * high, peaks,
-        )  # fmt: skip
+        _load_strip(x, x2, first + s, strips, N * down, down, top, left, repeat, 6, scratch[t], V, s * size, peaks)
 
 
 @parallel
-def _multiply_and_transform_back(
-    t, w, K, C, taps, turned, swapped, b, floor, first, count, across, wide, high, down, scratch, V, zeros, y
-):
+def _multiply_and_transform_back(t, w, layout, b, floor, first, count, strips, down, scratch, V, zeros, y):
     """Compute U, M and y of the `count` strips from `first` on."""
-    N, OH, OW, _ = y.shape
+    (N, OH, OW, K), (across, wide, high) = y.shape, strips
     C_panels, panels, slots = V.shape[0], -(-K // WIDTH), V.shape[2]
     at_once, length = CHANNELS // WIDTH, CHANNELS + 1
     T, size, per_block = scratch.shape[0], wide * high, BLOCK // (wide * high)
@@ -204,7 +194,7 @@ def _multiply_and_transform_back(
             n_c = min(at_once, C_panels - c)
             for q in range(n_c):
                 target = WEIGHTS + q * WIDTH * WIDTH
-                transform_panel(w, K, C, taps, turned, swapped, p, c + q, M, PACKED, M, target, length * WIDTH)
+                transform_panel(w, layout, p, c + q, M, PACKED, M, target, length * WIDTH)
             for k in range(36):
                 start, s, s_i = (M, k * step, WIDTH) if c else (zeros, 0, 0)
                 rows_of_panel(
@@ -225,15 +215,13 @@ def _multiply_and_transform_back(
 
 
 @njit(**OPTIONS)
-def _gradient(x, x2, gy, nothing, top, left, repeat, across, wide, high, scratch, V, Z, few, dU, gw):
-    N, OH, _, K = gy.shape
+def _gradient(x, x2, gy, nothing, top, left, repeat, strips, scratch, V, Z, few, dU, gw):
+    (N, OH, _, K), (across, wide, high) = gy.shape, strips
     down, T, size = -(-OH // 4), scratch.shape[0], wide * high
-    strips, per_chunk, peaks = -(-N * down // high) * across, CHUNK // size, np.empty(N * down * across, np.int32)
-    for first in range(0, strips, per_chunk):
-        count = min(per_chunk, strips - first)
-        _transform_both(
-            T, x, x2, gy, nothing, first, count, across, wide, high, down, top, left, repeat, scratch, V, Z, peaks
-        )
+    number, per_chunk, peaks = -(-N * down // high) * across, CHUNK // size, np.empty(N * down * across, np.int32)
+    for first in range(0, number, per_chunk):
+        count = min(per_chunk, number - first)
+        _transform_both(T, x, x2, gy, nothing, first, count, strips, down, top, left, repeat, scratch, V, Z, peaks)
         tiles = min(count * size, N * down * across * wide - first * size)
         if few:
             _multiply_and_transform_gradient(T, tiles, scratch, V, Z, gw)
@@ -244,15 +232,12 @@ def _gradient(x, x2, gy, nothing, top, left, repeat, across, wide, high, scratch
 
 
 @parallel
-def _transform_both(
-    t, x, x2, gy, nothing, first, count, across, wide, high, down, top, left, repeat, scratch, V, Z, peaks
-):  # fmt: skip
+def _transform_both(t, x, x2, gy, nothing, first, count, strips, down, top, left, repeat, scratch, V, Z, peaks):
     """Compute V and Z of the `count` strips from `first` on."""
-    T, rows, size = scratch.shape[0], len(gy) * down, wide * high
+    T, rows, size, band = scratch.shape[0], len(gy) * down, strips[1] * strips[2], scratch[t]
     for s in range(count * t // T, count * (t + 1) // T):
-        strip, slot, band = first + s, s * size, scratch[t]
-        _load_strip(x, x2, strip, across, wide, high, rows, down, top, left, repeat, 6, band, V, slot, peaks)
-        _load_strip(gy, nothing, strip, across, wide, high, rows, down, 0, 0, 1, 4, band, Z, slot, peaks)
+        _load_strip(x, x2, first + s, strips, rows, down, top, left, repeat, 6, band, V, s * size, peaks)
+        _load_strip(gy, nothing, first + s, strips, rows, down, 0, 0, 1, 4, band, Z, s * size, peaks)
 
 
 @parallel

@@ -21,14 +21,14 @@ def count_panels(n):
 
 
 @njit(**SUBROUTINE)
-def transform_panel(w, K, C, taps, turned, swapped, p, c, g, packed, U, target, step):
+def transform_panel(w, layout, p, c, g, packed, U, target, step):
     """Write G w Gᵀ of panel p of K and panel c of C to U, `step` from one k to the next; zero where there is no weight.
 
     g[packed : packed + 9·WIDTH²] is scratch.
     """
     c0 = c * WIDTH
-    n = min(WIDTH, C - c0)
-    pack_channels(w, K, C, taps, turned, swapped, p, c0, c0 + n, WIDTH, g, packed - c0 * WIDTH)
+    n = min(WIDTH, layout[1] - c0)
+    pack_channels(w, layout, p, c0, c0 + n, WIDTH, g, packed - c0 * WIDTH)
     for t in range(9):
         clear(g, packed + (t * WIDTH + n) * WIDTH, (WIDTH - n) * WIDTH)
     for i in range(WIDTH):
