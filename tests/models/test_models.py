@@ -170,21 +170,25 @@ def distance(a, b):
     return np.linalg.norm(a - b) / np.linalg.norm(b)
 
 
+@pytest.mark.parametrize("winograd", [False, True], ids=["direct convolutions", "winograd"])
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("head", ["direct", "paper"])
 @pytest.mark.parametrize("width", [8, 6])  # 6: no channels of any level fill a vector
-def test_float32_on_fast_kernels_is_float64_on_reference_kernels_but_for_rounding(name, head, width):
+def test_float32_on_fast_kernels_is_float64_on_reference_kernels_but_for_rounding(name, head, width, winograd):
     """Logits are off by about 1e-5, gradients by up to 2e-4, as measured; the same in float32 on reference kernels.
 
     Now and then one of the ten thousand choices of a network (which unit is on, which pixel of a pool is the largest)
-    is so close that rounding turns it, which changes gradients by 1e-3 … 4e-2. That depends on the image, while a wrong
-    kernel is wrong for every image: so one of ten images must do without. Rounding of Winograd's method, which is
-    larger, turns more of them, most where GroupNorm has few pixels.
+    is so close that rounding turns it, which changes gradients by 1e-3 … 5e-2. That depends on the image, while a wrong
+    kernel is wrong for every image: so one of three images must do without. Rounding of Winograd's method, which is
+    larger, turns more choices of standard convolutions, most before GroupNorm: one of ten.
     """
-    errors = []
-    for seed in range(10):
+    if winograd and name not in ("unet", "unet_gn"):
+        pytest.skip("without standard convolutions that could be computed in that way")
+    errors, images = [], 10 if winograd else 3
+    for seed in range(images):
         x = image((2, 1, 32, 48), seed=seed, dtype=np.float32)
-        logits, gradients = logits_and_gradients(name, head, width, x, "float32")
+        with ts.using(winograd=winograd):
+            logits, gradients = logits_and_gradients(name, head, width, x, "float32")
         with ts.using(kernels="reference"):
             exact_logits, exact_gradients = logits_and_gradients(name, head, width, x, "float64")
         assert distance(logits, exact_logits) < 1e-4
@@ -192,7 +196,7 @@ def test_float32_on_fast_kernels_is_float64_on_reference_kernels_but_for_roundin
         assert errors[-1] < 0.2
         if errors[-1] < 2e-3:
             return
-    raise AssertionError(f"Gradients of ten images are off by {errors}.")
+    raise AssertionError(f"Gradients of {images} images are off by {errors}.")
 
 
 @pytest.mark.parametrize("name", MODELS)

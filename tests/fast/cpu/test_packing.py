@@ -7,7 +7,7 @@ from arrays import single, strided
 pytest.importorskip("numba")
 
 from tinyseg.fast.cpu import packing  # noqa: E402
-from tinyseg.fast.cpu.packing import pack, pack_weights  # noqa: E402
+from tinyseg.fast.cpu.packing import as_read, pack, pack_weights  # noqa: E402
 from tinyseg.fast.cpu.simd import LANES, WIDTH  # noqa: E402
 
 EVERY_N = [1, 2, LANES - 1, LANES, LANES + 1, WIDTH - 1, WIDTH, WIDTH + 1, 2 * WIDTH, 3 * WIDTH - 5]
@@ -37,7 +37,16 @@ WEIGHTS = {
     "rows in reverse": lambda w: np.ascontiguousarray(w[:, :, ::-1])[:, :, ::-1],
     "columns in reverse": lambda w: np.ascontiguousarray(w[..., ::-1])[..., ::-1],
     "a part": strided,
+    "a field of records": lambda w: in_records(w),
 }
+IN_PLACE = ["a layer's own", "turned", "turned, of some channels", "of some channels", "input channels first"]
+
+
+def in_records(w):
+    """The same weights, each output channel's before a byte of something else."""
+    records = np.zeros(len(w), [("weights", np.float32, w.shape[1:]), ("used", np.uint8)])
+    records["weights"] = w
+    return records["weights"]
 
 
 @pytest.mark.parametrize("layout", MATRICES.values(), ids=MATRICES)
@@ -66,3 +75,10 @@ def test_pack_weights(layout, kernel, monkeypatch):
         of_k = np.moveaxis(panels, -1, 1).reshape(-1, *kernel, pitch)  # (k, u, v, c)
         np.testing.assert_array_equal(of_k[:K, ..., :C].transpose(0, 3, 1, 2), w)
         assert not of_k[K:].any() and not of_k[..., C:].any()
+
+
+@pytest.mark.parametrize("layout", IN_PLACE)
+def test_weights_of_a_layer_and_of_some_of_its_channels_are_read_where_they_are(layout):
+    for w in (single(20, 9, 3, 3), single(1, 9, 3, 3), single(20, 1, 2, 2)):
+        part = WEIGHTS[layout](w)
+        assert np.shares_memory(as_read(part)[0], part)

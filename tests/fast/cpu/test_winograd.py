@@ -197,6 +197,31 @@ def test_transformed_weights(K, C):
                 assert not found[panel == 0].any() and np.isnan(U[:, WIDTH]).all()
 
 
+@cases
+def test_neither_the_number_of_threads_nor_the_way_of_the_gradient_changes_a_bit(case, monkeypatch):
+    (N, _, _, K, _, _, pads, repeat), (x, x2, w, b, gy, out) = case, inputs(*case)
+    halves, found = (pixels(x), NOTHING if x2 is None else pixels(x2)), []
+    for threads in (1, 2, 16):
+        for few in (0, 1000) if threads == 2 else (winograd.FEW_TILES,):
+            monkeypatch.setattr(winograd, "threads", lambda threads=threads: threads)
+            monkeypatch.setattr(winograd, "FEW_TILES", few if max(gy.shape[2:]) < 40 else 0)
+            y = np.empty((N, *out, K), np.float32)
+            winograd.convolve(*halves, w, pad(b), np.float32(0), pads, y, repeat)
+            found.append((y, winograd.gradient(*halves, pixels(gy), w.shape, pads, repeat)))
+    for y, gw in found[1:]:
+        np.testing.assert_array_equal(y, found[0][0])
+        np.testing.assert_array_equal(gw, found[0][1])
+
+
+@cases
+def test_the_largest_value_of_every_image_is_noted(case):
+    (N, _, _, K, _, _, _, repeat), (x, x2, w, b, _, _) = case, inputs(*case)
+    X = joined(x, x2, repeat)
+    halves, y = (pixels(x), NOTHING if x2 is None else pixels(x2)), np.empty((N, *X.shape[2:], K), np.float32)
+    peaks = winograd.convolve(*halves, w, pad(b), np.float32(0), SAME, y, repeat)
+    np.testing.assert_array_equal(peaks.max(axis=1).view(np.float32), abs(X).max(axis=(1, 2, 3)).astype(np.float32))
+
+
 def test_nan_reaches_the_windows_that_see_it_and_stays_in_their_tiles():
     x, w = single(2, 16, 14, 90), single(20, 16, 3, 3, seed=1)
     x[1, 5, 7, 64] = np.nan
@@ -306,6 +331,16 @@ def test_a_large_value_changes_only_the_outputs_that_see_it(value):
     true = ops.conv2d(x.astype(np.float64), w.astype(np.float64), padding=1).data
     assert abs(y - true)[:, :, far].max() < 1e-2 * abs(true[:, :, far]).max()
     assert abs(y - true)[0].max() < 5e-5 * abs(true[0]).max()  # the other image has none
+
+
+def test_a_large_value_in_the_last_row_of_a_small_image_among_others():
+    x, w = 1e-4 * single(3, 32, 8, 8), single(32, 32, 3, 3, seed=1)
+    spikes = np.zeros((8, 8), bool)
+    spikes[6, 6] = True
+    x[1, 3, spikes] = 1e6
+    y, far = ops.conv2d(x, w, padding=1).data, far_from(spikes)
+    true = ops.conv2d(x.astype(np.float64), w.astype(np.float64), padding=1).data
+    assert abs(y - true)[1][:, far].max() < 1e-5 * abs(true[1][:, far]).max()
 
 
 def test_images_of_ordinary_values_are_even(monkeypatch):

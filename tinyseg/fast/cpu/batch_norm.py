@@ -201,8 +201,9 @@ def _moments_of_groups(sums, M, rows, C, mean, var):
                 for c in range(first, first + size):
                     total[g] += columns[c]
             for first in range(0, width, size):
+                mean_of_group = total[first % C // size] / (M // G)
                 for c in range(first, first + size):
-                    centre[c] = total[first % C // size] / (M // G)
+                    centre[c] = mean_of_group
             for g in range(G):  # one by one: numba compiles for a second what it would say if arrays did not fit
                 if moment == 0:
                     mean[n, g] = total[g] / (M // G)

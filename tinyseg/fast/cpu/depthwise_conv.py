@@ -66,12 +66,12 @@ def correlate_transposed(gy, w, stride, pads, dilation, gx, gx2=NOTHING):
     correlate(gy, w[:, ::-1, ::-1], (1, 1), pads, dilation, gx, gx2, spread=stride)
 
 
-def correlate_gradient(x, gy, w_shape, stride, pads, dilation, x2=NOTHING, repeat=1):
-    """Return the gradient (C, KH, KW) of the kernels, with (x, x2) as `load_band` reads them and gy (N, OH, OW, C)."""
+def correlate_gradient(x, gy, w_shape, stride, pads, dilation):
+    """Return the gradient (C, KH, KW) of the kernels, with gy (N, OH, OW, C)."""
     C, KH, KW = w_shape
     plan, scratch = _plan(w_shape, stride, pads, dilation, gy.shape)
     gw = np.zeros((threads(), KH, KW, dilation[1] * _pitch(C, dilation[1])))  # float64
-    _correlate_gradient(len(gw), x, x2, gy, repeat, plan, scratch, empty(gw.shape), gw)
+    _correlate_gradient(len(gw), x, NOTHING, gy, plan, scratch, empty(gw.shape), gw)
     return sum_taps(gw, C)
 
 
@@ -146,7 +146,7 @@ def _correlate(t, x, x2, w, uh, uw, plan, scratch, y, y2):
 
 
 @parallel
-def _correlate_gradient(t, x, x2, gy, repeat, plan, scratch, of_band, gw):
+def _correlate_gradient(t, x, nothing, gy, plan, scratch, of_band, gw):
     sh, sw, dh, dw, mh, mw, sh1, sw1, top, left, phases, rows, bands, width, pitch = plan
     N, OH, OW, C = gy.shape
     T, KH, KW, wide = gw.shape
@@ -159,7 +159,7 @@ def _correlate_gradient(t, x, x2, gy, repeat, plan, scratch, of_band, gw):
         n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
         m = min(rows, -(-(OH - a) // mh) - i0)
         first = a * sh + i0 * sh1 * dh - top
-        load_band(x, x2, n, first, (m - 1) * sh1 + KH, left, width, repeat, 1, 1, band, 0, pitch, dh)
+        load_band(x, nothing, n, first, (m - 1) * sh1 + KH, left, width, 1, 1, 1, band, 0, pitch, dh)
         clear(sums, 0, sums.size)
         for i in range(m):
             start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW

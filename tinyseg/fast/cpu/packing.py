@@ -31,17 +31,17 @@ def pack_weights(w, pitch):
 def as_read(w):
     """Return weights (K, C, KH, KW) as they lie in memory, and the layout by which `pack_channels` finds them there.
 
-    A layout is K, C, the number of taps, whether the taps are in reverse order, whether those of one input channel,
-    instead of one output channel, lie together, and how far it is from one such row to the next. Arrays that are not
-    a layer's own weights, or some channels of them, are copied.
+    The weights of one output channel, or of one input channel, form a row in memory. A layout is K, C, the number of
+    taps, whether the taps are in reverse order, whether a row belongs to an input channel, and how far it is from one
+    row to the next. Arrays that are not a layer's own weights, or some channels of them, are copied.
     """
     K, C, KH, KW = w.shape
     turned = w.strides[2] < 0 and w.strides[3] < 0
     w = w[:, :, ::-1, ::-1] if turned else w
     swapped = w.strides[0] < w.strides[1]
     w = w.transpose(1, 0, 2, 3) if swapped else w
-    row = w.strides[0] // w.itemsize if w[0].flags.c_contiguous and len(w) > 1 else 0
-    if row < w[0].size:
+    row = w.strides[0] // w.itemsize if len(w) > 1 else w[0].size
+    if row < w[0].size or w.strides[0] % w.itemsize or not w[0].flags.c_contiguous:
         w, row = np.ascontiguousarray(w), w[0].size
     flat = np.lib.stride_tricks.as_strided(w, ((len(w) - 1) * row + w[0].size,), (w.itemsize,))
     return flat, (K, C, KH * KW, turned, swapped, row)

@@ -1,8 +1,8 @@
 """Weights in the form that a kernel needs, remembered during inference.
 
-Each step of training packs its weights, or transforms them for Winograd's method, since each step changes them. In
-inference (under `no_grad`) they stay the same, and the result is remembered as long as the array of weights lives. It
-is used again if a fingerprint of the weights shows that nobody has changed them in place.
+Each step of training packs its weights, since each step changes them. In inference (under `no_grad`) they stay the
+same, and the result is remembered as long as the array of weights lives. It is used again if a fingerprint of the
+weights shows that nobody has changed them in place. Weights for Winograd's method are made anew each time, in cache.
 """
 
 import weakref

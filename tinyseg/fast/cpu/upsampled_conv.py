@@ -56,7 +56,7 @@ def split_into_phases(w, pads, f):
 def sum_windows(w, f, rows=EVERY, columns=EVERY):
     """Return W (K, C, KH + f - 1, KW + f - 1): the sums of w over windows of f x f, also those that reach beyond it.
 
-    With `rows` and `columns`, ranges of the last two axes, only those sums.
+    With `rows` and `columns`, slices of the last two axes, only those sums.
     """
     K, C, KH, KW = w.shape
     rows, columns = range(KH + f - 1)[rows], range(KW + f - 1)[columns]

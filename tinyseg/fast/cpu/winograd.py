@@ -61,12 +61,12 @@ def convolve(x, x2, w, b, floor, pads, y, repeat=1):
     Returns the bits of the largest magnitude in each row of a strip, int32 (N, rows of all strips of an image).
     """
     (N, OH, OW, _), C = y.shape, w.shape[1]
-    slots, strips = _plan_strips(N, OH, OW)
-    V = empty((count_panels(C), 36, slots, WIDTH))
+    tiles, plan = _plan_strips(N, OH, OW)
+    V = empty((count_panels(C), 36, tiles | 1, WIDTH))
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * pitch_of(C), FOR_PRODUCTS)))
-    peaks = np.zeros((N, -(-OH // 4) * strips[0]), np.int32)
+    peaks = np.zeros((N, -(-OH // 4) * plan[0]), np.int32)
     top, left = pads[0][0], pads[1][0]
-    _convolve(x, x2, *as_read(w), b, floor, top, left, repeat, strips, scratch, V, peaks.reshape(-1), ZEROS, y)
+    _convolve(x, x2, *as_read(w), b, floor, top, left, repeat, plan, scratch, V, peaks.reshape(-1), ZEROS, y)
     return peaks
 
 
@@ -93,17 +93,17 @@ def uneven_images(peaks, x, x2):
 def gradient(x, x2, gy, w_shape, pads, repeat=1):
     """Return the gradient (K, C, 3, 3) of the weights, with gy (N, OH, OW, K)."""
     (K, C, _, _), (N, OH, OW, _) = w_shape, gy.shape
-    slots, strips = _plan_strips(N, OH, OW)
-    V, Z = empty((count_panels(C), 36, slots, WIDTH)), empty((count_panels(K), 36, slots, WIDTH))
-    few = slots <= FEW_TILES and count_panels(K) * count_panels(C) >= 2 * threads()
-    dU, gw = empty((36, (0 if few else K * count_panels(C) * WIDTH) + WIDTH)), empty(w_shape)
+    tiles, plan = _plan_strips(N, OH, OW)
+    V, Z = empty((count_panels(C), 36, tiles | 1, WIDTH)), empty((count_panels(K), 36, tiles | 1, WIDTH))
+    few = tiles <= FEW_TILES and count_panels(K) * count_panels(C) >= 2 * threads()
+    dU, gw = empty((36, 0 if few else K * count_panels(C) * WIDTH + WIDTH)), empty(w_shape)
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * max(pitch_of(C), pitch_of(K)), FOR_GRADIENT)))
-    _gradient(x, x2, gy, NOTHING, pads[0][0], pads[1][0], repeat, strips, scratch, V, Z, few, dU, gw)
+    _gradient(x, x2, gy, NOTHING, pads[0][0], pads[1][0], repeat, plan, scratch, V, Z, few, dU, gw)
     return gw
 
 
 def _plan_strips(N, OH, OW):
-    """Return the room for the tiles of a chunk; and the strips side by side in a row of tiles, and a strip's size.
+    """Return the tiles of a chunk; and (across, wide, high), the strips in a row of tiles, and the size of a strip.
 
     A strip is `wide` tiles wide and, where images are narrow, several rows of tiles high: these rows follow one another
     through all images, and only the last strip may have fewer.
@@ -113,24 +113,24 @@ def _plan_strips(N, OH, OW):
     wide = -(-in_row // across)
     high = STRIP // wide
     tiles = N * -(-OH // 4) * across * wide
-    return min(tiles, CHUNK) | 1, (across, wide, high)
+    return min(tiles, CHUNK), (across, wide, high)
 
 
 # ----- loops over tiles -------------------------------------------------------------------
 @njit(**SUBROUTINE)
-def _load_strip(x, x2, strip, strips, rows, down, top, left, repeat, size, band, V, slot, peaks):
+def _load_strip(x, x2, strip, plan, rows, down, top, left, repeat, size, band, V, slot, peaks):
     """Transform the tiles of one strip into V[:, :, slot : slot + wide·high]; there are `rows` rows of tiles in all.
 
-    A tile is `size` pixels wide and high: 6 for inputs of the convolution, 4 for gradients of its output. Of inputs
-    write the bits of the largest in each row of the strip to `peaks`.
+    A tile is `size` pixels wide and high: 6 for inputs of the convolution, 4 for gradients of its output. The bits of
+    the largest value in each row of the strip go to `peaks`, unless that is empty.
     """
-    (across, wide, high), panels, slots = strips, V.shape[0], V.shape[2]
+    (across, wide, high), panels, slots = plan, V.shape[0], V.shape[2]
     width, pitch = 4 * wide + size - 4, (x.shape[3] + x2.shape[3] + LANES - 1) // LANES * LANES
     Vs, step, tx = V.reshape(-1), slots * WIDTH, strip % across * wide
     for row in range(strip // across * high, min(rows, (strip // across + 1) * high)):
         ty = row % down
         load_band(x, x2, row // down, 4 * ty - top, size, left - 4 * tx, width, repeat, 1, 1, band, 0, pitch, 1)
-        if size == 6:  # the two last rows of pixels are the first of the tiles below
+        if len(peaks):  # the two last rows of pixels are the first of the tiles below
             peaks[row * across + strip % across] = _largest_bits(band, (4 if ty < down - 1 else 6) * width * pitch)
         for c in range(0, panels * WIDTH, LANES):
             v = (c // WIDTH * 36 * slots + slot) * WIDTH + c % WIDTH
@@ -158,31 +158,33 @@ def _largest_bits(band, n):
 
 
 @njit(**OPTIONS)
-def _convolve(x, x2, w, layout, b, floor, top, left, repeat, strips, scratch, V, peaks, zeros, y):
-    (N, OH, _, _), (across, wide, high) = y.shape, strips
+def _convolve(x, x2, w, layout, b, floor, top, left, repeat, plan, scratch, V, peaks, zeros, y):
+    (N, OH, _, _), (across, wide, high) = y.shape, plan
     down, T, per_chunk = -(-OH // 4), scratch.shape[0], CHUNK // (wide * high)
     number = -(-N * down // high) * across
     for first in range(0, number, per_chunk):
         count = min(per_chunk, number - first)
-        _transform_inputs(T, N, x, x2, first, count, strips, down, top, left, repeat, scratch, V, peaks)
-        _multiply_and_transform_back(T, w, layout, b, floor, first, count, strips, down, scratch, V, zeros, y)
+        _transform_inputs(T, x, x2, first, count, plan, down, top, left, repeat, scratch, V, peaks)
+        _multiply_and_transform_back(T, w, layout, b, floor, first, count, plan, down, scratch, V, zeros, y)
 
 
 @parallel
-def _transform_inputs(t, N, x, x2, first, count, strips, down, top, left, repeat, scratch, V, peaks):
+def _transform_inputs(t, x, x2, first, count, plan, down, top, left, repeat, scratch, V, peaks):
     """Compute V of the `count` strips from `first` on, and their peaks."""
-    T, size = scratch.shape[0], strips[1] * strips[2]
+    (_, wide, high), T, rows = plan, scratch.shape[0], len(x) * down
     for s in range(count * t // T, count * (t + 1) // T):
-        _load_strip(x, x2, first + s, strips, N * down, down, top, left, repeat, 6, scratch[t], V, s * size, peaks)
+        slot = s * wide * high
+        _load_strip(x, x2, first + s, plan, rows, down, top, left, repeat, 6, scratch[t], V, slot, peaks)
 
 
 @parallel
-def _multiply_and_transform_back(t, w, layout, b, floor, first, count, strips, down, scratch, V, zeros, y):
+def _multiply_and_transform_back(t, w, layout, b, floor, first, count, plan, down, scratch, V, zeros, y):
     """Compute U, M and y of the `count` strips from `first` on."""
-    (N, OH, OW, K), (across, wide, high) = y.shape, strips
+    (N, OH, OW, K), (across, wide, high) = y.shape, plan
     C_panels, panels, slots = V.shape[0], -(-K // WIDTH), V.shape[2]
     at_once, length = CHANNELS // WIDTH, CHANNELS + 1
-    T, size, per_block = scratch.shape[0], wide * high, BLOCK // (wide * high)
+    T, size = scratch.shape[0], wide * high
+    per_block = max(1, min(BLOCK // size, count * panels // T))  # smaller blocks where there are many threads
     tiles, blocks = N * down * across * wide - first * size, -(-count // per_block)
     ys, Vs, M = y.reshape(-1), V.reshape(-1), scratch[t]
     # As far as possible, a thread takes the tiles that it has transformed: they are in its own cache.
@@ -215,13 +217,13 @@ def _multiply_and_transform_back(t, w, layout, b, floor, first, count, strips, d
 
 
 @njit(**OPTIONS)
-def _gradient(x, x2, gy, nothing, top, left, repeat, strips, scratch, V, Z, few, dU, gw):
-    (N, OH, _, K), (across, wide, high) = gy.shape, strips
+def _gradient(x, x2, gy, nothing, top, left, repeat, plan, scratch, V, Z, few, dU, gw):
+    (N, OH, _, K), (across, wide, high) = gy.shape, plan
     down, T, size = -(-OH // 4), scratch.shape[0], wide * high
-    number, per_chunk, peaks = -(-N * down // high) * across, CHUNK // size, np.empty(N * down * across, np.int32)
+    number, per_chunk, no_peaks = -(-N * down // high) * across, CHUNK // size, np.empty(0, np.int32)
     for first in range(0, number, per_chunk):
         count = min(per_chunk, number - first)
-        _transform_both(T, x, x2, gy, nothing, first, count, strips, down, top, left, repeat, scratch, V, Z, peaks)
+        _transform_both(T, x, x2, gy, nothing, first, count, plan, down, top, left, repeat, scratch, V, Z, no_peaks)
         tiles = min(count * size, N * down * across * wide - first * size)
         if few:
             _multiply_and_transform_gradient(T, tiles, scratch, V, Z, gw)
@@ -232,12 +234,13 @@ def _gradient(x, x2, gy, nothing, top, left, repeat, strips, scratch, V, Z, few,
 
 
 @parallel
-def _transform_both(t, x, x2, gy, nothing, first, count, strips, down, top, left, repeat, scratch, V, Z, peaks):
+def _transform_both(t, x, x2, gy, nothing, first, count, plan, down, top, left, repeat, scratch, V, Z, peaks):
     """Compute V and Z of the `count` strips from `first` on."""
-    T, rows, size, band = scratch.shape[0], len(gy) * down, strips[1] * strips[2], scratch[t]
+    (_, wide, high), T, rows, band = plan, scratch.shape[0], len(gy) * down, scratch[t]
     for s in range(count * t // T, count * (t + 1) // T):
-        _load_strip(x, x2, first + s, strips, rows, down, top, left, repeat, 6, band, V, s * size, peaks)
-        _load_strip(gy, nothing, first + s, strips, rows, down, 0, 0, 1, 4, band, Z, s * size, peaks)
+        slot = s * wide * high
+        _load_strip(x, x2, first + s, plan, rows, down, top, left, repeat, 6, band, V, slot, peaks)
+        _load_strip(gy, nothing, first + s, plan, rows, down, 0, 0, 1, 4, band, Z, slot, peaks)
 
 
 @parallel
@@ -260,7 +263,10 @@ def _multiply_gradient(k, K, first, tiles, V, Z, dU):
 
 @parallel
 def _multiply_and_transform_gradient(t, tiles, scratch, V, Z, gw):
-    """Compute gw from all tiles, of one panel of K and one of C after the other: few tiles make much dU of little."""
+    """Compute gw from all tiles, of one panel of K and one of C after the other: dU stays in a core's cache.
+
+    With few tiles it takes longer to write and read the whole of dU than to compute it.
+    """
     C_panels, K_panels, slots, T = V.shape[0], Z.shape[0], V.shape[2], scratch.shape[0]
     Vs, Zs, dU, step = V.reshape(-1), Z.reshape(-1), scratch[t], WIDTH * (WIDTH + 1)
     for task in range(K_panels * C_panels * t // T, K_panels * C_panels * (t + 1) // T):

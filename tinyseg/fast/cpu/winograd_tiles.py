@@ -147,9 +147,10 @@ def _put_row(y, q, bottom, shift, v):
 
 
 @njit(**OPTIONS)
-def weights_tile(w, p, tap, U, u, step):
-    """U = G w Gᵀ, where the nine weights lie `tap` apart from w[p]."""
+def weights_tile(w, p, U, u, step):
+    """U = G w Gᵀ, where the nine weights lie WIDTH² apart from w[p]."""
     align_stack()
+    tap = WIDTH * WIDTH
     c0, c1, c2 = g(three(w, p, 3 * tap)), g(three(w, p + tap, 3 * tap)), g(three(w, p + 2 * tap, 3 * tap))
     put_six(U, u, step, g((c0[0], c1[0], c2[0])))
     put_six(U, u + 6 * step, step, g((c0[1], c1[1], c2[1])))

@@ -21,19 +21,19 @@ def count_panels(n):
 
 
 @njit(**SUBROUTINE)
-def transform_panel(w, layout, p, c, g, packed, U, target, step):
+def transform_panel(w, layout, p, c, scratch, packed, U, target, step):
     """Write G w Gᵀ of panel p of K and panel c of C to U, `step` from one k to the next; zero where there is no weight.
 
-    g[packed : packed + 9·WIDTH²] is scratch.
+    scratch[packed : packed + 9·WIDTH²] is for the weights as they are packed.
     """
     c0 = c * WIDTH
     n = min(WIDTH, layout[1] - c0)
-    pack_channels(w, layout, p, c0, c0 + n, WIDTH, g, packed - c0 * WIDTH)
+    pack_channels(w, layout, p, c0, c0 + n, WIDTH, scratch, packed - c0 * WIDTH)
     for t in range(9):
-        clear(g, packed + (t * WIDTH + n) * WIDTH, (WIDTH - n) * WIDTH)
+        clear(scratch, packed + (t * WIDTH + n) * WIDTH, (WIDTH - n) * WIDTH)
     for i in range(WIDTH):
         for lane in range(0, WIDTH, LANES):
-            weights_tile(g, packed + i * WIDTH + lane, WIDTH * WIDTH, U, target + i * WIDTH + lane, step)
+            weights_tile(scratch, packed + i * WIDTH + lane, U, target + i * WIDTH + lane, step)
 
 
 @parallel
