@@ -16,6 +16,7 @@ import numpy as np
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of, transposed_pads
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.gemm import flush
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import LANES, clear, copy
@@ -155,12 +156,12 @@ def _correlate_gradient(t, x, nothing, gy, plan, scratch, of_band, gw):
     band, sums, total = scratch[t], of_band[t].reshape(-1), gw[t].reshape(-1)
     line = band.size - OW * pitch
     source, start_of_row, source_pitch = (gys, 0, C) if whole else (band, line, pitch)
+    clear(sums, 0, sums.size)
     for task in range(tasks * t // T, tasks * (t + 1) // T):
         n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
         m = min(rows, -(-(OH - a) // mh) - i0)
         first = a * sh + i0 * sh1 * dh - top
         load_band(x, nothing, n, first, (m - 1) * sh1 + KH, left, width, 1, 1, 1, band, 0, pitch, dh)
-        clear(sums, 0, sums.size)
         for i in range(m):
             start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
             if whole:
@@ -175,8 +176,7 @@ def _correlate_gradient(t, x, nothing, gy, plan, scratch, of_band, gw):
                     band, start + b * sw * pitch, width // dw, wide, source, start_of_row + b * source_pitch,
                     mw * source_pitch, KH, KW, sw1, count, C, sums,
                 )  # fmt: skip
-        for k in range(total.size):
-            total[k] += sums[k]
+        flush(sums, 0, sums.size, total)
 
 
 @njit(**OPTIONS)

@@ -117,6 +117,7 @@ def _backward(
     totals, since = total[t].reshape(-1), 0
     clear(gwt, 0, gwt.size)
     clear(totals, 0, gwt.size)
+    clear(of_rows, 0, of_rows.size)
     for task in range(N * bands * t // T, N * bands * (t + 1) // T):
         n, i0 = task // bands, task % bands * rows
         m = min(rows, OH - i0)
@@ -127,7 +128,6 @@ def _backward(
             k = min(LONGEST, m * OW - j)
             outer(K, C, k, band, G + j * g_pitch, g_pitch, band, D + j * pitch, pitch, band[panel:], gwt, 0, C)
         product(m * OW, C, 1, K, band, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
-        clear(of_rows, 0, of_rows.size)
         if C % LANES:  # whole vectors, in the place of D
             for j in range(m * OW):
                 copy(band, D + j * pitch, gDs, (pixel + j) * C, C)
@@ -137,8 +137,7 @@ def _backward(
                 band, i * sh * width * pitch, width, pitch, source, start + i * OW * source_pitch, source_pitch,
                 KH, KW, sw, OW, C, of_rows,
             )  # fmt: skip
-        for k in range(of_taps.size):
-            of_taps[k] += of_rows[k]
+        flush(of_rows, 0, of_rows.size, of_taps)
         since += m * OW
         if long and since >= LONG:
             flush(gwt, 0, gwt.size, totals)
