@@ -16,3 +16,9 @@ def kernels(request):
     """Run the test on the maths files and again on their fast namesakes, if there are any."""
     with tinyseg.using(kernels=request.param):
         yield request.param
+
+
+@pytest.fixture
+def blank_curves(monkeypatch):
+    """Leave an empty file for the learning curves of a run: drawing them takes longer than a few steps of training."""
+    monkeypatch.setattr("tinyseg.report.plots.curves", lambda history, path, best: path.write_bytes(b""))

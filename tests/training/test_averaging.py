@@ -8,6 +8,8 @@ from tinyseg import models, nn, optim
 from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.training import RunDirectory, Step, WeightAverage, evaluate, fit
 
+pytestmark = pytest.mark.usefixtures("blank_curves")
+
 
 @pytest.fixture
 def data():

@@ -10,6 +10,8 @@ import tinyseg as ts
 from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.training import RunDirectory, Step, evaluate, fit, loop
 
+pytestmark = pytest.mark.usefixtures("blank_curves")
+
 
 @pytest.fixture
 def train(tmp_path):

@@ -14,6 +14,8 @@ from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.training import RunDirectory, Step, TrainingDiverged, evaluate, fit
 from tinyseg.training.interruption import STOPS, Interruption
 
+pytestmark = pytest.mark.usefixtures("blank_curves")
+
 
 @pytest.fixture
 def data():

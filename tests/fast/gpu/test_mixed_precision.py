@@ -14,6 +14,8 @@ from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.fast.gpu.mixed_precision import LossScaler, MixedPrecisionStep, in_float16
 from tinyseg.training import RunDirectory, Step, TrainingDiverged, evaluate, fit
 
+pytestmark = pytest.mark.usefixtures("blank_curves")
+
 
 # ----- the scaler -----------------------------------------------------------------------
 def weight(*values):

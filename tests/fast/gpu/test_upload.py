@@ -11,6 +11,8 @@ from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.fast.gpu.upload import uploaded
 from tinyseg.training import RunDirectory, Step, evaluate, fit
 
+pytestmark = pytest.mark.usefixtures("blank_curves")
+
 
 @pytest.fixture
 def data():

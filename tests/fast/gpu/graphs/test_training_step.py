@@ -11,6 +11,8 @@ from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.fast.gpu.graphs.training_step import CapturedStep
 from tinyseg.training import RunDirectory, Step, TrainingDiverged, evaluate, fit
 
+pytestmark = pytest.mark.usefixtures("blank_curves")
+
 
 @pytest.fixture
 def data():
