@@ -8,13 +8,14 @@ import numpy as np
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.gemm import LONG, flush, outer, pad, product, sum_parts
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.packing import pack
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
-from tinyseg.fast.cpu.simd import WIDTH, clear
+from tinyseg.fast.cpu.simd import ROWS, WIDTH, clear
 from tinyseg.fast.cpu.tile import NO_FLOOR
 
-ROWS = 192  # pixels at a time: whole tiles, and few enough for some hundred channels of them to stay in cache
+MOST = 192  # pixels at a time: few enough for some hundred channels of them to stay in cache
 
 supports = float32
 
@@ -37,11 +38,19 @@ def grad_w(x, gy):
     """Gradient of the weights, (K, C)."""
     x, gy = pixels(x), pixels(gy)
     K, C = gy.shape[3], x.shape[3]
-    gw, panels = empty((threads(), K, C)), empty((threads(), ROWS * WIDTH))
+    gw, panels = empty((threads(), K, C)), empty((threads(), MOST * WIDTH))
     long = gy.size // K > LONG * threads()
     total = empty(gw.shape) if long else gw
     _gradient(len(gw), x, gy, panels, long, gw, total)
     return sum_parts(total)
+
+
+@njit(**OPTIONS)
+def _cut(P, T):
+    """Return the pixels of a piece, whole tiles, and how many pieces there are: equal shares for T threads."""
+    size = -(-P // (T * -(-P // (T * MOST))))
+    size = -(-size // ROWS) * ROWS
+    return size, -(-P // size)
 
 
 @parallel
@@ -49,10 +58,10 @@ def _map(t, x, B, b, T, y):
     C, K = x.shape[3], y.shape[3]
     xs, ys = x.reshape(-1), y.reshape(-1)
     P = xs.size // C
-    pieces = -(-P // ROWS)
+    size, pieces = _cut(P, T)
     for piece in range(pieces * t // T, pieces * (t + 1) // T):
-        i = piece * ROWS
-        product(min(ROWS, P - i), K, 1, C, xs, i * C, 0, C, 1, B, 0, b, 0, 0, NO_FLOOR, ys, i * K, K)
+        i = piece * size
+        product(min(size, P - i), K, 1, C, xs, i * C, 0, C, 1, B, 0, b, 0, 0, NO_FLOOR, ys, i * K, K)
 
 
 @parallel
@@ -60,16 +69,16 @@ def _gradient(t, x, gy, panels, long, gw, total):
     C, K, T = x.shape[3], gy.shape[3], gw.shape[0]
     xs, gys = x.reshape(-1), gy.reshape(-1)
     P = xs.size // C
-    pieces = -(-P // ROWS)
+    size, pieces = _cut(P, T)
     sums = gw[t].reshape(-1)
     totals = total[t].reshape(-1)
     clear(sums, 0, sums.size)
     clear(totals, 0, sums.size)
     since = 0
     for piece in range(pieces * t // T, pieces * (t + 1) // T):
-        i = piece * ROWS
-        outer(K, C, min(ROWS, P - i), gys, i * K, K, xs, i * C, C, panels[t], sums, 0, C)
-        since += ROWS
+        i = piece * size
+        outer(K, C, min(size, P - i), gys, i * K, K, xs, i * C, C, panels[t], sums, 0, C)
+        since += size
         if long and since >= LONG:
             flush(sums, 0, sums.size, totals)
             since = 0
