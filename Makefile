@@ -35,13 +35,15 @@ test-without-fast: .venv/.installed-test
 	  tests/ops tests/nn tests/models tests/training tests/prediction tests/metrics
 
 # The kernels as they are compiled for other processors: without AVX and, where there is AVX-512, with AVX2 alone, as
-# elsewhere `make test` has them. On x86 alone.
+# elsewhere `make test` has them. On x86 alone. What compiles and starts them is the same everywhere.
+OF_KERNELS := -n 2 -m "not slow" -k "not reference" tests/fast/cpu tests/ops \
+  $(foreach name,ahead kernels kernel_cache threads,--ignore=tests/fast/cpu/test_$(name).py)
 test-processors: .venv/.installed-test
 ifeq ($(shell uname -m),x86_64)
 	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES=+sse4.2 $(BIN)/tinyseg warm
-	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES=+sse4.2 $(PYTEST) -n 2 -m "not slow" tests/fast/cpu tests/ops
+	NUMBA_CPU_NAME=nehalem NUMBA_CPU_FEATURES=+sse4.2 $(PYTEST) $(OF_KERNELS)
 	! grep -qw avx512f /proc/cpuinfo || NUMBA_CPU_NAME=haswell NUMBA_CPU_FEATURES=+avx,+avx2,+fma,+sse4.2 \
-	  $(PYTEST) -n 2 -m "not slow" tests/fast/cpu tests/ops
+	  $(PYTEST) $(OF_KERNELS)
 endif
 
 # the proof on a GPU; GPU=gpu13 for CUDA 13

@@ -51,7 +51,6 @@ def built(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_the_archives_hold_the_package_and_nothing_else(built):
     (wheel,), (source,) = built.glob("*.whl"), built.glob("*.tar.gz")
     assert wheel.name == f"tinyseg-{tinyseg.__version__}-py3-none-any.whl"
@@ -65,7 +64,6 @@ def test_the_archives_hold_the_package_and_nothing_else(built):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_somebody_installs_the_wheel_and_segments_a_picture(built, tmp_path):
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / ("Scripts" if os.name == "nt" else "bin") / "python"

@@ -10,7 +10,6 @@ from tests.campaigns.environment_commands import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.skipif(sys.platform != "linux", reason="the places are Linux's")
 @pytest.mark.parametrize(("only", "count"), [("names: ", 5), ("output: ", 6), ("pictures: MPL", 3)])
 def test_a_command_in_a_strange_place_goes_through_or_says_what_is_wrong(only, count, tmp_path):

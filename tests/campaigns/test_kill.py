@@ -10,7 +10,6 @@ from tests.campaigns.processes import ROOT
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     ("only", "count", "seed"), [("train_isbi:", 5, 1), ("train_brats:", 3, 2), ("predict, folder:", 5, 3)]
 )

@@ -9,7 +9,6 @@ from tests.campaigns.frame import Campaign
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 @pytest.mark.parametrize(
     "name",
     [

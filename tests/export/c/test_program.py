@@ -341,7 +341,6 @@ TARGETS = {
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("target", TARGETS)
 def test_other_machines(tmp_path, target):
     """The program compiles for them without a warning; where an emulator is there, it gives the masks of this one."""
