@@ -35,7 +35,7 @@ MIN_TILES = 4  # tiles below which the transformed weights, four times as many, 
 UNEVEN = 1000.0  # largest value over quiet pixels up to which rounding is at most a hundredth of what pixels see
 SAMPLES = 64  # pixels of an image that are looked at to find the quiet ones
 ZEROS = np.zeros(WIDTH, np.float32)
-FEW_TILES = 32  # up to which the gradient of the weights is computed panel by panel
+FEW_TILES = 32  # up to which, below CHUNK, the gradient of the weights is computed panel by panel
 # Where in a thread's scratch, after M, these are: 16 pixels of output, transformed weights, packed weights.
 OUTPUT = 36 * (BLOCK + 1) * WIDTH
 WEIGHTS = OUTPUT + 16 * WIDTH
