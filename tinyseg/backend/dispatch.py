@@ -125,18 +125,18 @@ class OrMaths:
         self.namesake, self.op, self.turn = namesake, op, turn
 
     def __getattr__(self, name):
-        kernel = getattr(self.namesake, name, None)
-        if kernel is None:
+        if not hasattr(self.namesake, name):
             return getattr(sys.modules[self.op], name)
 
         def call(*args):
             with self.turn():
-                found = kernel(*args)
+                found = getattr(self.namesake, name)(*args)
             if found is not NotImplemented:
                 return found
             arrays = [a for a in args if hasattr(a, "dtype")]
             return getattr(in_float32(_maths(self.op, arrays)), name)(*args)
 
+        setattr(self, name, call)  # it is found without this function from now on
         return call
 
 

@@ -53,15 +53,19 @@ class Arena:
         """
         with self._lock:
             memory = self._alone(self._take_idle, size)
-        if memory is None:
-            try:
-                memory = aligned(size)
-            except MemoryError:
-                self.clear()
-                memory = aligned(size)
+            if memory is not None:
+                return self._lend(memory)
+        try:
+            memory = aligned(size)
+        except MemoryError:
+            self.clear()
+            memory = aligned(size)
         with self._lock:
-            self.in_use += memory.size
-            self.peak = max(self.peak, self.in_use)
+            return self._lend(memory)
+
+    def _lend(self, memory):
+        self.in_use += memory.size
+        self.peak = max(self.peak, self.in_use)
         return memory
 
     def give(self, memory):
@@ -91,20 +95,24 @@ class Arena:
 
     def _take_idle(self, size):
         self._sort_in()
-        fitting = [s for s, memories in self._free.items() if memories and size <= s <= 1.5 * size]
-        if not fitting:
-            self._trim(size)
-            return None
-        memory = self._free[min(fitting)].pop()
+        if not self._free.get(size):
+            fitting = [s for s, memories in self._free.items() if memories and size <= s <= 1.5 * size]
+            if not fitting:
+                self._trim(size)
+                return None
+            size = min(fitting)
+        memory = self._free[size].pop()
         self.idle -= memory.size
         return memory
 
     def _sort_in(self):
         while self._given:
             memory = self._given.popleft()
-            self._free[memory.size] = [*self._free.pop(memory.size, []), memory]
-            self.in_use -= memory.size
-            self.idle += memory.size
+            size = memory.size
+            self._free[size] = memories = self._free.pop(size, [])
+            memories.append(memory)
+            self.in_use -= size
+            self.idle += size
 
     def _drop_all(self):
         self._sort_in()
@@ -166,7 +174,7 @@ class Slab:
 
 def _from(raw, boundary):
     """Return the bytes of `raw` from the first address on that is a multiple of `boundary`."""
-    return raw[-raw.ctypes.data % boundary :]
+    return raw[-ctypes.addressof(ctypes.c_char.from_buffer(raw)) % boundary :]
 
 
 slab = Slab()

@@ -13,7 +13,8 @@ import sys
 import threading
 
 LAYERS = "default", "safe", "threadsafe", "forksafe", "omp", "tbb", "workqueue"  # what numba's threads can be made of
-_turn = threading.RLock()
+_turn, _none = threading.RLock(), contextlib.nullcontext()
+_known = None  # what the threads are made of, see `_layer`
 _lost = False  # whether this process was forked from one whose kernels had run, see `check_fork`
 
 
@@ -101,18 +102,22 @@ def turn():
     Where numba has neither OpenMP nor TBB, as often on a Mac, two threads that call kernels at the same time would end
     the process: they take turns. It is not known before the first kernel has run.
     """
-    numba = sys.modules.get("numba")
-    with contextlib.suppress(ValueError):  # no kernel has run yet
-        return _turn if numba is not None and numba.threading_layer() == "workqueue" else contextlib.nullcontext()
-    return _turn
+    return _turn if _layer() in (None, "workqueue") else _none
+
+
+def _layer():
+    """Return what the threads of numba's kernels are made of; None as long as there are none."""
+    global _known
+    if _known is None and "numba" in sys.modules:
+        with contextlib.suppress(ValueError):  # no kernel has run yet
+            _known = sys.modules["numba"].threading_layer()
+    return _known
 
 
 def _note_fork():
-    global _lost, _turn
+    global _lost, _turn, _known
     _turn = threading.RLock()  # another thread, which is not there, may have held it
-    numba = sys.modules.get("numba")
-    with contextlib.suppress(ValueError, AttributeError):  # ValueError: the threads have not been started
-        _lost = numba.threading_layer() == "omp"
+    _lost, _known = _layer() == "omp", None
 
 
 if hasattr(os, "register_at_fork"):
