@@ -37,7 +37,7 @@ MOVED = {
     "graphs": ["tinyseg.fast.gpu.graphs", "tinyseg.fast.gpu.graphs.graph"],
     "half": ["tinyseg.backend.half"],
     "mixed_precision": ["tinyseg.fast.gpu.mixed_precision"],
-    "patients": ["tinyseg.metrics.patients", "tinyseg.ops.loss", "tinyseg.prediction.evaluation"],
+    "patients": ["tinyseg.metrics.patients", "tinyseg.training.losses", "tinyseg.prediction.evaluation"],
     "plots": ["tinyseg.report.plots"],
     "plots_profile": ["tinyseg.report.profile.picture"],
     "predictor": ["tinyseg.prediction.predictor"],

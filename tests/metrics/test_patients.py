@@ -14,9 +14,9 @@ from tinyseg.data.slices import SliceCache
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.metrics import dice
 from tinyseg.metrics.patients import as_log
-from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction import predict_logits
 from tinyseg.prediction.evaluation import examples_of, score_patients
+from tinyseg.training.losses import dice_and_cross_entropy
 
 
 @pytest.fixture(scope="module")

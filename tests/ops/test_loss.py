@@ -10,7 +10,7 @@ from scipy.special import softmax as scipy_softmax
 from tinyseg import Tensor, check_grads
 from tinyseg.ops import binary_cross_entropy_with_logits as bce
 from tinyseg.ops import cross_entropy, dice_bce_with_logits, soft_dice_loss
-from tinyseg.ops.loss import dice_and_cross_entropy
+from tinyseg.training.losses import dice_and_cross_entropy
 
 SHAPE = N, C, H, W = 3, 4, 2, 5
 Z = 2 * rand(*SHAPE)

@@ -10,11 +10,13 @@ from tinyseg import backend, models, nn, optim
 from tinyseg.commands.main import called_as
 from tinyseg.commands.numbers import AUGMENTATION, MEMORY, PROBABILITY, Number
 from tinyseg.commands.runtime import open_runtime, runtime_name
+from tinyseg.commands.together import group
 from tinyseg.commands.warm import compile_for, rehearse_prediction, rehearse_training
 from tinyseg.data.brain import Preparation
 from tinyseg.prediction import TRANSFORMS
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.training import Step, WeightAverage
+from tinyseg.training.microbatches import MicrobatchStep
 from tinyseg.training.run import command_line
 
 # Defaults of the options of training that are not kept with a run.
@@ -59,6 +61,10 @@ def add_training_options(parser, defaults, paper, out):
     add("--protocol", f"what the paper states: {paper}", choices=["paper"])
     add("--epochs", type=Number(int, 1, 10**6))
     add("--batch-size", type=Number(int, 1, 4096))
+    add(
+        "--microbatches", "parts of a batch, computed one after the other or in several processes: 1, 2, 4, … "
+        "(default: as many as processes)", type=Number(int, 1, 4096),
+    )  # fmt: skip
     add(
         "--lr", "learning rate of Adam (default: 2e-4 for unet, 2e-3 for the others)",
         type=Number(float, 0, 10, above=True),
@@ -208,7 +214,7 @@ def build_schedule(args, optimizer, steps):
 
 
 def make_step(args, model, optimizer, loss, side):
-    """Make the training step that --clip, --amp and --cuda-graph ask for, and compile the kernels that it needs.
+    """Make the step that --clip, --microbatches, --amp and --cuda-graph ask for, and compile the kernels that it needs.
 
     Parameters
     ----------
@@ -234,10 +240,11 @@ def make_step(args, model, optimizer, loss, side):
     elif args.cuda_graph:
         step = backend.need_fast("gpu.graphs.training_step", "--cuda-graph").CapturedStep
     else:
+        device, images = backend.device_of(model.parameters()[0].data), -(-args.batch_size // args.microbatches)
+        group().first_alone(lambda: compile_for(lambda: rehearse_training(model, loss, images, side), device))
+        if args.microbatches > 1:
+            return MicrobatchStep(model, optimizer, loss, args.clip, args.microbatches, group())
         step = Step
-    if step is Step:
-        device = backend.device_of(model.parameters()[0].data)
-        compile_for(lambda: rehearse_training(model, loss, args.batch_size, side), device)
     return step(model, optimizer, loss, clip=args.clip)
 
 
@@ -285,4 +292,5 @@ def exit_if_interrupted(result, run, args):
                 value = getattr(args, name)
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         print(f"Stopped after step {result['steps']}. Go on with: {command_line(words)}")
+        group().leave()
         sys.exit(128 + result["interrupted"])

@@ -18,6 +18,7 @@ KEPT = {"fingerprints": dict[str, str], "patients": dict[str, list[str]], "compu
 
 PLACES = {"images": "data", "masks": "labels"}  # arguments without a name, and the options that they are
 PATHS = {"data", "labels"}
+ADDED = {"microbatches": 1}  # options that runs of 0.2.0 did not have, and what these did
 BESIDE = {*KEPT, "sections", "written_by"}  # what the config.json of a run has beside its options
 
 
@@ -130,6 +131,7 @@ def read_settings(parser, path, defaults):
             f"{error} Without it the run cannot go on: begin it again, with --out {file.parent} --overwrite.{more}"
         ) from None
     config = meta.get("config") or {}
+    config = config and ADDED | config
     if not meta.get("training") or not defaults.keys() <= config.keys():
         parser.error(f"{file} was not written by this script: there is no run to go on with")
     for name in PATHS & defaults.keys():

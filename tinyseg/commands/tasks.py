@@ -12,10 +12,10 @@ from tinyseg.commands.tables import table
 from tinyseg.data.class_masks import IGNORED, looks_void
 from tinyseg.data.files import list_names
 from tinyseg.data.fingerprint import fingerprint
-from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction.evaluation import evaluate, evaluate_classes, summarize_classes
 from tinyseg.prediction.instances import weigh_border
 from tinyseg.report import class_plots, plots
+from tinyseg.training.losses import dice_and_cross_entropy, weighted_cross_entropy
 
 TOGETHER = ("loss", "accuracy", "dice", "mean_iou")  # the scores of all classes together
 EACH = ("dice", "iou")  # of each class
@@ -134,16 +134,6 @@ def in_words(scores):
 def count_pixels(labels, number):
     """Return how many pixels each of a number of classes has in labels (S, H, W); those of -1 do not count."""
     return np.bincount(labels[labels >= 0], minlength=number)
-
-
-def weighted_cross_entropy(background, foreground):
-    """Return the binary cross-entropy in which pixels of background and of foreground have these weights."""
-
-    def loss(logits, y):
-        weights = {"weight": background, "pos_weight": foreground / background}
-        return ops.binary_cross_entropy_with_logits(logits, y, **weights)
-
-    return loss
 
 
 def choose_weights(text, counts, names):

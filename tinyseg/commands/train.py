@@ -12,14 +12,14 @@ Masks with a few values have classes, which a classes.json beside them names, or
 
 from tinyseg.commands import train_isbi
 from tinyseg.commands.options import folder_name
-from tinyseg.commands.script import run_script
+from tinyseg.commands.together import run_together
 
 DEFAULTS = train_isbi.DEFAULTS | {"target": "foreground"}
 OUT = "runs/train"
 
 
 def main():
-    run_script(train, out_of_memory=train_isbi.LESS_MEMORY)
+    run_together(train, out_of_memory=train_isbi.LESS_MEMORY)
 
 
 def train():

@@ -12,9 +12,8 @@ Reads top to bottom: data, model, training, report, options.
 import pathlib
 
 import tinyseg as ts
-from tinyseg.commands import networks, options
+from tinyseg.commands import networks, options, together
 from tinyseg.commands.numbers import CLASS_WEIGHTS, PROBABILITY, SHARES, Number, make_parser, read_class_weights
-from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import settle
 from tinyseg.data import Augment, Loader
 from tinyseg.data.brain import Preparation
@@ -27,18 +26,18 @@ from tinyseg.data.slices import SliceCache, default_folder
 from tinyseg.data.split import split
 from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.metrics.patients import as_log
-from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction.evaluation import examples_of, score_patients
 from tinyseg.prediction.volumes import select_cases
-from tinyseg.training import RunDirectory, fit
+from tinyseg.training import fit
+from tinyseg.training.losses import dice_and_cross_entropy
 
 DEFAULTS = {
     "data": None, "shares": "406:32:46", "val_cases": None, "size": 192, "how": "crop", "crop": 144,
     "standardize": "volume", "skip_bad": False, "mode": "classes", "dice_weight": 1.0, "ce_weight": 1.0,
     "class_weights": None, "empty_share": None, "balanced": False, "min_component": None, "augment": "hflip",
     "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5, "epochs": 4,
-    "steps_per_epoch": 1000, "batch_size": 4, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.0,
-    "amp": False, "seed": 0,
+    "steps_per_epoch": 1000, "batch_size": 4, "microbatches": None, "lr": None, "schedule": "cosine", "warmup": 20,
+    "clip": 1.0, "ema": 0.0, "amp": False, "seed": 0,
 }  # fmt: skip
 SMALL = 0.1  # of the largest component: parts of a tumour that are taken back
 # What the paper states: Adam 1e-5, no augmentation, 4 epochs of 1000 steps.
@@ -48,25 +47,26 @@ PAPER = {
 
 
 def main():
-    run_script(train_network, out_of_memory="try a smaller --batch-size, --crop or --width")
+    together.run_together(train_network, out_of_memory="try a smaller --batch-size, --crop or --width")
 
 
 def train_network():
     args = parse_arguments()
     device = options.choose_device(args)
-    with RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None) as run:
+    together.settle_microbatches(args)
+    with together.open_run(args) as run:
         train_in(run, args, device)
 
 
 def train_in(run, args, device):
     # ----- data ------------------------------------------------------------------
-    folder = args.data
+    folder, group = args.data, together.group()
     if folder is None:
         print("No --data given: training on SYNTHETIC brains, a stand-in for real data.")
         place = pathlib.Path(args.cache or "runs") / f"synthetic_brains_{args.seed}"
-        folder = write_brains(place, num_cases=12, seed=args.seed)
+        folder = group.first_alone(lambda: write_brains(place, num_cases=12, seed=args.seed))
     elif args.download:
-        fetch_brain_tumours(folder)
+        group.first_alone(lambda: fetch_brain_tumours(folder))
     cases = find_cases(folder, skip_bad=True)  # with cases.skipped; the cache refuses them without --skip-bad
     if args.min_component is None:  # small lesions or organs may be what a user is after
         args.min_component = SMALL if same_classes(cases.classes, DECATHLON) else 0.0
@@ -78,13 +78,14 @@ def train_in(run, args, device):
     weights = read_class_weights(args.class_weights, classes) if args.class_weights else None
     loss = dice_and_cross_entropy(args.dice_weight, args.ce_weight, weights)
     network = options.report_network(args, model, device)
+    together.describe_parts(args, model)
 
     # ----- slices ----------------------------------------------------------------
     preparation = Preparation(args.size, args.how, args.standardize)
-    cache = SliceCache.build(
+    cache = group.first_alone(lambda: SliceCache.build(
         cases, args.cache or default_folder(), preparation, args.workers, args.skip_bad,
         check_shape=lambda h, w: networks.fit_crop(args, model, (h, w)),
-    )  # fmt: skip
+    ))  # fmt: skip
     for name, why in cache.skipped.items():
         print(f"left out {name}: {why}")
     train, val, test = split_cases([case for case in cases if case.name in cache.entries], args, folder, cache.skipped)
@@ -96,7 +97,7 @@ def train_in(run, args, device):
         cache, train, args.steps_per_epoch * args.batch_size, args.empty_share, args.balanced, args.mode == "whole",
         Augment.parse(args.augment), args.seed, crop,
     )  # fmt: skip
-    loader = Loader(sampler, args.batch_size, shuffle=False, seed=args.seed, workers=args.workers)
+    loader = Loader(sampler, args.batch_size, shuffle=False, seed=args.seed, workers=args.workers, part=together.part())
     print(
         f"{folder}: {len(train)} patients to train on, {len(val)} for validation, {len(test)} for the test; "
         f"{', '.join(cache.modalities)}"
@@ -124,6 +125,8 @@ def train_in(run, args, device):
         step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, best="dice", average=average
     )  # fmt: skip
     options.exit_if_interrupted(result, run, args)
+    if group.rank > 0:
+        return
 
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)

@@ -9,9 +9,8 @@ Reads top to bottom: data, model, training, report, options.
 """
 
 import tinyseg as ts
-from tinyseg.commands import networks, options
+from tinyseg.commands import networks, options, together
 from tinyseg.commands.numbers import BALANCED_WEIGHTS, CLASS_NAMES, NAME, SECTIONS, Number, make_parser
-from tinyseg.commands.script import run_script
 from tinyseg.commands.settings import settle
 from tinyseg.commands.tasks import choose_task
 from tinyseg.data import Augment, Loader, Sections, SegmentationDataset, em_sections, fetch_isbi, isbi, standardize
@@ -19,7 +18,7 @@ from tinyseg.data.class_masks import parse_class_names
 from tinyseg.data.fingerprint import fingerprint, refuse_changed
 from tinyseg.data.sections import describe_copies
 from tinyseg.prediction.tiles import tile_within
-from tinyseg.training import RunDirectory, fit
+from tinyseg.training import fit
 
 # What was measured to train sdunet and unet well (docs/results.md) ...
 DEFAULTS = {
@@ -27,8 +26,8 @@ DEFAULTS = {
     "class_names": None, "class_weights": "balanced",
     "size": None, "crop": 256, "val_sections": "4", "standardize": "section",
     "augment": "default", "model": "sdunet", "width": 64, "head": "direct", "ws": "default", "dropout": 0.5,
-    "epochs": 150, "batch_size": 1, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0, "ema": 0.999,
-    "amp": False, "seed": 0,
+    "epochs": 150, "batch_size": 1, "microbatches": None, "lr": None, "schedule": "cosine", "warmup": 20, "clip": 1.0,
+    "ema": 0.999, "amp": False, "seed": 0,
 }  # fmt: skip
 # ... and what the paper states: Adam 1e-4, three augmentations, 256 x 256. It does not say how images are scaled (the
 # Keras code that it builds on scales them to [0, 1]), how many are in a batch, and how long it trains.
@@ -43,12 +42,13 @@ VALIDATION = 2 << 30  # bytes for the activations of the validation
 
 
 def main():
-    run_script(lambda: train_network(parse_arguments()), out_of_memory=LESS_MEMORY)
+    together.run_together(lambda: train_network(parse_arguments()), out_of_memory=LESS_MEMORY)
 
 
 def train_network(args):
     device = options.choose_device(args)
-    with RunDirectory(args.out, overwrite=args.overwrite, resume=args.resume is not None) as run:
+    together.settle_microbatches(args)
+    with together.open_run(args) as run:
         train_in(run, args, device)
     return run.path
 
@@ -68,12 +68,13 @@ def train_in(run, args, device):
     model = networks.build_network(args, 1, task.channels, device)
     crop = networks.fit_crop(args, model, train.shape, f" Give --size {args.crop}, to which they are resized.")
     dataset = SegmentationDataset(train_x, train.labels, Augment.parse(args.augment), seed=args.seed, crop=crop)
-    loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers)
+    loader = Loader(dataset, args.batch_size, seed=args.seed, workers=args.workers, part=together.part())
     if crop != train.shape:
         print(f"in windows of {crop[0]} x {crop[1]}, {dataset.windows} of a section in an epoch")
     optimizer = ts.optim.Adam(model.parameters(), lr=args.lr)
     schedule = options.build_schedule(args, optimizer, args.epochs * len(loader))
     network = options.report_network(args, model, device)
+    together.describe_parts(args, model)
 
     # ----- training --------------------------------------------------------------
     config = {name: getattr(args, name) for name in DEFAULTS} | {"computer": options.note_computer(args, device)}
@@ -101,6 +102,8 @@ def train_in(run, args, device):
         step, loader, validate, schedule=schedule, epochs=args.epochs, run=run, meta=meta, average=average
     )  # fmt: skip
     options.exit_if_interrupted(result, run, args)
+    if together.group().rank > 0:
+        return
 
     # ----- report ----------------------------------------------------------------
     best = ts.checkpoint.load(run.best, device)
@@ -124,7 +127,7 @@ def load_sections(args):
         images, labels = em_sections(num_sections=24, size=args.size or SYNTHETIC, seed=args.seed)
         return Sections(images, labels, [f"synthetic[{k}]" for k in range(len(images))])
     if args.download:
-        fetch_isbi(args.data)
+        together.group().first_alone(lambda: fetch_isbi(args.data))
     classes = parse_class_names(args.class_names) if args.class_names else "auto"
     sections = isbi.load(args.data, labels=args.labels or "required", foreground=args.foreground, classes=classes)
     H, W = sections.shape

@@ -19,8 +19,8 @@ from tinyseg.backend.dispatch import NUMBA
 from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.script import run_script
 from tinyseg.data.load_tqdm import tqdm
-from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction.tiles import to_probabilities
+from tinyseg.training.losses import dice_and_cross_entropy
 
 SIDE = 256  # pixels of the images of a rehearsal, rounded to what the network takes
 

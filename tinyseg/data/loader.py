@@ -113,6 +113,9 @@ class Loader:
         Most batches prepared ahead, at least 1.
     drop_last : bool
         Whether to leave out the last batch if it is smaller.
+    part : (int, int)
+        k and K, a power of two: yield part k of K of each batch alone (`samples_of_part`), as one of several processes
+        that train together does. It may be empty.
     """
 
     def __init__(
@@ -124,12 +127,14 @@ class Loader:
         workers: int = 2,
         prefetch: int = 4,
         drop_last: bool = False,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         self.dataset, self.shuffle, self.drop_last = dataset, shuffle, drop_last
         self.batch_size = _at_least("batch_size", batch_size, 1)
         self.seed = _at_least("seed", seed, 0)
         self.workers = _at_least("workers", workers, 0)
         self.prefetch = _at_least("prefetch", prefetch, 1)
+        self.part = part
         if len(self) == 0:
             raise ValueError(
                 f"{len(dataset)} samples make no batch of {batch_size} (drop_last={drop_last}): "
@@ -176,15 +181,15 @@ class Loader:
         return self._prepared_ahead(batches, e) if self.workers else (self._batch(b, e) for b in batches)
 
     def _batch(self, indices, epoch):
-        samples = []
-        for index in indices.tolist():
+        mine, samples = indices[samples_of_part(len(indices), *self.part)], []
+        for index in (mine if len(mine) else indices[:1]).tolist():  # an empty part needs the shapes of a sample
             try:
                 samples.append(self.dataset.sample(index, epoch))
             except Exception as error:
                 error.add_note(f"while preparing sample {index} of epoch {epoch}")
                 raise
         xs, ys = zip(*samples, strict=True)
-        return np.stack(xs), np.stack(ys)
+        return np.stack(xs)[: len(mine)], np.stack(ys)[: len(mine)]
 
     def _prepared_ahead(self, batches, epoch):
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="tinyseg-loader")
@@ -202,6 +207,23 @@ class Loader:
                 yield batch
         finally:  # also when the caller leaves the loop early, which closes this generator
             pool.shutdown(wait=True, cancel_futures=True)
+
+
+def samples_of_part(number: int, part: int, parts: int) -> slice:
+    """Return which of a number of samples belong to one of `parts` parts, a power of two.
+
+    They are halved, and the halves halved again; the first half of an odd number has one less. So the parts of a part
+    are the same, whether one process has it or several.
+    """
+    first, end = 0, number
+    while parts > 1:
+        parts //= 2
+        middle = first + (end - first) // 2
+        if part < parts:
+            end = middle
+        else:
+            first, part = middle, part - parts
+    return slice(first, end)
 
 
 def _at_least(name, value, least):

@@ -13,6 +13,7 @@ from tinyseg.autograd import Array, Tensor
 from tinyseg.backend import check_number
 from tinyseg.nn.init import Rng, as_rng, he_normal
 from tinyseg.nn.module import Layer, Parameter
+from tinyseg.ops.batch_parts import number_of_part
 from tinyseg.ops.window import Padding, Pair, pair, sides
 
 Standardization: TypeAlias = Literal["layer", "filter"] | None
@@ -249,7 +250,8 @@ class Dropout(Layer):
     """Dropout with a new mask in every call; see `tinyseg.ops.dropout`.
 
     The mask depends only on `counter` = (seed, number of calls so far), which is saved with the weights: a resumed run
-    draws the masks that the run would have drawn without the interruption.
+    draws the masks that the run would have drawn without the interruption. If a batch is computed in parts, it also
+    depends on the number of the part (`tinyseg.ops.batch_parts`).
 
     Parameters
     ----------
@@ -271,7 +273,8 @@ class Dropout(Layer):
         if not self.training:
             return x if isinstance(x, Tensor) else Tensor(x)
         drop = ops.dropout2d if self.channelwise else ops.dropout
-        y = drop(x, self.p, seed=self.counter)
+        part = number_of_part()
+        y = drop(x, self.p, seed=(*self.counter, part) if part else self.counter)
         self.counter[1] += 1
         return y
 

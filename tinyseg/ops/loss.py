@@ -20,13 +20,14 @@ converted to float32, so the loss is float32.
 
 import math
 import numbers
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal
 
 from tinyseg.autograd import Array, Tensor, as_array
 from tinyseg.backend import kernels, xp_of
 from tinyseg.backend.half import HalfFunction
 from tinyseg.ops.activation import sigmoid, sigmoid_forward, softmax, softmax_forward
+from tinyseg.ops.batch_parts import over_batch, ratio_over_batch, share_of_batch
 from tinyseg.ops.sums import sum_over
 from tinyseg.ops.targets import at_least_float32, class_targets, one_hot, per_class, target_like
 from tinyseg.ops.window import check_nchw
@@ -106,6 +107,7 @@ class CrossEntropy(HalfFunction):
 
     def forward(self, z):
         total, count = kernels(__name__, z).ce_forward(z, self.t, self.weight)
+        count = over_batch(count)
         count = xp_of(z).where(count > 0, count, z.dtype.type(1))  # if no pixel counts: loss 0, not 0/0
         self.saved = z, count
         return total / count
@@ -124,6 +126,8 @@ class SoftDice(HalfFunction):
 
     def forward(self, p):
         D, denominator = kernels(__name__, p).dice_forward(p, self.t, self.smooth, self.axes)
+        if len(self.axes) == 3:  # pooled
+            D, denominator = ratio_over_batch(D, denominator, self.smooth)
         xp, counts, one = xp_of(p), self.share != 0, p.dtype.type(1)
         # Where an image and class do not count, 1 takes the place of what may be NaN.
         D, denominator = (xp.where(counts, a.reshape(self.share.shape), one) for a in (D, denominator))
@@ -167,7 +171,7 @@ def binary_cross_entropy_with_logits(
     t = target_like(z, target, "binary_cross_entropy_with_logits")
     if reduction not in ("mean", "sum"):
         raise ValueError(f"reduction must be 'mean' or 'sum', but is {reduction!r}.")
-    scale = 1 / max(z.size, 1) if reduction == "mean" else 1.0
+    scale = 1 / (max(z.size, 1) if reduction == "mean" else share_of_batch())
     weight, pos_weight = per_class(z, weight, "weight"), per_class(z, pos_weight, "pos_weight")
     return BinaryCrossEntropy(t, weight, pos_weight, scale)(logits)
 
@@ -256,37 +260,6 @@ def dice_bce_with_logits(
     return bce * bce_weight - dice * dice_weight
 
 
-def dice_and_cross_entropy(
-    dice_weight: float = 1.0, ce_weight: float = 1.0, class_weights: Sequence[float] | None = None,
-    ignore_index: int | None = None,
-) -> Callable[[Tensor, Array], Tensor]:  # fmt: skip
-    """Make the loss ``ce_weight · cross-entropy - dice_weight · soft Dice`` (Gadosey et al. 2020, Section 3.5).
-
-    Parameters
-    ----------
-    dice_weight, ce_weight : float
-        The paper does not give its weights.
-    class_weights, ignore_index : optional
-        One factor for each of several classes, used in both parts (without it, class 0, the background, is left out of
-        Dice), and the class number of pixels that take no part: see `cross_entropy` and `soft_dice_loss`.
-
-    Returns
-    -------
-    callable
-        ``loss(logits, y)``: y holds class numbers (N, H, W) for several classes, and is (N, 1, H, W) for one.
-    """
-
-    def loss(logits, y):
-        if logits.shape[1] == 1:
-            return dice_bce_with_logits(logits, y, dice_weight=dice_weight, bce_weight=ce_weight)
-        shares = [0.0] + [1.0] * (logits.shape[1] - 1) if class_weights is None else class_weights
-        ce = cross_entropy(logits, y, weight=class_weights, ignore_index=ignore_index)
-        dice_loss = soft_dice_loss(logits, y, "softmax", weight=shares, pooled=True, ignore_index=ignore_index)
-        return ce * ce_weight + (dice_loss - 1.0) * dice_weight
-
-    return loss
-
-
 def _mean_dice(logits, target, activation, weight, pooled, smooth, empty, ignore_index=None):
     """Return the mean of D over images and classes."""
     logits = at_least_float32(logits)
@@ -310,8 +283,9 @@ def _mean_dice(logits, target, activation, weight, pooled, smooth, empty, ignore
         raise ValueError(f"soft Dice: weight must be one number for each of {z.shape[1]} classes, not {w.shape}.")
     share = xp_of(z).broadcast_to(w.reshape(1, -1), (1 if pooled else z.shape[0], z.shape[1]))
     if empty == "ignore":
-        share = share * (sum_over(t, (0, 2, 3) if pooled else (2, 3)) > 0).reshape(share.shape)
-    total, xp = share.sum(), xp_of(z)
+        pixels = over_batch(sum_over(t, (0, 2, 3))) if pooled else sum_over(t, (2, 3))
+        share = share * (pixels > 0).reshape(share.shape)
+    total, xp = share.sum() if pooled or empty == "smooth" else over_batch(share.sum()), xp_of(z)
     # If nothing is left to average, every share is 0, and the mean of D counts as 1, a constant. `where`, not `if`:
     # `if` would have to wait for the GPU.
     some = total > 0

@@ -8,6 +8,8 @@ import numpy as np
 from tinyseg import nn
 from tinyseg.autograd import Array, no_grad
 
+IN_THE_LOSS = "all layers are finite, so it arises in the loss"
+
 
 class TrainingDiverged(RuntimeError):
     """The loss or a gradient is not finite. The checkpoint on disk was written before that."""
@@ -44,7 +46,8 @@ def check_validation(loss, step, x, log, run):
 
 
 def _message(what, value, number, epoch, step, forward, x, run):
-    place = find_first_nonfinite(step.model, forward, x)
+    places = step.group.gather(find_first_nonfinite(step.model, forward, x))
+    place = next((place for place in places if place != IN_THE_LOSS), IN_THE_LOSS)  # of a process that has found it
     kept = f"The last good checkpoint is {run.latest}" if run.latest.exists() else "No checkpoint had been written yet"
     return (
         f"The {what} is {value} at step {number} (epoch {epoch}), learning rate {step.optimizer.lr:.3g}: {place}. "
@@ -89,7 +92,7 @@ def find_first_nonfinite(model: nn.Module, forward: Callable[[Array], object], x
     for name, p in model.named_parameters():
         if p.grad is not None and not _is_finite(p.grad):
             return f"the gradient of {name} is not finite"
-    return "all layers are finite, so it arises in the loss"
+    return IN_THE_LOSS
 
 
 def _is_finite(a):

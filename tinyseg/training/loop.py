@@ -21,6 +21,8 @@ from tinyseg.training.averaging import WeightAverage
 from tinyseg.training.divergence import check_step, check_validation, quiet
 from tinyseg.training.interruption import Interruption, Stopped
 from tinyseg.training.log import Log
+from tinyseg.training.lost import ProcessLost
+from tinyseg.training.parallel import check_same_start
 from tinyseg.training.run import Bar, RunDirectory
 from tinyseg.training.step import Step
 
@@ -47,7 +49,9 @@ def fit(
     Parameters
     ----------
     step : Step
-        Model, optimizer and loss. If `run` resumes, these and the schedule continue from its latest checkpoint.
+        Model, optimizer and loss. If `run` resumes, these and the schedule continue from its latest checkpoint. If
+        several processes train together (`training.microbatches`), each calls `fit`; the first one validates and
+        writes, and the others have a `training.run.FollowedRun`.
     loader : Loader
         ``loader.epoch(e, start)`` yields batches x (N, C, H, W) and y, as the loss takes it.
     validate : callable
@@ -82,6 +86,8 @@ def fit(
         If the loss or a gradient is not finite; the message names the step, the learning rate and the layer.
     ValueError
         If `epochs` is below 1.
+    ProcessLost
+        If another of the processes that train together has ended. The latest checkpoint is of the last step.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, but is {epochs}.")
@@ -90,7 +96,7 @@ def fit(
 
 
 def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, callback, average):
-    model, optimizer, log, interruption = step.model, step.optimizer, Log(), Interruption()
+    model, optimizer, group, log, interruption = step.model, step.optimizer, step.group, Log(), Interruption()
     device, by_epoch = device_of(model.parameters()[0].data), isinstance(schedule, optim.ReduceLROnPlateau)
     if run.resume:
         saved = checkpoint.restore(run.latest, model, optimizer, average)["training"]
@@ -115,6 +121,8 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
             begin()
 
     def save(path, optimizer=None):
+        if group.rank > 0:
+            return
         keep_folder()
         states = {"state": log.state_dict(), "schedule": schedule.state_dict(), "scaler": step.state_dict()}
         states |= {} if average is None else {"updates": average.updates}
@@ -124,12 +132,26 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
         with plots.drawing(run.path / "curves.png") as picture:
             plots.curves(log.history, picture, best=f"val_{best}")
 
+    def score():
+        """Return the scores; None if a signal comes, after the last step of an epoch too: the resumed run validates."""
+        try:
+            with interruption.at_once(), quiet(), average or contextlib.nullcontext():
+                return {name: float(value) for name, value in validate(model).items()}
+        except Stopped:
+            return None
+
+    check_same_start(group, model, log.step)
     begin()
     keep_freed_memory()
-    seconds, drawn, saved, x = [], 0.0, time.monotonic(), None
+    seconds, drawn, saved, x, stop = [], 0.0, time.monotonic(), None, 0
     first = "first step (compiling kernels)" if kernels_in_use(device) == NUMBA else "first step"
-    with interruption, Bar(epochs * len(loader), log.step, not progress, first) as bar:
-        while log.epoch < epochs and not interruption.signal:
+    shown = progress and group.rank == 0
+    with (
+        interruption,
+        saved_if_lost(save, run.latest, optimizer),
+        Bar(epochs * len(loader), log.step, not shown, first) as bar,
+    ):
+        while log.epoch < epochs and not (stop := group.largest(interruption.signal or 0)):
             model.train()
             for x, y in on_device(loader.epoch(log.epoch, log.batch), device):
                 start = time.perf_counter()
@@ -143,15 +165,14 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
                     average.update()
                 seconds.append(time.perf_counter() - start)
                 bar.advance(log, epochs, figures.loss)
-                if interruption.signal:
+                if stop := group.largest(interruption.signal or 0):
                     break
                 if time.monotonic() - saved > BETWEEN_CHECKPOINTS:
                     save(run.latest, optimizer)
                     saved = time.monotonic()
-            try:  # after the last step of an epoch, too: the resumed run validates
-                with interruption.at_once(), quiet(), average or contextlib.nullcontext():
-                    scores = {name: float(value) for name, value in validate(model).items()}
-            except Stopped:
+            scores = group.from_first(score)
+            if scores is None:
+                stop = group.largest(interruption.signal or 0)
                 break
             check_validation(scores["loss"], step, x, log, run)
             if by_epoch:
@@ -166,16 +187,26 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
             save(run.latest, optimizer)
             saved = time.monotonic()
             bar.scores(scores)
-            if callback is not None:
+            if callback is not None and group.rank == 0:
                 callback(dict(log.history[-1]))
-            if time.monotonic() - drawn > BETWEEN_PICTURES:
+            if time.monotonic() - drawn > BETWEEN_PICTURES and group.rank == 0:
                 draw()
                 drawn = time.monotonic()
         if log.batch or not run.latest.is_file():  # the second: stopped before the first step
             save(run.latest, optimizer)
-    if log.history:
+    if log.history and group.rank == 0:
         draw()
-    return log.summary() | {"interrupted": interruption.signal}
+    return log.summary() | {"interrupted": stop or None}
+
+
+@contextlib.contextmanager
+def saved_if_lost(save, path, optimizer):
+    """If another process ends in the with-block, write the checkpoint of the last step before this one ends too."""
+    try:
+        yield
+    except ProcessLost:
+        save(path, optimizer)
+        raise
 
 
 @contextlib.contextmanager

@@ -164,6 +164,31 @@ class RunDirectory:
             warnings.warn(f"{error} The training goes on, and writes it again after the next epoch.", stacklevel=2)
 
 
+class FollowedRun(RunDirectory):
+    """The folder of a run that another process writes, the first of those that train together: this one reads only."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        pass
+
+    def _check(self):
+        pass
+
+    def make_again(self) -> bool:
+        return False
+
+    def begin(self, size: int = 0) -> None:
+        pass
+
+    def write_json(self, name: str, content: dict[str, Any]) -> None:
+        pass
+
+    def write_log(self, history: Sequence[Mapping[str, Any]]) -> None:
+        pass
+
+
 class Bar(contextlib.AbstractContextManager):
     """The progress bar over all steps of the run, with loss, Dice, seconds per step and the time left."""
 

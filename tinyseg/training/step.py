@@ -12,6 +12,7 @@ from typing import Any
 from tinyseg import backend, ops, optim
 from tinyseg.autograd import Array, Tensor
 from tinyseg.nn import Module
+from tinyseg.training.parallel import Group
 
 
 @dataclasses.dataclass
@@ -52,7 +53,14 @@ class Step:
         ``loss(logits, y) -> Tensor``, a scalar.
     clip : float, optional
         Largest norm of all gradients together.
+
+    Attributes
+    ----------
+    group : Group
+        The processes that train together: this one alone, except in `training.microbatches`.
     """
+
+    group = Group()
 
     def __init__(
         self,

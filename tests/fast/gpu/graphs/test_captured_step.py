@@ -14,8 +14,8 @@ from tinyseg import models, ops, optim, using
 from tinyseg.fast.gpu import graphs, targets
 from tinyseg.fast.gpu.graphs import recording, training_step
 from tinyseg.fast.gpu.graphs.training_step import CapturedStep
-from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.training import Step
+from tinyseg.training.losses import dice_and_cross_entropy
 
 pytestmark = pytest.mark.slow
 

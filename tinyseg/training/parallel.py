@@ -1,0 +1,242 @@
+"""Several processes that train together, as `mpiexec -n 4 tinyseg train-isbi …` starts them, on one machine or many.
+
+A `Group` is what a process knows of the others. Sums over all of them are made by recursive doubling: with P processes,
+a power of two, process r exchanges its sum with process r ^ 1, then with r ^ 2, r ^ 4 …, and adds what it gets. Since
+a + b = b + a to the last bit, all end with the same bits, those of one binary tree over the processes.
+
+Three kinds of groups: `Group`, one process alone; `Mpi`, by mpi4py (arrays of a GPU go through the computer's memory);
+`Nccl`, where arrays go from GPU to GPU, one process for each.
+"""
+
+import contextlib
+import importlib
+import os
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+
+from tinyseg.autograd import Array
+from tinyseg.backend import device_of, to_device, to_numpy
+from tinyseg.backend.devices import cores
+from tinyseg.data.fingerprint import fingerprint
+from tinyseg.nn import Module
+from tinyseg.training.lost import Watch
+
+Value = TypeVar("Value")
+# How many processes a launcher has started: of MPICH and Intel MPI, of Open MPI, of MVAPICH, of Slurm's srun.
+LAUNCHERS = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"
+LONGEST_PAUSE = 2e-3  # seconds between two looks whether a message has come
+SPIN = 2e-3  # seconds in which there is no pause
+
+
+class Group:
+    """A process that trains alone.
+
+    Attributes
+    ----------
+    rank, size : int
+        Which process this is, from 0, and how many there are.
+    """
+
+    rank, size = 0, 1
+    left = False  # whether `leave` was called
+
+    def sum(self, arrays: list[Array]) -> list[Array]:
+        """Return the sums of the arrays of all processes, which are changed: the same bits in each."""
+        return arrays
+
+    def gather(self, value: Value) -> list[Value]:
+        """Return the values of all processes, in their order. They are sent by pickle."""
+        return [value]
+
+    def from_first(self, make: Callable[[], Value]) -> Value:
+        """Return what ``make()`` returns in the first process, where alone it is called; the others wait for it."""
+        return self.gather(make() if self.rank == 0 else None)[0]  # type: ignore[return-value]
+
+    def first_alone(self, make: Callable[[], Value]) -> Value:
+        """Return what ``make()`` returns. It is called in the first process, and when it is done there, in the others.
+
+        So what it writes for later, such as a cache, is there for them.
+        """
+        made = [make()] if self.rank == 0 else []
+        self.gather(None)
+        return made[0] if made else make()
+
+    def largest(self, number: int) -> int:
+        """Return the largest of the numbers of all processes."""
+        return max(self.gather(number))
+
+    def leave(self) -> None:
+        """Wait until all processes have come to their end. One that ends without this ends the others."""
+
+
+class Mpi(Group):
+    """Processes that mpi4py connects.
+
+    Parameters
+    ----------
+    comm : mpi4py.MPI.Comm
+    """
+
+    def __init__(self, comm: Any) -> None:
+        self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
+        self.watch: Watch | None = None
+        self.watch = Watch(self.rank, self.size, self.gather)
+
+    def sum(self, arrays: list[Array]) -> list[Array]:
+        for partner in self._partners():
+            arrays = add(arrays, self._swap(arrays, partner))
+        return arrays
+
+    def gather(self, value: Value) -> list[Value]:
+        values = {self.rank: value}
+        for partner in self._partners():
+            values |= self._swap_objects(values, partner)
+        return [values[k] for k in range(self.size)]
+
+    def leave(self) -> None:
+        if self.left:
+            return
+        self.gather(None)
+        self.left = True
+        if self.watch is not None:
+            self.watch.close()
+        importlib.import_module("mpi4py.MPI").Finalize()
+
+    def _partners(self):
+        """Yield the processes to exchange with, one after the other."""
+        distance = 1
+        while distance < self.size:
+            yield self.rank ^ distance
+            distance *= 2
+
+    def _swap(self, arrays, partner):
+        """Send arrays to a process, and return what it sends: arrays of the same shapes and types."""
+        here = [np.asarray(to_numpy(a), order="C") for a in arrays]
+        there = [np.empty_like(a) for a in here]
+        requests = [self.comm.Irecv(a, partner, tag) for tag, a in enumerate(there)]
+        requests += [self.comm.Isend(a, partner, tag) for tag, a in enumerate(here)]
+        for request in requests:
+            self._wait(request.Test)
+        return [to_device(a, device_of(b)) for a, b in zip(there, arrays, strict=True)]
+
+    def _swap_objects(self, value, partner):
+        sent = self.comm.isend(value, partner, tag=1000)
+        self._wait(lambda: self.comm.Iprobe(partner, tag=1000))
+        found = self.comm.recv(source=partner, tag=1000)
+        self._wait(lambda: sent.test()[0])
+        return found
+
+    def _wait(self, arrived):
+        """Wait for a message, without keeping a core from those who compute; Python handles signals meanwhile."""
+        start, pause = time.monotonic(), 1e-5
+        while not arrived():
+            if time.monotonic() - start > SPIN:
+                time.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
+            if self.watch is not None:
+                self.watch.check()
+
+
+class Nccl(Mpi):
+    """Processes with a GPU each. Arrays are exchanged by NCCL, all else by MPI."""
+
+    def __init__(self, comm: Any) -> None:
+        super().__init__(comm)
+        nccl = importlib.import_module("cupy.cuda.nccl")
+        name = self.from_first(nccl.get_unique_id)
+        self._nccl, self._of_type = nccl.NcclCommunicator(self.size, name, self.rank), nccl
+        self._types = {"f4": nccl.NCCL_FLOAT32, "f8": nccl.NCCL_FLOAT64, "f2": nccl.NCCL_FLOAT16}
+
+    def _swap(self, arrays, partner):
+        there = list(arrays)
+        on_gpu = [k for k, a in enumerate(arrays) if device_of(a) == "gpu" and a.size]
+        cp = importlib.import_module("cupy")
+        stream = cp.cuda.get_current_stream().ptr
+        self._of_type.groupStart()
+        for k in on_gpu:
+            a = cp.ascontiguousarray(arrays[k])
+            there[k], kind = cp.empty_like(a), self._types[a.dtype.str[1:]]
+            self._nccl.send(a.data.ptr, a.size, kind, partner, stream)
+            self._nccl.recv(there[k].data.ptr, a.size, kind, partner, stream)
+        self._of_type.groupEnd()
+        rest = [k for k in range(len(arrays)) if k not in on_gpu]
+        for k, a in zip(rest, super()._swap([arrays[k] for k in rest], partner), strict=True):
+            there[k] = a
+        return there
+
+
+def add(arrays: list[Array], others: list[Array]) -> list[Array]:
+    """Return the sums of arrays and others; where an array is no single number, it is changed and returned."""
+    for k, b in enumerate(others):
+        arrays[k] += b
+    return arrays
+
+
+def check_same_start(group: Group, model: Module, steps: int) -> None:
+    """Raise a ValueError unless all processes begin after as many steps, with the same weights."""
+    if group.size == 1:
+        return
+    starts = group.gather((steps, fingerprint(*model.state_dict().values())))
+    other = next((k for k, start in enumerate(starts) if start != starts[0]), None)
+    if other is not None:
+        raise ValueError(
+            f"process {other + 1} of {group.size} begins after step {starts[other][0]} and the first after step "
+            f"{starts[0][0]}, or with other weights: all of them need the same options and data, and --out and --data "
+            "on a disk that all can read."
+        )
+
+
+def join() -> Group:
+    """Return the group of the processes that were started together by mpiexec or srun; a `Group` if there is one.
+
+    On each machine the cores are divided among its processes, unless NUMBA_NUM_THREADS says how many threads each has.
+
+    Raises
+    ------
+    RuntimeError
+        mpi4py is not there, or does not belong to the launcher.
+    ValueError
+        The number of processes is no power of two.
+    """
+    launched = max((int(os.environ[name]) for name in LAUNCHERS if os.environ.get(name, "").isdigit()), default=1)
+    if launched == 1:
+        return Group()
+    try:
+        # A process that fails must not wait for the others at its exit, where they would have to end MPI together.
+        importlib.import_module("mpi4py").rc.finalize = False
+        mpi = importlib.import_module("mpi4py.MPI")
+    except ImportError as error:
+        raise RuntimeError(
+            f"{launched} processes were started together, and they find each other by mpi4py, which cannot be used "
+            f"({error}): pip install 'tinyseg[distributed]', or start one process."
+        ) from None
+    comm = mpi.COMM_WORLD
+    if comm.Get_size() != launched:
+        raise RuntimeError(
+            f"{launched} processes were started together, and mpi4py sees {comm.Get_size()}: it was built for another "
+            "MPI than that of mpiexec or srun. Use the mpiexec of the MPI that mpi4py.MPI.Get_library_version() names; "
+            "with srun, try --mpi=pmi2 or --mpi=pmix."
+        )
+    if launched & (launched - 1):
+        raise ValueError(
+            f"2, 4, 8, … processes can train together, and {launched} were started: give mpiexec another -n."
+        )
+    share_cores(comm.Split_type(mpi.COMM_TYPE_SHARED))
+    return Mpi(comm)
+
+
+def share_cores(machine):
+    """Give this process its share of the cores of its machine, whose processes are the communicator `machine`."""
+    if "NUMBA_NUM_THREADS" in os.environ:
+        return
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(cores()))
+    all_cores = set().union(*machine.allgather(mine))
+    threads = max(1, min(len(mine), len(all_cores) // machine.Get_size()))
+    with contextlib.suppress(KeyError):
+        sys.modules["numba"].set_num_threads(threads)  # numba has been loaded
+        return
+    os.environ["NUMBA_NUM_THREADS"] = str(threads)
