@@ -75,7 +75,8 @@ def test_options_of_the_gpu_are_refused_on_the_cpu(given, monkeypatch):
 
 # ----- the training step -----------------------------------------------------------
 def training_options(**given):
-    return argparse.Namespace(**({"clip": 1.0, "amp": False, "cuda_graph": False, "batch_size": 1} | given))
+    options = {"clip": 1.0, "amp": False, "cuda_graph": False, "batch_size": 1, "microbatches": 1}
+    return argparse.Namespace(**(options | given))
 
 
 def test_the_step_is_the_one_that_is_asked_for():

@@ -7,16 +7,17 @@ import pathlib
 import sys
 
 from tinyseg import backend, models, nn, optim
+from tinyseg.commands import together
 from tinyseg.commands.main import called_as
 from tinyseg.commands.numbers import AUGMENTATION, MEMORY, PROBABILITY, Number
 from tinyseg.commands.runtime import open_runtime, runtime_name
-from tinyseg.commands.together import group
 from tinyseg.commands.warm import compile_for, rehearse_prediction, rehearse_training
 from tinyseg.data.brain import Preparation
 from tinyseg.prediction import TRANSFORMS
 from tinyseg.prediction.predictor import Predictor
 from tinyseg.training import Step, WeightAverage
 from tinyseg.training.microbatches import MicrobatchStep
+from tinyseg.training.parallel import ALONE
 from tinyseg.training.run import command_line
 
 # Defaults of the options of training that are not kept with a run.
@@ -117,7 +118,7 @@ def add_device_options(parser):
     add("--cuda-graph", help="GPU: launch the network as one CUDA graph", action="store_true", default=None)
 
 
-def choose_device(args):
+def choose_device(args, group=ALONE):
     """Return the device that the options of `add_device_options` ask for, and set up the GPU as they say.
 
     Parameters
@@ -125,6 +126,8 @@ def choose_device(args):
     args : argparse.Namespace
         With ``device``, ``gpu_memory``, ``tf32`` and ``cuda_graph``. The last is only checked here: `make_step` and
         `Predictor` make the graph.
+    group : Group
+        The processes that share the GPUs of a machine.
 
     Returns
     -------
@@ -139,6 +142,7 @@ def choose_device(args):
     """
     device = backend.parse_device(args.device or "auto")
     if device == "gpu":
+        group.take_gpu()
         backend.set_up_gpu(args.gpu_memory, bool(args.tf32))
         return device
     for_gpu = {"--tf32": args.tf32, "--gpu-memory": args.gpu_memory is not None, "--cuda-graph": args.cuda_graph}
@@ -241,9 +245,10 @@ def make_step(args, model, optimizer, loss, side):
         step = backend.need_fast("gpu.graphs.training_step", "--cuda-graph").CapturedStep
     else:
         device, images = backend.device_of(model.parameters()[0].data), -(-args.batch_size // args.microbatches)
-        group().first_alone(lambda: compile_for(lambda: rehearse_training(model, loss, images, side), device))
+        group = together.group()
+        group.first_alone(lambda: compile_for(lambda: rehearse_training(model, loss, images, side), device))
         if args.microbatches > 1:
-            return MicrobatchStep(model, optimizer, loss, args.clip, args.microbatches, group())
+            return MicrobatchStep(model, optimizer, loss, args.clip, args.microbatches, group)
         step = Step
     return step(model, optimizer, loss, clip=args.clip)
 
@@ -292,5 +297,5 @@ def exit_if_interrupted(result, run, args):
                 value = getattr(args, name)
                 words += [f"--{name.replace('_', '-')}", *([] if value is True else [str(value)])]
         print(f"Stopped after step {result['steps']}. Go on with: {command_line(words)}")
-        group().leave()
+        together.group().leave()
         sys.exit(128 + result["interrupted"])

@@ -52,7 +52,7 @@ def main():
 
 def train_network():
     args = parse_arguments()
-    device = options.choose_device(args)
+    device = options.choose_device(args, together.group())
     together.settle_microbatches(args)
     with together.open_run(args) as run:
         train_in(run, args, device)

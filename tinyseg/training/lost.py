@@ -36,6 +36,7 @@ class Watch:
 
     def __init__(self, rank: int, size: int, gather: Callable[[Any], list[Any]]) -> None:
         self.size, self.lost = size, ""
+        self._thread: threading.Thread | None = None
         self._others: dict[socket.socket, int] = {}
         try:
             self._connect(rank, gather)
@@ -68,9 +69,12 @@ class Watch:
             while len(self._others) < self.size - 1:
                 connection, _ = server.accept()
                 connection.settimeout(CONNECT)
-                said = connection.recv(len(secret) + 4, socket.MSG_WAITALL)
-                if said.startswith(secret):  # and not somebody else, who looks for open ports
-                    self._others[connection] = struct.unpack("!I", said[len(secret) :])[0]
+                with contextlib.suppress(OSError):
+                    said = connection.recv(len(secret) + 4, socket.MSG_WAITALL)
+                    if said.startswith(secret):
+                        self._others[connection] = struct.unpack("!I", said[len(secret) :])[0]
+                if connection not in self._others:  # somebody who looks for open ports
+                    connection.close()
 
     def _look(self):
         """Wait until a connection is closed without a farewell."""
@@ -110,10 +114,14 @@ class Watch:
             raise ProcessLost(self.lost)
 
     def close(self) -> None:
-        """Say farewell, when all is done."""
+        """Say farewell when all is done, and wait until the others do."""
         for connection in self._others:
             with contextlib.suppress(OSError):
                 connection.sendall(b".")
+        if self._thread is not None:
+            self._thread.join()
+        for connection in self._others:
+            connection.close()
 
 
 def keep_asking(connection):

@@ -25,7 +25,7 @@ from tinyseg.autograd import Array, Tensor, no_grad
 from tinyseg.backend import xp_of
 from tinyseg.data.loader import samples_of_part
 from tinyseg.ops.batch_parts import Part
-from tinyseg.training.parallel import Group, add
+from tinyseg.training.parallel import ALONE, Group, add
 from tinyseg.training.step import Figures, Step, count_foreground
 
 
@@ -39,7 +39,7 @@ class MicrobatchStep(Step):
         all of tinyseg's do.
     microbatches : int
         M, the number of parts: a power of two, and at least as many as processes.
-    group : Group, optional
+    group : Group
         The processes that train together. Each calls the step with its part of the batch (`data.Loader`, ``part=``).
 
     Raises
@@ -50,10 +50,10 @@ class MicrobatchStep(Step):
 
     def __init__(
         self, model: nn.Module, optimizer: optim.Optimizer, loss: Callable[[Tensor, Array], Tensor],
-        clip: float | None = None, microbatches: int = 1, group: Group | None = None,
+        clip: float | None = None, microbatches: int = 1, group: Group = ALONE,
     ) -> None:  # fmt: skip
         super().__init__(model, optimizer, loss, clip)
-        self.group = Group() if group is None else group
+        self.group = group
         check_microbatches(microbatches, self.group.size)
         self.own = microbatches // self.group.size  # of this process
         self._asks = True  # whether the loss asks for sums over the batch; the first step shows it

@@ -4,14 +4,17 @@ A `Group` is what a process knows of the others. Sums over all of them are made 
 a power of two, process r exchanges its sum with process r ^ 1, then with r ^ 2, r ^ 4 …, and adds what it gets. Since
 a + b = b + a to the last bit, all end with the same bits, those of one binary tree over the processes.
 
-Three kinds of groups: `Group`, one process alone; `Mpi`, by mpi4py (arrays of a GPU go through the computer's memory);
-`Nccl`, where arrays go from GPU to GPU, one process for each.
+`Group` is one process alone, `Mpi` are several, which mpi4py connects. Arrays of a GPU go through the memory of the
+computer, or from GPU to GPU by `Nccl`, if each process has one of its own.
 """
 
 import contextlib
 import importlib
 import os
+import signal
+import socket
 import sys
+import threading
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -19,8 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from tinyseg.autograd import Array
-from tinyseg.backend import device_of, to_device, to_numpy
-from tinyseg.backend.devices import cores
+from tinyseg.backend import device_of, devices, to_device, to_numpy
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.nn import Module
 from tinyseg.training.lost import Watch
@@ -69,8 +71,14 @@ class Group:
         """Return the largest of the numbers of all processes."""
         return max(self.gather(number))
 
+    def take_gpu(self) -> None:
+        """Compute on a GPU of this machine that no other process has, if there are enough."""
+
     def leave(self) -> None:
         """Wait until all processes have come to their end. One that ends without this ends the others."""
+
+
+ALONE = Group()
 
 
 class Mpi(Group):
@@ -85,6 +93,17 @@ class Mpi(Group):
         self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
         self.watch: Watch | None = None
         self.watch = Watch(self.rank, self.size, self.gather)
+        self.nccl: Nccl | None = None
+
+    def take_gpu(self) -> None:
+        hosts = self.gather(socket.gethostname())
+        mine = [k for k, host in enumerate(hosts) if host == hosts[self.rank]]
+        runtime = devices.cp.cuda.runtime
+        number = runtime.getDeviceCount()
+        runtime.setDevice(mine.index(self.rank) % number)
+        if all(self.gather(len(mine) <= number)):  # NCCL takes no GPU twice
+            with contextlib.suppress(ImportError):  # CuPy without NCCL
+                self.nccl = Nccl(self)
 
     def sum(self, arrays: list[Array]) -> list[Array]:
         for partner in self._partners():
@@ -115,6 +134,16 @@ class Mpi(Group):
 
     def _swap(self, arrays, partner):
         """Send arrays to a process, and return what it sends: arrays of the same shapes and types."""
+        if self.nccl is not None:
+            on_gpu = [k for k, a in enumerate(arrays) if device_of(a) == "gpu" and a.size]
+            rest = [k for k in range(len(arrays)) if k not in on_gpu]
+            found = dict(zip(on_gpu, self.nccl.swap([arrays[k] for k in on_gpu], partner), strict=True))
+            found |= zip(rest, self._swap_by_host([arrays[k] for k in rest], partner), strict=True)
+            return [found[k] for k in range(len(arrays))]
+        return self._swap_by_host(arrays, partner)
+
+    def _swap_by_host(self, arrays, partner):
+        """Do the same through the memory of the computer."""
         here = [np.asarray(to_numpy(a), order="C") for a in arrays]
         there = [np.empty_like(a) for a in here]
         requests = [self.comm.Irecv(a, partner, tag) for tag, a in enumerate(there)]
@@ -141,31 +170,31 @@ class Mpi(Group):
                 self.watch.check()
 
 
-class Nccl(Mpi):
-    """Processes with a GPU each. Arrays are exchanged by NCCL, all else by MPI."""
+class Nccl:
+    """Exchange arrays between GPUs, of which each process has one. Each process makes one at the same time.
 
-    def __init__(self, comm: Any) -> None:
-        super().__init__(comm)
-        nccl = importlib.import_module("cupy.cuda.nccl")
-        name = self.from_first(nccl.get_unique_id)
-        self._nccl, self._of_type = nccl.NcclCommunicator(self.size, name, self.rank), nccl
-        self._types = {"f4": nccl.NCCL_FLOAT32, "f8": nccl.NCCL_FLOAT64, "f2": nccl.NCCL_FLOAT16}
+    Parameters
+    ----------
+    group : Group
+    """
 
-    def _swap(self, arrays, partner):
-        there = list(arrays)
-        on_gpu = [k for k, a in enumerate(arrays) if device_of(a) == "gpu" and a.size]
-        cp = importlib.import_module("cupy")
-        stream = cp.cuda.get_current_stream().ptr
-        self._of_type.groupStart()
-        for k in on_gpu:
-            a = cp.ascontiguousarray(arrays[k])
-            there[k], kind = cp.empty_like(a), self._types[a.dtype.str[1:]]
-            self._nccl.send(a.data.ptr, a.size, kind, partner, stream)
-            self._nccl.recv(there[k].data.ptr, a.size, kind, partner, stream)
-        self._of_type.groupEnd()
-        rest = [k for k in range(len(arrays)) if k not in on_gpu]
-        for k, a in zip(rest, super()._swap([arrays[k] for k in rest], partner), strict=True):
-            there[k] = a
+    def __init__(self, group: Group) -> None:
+        self.nccl = importlib.import_module("cupy.cuda.nccl")
+        name = group.from_first(self.nccl.get_unique_id)
+        self.communicator = self.nccl.NcclCommunicator(group.size, name, group.rank)
+        self.types = {"f2": self.nccl.NCCL_FLOAT16, "f4": self.nccl.NCCL_FLOAT32, "f8": self.nccl.NCCL_FLOAT64}
+
+    def swap(self, arrays: list[Any], partner: int) -> list[Any]:
+        """Send arrays to a process, and return what it sends: arrays of the same shapes and types."""
+        cp = devices.cp
+        here = [cp.ascontiguousarray(a) for a in arrays]
+        there, stream = [cp.empty_like(a) for a in here], cp.cuda.get_current_stream().ptr
+        self.nccl.groupStart()  # so that both can send at the same time
+        for a, b in zip(here, there, strict=True):
+            number, kind = a.size, self.types[a.dtype.str[1:]]
+            self.communicator.send(a.data.ptr, number, kind, partner, stream)
+            self.communicator.recv(b.data.ptr, number, kind, partner, stream)
+        self.nccl.groupEnd()
         return there
 
 
@@ -191,7 +220,7 @@ def check_same_start(group: Group, model: Module, steps: int) -> None:
 
 
 def join() -> Group:
-    """Return the group of the processes that were started together by mpiexec or srun; a `Group` if there is one.
+    """Return the group of the processes that were started together by mpiexec or srun; `ALONE` if there is one.
 
     On each machine the cores are divided among its processes, unless NUMBA_NUM_THREADS says how many threads each has.
 
@@ -204,7 +233,7 @@ def join() -> Group:
     """
     launched = max((int(os.environ[name]) for name in LAUNCHERS if os.environ.get(name, "").isdigit()), default=1)
     if launched == 1:
-        return Group()
+        return ALONE
     try:
         # A process that fails must not wait for the others at its exit, where they would have to end MPI together.
         importlib.import_module("mpi4py").rc.finalize = False
@@ -222,10 +251,13 @@ def join() -> Group:
             "with srun, try --mpi=pmi2 or --mpi=pmix."
         )
     if launched & (launched - 1):
+        time.sleep(2 if comm.Get_rank() else 0)  # the first says it for all
         raise ValueError(
             f"2, 4, 8, … processes can train together, and {launched} were started: give mpiexec another -n."
         )
     share_cores(comm.Split_type(mpi.COMM_TYPE_SHARED))
+    if hasattr(signal, "SIGUSR1") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # MPICH sends it when a process has failed: `Watch` sees it too
     return Mpi(comm)
 
 
@@ -233,7 +265,7 @@ def share_cores(machine):
     """Give this process its share of the cores of its machine, whose processes are the communicator `machine`."""
     if "NUMBA_NUM_THREADS" in os.environ:
         return
-    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(cores()))
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(devices.cores()))
     all_cores = set().union(*machine.allgather(mine))
     threads = max(1, min(len(mine), len(all_cores) // machine.Get_size()))
     with contextlib.suppress(KeyError):

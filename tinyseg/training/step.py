@@ -12,7 +12,7 @@ from typing import Any
 from tinyseg import backend, ops, optim
 from tinyseg.autograd import Array, Tensor
 from tinyseg.nn import Module
-from tinyseg.training.parallel import Group
+from tinyseg.training.parallel import ALONE
 
 
 @dataclasses.dataclass
@@ -60,7 +60,7 @@ class Step:
         The processes that train together: this one alone, except in `training.microbatches`.
     """
 
-    group = Group()
+    group = ALONE
 
     def __init__(
         self,
