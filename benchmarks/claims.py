@@ -283,11 +283,18 @@ def runtimes(data):
     return {"columns": columns, "rows": rows, "left out": left_out}
 
 
+def together(data):
+    """Seconds of a step in several processes, and what follows for clusters: `benchmarks.together`."""
+    from benchmarks import together
+
+    return together.measure()
+
+
 PARTS = {
     f.__name__: f
     for f in (
         arithmetic, winograd, winograd_time, start, processors, neighbour, memory, weight_standardization, isbi_score,
-        quantization, saturation, runtimes,
+        quantization, saturation, runtimes, together,
     )
 }  # fmt: skip
 NEED_DATA = {"weight_standardization", "isbi_score", "quantization", "saturation"}
