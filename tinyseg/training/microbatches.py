@@ -159,24 +159,24 @@ class Buffers:
     Each microbatch begins with those before the step.
     """
 
-    def __init__(self, model):
+    def __init__(self, model: nn.Module) -> None:
         arrays = [getattr(*where) for where in model.slots().values() if isinstance(where[0], nn.Module)]
         self.statistics = [a for a in arrays if a.dtype.kind == "f"]
         self.counters = [a for a in arrays if a.dtype.kind != "f"]
         self.before = [a.copy() for a in (*self.statistics, *self.counters)]
 
-    def restore(self):
+    def restore(self) -> None:
         """Set all to what they were."""
         for a, before in zip((*self.statistics, *self.counters), self.before, strict=True):
             a[...] = before
 
-    def read(self):
+    def read(self) -> tuple[Array, list[int]]:
         """Return the statistics as one flat array, and by how much each counter has grown, a list."""
         arrays = [a.reshape(-1) for a in self.statistics] or [np.zeros(0, np.float32)]
         grown = [a - b for a, b in zip(self.counters, self.before[len(self.statistics) :], strict=True)]
         return xp_of(*arrays).concatenate(arrays), [n for a in grown for n in a.reshape(-1).tolist()]
 
-    def set(self, statistics, grown):
+    def set(self, statistics: Array, grown: list[int]) -> None:
         """Set the statistics from a flat array, and let the counters grow."""
         self.restore()
         first = 0

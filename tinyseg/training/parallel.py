@@ -261,7 +261,7 @@ def join() -> Group:
     return Mpi(comm)
 
 
-def share_cores(machine):
+def share_cores(machine: Any) -> None:
     """Give this process its share of the cores of its machine, whose processes are the communicator `machine`."""
     if "NUMBA_NUM_THREADS" in os.environ:
         return
