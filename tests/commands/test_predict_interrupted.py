@@ -8,7 +8,7 @@ from PIL import Image
 from scripts import run_example
 
 import tinyseg as ts
-from tinyseg.commands import predict
+from tinyseg.commands import predict_files
 
 
 @pytest.fixture
@@ -31,20 +31,20 @@ def settings(tmp_path):
 
 
 def test_a_prediction_is_stopped_when_its_mask_has_just_got_its_name(words, tmp_path, monkeypatch):
-    predict_file = predict.predict_file
+    predict_file = predict_files.predict_file
 
     def stopped(*arguments):
         predict_file(*arguments)
         raise SystemExit(143)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "predict_file", stopped)
+        patch.setattr(predict_files, "predict_file", stopped)
         run_example("predict.py", *words[0], code=143)
     assert settings(tmp_path)["checkpoint"] == str(tmp_path / "0.safetensors")
     out, _ = run_example("predict.py", *words[0])
     assert "is there already (--force makes it again)" in out
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "predict_file", stopped)
+        patch.setattr(predict_files, "predict_file", stopped)
         run_example("predict.py", *words[1], "--force", code=143)
     assert settings(tmp_path)["checkpoint"] == str(tmp_path / "1.safetensors")
 
@@ -58,7 +58,7 @@ def test_a_prediction_that_replaces_a_mask_is_killed_before_the_new_one_is_there
         raise SystemExit(143)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "predict_file", killed)
+        patch.setattr(predict_files, "predict_file", killed)
         run_example("predict.py", *words[1], "--force", code=143)
     assert seen == [None]  # neither the old network nor the new one
     assert settings(tmp_path) == before  # a signal that can be handled puts it back
@@ -69,6 +69,6 @@ def test_a_prediction_is_stopped_before_its_mask_is_there(words, tmp_path, monke
         raise SystemExit(143)
 
     with monkeypatch.context() as patch:
-        patch.setattr(predict, "predict_file", stopped)
+        patch.setattr(predict_files, "predict_file", stopped)
         run_example("predict.py", *words[0], code=143)
     assert list((tmp_path / "o").iterdir()) == []

@@ -198,3 +198,24 @@ def test_on_a_system_without_flock_nothing_is_locked_and_no_lock_is_made(tmp_pat
     with locked(tmp_path / "run", "a training"), locked(tmp_path / "run", "another"):
         assert list((tmp_path / "run").iterdir()) == []
     assert list(tmp_path.iterdir()) == [] and opened == []
+
+
+# ----- shared locks ----------------------------------------------------------------------
+@pytest.mark.skipif(locks.fcntl is None, reason="no locks here")
+def test_those_who_share_a_folder_keep_out_who_wants_it_alone(tmp_path):
+    first, second = contextlib.ExitStack(), contextlib.ExitStack()
+    first.enter_context(locked(tmp_path, "a part", shared=True))
+    second.enter_context(locked(tmp_path, "another part", shared=True))
+    with pytest.raises(BusyError, match="in use by another part"), locked(tmp_path, "predict.py"):
+        pass
+    first.close()  # in another order than they began
+    with pytest.raises(BusyError, match="in use by another part"), locked(tmp_path, "predict.py"):
+        pass
+    second.close()
+    assert not list(tmp_path.iterdir())
+    with (
+        locked(tmp_path, "predict.py"),
+        pytest.raises(BusyError, match=r"in use by predict\.py"),
+        locked(tmp_path, "a part", shared=True),
+    ):
+        pass

@@ -26,41 +26,32 @@ Reads top to bottom: what to do, each file, options.
 """
 
 import argparse
-import contextlib
 import functools
 import os
 import pathlib
-import sys
-
-import numpy as np
 
 import tinyseg as ts
 from tinyseg.commands.numbers import Number, make_parser, refuse_given
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
+from tinyseg.commands.predict_files import predict_files
 from tinyseg.commands.predict_instances import (
     OPTIONS,
     add_instance_options,
     files_of,
-    instance_options,
     refuse_instances,
-    write_instances,
 )
 from tinyseg.commands.runtime import find_runtime_file
-from tinyseg.commands.script import explain, run_script
+from tinyseg.commands.script import run_script
 from tinyseg.data import os_errors
-from tinyseg.data.brain import Preparation
 from tinyseg.data.files import expand_pattern, list_names, same_on_disk
 from tinyseg.data.images import output_name
-from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.locks import locked
 from tinyseg.data.pairs import split_masks
-from tinyseg.data.predictions_json import NAME, Record, hash_of, written_in
-from tinyseg.data.scans import find_scans, open_scan, write_scan
+from tinyseg.data.predictions_json import NAME, written_in
+from tinyseg.data.scans import find_scans
 from tinyseg.data.writing import check_writable
-from tinyseg.prediction import normalizes_over_space
-from tinyseg.prediction.components import drop_small_components
-from tinyseg.prediction.predictor import SCALES, labels
-from tinyseg.prediction.stacks import stacks_of, statistics_of
+from tinyseg.prediction.predictor import SCALES
+from tinyseg.prediction.stacks import stacks_of
 
 NOT_IN_NAMES = '<>:"|?*'  # on Windows; a:b.png would be a file a with a hidden second content
 
@@ -94,8 +85,11 @@ def predict():
     stacks = stacks_of(inputs) if predictor.standardizes_stacks else {}
     check_writable(args.out)
     args.out.mkdir(parents=True, exist_ok=True)
-    with locked(args.out, "predict.py"):
-        predict_files(predictor, plan, stacks, args)
+    k, parts = args.part
+    if parts > 1:
+        print(f"part {k} of {parts}: {len(plan[k - 1 :: parts])} of {len(plan)} images")
+    with locked(args.out, "predict.py", shared=parts > 1):
+        predict_files(predictor, plan[k - 1 :: parts], stacks, args)
 
 
 def name_files(scan, args, channels):
@@ -115,32 +109,6 @@ def what_computes(predictor, args):
     return f"kernels: {ts.backend.kernels_in_use(device)}" + (f", 8 bits ({file})" if file else "")
 
 
-def predict_files(predictor, plan, stacks, args):
-    """Predict each scan of the plan that has not been predicted yet, and go on after one that cannot be."""
-    kept = Record(args.out, predictor.classes, predictor.masks)
-    settings = settings_of(args)
-    statistics = functools.cache(functools.partial(statistics_of, predictor))
-    hash_once = functools.cache(hash_of)
-    failed = []
-    for scan, files in plan:
-        try:
-            there = [file for file in scan.files if file.exists()]  # `open_scan` says what is missing
-            of_file = settings | {"input_sha1": hash_once(*there)}
-            if scan in stacks:
-                of_file["stack_sha1"] = hash_once(*(file for each in stacks[scan] for file in each.files))
-            if not args.force and are_made(files, kept, of_file):
-                continue
-            with contextlib.ExitStack() as entered:
-                for file in files:
-                    entered.enter_context(kept.entering(file, scan.files, of_file))
-                predict_file(predictor, scan, files, args, statistics(stacks[scan]) if scan in stacks else None)
-        except (ValueError, OSError) as error:
-            print(explain(error), file=sys.stderr)
-            failed.append(scan)
-    if failed:
-        sys.exit(f"{len(failed)} of {len(plan)} files could not be predicted: {', '.join(s.name for s in failed)}")
-
-
 def find_inputs(path, modalities):
     """List the scans at a path, without what predict.py wrote and without masks that lie beside their images."""
     written = functools.cache(written_in)
@@ -154,103 +122,6 @@ def find_inputs(path, modalities):
     if masks:
         print(f"{path}: left out {list_names(masks)}, by their names masks or predictions of images beside them")
     return [scan for scan in found if scan.name not in masks]
-
-
-def settings_of(args):
-    """Return what decides over the content of a file, besides its input."""
-    names = ("transforms", "threshold", "min_component", "probabilities", "scale", "memory")
-    settings = {name: getattr(args, name) for name in names}
-    if args.probabilities:
-        settings["threshold"] = settings["min_component"] = None
-    if args.instances:
-        settings |= {"instances": True} | instance_options(args)
-    if args.runtime != "tinyseg":
-        file = find_runtime_file(args.runtime, args.checkpoint)
-        settings["runtime"] = file.name if file else args.runtime
-        settings["runtime_sha1"] = file and hash_of(file)
-    return {"checkpoint": str(args.checkpoint), "checkpoint_sha1": hash_of(args.checkpoint)} | settings
-
-
-def are_made(files, kept, settings):
-    """Return whether the files of a scan are there already, and say so.
-
-    It raises an error if one was made in another way than now, or if some are missing and it is not known how the
-    others were made.
-    """
-    there = [file for file in files if file.exists()]
-    differences = [kept.differences(file, settings) for file in there]
-    for file, different in zip(there, differences, strict=True):
-        check_made(file, different)
-    if None in differences and len(there) < len(files):
-        raise ValueError(
-            f"{there[differences.index(None)]} is there already, and {NAME} does not say how it was made: give another "
-            "--out or --suffix, or --force to replace it."
-        )
-    if len(there) < len(files):
-        return False
-    if None in differences:
-        print(
-            f"{files[0]} is there already, and {NAME} does not say how it was made: if it is not a prediction, give "
-            "another --out or --suffix (--force replaces it)"
-        )
-    else:
-        print(f"{files[0]} is there already (--force makes it again)")
-    return True
-
-
-def check_made(target, differences):
-    """Refuse a file that is there already if it was made in another way than now."""
-    changed = list(dict.fromkeys(name.removesuffix("_sha1") for name in differences or () if name != "checkpoint"))
-    if changed:
-        raise ValueError(
-            f"{target} was made with another {', '.join(changed)} (see {NAME}): give another --out or --suffix, "
-            "or --force to make it again."
-        )
-
-
-def predict_file(predictor, scan, files, args, statistics):
-    """Predict one scan, which is one file or a file for each modality, section by section."""
-    target = files[0]
-    with open_scan(scan, for_network=isinstance(predictor.preparation, Preparation)) as image:
-        predictor.look_at(image, statistics)
-        H, W = predictor.preparation.target(image.shape)
-        if max(H, W) > predictor.tile:
-            note = ""
-            if normalizes_over_space(predictor.model):
-                note = ", each with its own GroupNorm statistics (raise --memory to avoid that)"
-            print(f"{scan.name}: {H} x {W} pixels go through the network in tiles of {predictor.tile}{note}")
-        if args.instances:
-            there = any(file.exists() for file in files)  # made in the same way: see `are_made`
-            write_instances(predictor, image, target, args, overwrite=args.force or there)
-            return
-        channels = len(predictor.classes) if args.probabilities else 1
-        dtype = np.float32 if args.probabilities else type_of_masks(predictor)
-        sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1)
-        with write_scan(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
-            planes = (choose_output(predictor(image.section(k)), args, image.kind, predictor.masks) for k in sections)
-            if predictor.min_component and len(image) > 1 and not args.probabilities:
-                planes = drop_small_components(np.stack(list(planes)), predictor.min_component)
-            for plane in planes:
-                out.write(plane)
-    print(f"wrote {target}")
-
-
-def type_of_masks(predictor):
-    """Return the type of the masks that are written: with the values of the training's, if the checkpoint says them."""
-    return predictor.masks.write(np.zeros(1, int)).dtype if predictor.masks else np.uint8
-
-
-def choose_output(p, args, kind, classes=None):
-    """Return what is to be written for probabilities (classes, H, W): these, or a mask (H, W).
-
-    A mask of `classes` has their values, as the masks of the training had, and else the numbers of the classes.
-    """
-    if args.probabilities:
-        return p[0] if len(p) == 1 else p
-    mask = labels(p, args.threshold)
-    if len(p) == 1 and kind != "nifti":
-        mask *= np.uint8(255)  # pictures of one class are black and white; volumes hold class numbers
-    return mask if classes is None else classes.write(mask)
 
 
 def check_names(plan):
@@ -281,6 +152,14 @@ def suffix(text):
     return text
 
 
+def part_of(text):
+    """Return --part as two numbers: 2/8 is the second of eight."""
+    k, _, parts = text.partition("/")
+    if not (k.isdecimal() and parts.isdecimal() and 1 <= int(k) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, as in 2/8, found {text!r}")
+    return int(k), int(parts)
+
+
 def build_parser():
     parser = make_parser(__doc__, "INPUT [INPUT ...]")
     add = parser.add_argument
@@ -298,6 +177,8 @@ def build_parser():
     add("--suffix", type=suffix, help="of the output's name (default: _mask, _probability, _instances)")
     add_prediction_options(parser)
     add("--force", action="store_true", help="replace files that are there")
+    add("--jobs", type=Number(int, 1, 1024), default=1, help="processes that share the images and the cores")
+    add("--part", type=part_of, default=(1, 1), metavar="K/N", help="every N-th image from the K-th on, for job arrays")
     return parser
 
 
@@ -309,6 +190,8 @@ def parse_arguments():
     for name, option in (("threshold", "--threshold"), ("min_component", "--min-component")):
         if args.probabilities and name in args.given:
             parser.error(f"{option} is for masks, and probabilities are to be written: leave one of the two out")
+    if args.jobs > 1 and (args.device == "gpu" or args.cuda_graph):
+        parser.error("--jobs shares the cores of a CPU: leave it out, or --device gpu")
     if args.probabilities and args.instances:
         parser.error("--instances writes numbers of objects, not probabilities: leave one of the two out")
     if not args.instances:

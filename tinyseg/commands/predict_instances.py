@@ -86,7 +86,7 @@ def _write_instances(predictor, image, target, args, overwrite, dtype):
     size = pixel_size(image)
     chosen = np.linspace(0, len(image) - 1, min(MOST_SHOWN, len(image))).round().astype(int).tolist()
     rows, shown = [], []
-    sections = tqdm(range(len(image)), desc=image.path.name, unit="section", disable=len(image) == 1)
+    sections = tqdm(range(len(image)), desc=image.path.name, unit="section", disable=len(image) == 1, leave=None)
     with write_scan(image, target, dtype=dtype, overwrite=overwrite, as_tiff=True) as out, sections:
         for k in sections:
             section = image.section(k)
@@ -101,7 +101,7 @@ def _write_instances(predictor, image, target, args, overwrite, dtype):
         write_atomically(table, write_csv(columns, rows))
         with drawing(picture) as path:
             draw_objects(*zip(*shown, strict=True), path)
-    print(f"wrote {target} ({len(rows)} objects), {table.name} and {picture.name}")
+    tqdm.write(f"wrote {target} ({len(rows)} objects), {table.name} and {picture.name}")
 
 
 def write_csv(columns, rows):

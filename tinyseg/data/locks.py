@@ -40,7 +40,7 @@ class UnsupportedError(OSError):
 
 
 @contextlib.contextmanager
-def locked(folder, what, file=None, wait=False):
+def locked(folder, what, file=None, wait=False, shared=False):
     """Lock a folder, or one file in it, for the with-block.
 
     A folder that does not exist is made, and deleted at the end if nothing was written to it.
@@ -54,6 +54,8 @@ def locked(folder, what, file=None, wait=False):
         The name of the file that is locked, which need not exist. The lock of a folder does not lock its files.
     wait : bool
         Wait instead of raising an error, and say so on the standard error stream if it takes longer than `PATIENCE`.
+    shared : bool
+        Share the lock with others that do so; whoever wants it alone waits for all of them.
 
     Raises
     ------
@@ -70,7 +72,7 @@ def locked(folder, what, file=None, wait=False):
     try:
         with explaining(folder), contextlib.suppress(UnsupportedError):
             with undisturbed():
-                descriptor = _take(lock_file)
+                descriptor = _take(lock_file, shared)
             if descriptor is None and not wait:
                 raise BusyError(f"{path} is in use by {_holder(lock_file)}. Wait until it has ended, or give another.")
             began, said = time.monotonic(), False
@@ -80,13 +82,13 @@ def locked(folder, what, file=None, wait=False):
                     said = True
                 time.sleep(BETWEEN_TRIES)
                 with undisturbed():
-                    descriptor = _take(lock_file)
+                    descriptor = _take(lock_file, shared)
             _sign(descriptor, what)
         yield
     finally:
         if descriptor in _held:
             _held.remove(descriptor)
-            if _is_at(lock_file, descriptor):
+            if _is_at(lock_file, descriptor) and (not shared or lock(descriptor)):  # nobody else shares it
                 lock_file.unlink(missing_ok=True)
             os.close(descriptor)
         if made:
@@ -119,7 +121,7 @@ def is_ours(descriptor):
     return b'{"what":'.startswith(start)
 
 
-def _take(file):
+def _take(file, shared=False):
     """Return the descriptor of a lock file that is now locked by this process, or None if another has it."""
     plain = getattr(os, "O_NOFOLLOW", 0)  # a link is refused: it could lead to any file
     while True:
@@ -131,7 +133,7 @@ def _take(file):
         except PermissionError:  # the file is somebody else's, with whom this folder is shared
             descriptor = os.open(file, os.O_RDONLY | plain)
         try:
-            taken = lock(descriptor)
+            taken = lock(descriptor, shared)
         except UnsupportedError:
             os.close(descriptor)
             file.unlink(missing_ok=True)
@@ -148,15 +150,15 @@ def _take(file):
         # Its last owner has deleted the file meanwhile: it is made again.
 
 
-def lock(descriptor):
-    """Lock an open file; return whether it is locked now, and not by another.
+def lock(descriptor, shared=False):
+    """Lock an open file, for this process alone or shared; return whether it is locked now, and not by another.
 
     Where there are no locks, it is an `UnsupportedError`.
     """
     if fcntl is None:
         raise UnsupportedError("this system has no flock")
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:

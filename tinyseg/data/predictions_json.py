@@ -14,6 +14,7 @@ import msgspec
 
 from tinyseg.data.fingerprint import fingerprint_of_file
 from tinyseg.data.json_files import read_json, write_json
+from tinyseg.data.locks import locked
 
 NAME = "predictions.json"
 
@@ -50,8 +51,7 @@ class Record:
     def __init__(self, folder, classes, masks=None):
         values, ignore = (list(masks.values), masks.ignore) if masks else (None, None)
         self.path, self.content = folder / NAME, Content(classes, {}, {}, values=values, ignore=ignore)
-        if self.path.exists():
-            self.content = read_json(self.path, Content, "a record of predict.py, so give another --out")
+        if self._read():
             if self.content.classes != classes:
                 raise ValueError(
                     f"{folder} holds predictions of a network for other classes ({', '.join(self.content.classes)}, "
@@ -62,6 +62,13 @@ class Record:
                     f"{folder} holds masks in which the classes have the values {self.content.values}, and now they "
                     f"have {values}: give another --out."
                 )
+
+    def _read(self):
+        """Take over what is in the file; return whether there is one."""
+        there = self.path.exists()
+        if there:
+            self.content = read_json(self.path, Content, "a record of predict.py, so give another --out")
+        return there
 
     def differences(self, target, settings):
         """Return the names of the settings that were others when a file was made; None if it has no entry."""
@@ -88,29 +95,34 @@ class Record:
                 self._enter(target, files, settings)
 
     def _enter(self, target, files, settings):
-        self.content.files[target.name] = ", ".join(map(str, files))
-        self.content.settings.pop(target.name, None)
-        if settings is not None:
-            self.content.settings[target.name] = settings
-            self.content.checkpoint = settings["checkpoint"]
-        self._write()
+        with self._changing():
+            self.content.files[target.name] = ", ".join(map(str, files))
+            self.content.settings.pop(target.name, None)
+            if settings is not None:
+                self.content.settings[target.name] = settings
+                self.content.checkpoint = settings["checkpoint"]
 
     def _entry(self, target):
         return self.content.files.get(target.name), self.content.settings.get(target.name), self.content.checkpoint
 
     def _put_back(self, target, before):
-        *entries, self.content.checkpoint = before
-        for part, entry in zip((self.content.files, self.content.settings), entries, strict=True):
-            part.pop(target.name, None)
-            if entry is not None:
-                part[target.name] = entry
-        self._write()
+        with self._changing():
+            *entries, self.content.checkpoint = before
+            for part, entry in zip((self.content.files, self.content.settings), entries, strict=True):
+                part.pop(target.name, None)
+                if entry is not None:
+                    part[target.name] = entry
 
-    def _write(self):
-        if not self.content.files:  # nothing could be made
-            self.path.unlink(missing_ok=True)
-            return
-        write_json(self.path, msgspec.to_builtins(self.content))
+    @contextlib.contextmanager
+    def _changing(self):
+        """Change the content in the with-block; commands that share the folder (--part) do so one after the other."""
+        with locked(self.path.parent, "an entry", file=NAME, wait=True):
+            self._read()
+            yield
+            if self.content.files:
+                write_json(self.path, msgspec.to_builtins(self.content))
+            else:  # nothing could be made
+                self.path.unlink(missing_ok=True)
 
 
 def _identity(path):

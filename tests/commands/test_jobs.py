@@ -1,0 +1,150 @@
+"""Work on many items in several processes, of which some are lost."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+from scripts import run_command
+
+from tinyseg.commands.jobs import WorkerLost, run_jobs
+from tinyseg.data.json_files import read_json
+
+
+def work(item):
+    """Do as an item says; a number is squared."""
+    if item == "refuse":
+        raise ValueError("this one cannot be done")
+    if item == "crash":
+        os._exit(3)
+    if item == "be killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    if item == "threads":
+        return os.environ["NUMBA_NUM_THREADS"]
+    return item * item
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_each_item_is_done_and_what_fails_is_named(processes):
+    found = {item: (result, error) for item, result, error in run_jobs(work, [1, 2, "refuse", 3], processes)}
+    assert {item: result for item, (result, error) in found.items() if error is None} == {1: 1, 2: 4, 3: 9}
+    assert isinstance(found["refuse"][1], ValueError) and "cannot be done" in str(found["refuse"][1])
+
+
+def test_a_process_that_is_killed_loses_its_item_and_no_other():
+    items = [1, 2, "crash", 3, 4, "be killed", 5, 6]
+    found = {item: (result, error) for item, result, error in run_jobs(work, items, 3)}
+    assert list(found) != [] and found.keys() == set(items)
+    assert [item for item, (_, error) in found.items() if isinstance(error, WorkerLost)] == ["crash", "be killed"]
+    assert all(found[item] == (item * item, None) for item in range(1, 7))
+
+
+def test_items_are_taken_when_a_process_is_free_and_the_cores_are_shared(monkeypatch):
+    taken = []
+
+    def items():
+        for k in range(6):
+            taken.append(k)
+            yield k
+
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "7")
+    jobs = run_jobs(work, items(), 2)
+    next(jobs)
+    assert len(taken) <= 3
+    assert len(list(jobs)) == 5 and os.environ["NUMBA_NUM_THREADS"] == "7"
+    monkeypatch.setattr("tinyseg.commands.jobs.cores", lambda: 6)
+    assert [result for _, result, _ in run_jobs(work, ["threads"], 2)] == ["3"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the processes are found in /proc")
+def test_the_processes_end_with_the_one_that_has_started_them(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os, time\nfrom tinyseg.commands.jobs import run_jobs\n"
+        "def work(item):\n    print(os.getpid(), flush=True)\n    time.sleep(600)\n"
+        "if __name__ == '__main__':\n    list(run_jobs(work, [1, 2], 2))\n"
+    )
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as process:
+        workers = [int(process.stdout.readline()) for _ in range(2)]
+        process.kill()
+    end = time.monotonic() + 20
+    while any(os.path.exists(f"/proc/{worker}") for worker in workers):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+# ----- tinyseg predict ---------------------------------------------------------------
+@pytest.fixture
+def images(tmp_path):
+    """A folder of six small images, one of them a stack."""
+    folder, rng = tmp_path / "images", np.random.default_rng(0)
+    folder.mkdir()
+    for k in range(5):
+        Image.fromarray(rng.integers(0, 256, (32, 40), np.uint8)).save(folder / f"{k}.png")
+    tifffile.imwrite(folder / "stack.tif", rng.integers(0, 256, (4, 32, 40), np.uint8), photometric="minisblack")
+    return folder
+
+
+def contents(folder):
+    return {file.name: file.read_bytes() for file in folder.iterdir() if file.suffix in (".png", ".tif", ".csv")}
+
+
+def predict(run, images, out, *options, code=0):
+    return run_command("predict", "--checkpoint", run / "best.safetensors", images, "--out", out, *options, code=code)
+
+
+def test_images_are_shared_by_processes_to_the_same_bytes(isbi_run, images, tmp_path):
+    predict(isbi_run, images, tmp_path / "one")
+    said, _ = predict(isbi_run, images, tmp_path / "two", "--jobs", 2)
+    assert contents(tmp_path / "two") == contents(tmp_path / "one") and len(contents(tmp_path / "one")) == 6
+    assert said.count("wrote ") == 6
+    records = [read_json(tmp_path / name / "predictions.json", dict, "a record") for name in ("one", "two")]
+    assert records[0]["settings"] == records[1]["settings"]
+    again, _ = predict(isbi_run, images, tmp_path / "two", "--jobs", 2)
+    assert again.count("is there already") == 6 and "wrote" not in again
+
+
+def test_an_image_that_cannot_be_read_is_named_and_the_others_are_done(isbi_run, images, tmp_path):
+    (images / "2.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    _, said = predict(isbi_run, images, tmp_path / "out", "--jobs", 2, code=1)
+    assert "1 of 6 files could not be predicted: 2.png" in said and said.count("2.png") >= 2
+    assert len(contents(tmp_path / "out")) == 5
+    assert "2.png" not in str(read_json(tmp_path / "out" / "predictions.json", dict, "a record")["files"])
+
+
+def test_parts_of_a_job_array_write_into_one_folder(isbi_run, images, tmp_path):
+    predict(isbi_run, images, tmp_path / "one")
+    first, _ = predict(isbi_run, images, tmp_path / "out", "--part", "1/4")
+    assert "part 1 of 4: 2 of 6 images" in first and len(contents(tmp_path / "out")) == 2
+    commands = [
+        subprocess.Popen(
+            [sys.executable, "-m", "tinyseg", "predict", "--checkpoint", isbi_run / "best.safetensors", images, "--out",
+             tmp_path / "out", "--part", f"{k}/4"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )
+        for k in (2, 3, 4)
+    ]  # fmt: skip
+    for command in commands:
+        said = command.communicate(timeout=120)[0]
+        assert command.returncode == 0, said
+    assert contents(tmp_path / "out") == contents(tmp_path / "one")
+    records = [read_json(tmp_path / name / "predictions.json", dict, "a record") for name in ("one", "out")]
+    assert records[0]["settings"] == records[1]["settings"]
+    assert {file.name for file in (tmp_path / "out").iterdir()} == {*contents(tmp_path / "one"), "predictions.json"}
+    whole, _ = predict(isbi_run, images, tmp_path / "out")
+    assert whole.count("is there already") == 6
+
+
+@pytest.mark.parametrize("part", ["0/4", "5/4", "4", "a/b", "1/0", "-1/4", "1/4/2"])
+def test_a_part_that_is_none_is_refused(part, isbi_run, images, tmp_path):
+    _, said = predict(isbi_run, images, tmp_path / "out", f"--part={part}", code=2)
+    assert f"expected K/N with K from 1 to N, as in 2/8, found '{part}'" in said
+
+
+def test_jobs_are_for_the_cpu(isbi_run, images, tmp_path):
+    _, said = predict(isbi_run, images, tmp_path / "out", "--jobs", 2, "--device", "gpu", code=2)
+    assert "--jobs shares the cores of a CPU: leave it out, or --device gpu" in said
