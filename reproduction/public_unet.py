@@ -30,8 +30,8 @@ from tinyseg.data.json_files import read_json, write_json
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.slice_sampler import SliceSampler
 from tinyseg.data.slices import SliceCache, default_folder
-from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction.evaluation import score_patients
+from tinyseg.training.losses import dice_and_cross_entropy
 
 
 class FromTorch(ts.nn.Module):

@@ -33,9 +33,9 @@ from tinyseg.data.synthetic_brain import write_brains
 from tinyseg.learn import teaching
 from tinyseg.learn.teaching import BLUE, ORANGE, PURPLE
 from tinyseg.metrics import SegmentationScores, dice
-from tinyseg.ops.loss import dice_and_cross_entropy
 from tinyseg.prediction import predict_logits
 from tinyseg.prediction.evaluation import score_patients
+from tinyseg.training.losses import dice_and_cross_entropy
 
 teaching.style()
 

@@ -132,9 +132,9 @@ def test_a_process_that_dies_ends_the_others_with_a_sentence_and_nothing_is_lost
     while ranks_of(folder):
         assert time.monotonic() < end
         time.sleep(0.1)
-    for other in {0, 1, 2, 3} - {rank}:  # the first hears it, and the others hear that the first has ended
-        who = rank if other == 0 else 0
-        assert f"process {who + 1} of 4 has ended" in pathlib.Path(f"{said}.{other}").read_text()
+    for other in {0, 1, 2, 3} - {rank}:  # the first says it for all, as long as it is there
+        says = f"process {rank + 1} of 4 has ended" in pathlib.Path(f"{said}.{other}").read_text()
+        assert says == (rank == 0 or other == 0)
     state = checkpoint.read(folder / "checkpoint.safetensors")[1]["training"]["state"]
     run(2, "train-isbi", "--resume", folder, "--epochs", state["epoch"] + 1)
 
@@ -165,3 +165,31 @@ def test_what_cannot_be_is_said_once_and_nothing_is_written(whole, tmp_path):
         assert not (tmp_path / "run" / "checkpoint.safetensors").exists()
     said = start(2, *ISBI, "--epochs", 2, "--out", whole).communicate(timeout=120)[0]
     assert said.count("already holds a training run") == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "option", ["--lr 0.00$((PMI_RANK + 1))", "--val-sections $((PMI_RANK + 4))", "--out OUT$PMI_RANK"]
+)
+def test_processes_with_other_options_or_data_do_not_train_together(tmp_path, option):
+    through = ["sh", "-c", f'exec "$0" "$@" {option.replace("OUT", str(tmp_path / "run"))}']
+    process = start(2, *ISBI, *([] if "OUT" in option else ["--out", tmp_path / "run"]), through=through)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode != 0 and said.count("process 2 of 2 begins with another") == 1, said
+
+
+@pytest.mark.slow
+def test_a_run_that_began_with_fewer_parts_says_so(whole, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(whole, folder)
+    process = start(8, "train-isbi", "--resume", folder, "--epochs", 3)
+    said = process.communicate(timeout=120)[0]
+    assert process.returncode != 0 and said.count("the batches of this run have 4 parts (--microbatches)") == 1, said
+
+
+@pytest.mark.slow
+def test_the_demo_in_two_processes(tmp_path):
+    out = tmp_path / "demo"
+    said = run(2, "demo", "--width", 2, "--size", 32, "--crop", 32, "--epochs", 1, "--out", out)
+    assert said.count("Now segment a section that it has not seen") == said.count("Held-out sections") == 1
+    assert {"summary.json", "predictions.png", "section.png"} <= {file.name for file in out.iterdir()}

@@ -331,3 +331,9 @@ def test_no_epochs_are_refused_before_anything_is_written(data, tmp_path, epochs
     with pytest.raises(ValueError, match="epochs must be at least 1"):
         run_fit(data, tmp_path / "run", epochs=epochs)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_signal_after_the_last_step_is_told_to_the_caller(data, tmp_path):
+    """A batch system that stops a run while its last checkpoint is written wants no report that takes minutes."""
+    result, _ = run_fit(data, tmp_path / "run", epochs=1, callback=lambda row: signal.raise_signal(signal.SIGTERM))
+    assert result["interrupted"] == signal.SIGTERM and len(result["history"]) == 1

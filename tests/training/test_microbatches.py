@@ -187,18 +187,27 @@ def test_a_step_that_fails_leaves_dropout_and_statistics_as_they_were():
     same(state_of(model), before)
 
 
-def test_processes_that_begin_with_other_weights_are_told_so():
+def test_processes_that_begin_with_something_else_are_told_what():
     def start(comm):
         group = Mpi(comm)
-        model, _ = pieces()
-        if comm.rank == 1:
-            model.parameters()[0].data += 1
-        with pytest.raises(ValueError, match="process 2 of 2 begins after step 3 and the first after step 3, or with"):
-            check_same_start(group, model, 3)
+        with pytest.raises(ValueError, match=r"process 2 of 2 begins with another step \(step: 4, and of the first"):
+            check_same_start(group, step=3 + comm.rank, options={"lr": 0.1})
+        with pytest.raises(ValueError, match="another batches, options "):
+            check_same_start(group, step=3, batches=comm.rank, options={"lr": 0.1 * comm.rank})
+        check_same_start(group, step=3, options={"lr": 0.1})
         group.watch.close()
         return True
 
     assert run_processes(2, start) == [True, True]
+
+
+def test_a_parameter_that_the_network_does_not_use_stays_as_it_is():
+    for kind, options in ((Step, {}), (MicrobatchStep, {"microbatches": 2})):
+        unused, (model, _) = nn.Parameter(np.ones(3, np.float32)), pieces()
+        optimizer = optim.SGD([*model.parameters(), unused], lr=0.1, momentum=0.9, weight_decay=0.1)
+        kind(model, optimizer, ops.soft_dice_loss, None, **options)(*batch())
+        assert unused.grad is None and optimizer.counts[-1] == 0
+        np.testing.assert_array_equal(unused.data, 1)
 
 
 # ----- the parts ---------------------------------------------------------------------------

@@ -1,9 +1,11 @@
 """What processes of a group tell each other, and what happens if one of them ends."""
 
+import contextlib
 import os
 import socket
 import sys
 import threading
+import time
 import types
 
 import numpy as np
@@ -81,14 +83,16 @@ def test_a_process_alone_is_a_group_too():
         7,
         7,
     )
-    assert ALONE.take_gpu() is ALONE.leave() is None
+    assert ALONE.take_gpu() is ALONE.leave() is ALONE.wait_for_loss(0) is None
 
 
 # ----- GPUs ------------------------------------------------------------------------------
 @pytest.mark.parametrize("gpus", [1, 2, 4])
 def test_arrays_of_gpus_go_through_nccl_if_each_process_has_one(gpus, stand_in, monkeypatch):
     nccl, taken = Nccl(), []
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: gpus, setDevice=taken.append)
+    runtime = types.SimpleNamespace(
+        getDeviceCount=lambda: gpus, setDevice=taken.append, deviceGetPCIBusId=lambda k: f"0000:{k}:00.0"
+    )  # fmt: skip
     monkeypatch.setattr(devices.cp.cuda, "runtime", runtime)
     monkeypatch.setitem(sys.modules, "cupy.cuda.nccl", nccl)
     numbers = np.random.default_rng(1).standard_normal((4, 5, 3)).astype(np.float32)
@@ -107,35 +111,60 @@ def test_arrays_of_gpus_go_through_nccl_if_each_process_has_one(gpus, stand_in, 
 
 
 # ----- one that ends ---------------------------------------------------------------------
+def cut(group):
+    """End the connections of a process, as the operating system does with those of one that ends."""
+    for connection in group.watch._others:
+        with contextlib.suppress(OSError):  # the other side was faster
+            connection.shutdown(socket.SHUT_RDWR)
+    group.watch._thread.join()
+    for connection in group.watch._others:
+        connection.close()
+
+
 @pytest.mark.parametrize("dead", [0, 2])
-def test_the_others_hear_that_a_process_has_ended(dead):
-    all_there = threading.Barrier(4)
+def test_the_others_hear_which_process_has_ended(dead):
+    all_there, all_heard = threading.Barrier(4), threading.Barrier(3)
 
     def work(comm):
         group = Mpi(comm)
         all_there.wait()
         if comm.rank == dead:
-            for connection in group.watch._others:  # as the operating system does
-                connection.shutdown(socket.SHUT_RDWR)
-            group.watch._thread.join()
+            cut(group)
             return "ended"
-        with pytest.raises(ProcessLost, match=r"process \d of 4 has ended, and the others cannot go on without it"):
+        with pytest.raises(
+            ProcessLost, match=f"process {dead + 1} of 4 has ended, and the others cannot go on without"
+        ):
             group.gather(None)
-        if comm.rank == 0:
-            assert f"process {dead + 1} of 4" in group.watch.lost
-            for connection in group.watch._others:
-                connection.shutdown(socket.SHUT_RDWR)
-        group.watch._thread.join()
-        for connection in group.watch._others:
-            connection.close()
+        assert group.wait_for_loss(0) == dead
+        all_heard.wait()  # the first is still there when the others hear of another
+        cut(group)
         return "heard"
 
-    lost.GRACE, before = 10**6, lost.GRACE
-    try:
-        found = run_processes(4, work)
-    finally:
-        lost.GRACE = before
+    found = run_processes(4, work)
     assert found.count("heard") == 3 and found[dead] == "ended"
+
+
+def test_a_process_that_computes_is_not_ended_from_outside(monkeypatch):
+    """It may be about to write: it ends when it next waits. Only what waits inside NCCL cannot be reached otherwise."""
+    ended = []
+    monkeypatch.setattr(lost.os, "_exit", ended.append)
+    all_there = threading.Barrier(2)
+
+    def work(comm):
+        group = Mpi(comm)
+        if comm.rank == 0:
+            group.watch.grace = graces[-1]
+        all_there.wait()
+        if comm.rank == 0:
+            group.watch._thread.join()
+            time.sleep(0.3)
+        cut(group)
+        return True
+
+    graces = [None]
+    assert run_processes(2, work) == [True, True] and ended == []
+    graces.append(0.05)
+    assert run_processes(2, work) == [True, True] and ended == [1]
 
 
 def test_a_stranger_at_the_door_is_not_taken_for_a_process(monkeypatch):
@@ -167,7 +196,7 @@ def test_processes_that_cannot_connect_go_on_with_a_warning(monkeypatch):
 @pytest.fixture
 def launched(monkeypatch):
     """Let a launcher have started so many processes, of which MPI knows as many or others."""
-    for name in (*LAUNCHERS, "NUMBA_NUM_THREADS"):
+    for name in (*LAUNCHERS, *LAUNCHERS.values(), "NUMBA_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
 
     def launch(number, known=None, by="PMI_SIZE"):
@@ -191,19 +220,29 @@ def test_one_process_needs_no_mpi(launched, monkeypatch):
 
 def test_several_processes_without_mpi4py_are_told_what_is_missing(launched, monkeypatch):
     launched(4, by="OMPI_COMM_WORLD_SIZE")
+    monkeypatch.setenv("OMPI_COMM_WORLD_RANK", "0")
     monkeypatch.setitem(sys.modules, "mpi4py", None)
     with pytest.raises(RuntimeError, match=r"4 processes were started together.*pip install 'tinyseg\[distributed\]'"):
         join()
 
 
-def test_an_mpi_that_is_not_the_launchers_is_named(launched):
+def test_an_mpi_that_is_not_the_launchers_is_named(launched, monkeypatch):
     launched(4, known=1, by="SLURM_STEP_NUM_TASKS")
+    monkeypatch.setenv("SLURM_PROCID", "0")
     with pytest.raises(RuntimeError, match="4 processes were started together, and mpi4py sees 1: it was built for an"):
         join()
 
 
-def test_three_processes_are_refused(launched):
+def test_what_slurm_has_started_may_have_started_others(launched, monkeypatch):
+    """mpirun inside an allocation starts a daemon on each machine by srun, and the daemons start the processes."""
+    monkeypatch.setenv("SLURM_STEP_NUM_TASKS", "8")
+    launched(1, by="OMPI_COMM_WORLD_SIZE")
+    assert join() is ALONE
+
+
+def test_three_processes_are_refused(launched, monkeypatch):
     launched(3)
+    monkeypatch.setenv("PMI_RANK", "0")
     with pytest.raises(ValueError, match="2, 4, 8, … processes can train together, and 3 were started"):
         join()
 

@@ -10,8 +10,7 @@ It is ``tinyseg train-isbi --width 16 --epochs 24 --batch-size 2 --out runs/demo
 
 from PIL import Image
 
-from tinyseg.commands import train_isbi
-from tinyseg.commands.script import run_script
+from tinyseg.commands import together, train_isbi
 from tinyseg.data import em_sections
 
 DEFAULTS = train_isbi.DEFAULTS | {"width": 16, "epochs": 24, "batch_size": 2}
@@ -19,11 +18,13 @@ OUT = "runs/demo"
 
 
 def main():
-    run_script(show_training, out_of_memory=train_isbi.LESS_MEMORY)
+    together.run_together(show_training, out_of_memory=train_isbi.LESS_MEMORY)
 
 
 def show_training():
     folder = train_isbi.train_network(train_isbi.parse_arguments(build_parser(), DEFAULTS, OUT))
+    if together.group().rank > 0:
+        return
     section = folder / "section.png"
     Image.fromarray(em_sections(num_sections=1, size=512, seed=1000)[0][0]).save(section)
     print(

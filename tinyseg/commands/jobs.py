@@ -85,20 +85,25 @@ def run_jobs(work, items, processes):
                 running.clear()
 
 
+def in_worker():
+    """Whether this is a process that does jobs of another, which shows how far they are."""
+    return multiprocessing.parent_process() is not None
+
+
 @contextlib.contextmanager
 def _pool(processes):
     """A pool of processes, with their share of the cores."""
-    settings = {"NUMBA_NUM_THREADS": str(max(1, cores() // processes)), "TQDM_DISABLE": "1"}
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
+    before = os.environ.get("NUMBA_NUM_THREADS")
+    os.environ["NUMBA_NUM_THREADS"] = str(max(1, cores() // processes))
     spawn = multiprocessing.get_context("spawn")
     pool = concurrent.futures.ProcessPoolExecutor(processes, spawn, _begin)
     try:
         yield pool
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
+        del os.environ["NUMBA_NUM_THREADS"]
+        if before is not None:
+            os.environ["NUMBA_NUM_THREADS"] = before
 
 
 def _begin():

@@ -141,6 +141,8 @@ def choose_device(args, group=ALONE):
         If an option of the GPU is given for the CPU.
     """
     device = backend.parse_device(args.device or "auto")
+    if len(set(found := group.gather(device))) > 1:
+        raise ValueError(f"some processes have found a GPU and others none ({', '.join(found)}): give --device.")
     if device == "gpu":
         group.take_gpu()
         backend.set_up_gpu(args.gpu_memory, bool(args.tf32))

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 
-from tinyseg.commands.jobs import WorkerLost, run_jobs
+from tinyseg.commands.jobs import WorkerLost, in_worker, run_jobs
 from tinyseg.commands.options import load_predictor
 from tinyseg.commands.predict_instances import instance_options, write_instances
 from tinyseg.commands.runtime import find_runtime_file
@@ -78,7 +78,7 @@ def predict_job(predictor, args, job):
     predict_file(predictor, scan, files, args, statistics)
 
 
-_loaded = {}  # the predictor of a process that does jobs of another
+_loaded: dict = {}  # the predictor of a process that does jobs of another
 
 
 def predict_in_process(args, job):
@@ -159,7 +159,9 @@ def predict_file(predictor, scan, files, args, statistics):
             return
         channels = len(predictor.classes) if args.probabilities else 1
         dtype = np.float32 if args.probabilities else type_of_masks(predictor)
-        sections = tqdm(range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1, leave=None)
+        sections = tqdm(
+            range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1 or in_worker(), leave=None
+        )
         with write_scan(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
             planes = (choose_output(predictor(image.section(k)), args, image.kind, predictor.masks) for k in sections)
             if predictor.min_component and len(image) > 1 and not args.probabilities:

@@ -10,6 +10,7 @@ import io
 
 import numpy as np
 
+from tinyseg.commands.jobs import in_worker
 from tinyseg.commands.numbers import PROBABILITY, Number
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.pixel_size import pixel_size
@@ -86,7 +87,9 @@ def _write_instances(predictor, image, target, args, overwrite, dtype):
     size = pixel_size(image)
     chosen = np.linspace(0, len(image) - 1, min(MOST_SHOWN, len(image))).round().astype(int).tolist()
     rows, shown = [], []
-    sections = tqdm(range(len(image)), desc=image.path.name, unit="section", disable=len(image) == 1, leave=None)
+    sections = tqdm(
+        range(len(image)), desc=image.path.name, unit="section", disable=len(image) == 1 or in_worker(), leave=None
+    )
     with write_scan(image, target, dtype=dtype, overwrite=overwrite, as_tiff=True) as out, sections:
         for k in sections:
             section = image.section(k)

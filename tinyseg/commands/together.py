@@ -4,16 +4,16 @@ import contextlib
 import functools
 import os
 import sys
-import time
 
 from tinyseg import nn
 from tinyseg.commands.script import run_script
 from tinyseg.training import RunDirectory
+from tinyseg.training.lost import ProcessLost
 from tinyseg.training.microbatches import check_microbatches
 from tinyseg.training.parallel import Group, join
 from tinyseg.training.run import FollowedRun
 
-AFTER_THE_FIRST = 2  # seconds in which the first process says what all of them have to say
+AFTER_THE_FIRST = 3  # seconds in which the first process says what all of them have to say, and ends
 
 
 @functools.cache
@@ -45,10 +45,11 @@ def one_voice(group):
             stack.enter_context(contextlib.redirect_stdout(nowhere))
             stack.enter_context(contextlib.redirect_stderr(nowhere))
             yield
-    except BaseException:
-        if not group.left:
-            time.sleep(AFTER_THE_FIRST)
-            print(f"In process {group.rank + 1} of {group.size}:", file=sys.stderr)
+    except Exception as error:
+        lost = group.wait_for_loss(AFTER_THE_FIRST)
+        if lost is not None and isinstance(error, ProcessLost) != (lost == 0):
+            sys.exit(1)  # the first has said why: it has ended too, or has lost the same one
+        print(f"In process {group.rank + 1} of {group.size}:", file=sys.stderr)
         raise
 
 
@@ -68,6 +69,11 @@ def settle_microbatches(args):
     processes = group().size
     if args.microbatches is None:
         args.microbatches = processes
+    if args.resume is not None and processes > args.microbatches:
+        raise ValueError(
+            f"the batches of this run have {args.microbatches} parts (--microbatches): at most so many processes can "
+            f"go on with it, and {processes} were started."
+        )
     check_microbatches(args.microbatches, processes)
     if args.microbatches > args.batch_size:
         who = f"{processes} processes" if args.microbatches == processes else f"--microbatches {args.microbatches}"

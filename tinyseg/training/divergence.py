@@ -46,6 +46,7 @@ def check_validation(loss, step, x, log, run):
 
 
 def _message(what, value, number, epoch, step, forward, x, run):
+    x = x if x is not None and len(x) else None  # of several processes one can have no image of a batch
     places = step.group.gather(find_first_nonfinite(step.model, forward, x))
     place = next((place for place in places if place != IN_THE_LOSS), IN_THE_LOSS)  # of a process that has found it
     kept = f"The last good checkpoint is {run.latest}" if run.latest.exists() else "No checkpoint had been written yet"

@@ -15,6 +15,7 @@ from tinyseg import optim
 from tinyseg.backend import device_of, fast, kernels_in_use, to_device
 from tinyseg.backend.dispatch import NUMBA
 from tinyseg.data import Loader
+from tinyseg.data.fingerprint import fingerprint
 from tinyseg.models import checkpoint
 from tinyseg.report import plots
 from tinyseg.training.averaging import WeightAverage
@@ -140,7 +141,12 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
         except Stopped:
             return None
 
-    check_same_start(group, model, log.step)
+    if group.size > 1:
+        config = {name: value for name, value in meta.get("config", {}).items() if name != "computer"}
+        check_same_start(
+            group, step=log.step, batches=len(loader), epochs=epochs, folder=run.path.resolve(), options=config,
+            weights=fingerprint(*model.state_dict().values()),
+        )  # fmt: skip
     begin()
     keep_freed_memory()
     seconds, drawn, saved, x, stop = [], 0.0, time.monotonic(), None, 0
@@ -170,6 +176,8 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
                 if time.monotonic() - saved > BETWEEN_CHECKPOINTS:
                     save(run.latest, optimizer)
                     saved = time.monotonic()
+            if group.size > 1:  # a process can be lost meanwhile
+                save(run.latest, optimizer)
             scores = group.from_first(score)
             if scores is None:
                 stop = group.largest(interruption.signal or 0)
@@ -194,6 +202,7 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
                 drawn = time.monotonic()
         if log.batch or not run.latest.is_file():  # the second: stopped before the first step
             save(run.latest, optimizer)
+    stop = stop or group.largest(interruption.signal or 0)  # one that came after the last step
     if log.history and group.rank == 0:
         draw()
     return log.summary() | {"interrupted": stop or None}

@@ -71,11 +71,12 @@ class MicrobatchStep(Step):
         except BaseException:  # as when another process is lost: the step was not made
             buffers.restore()
             raise
-        images, loss, overlap, area, *calls = numbers.tolist()
+        images, loss, overlap, area, *more = numbers.tolist()
+        used, calls = more[: len(self.optimizer.parameters)], more[len(self.optimizer.parameters) :]
         buffers.set(state / images, [round(n / images) for n in calls])
         figures = Figures(loss / images, overlap=int(overlap), area=int(area))
         if math.isfinite(figures.loss):
-            self._set_gradients(gradient / images)
+            self._set_gradients(gradient / images, used)
             figures.norm = optim.clip_grad_norm(self.optimizer.parameters, self.clip)
             if math.isfinite(figures.norm):
                 self.optimizer.step()
@@ -108,8 +109,8 @@ class MicrobatchStep(Step):
         def ask(number, a, b):
             nonlocal logits
             part, images = Part(number), len(a)
-            if images == 0:  # one of zeros tells the shapes of what the loss asks for
-                a, b = (xp_of(c).zeros((1, *c.shape[1:]), c.dtype) for c in (a, b))
+            if images == 0:  # two of zeros tell the shapes of what the loss asks for
+                a, b = (xp_of(c).zeros((2, *c.shape[1:]), c.dtype) for c in (a, b))
             buffers.restore()
             with part(), contextlib.nullcontext() if self.own == 1 and images else no_grad():
                 logits = self.model(a)
@@ -127,7 +128,7 @@ class MicrobatchStep(Step):
         self.optimizer.zero_grad()
         if n == 0:
             size = sum(p.size for p in parameters)
-            numbers = np.zeros(4 + sum(a.size for a in buffers.counters), np.float64)
+            numbers = np.zeros(4 + len(parameters) + sum(a.size for a in buffers.counters), np.float64)
             return [xp.zeros(size, kind), 0 * buffers.read()[0], numbers]
         with part():
             if logits is None:
@@ -142,14 +143,15 @@ class MicrobatchStep(Step):
         gradients = [xp.zeros(p.size, kind) if p.grad is None else p.grad.reshape(-1) for p in parameters]
         overlap, predicted, true = count_foreground(logits.data, y)
         state, calls = buffers.read()
-        figures = [n, n * value, int(overlap), int(predicted) + int(true), *(n * m for m in calls)]
+        used = [p.grad is not None for p in parameters]
+        figures = [n, n * value, int(overlap), int(predicted) + int(true), *used, *(n * m for m in calls)]
         return [n * xp.concatenate(gradients), n * state, np.array(figures, np.float64)]
 
-    def _set_gradients(self, flat):
-        """Give each parameter its part of a flat array as its gradient."""
+    def _set_gradients(self, flat, used):
+        """Give each parameter that the network uses its part of a flat array as its gradient."""
         first = 0
-        for p in self.optimizer.parameters:
-            p.grad = flat[first : first + p.size].reshape(p.shape)
+        for p, is_used in zip(self.optimizer.parameters, used, strict=True):
+            p.grad = flat[first : first + p.size].reshape(p.shape) if is_used else None
             first += p.size
 
 

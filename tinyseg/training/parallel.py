@@ -23,13 +23,15 @@ import numpy as np
 
 from tinyseg.autograd import Array
 from tinyseg.backend import device_of, devices, to_device, to_numpy
-from tinyseg.data.fingerprint import fingerprint
-from tinyseg.nn import Module
-from tinyseg.training.lost import Watch
+from tinyseg.training.lost import GRACE, Watch
 
 Value = TypeVar("Value")
-# How many processes a launcher has started: of MPICH and Intel MPI, of Open MPI, of MVAPICH, of Slurm's srun.
-LAUNCHERS = "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS"
+# Which process this is and how many a launcher has started: of Open MPI, of MVAPICH, of MPICH and Intel MPI, of Slurm's
+# srun, which may itself have started one of the others.
+LAUNCHERS = {
+    "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK": "MV2_COMM_WORLD_SIZE",
+    "PMI_RANK": "PMI_SIZE", "SLURM_PROCID": "SLURM_STEP_NUM_TASKS",
+}  # fmt: skip
 LONGEST_PAUSE = 2e-3  # seconds between two looks whether a message has come
 SPIN = 2e-3  # seconds in which there is no pause
 
@@ -74,6 +76,10 @@ class Group:
     def take_gpu(self) -> None:
         """Compute on a GPU of this machine that no other process has, if there are enough."""
 
+    def wait_for_loss(self, seconds: float) -> int | None:
+        """Return the number of a process that has ended, or ends within some seconds; None if none does."""
+        return None
+
     def leave(self) -> None:
         """Wait until all processes have come to their end. One that ends without this ends the others."""
 
@@ -101,9 +107,15 @@ class Mpi(Group):
         runtime = devices.cp.cuda.runtime
         number = runtime.getDeviceCount()
         runtime.setDevice(mine.index(self.rank) % number)
-        if all(self.gather(len(mine) <= number)):  # NCCL takes no GPU twice
-            with contextlib.suppress(ImportError):  # CuPy without NCCL
-                self.nccl = Nccl(self)
+        gpus = self.gather((hosts[self.rank], runtime.deviceGetPCIBusId(mine.index(self.rank) % number)))
+        try:
+            there = bool(importlib.import_module("cupy.cuda.nccl"))
+        except ImportError:
+            there = False
+        if all(self.gather(there)) and len(set(gpus)) == self.size:  # NCCL takes no GPU twice
+            self.nccl = Nccl(self)
+            if self.watch is not None:
+                self.watch.grace = GRACE
 
     def sum(self, arrays: list[Array]) -> list[Array]:
         for partner in self._partners():
@@ -115,6 +127,12 @@ class Mpi(Group):
         for partner in self._partners():
             values |= self._swap_objects(values, partner)
         return [values[k] for k in range(self.size)]
+
+    def wait_for_loss(self, seconds: float) -> int | None:
+        end = time.monotonic() + seconds
+        while self.watch is not None and self.watch.lost is None and time.monotonic() < end:
+            time.sleep(LONGEST_PAUSE)
+        return None if self.watch is None else self.watch.lost
 
     def leave(self) -> None:
         if self.left:
@@ -205,18 +223,21 @@ def add(arrays: list[Array], others: list[Array]) -> list[Array]:
     return arrays
 
 
-def check_same_start(group: Group, model: Module, steps: int) -> None:
-    """Raise a ValueError unless all processes begin after as many steps, with the same weights."""
-    if group.size == 1:
-        return
-    starts = group.gather((steps, fingerprint(*model.state_dict().values())))
-    other = next((k for k, start in enumerate(starts) if start != starts[0]), None)
-    if other is not None:
-        raise ValueError(
-            f"process {other + 1} of {group.size} begins after step {starts[other][0]} and the first after step "
-            f"{starts[0][0]}, or with other weights: all of them need the same options and data, and --out and --data "
-            "on a disk that all can read."
-        )
+def check_same_start(group: Group, **what: Any) -> None:
+    """Raise a ValueError unless all processes begin with the same; `what` is that by name, values that can be printed.
+
+    The message names what differs.
+    """
+    starts = group.gather({name: str(value) for name, value in what.items()})
+    for k, start in enumerate(starts):
+        differs = [name for name in start if start[name] != starts[0][name]]
+        if differs:
+            name = differs[0]
+            raise ValueError(
+                f"process {k + 1} of {group.size} begins with another {', '.join(differs)} ({name}: {start[name]}, and "
+                f"of the first {starts[0][name]}): all need the same options and data, on a disk that all can read. "
+                "Processes that are to train apart must not know of their launcher: see docs/howto/cluster.md."
+            )
 
 
 def join() -> Group:
@@ -231,9 +252,19 @@ def join() -> Group:
     ValueError
         The number of processes is no power of two.
     """
-    launched = max((int(os.environ[name]) for name in LAUNCHERS if os.environ.get(name, "").isdigit()), default=1)
-    if launched == 1:
+    known = [(rank, int(os.environ[size])) for rank, size in LAUNCHERS.items() if os.environ.get(size, "").isdecimal()]
+    if not known or known[0][1] <= 1:
         return ALONE
+    rank, launched = known[0]
+    try:
+        return _join(launched)
+    except (RuntimeError, ValueError):
+        time.sleep(0 if os.environ.get(rank) == "0" else 2)  # the first says it for all
+        raise
+
+
+def _join(launched):
+    """Return the group of so many processes."""
     try:
         # A process that fails must not wait for the others at its exit, where they would have to end MPI together.
         importlib.import_module("mpi4py").rc.finalize = False
@@ -251,7 +282,6 @@ def join() -> Group:
             "with srun, try --mpi=pmi2 or --mpi=pmix."
         )
     if launched & (launched - 1):
-        time.sleep(2 if comm.Get_rank() else 0)  # the first says it for all
         raise ValueError(
             f"2, 4, 8, … processes can train together, and {launched} were started: give mpiexec another -n."
         )
