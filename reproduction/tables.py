@@ -35,7 +35,8 @@ def all_tables(results):
     ):
         if kind in results:
             study = results[kind]
-            head = f"`{study['command']}` and so on: {study['seeds']} seeds each, the last epoch of every run.\n\n"
+            seeds = "one seed" if study["seeds"] == 1 else f"{study['seeds']} seeds"
+            head = f"`{study['command']}` and so on: {seeds} each, the last epoch of every run.\n\n"
             parts[name] = head + scores(study["rows"], columns, published) + notes(remarks)
     return parts
 
