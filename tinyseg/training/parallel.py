@@ -46,7 +46,6 @@ class Group:
     """
 
     rank, size = 0, 1
-    left = False  # whether `leave` was called
 
     def sum(self, arrays: list[Array]) -> list[Array]:
         """Return the sums of the arrays of all processes, which are changed: the same bits in each."""
@@ -96,7 +95,7 @@ class Mpi(Group):
     """
 
     def __init__(self, comm: Any) -> None:
-        self.comm, self.rank, self.size = comm, comm.Get_rank(), comm.Get_size()
+        self.comm, self.rank, self.size, self.left = comm, comm.Get_rank(), comm.Get_size(), False
         self.watch: Watch | None = None
         self.watch = Watch(self.rank, self.size, self.gather)
         self.nccl: Nccl | None = None
