@@ -75,11 +75,8 @@ def run_jobs(work, items, processes):
                 stack.close()
                 pool = stack.enter_context(_pool(processes))
                 if suspects:
-                    yield (
-                        suspects.popleft(),
-                        None,
-                        WorkerLost("the process that worked on it was killed, or has crashed"),
-                    )
+                    error = WorkerLost("the process that worked on it was killed, or has crashed")
+                    yield suspects.popleft(), None, error
                 else:
                     suspects.extend(running.values())
                 running.clear()

@@ -7,9 +7,9 @@ import sys
 
 import numpy as np
 
-from tinyseg.commands.jobs import WorkerLost, in_worker, run_jobs
+from tinyseg.commands.jobs import WorkerLost, run_jobs
 from tinyseg.commands.options import load_predictor
-from tinyseg.commands.predict_instances import instance_options, write_instances
+from tinyseg.commands.predict_instances import instance_options, sections_of, write_instances
 from tinyseg.commands.runtime import find_runtime_file
 from tinyseg.commands.script import explain
 from tinyseg.data.brain import Preparation
@@ -50,7 +50,7 @@ def predict_files(predictor, plan, stacks, args):
                 for file in files:
                     entries[scan].enter_context(kept.entering(file, scan.files, of_file))
                 job = scan, files, statistics(stacks[scan]) if scan in stacks else None
-            except (ValueError, OSError) as error:
+            except FAILURES as error:
                 note(scan, error)
                 continue
             yield job
@@ -159,9 +159,7 @@ def predict_file(predictor, scan, files, args, statistics):
             return
         channels = len(predictor.classes) if args.probabilities else 1
         dtype = np.float32 if args.probabilities else type_of_masks(predictor)
-        sections = tqdm(
-            range(len(image)), desc=scan.name, unit="section", disable=len(image) == 1 or in_worker(), leave=None
-        )
+        sections = sections_of(image, scan.name)
         with write_scan(image, target, dtype=dtype, channels=channels, overwrite=args.force) as out, sections:
             planes = (choose_output(predictor(image.section(k)), args, image.kind, predictor.masks) for k in sections)
             if predictor.min_component and len(image) > 1 and not args.probabilities:

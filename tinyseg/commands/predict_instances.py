@@ -82,14 +82,18 @@ def write_instances(predictor, image, target, args, overwrite):
         _write_instances(predictor, image, target, args, overwrite, np.uint32)
 
 
+def sections_of(image, name):
+    """Return the numbers of the sections of an image, with a bar if there are several and nobody else shows one."""
+    hidden = len(image) == 1 or in_worker()
+    return tqdm(range(len(image)), desc=name, unit="section", disable=hidden, leave=None)
+
+
 def _write_instances(predictor, image, target, args, overwrite, dtype):
     _, table, picture = files_of(target)
     size = pixel_size(image)
     chosen = np.linspace(0, len(image) - 1, min(MOST_SHOWN, len(image))).round().astype(int).tolist()
     rows, shown = [], []
-    sections = tqdm(
-        range(len(image)), desc=image.path.name, unit="section", disable=len(image) == 1 or in_worker(), leave=None
-    )
+    sections = sections_of(image, image.path.name)
     with write_scan(image, target, dtype=dtype, overwrite=overwrite, as_tiff=True) as out, sections:
         for k in sections:
             section = image.section(k)

@@ -51,6 +51,7 @@ class Record:
     def __init__(self, folder, classes, masks=None):
         values, ignore = (list(masks.values), masks.ignore) if masks else (None, None)
         self.path, self.content = folder / NAME, Content(classes, {}, {}, values=values, ignore=ignore)
+        self._known = None  # which file the content is that of
         if self._read():
             if self.content.classes != classes:
                 raise ValueError(
@@ -65,10 +66,11 @@ class Record:
 
     def _read(self):
         """Take over what is in the file; return whether there is one."""
-        there = self.path.exists()
-        if there:
+        there = _identity(self.path)
+        if there not in (None, self._known):
             self.content = read_json(self.path, Content, "a record of predict.py, so give another --out")
-        return there
+            self._known = there
+        return there is not None
 
     def differences(self, target, settings):
         """Return the names of the settings that were others when a file was made; None if it has no entry."""
@@ -121,6 +123,7 @@ class Record:
             yield
             if self.content.files:
                 write_json(self.path, msgspec.to_builtins(self.content))
+                self._known = _identity(self.path)
             else:  # nothing could be made
                 self.path.unlink(missing_ok=True)
 

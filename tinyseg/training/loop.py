@@ -130,8 +130,14 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
         checkpoint.save(path, model, optimizer, average, training=states, **meta)
 
     def draw():
+        if group.rank > 0:
+            return
         with plots.drawing(run.path / "curves.png") as picture:
             plots.curves(log.history, picture, best=f"val_{best}")
+
+    def signalled():
+        """Return a signal that any of the processes has got, or 0: the same in all of them."""
+        return group.largest(interruption.signal or 0)
 
     def score():
         """Return the scores; None if a signal comes, after the last step of an epoch too: the resumed run validates."""
@@ -157,7 +163,7 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
         saved_if_lost(save, run.latest, optimizer),
         Bar(epochs * len(loader), log.step, not shown, first) as bar,
     ):
-        while log.epoch < epochs and not (stop := group.largest(interruption.signal or 0)):
+        while log.epoch < epochs and not (stop := signalled()):
             model.train()
             for x, y in on_device(loader.epoch(log.epoch, log.batch), device):
                 start = time.perf_counter()
@@ -171,7 +177,7 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
                     average.update()
                 seconds.append(time.perf_counter() - start)
                 bar.advance(log, epochs, figures.loss)
-                if stop := group.largest(interruption.signal or 0):
+                if stop := signalled():
                     break
                 if time.monotonic() - saved > BETWEEN_CHECKPOINTS:
                     save(run.latest, optimizer)
@@ -180,7 +186,7 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
                 save(run.latest, optimizer)
             scores = group.from_first(score)
             if scores is None:
-                stop = group.largest(interruption.signal or 0)
+                stop = signalled()
                 break
             check_validation(scores["loss"], step, x, log, run)
             if by_epoch:
@@ -197,13 +203,13 @@ def _train(step, loader, validate, schedule, epochs, run, meta, best, progress, 
             bar.scores(scores)
             if callback is not None and group.rank == 0:
                 callback(dict(log.history[-1]))
-            if time.monotonic() - drawn > BETWEEN_PICTURES and group.rank == 0:
+            if time.monotonic() - drawn > BETWEEN_PICTURES:
                 draw()
                 drawn = time.monotonic()
         if log.batch or not run.latest.is_file():  # the second: stopped before the first step
             save(run.latest, optimizer)
-    stop = stop or group.largest(interruption.signal or 0)  # one that came after the last step
-    if log.history and group.rank == 0:
+    stop = stop or signalled()  # one that came after the last step
+    if log.history:
         draw()
     return log.summary() | {"interrupted": stop or None}
 

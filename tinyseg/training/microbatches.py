@@ -16,7 +16,8 @@ over a microbatch, and its running statistics become the mean over the microbatc
 
 import contextlib
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -67,13 +68,12 @@ class MicrobatchStep(Step):
                 self._compute(Part(number, len(a) / max(images, 1), totals), a, b, buffers, logits)
                 for number, a, b in self._parts(x, y)
             )
-            gradient, state, numbers = self.group.sum(add_in_pairs(parts))
+            gradient, state, sums, used, calls = self.group.sum(add_in_pairs(parts))
         except BaseException:  # as when another process is lost: the step was not made
             buffers.restore()
             raise
-        images, loss, overlap, area, *more = numbers.tolist()
-        used, calls = more[: len(self.optimizer.parameters)], more[len(self.optimizer.parameters) :]
-        buffers.set(state / images, [round(n / images) for n in calls])
+        images, loss, overlap, area = sums.tolist()
+        buffers.set(state / images, calls / images)
         figures = Figures(loss / images, overlap=int(overlap), area=int(area))
         if math.isfinite(figures.loss):
             self._set_gradients(gradient / images, used)
@@ -122,14 +122,18 @@ class MicrobatchStep(Step):
         return int(images), totals, logits if self.own == 1 else None
 
     def _compute(self, part, x, y, buffers, logits):
-        """Return n(m) times the gradient, n(m) times the buffers, and figures of a microbatch: three flat arrays."""
+        """Return what is added up over the microbatches, five flat arrays.
+
+        n(m) times the gradient and the statistics of the buffers, the figures, which parameters have a gradient, and
+        n(m) times the growth of the counters.
+        """
         parameters, n = self.optimizer.parameters, len(x)
         xp, kind = xp_of(parameters[0].data), parameters[0].dtype
         self.optimizer.zero_grad()
         if n == 0:
+            state, calls = buffers.read()
             size = sum(p.size for p in parameters)
-            numbers = np.zeros(4 + len(parameters) + sum(a.size for a in buffers.counters), np.float64)
-            return [xp.zeros(size, kind), 0 * buffers.read()[0], numbers]
+            return [xp.zeros(size, kind), 0 * state, np.zeros(4), np.zeros(len(parameters)), 0 * calls]
         with part():
             if logits is None:
                 buffers.restore()
@@ -143,16 +147,15 @@ class MicrobatchStep(Step):
         gradients = [xp.zeros(p.size, kind) if p.grad is None else p.grad.reshape(-1) for p in parameters]
         overlap, predicted, true = count_foreground(logits.data, y)
         state, calls = buffers.read()
-        used = [p.grad is not None for p in parameters]
-        figures = [n, n * value, int(overlap), int(predicted) + int(true), *used, *(n * m for m in calls)]
-        return [n * xp.concatenate(gradients), n * state, np.array(figures, np.float64)]
+        figures = np.array([n, n * value, int(overlap), int(predicted) + int(true)], np.float64)
+        used = np.array([p.grad is not None for p in parameters], np.float64)
+        return [n * xp.concatenate(gradients), n * state, figures, used, n * calls]
 
     def _set_gradients(self, flat, used):
         """Give each parameter that the network uses its part of a flat array as its gradient."""
-        first = 0
-        for p, is_used in zip(self.optimizer.parameters, used, strict=True):
-            p.grad = flat[first : first + p.size].reshape(p.shape) if is_used else None
-            first += p.size
+        parameters = self.optimizer.parameters
+        for p, gradient, is_used in zip(parameters, cut(flat, parameters), used, strict=True):
+            p.grad = gradient if is_used else None
 
 
 class Buffers:
@@ -172,23 +175,27 @@ class Buffers:
         for a, before in zip((*self.statistics, *self.counters), self.before, strict=True):
             a[...] = before
 
-    def read(self) -> tuple[Array, list[int]]:
-        """Return the statistics as one flat array, and by how much each counter has grown, a list."""
+    def read(self) -> tuple[Array, Array]:
+        """Return the statistics, and by how much the counters have grown (float64): flat arrays."""
         arrays = [a.reshape(-1) for a in self.statistics] or [np.zeros(0, np.float32)]
-        grown = [a - b for a, b in zip(self.counters, self.before[len(self.statistics) :], strict=True)]
-        return xp_of(*arrays).concatenate(arrays), [n for a in grown for n in a.reshape(-1).tolist()]
+        grown = [(a - b).reshape(-1) for a, b in zip(self.counters, self.before[len(self.statistics) :], strict=True)]
+        return xp_of(*arrays).concatenate(arrays), np.concatenate([np.zeros(0), *grown])
 
-    def set(self, statistics: Array, grown: list[int]) -> None:
-        """Set the statistics from a flat array, and let the counters grow."""
+    def set(self, statistics: Array, grown: Array) -> None:
+        """Set the statistics, and let the counters grow, by flat arrays as of `read`."""
         self.restore()
-        first = 0
-        for a in self.statistics:
-            a[...] = statistics[first : first + a.size].reshape(a.shape)
-            first += a.size
-        first = 0
-        for a in self.counters:
-            a += np.array(grown[first : first + a.size], a.dtype).reshape(a.shape)
-            first += a.size
+        for a, found in zip(self.statistics, cut(statistics, self.statistics), strict=True):
+            a[...] = found
+        for a, growth in zip(self.counters, cut(grown, self.counters), strict=True):
+            a += np.rint(growth).astype(a.dtype)
+
+
+def cut(flat: Array, like: Sequence[Any]) -> Iterator[Array]:
+    """Yield the parts of a flat array that have the shapes of other arrays, one after the other."""
+    first = 0
+    for a in like:
+        yield flat[first : first + a.size].reshape(a.shape)
+        first += a.size
 
 
 def add_in_pairs(parts: Iterable[list[Array]]) -> list[Array]:
