@@ -338,7 +338,7 @@ def test_options_that_would_change_nothing_are_refused(script, given, says, tmp_
     assert says in err
 
 
-def test_a_run_is_resumed_on_another_computer_or_with_other_threads(capsys):
+def test_a_run_is_resumed_on_another_computer_or_with_other_threads(capsys, monkeypatch):
     now = backend.describe_computer()
     args = types.SimpleNamespace(computer={})
     assert note_computer(args, "cpu") == now and capsys.readouterr().out == ""  # begins now, or was begun long ago
@@ -347,7 +347,11 @@ def test_a_run_is_resumed_on_another_computer_or_with_other_threads(capsys):
     args.computer = now | {"threads": "64", "numpy": "1.0"}
     note_computer(args, "cpu")
     said = capsys.readouterr().out
-    assert f"threads 64, now {now['threads']}; numpy 1.0, now {now['numpy']}" in said and "last bits" in said
+    assert f"numpy 1.0, now {now['numpy']}" in said and "last bits" in said
+    assert "threads" not in said or now["kernels"] != backend.dispatch.NUMBA  # kernels do not mind
+    monkeypatch.setattr(backend.dispatch, "kernels_in_use", lambda device="cpu": "NumPy (pip install numba)")
+    note_computer(args, "cpu")
+    assert f"threads 64, now {backend.count_threads()}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("given", [("--width", 4096), ("--size", 65536, "--batch-size", 4096)])

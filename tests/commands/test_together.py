@@ -82,7 +82,7 @@ def wait_for(path, process):
 def whole(tmp_path_factory):
     """A run of two epochs of one process, its batches in four parts."""
     folder = tmp_path_factory.mktemp("together") / "one"
-    run(0, *ISBI, "--epochs", 2, "--out", folder)
+    run(0, *ISBI, "--epochs", 2, "--out", folder, NUMBA_NUM_THREADS="3")
     return folder
 
 

@@ -208,11 +208,12 @@ def kernels_in_use(device: str = "cpu") -> str:
 def describe_computer(device: str = "cpu") -> dict[str, str]:
     """Return what the last bits of results depend on beside the options: a dict of texts, by name.
 
-    It holds the processor (for "gpu" the GPU), the kernels, the number of threads between which they divide their work,
-    and the versions.
+    It holds the processor (for "gpu" the GPU), the kernels and the versions; and the number of threads where NumPy's
+    matrix products may depend on it. Those of numba's kernels do not.
     """
-    where = device_name(device) if device == "gpu" else processor()
-    return {"processor": where, "kernels": kernels_in_use(device), "threads": str(count_threads(device))} | versions()
+    where, kernels = device_name(device) if device == "gpu" else processor(), kernels_in_use(device)
+    threads = {} if device == "gpu" or kernels == NUMBA else {"threads": str(count_threads(device))}
+    return {"processor": where, "kernels": kernels} | threads | versions()
 
 
 def count_threads(device: str = "cpu") -> int:

@@ -36,7 +36,10 @@ def show():
         "where": ts.__path__[0],
         "python": f"{platform.python_version()} ({platform.python_implementation()})",
         "system": platform.platform(),
-    } | {name: computer[name] for name in ("processor", "kernels", "threads")}
+        "processor": computer["processor"],
+        "kernels": computer["kernels"],
+        "threads": str(backend.count_threads()),
+    }
     if computer["kernels"] == backend.dispatch.NUMBA:
         facts |= describe_kernels()
     facts |= {"gpu": describe_gpu(), "prepared slices": str(default_folder())}

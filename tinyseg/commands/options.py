@@ -281,8 +281,8 @@ def note_computer(args, device):
     changed = [f"{name} {before.get(name)}, now {now.get(name)}" for name in now if before.get(name) != now.get(name)]
     if before and changed:
         print(
-            f"Note: this run goes on with another computer or number of threads ({'; '.join(changed)}): the last bits "
-            "of what it learns can differ from those of a run that was not interrupted."
+            f"Note: this run goes on with another computer or other versions ({'; '.join(changed)}): the last bits of "
+            "what it learns can differ from those of a run that was not interrupted."
         )
     return now
 

@@ -7,7 +7,7 @@ a microbatch,
 
 A process of P has M / P of them, side by side: it adds up its branch of that tree, and the processes the rest
 (`tinyseg.training.parallel`). Rounding depends on the order of additions, and the order on M alone: a run ends with the
-same bits in 1, 2 or 4 processes, as long as each computes with the same number of threads.
+same bits in 1, 2 or 4 processes, whatever the number of threads of each.
 
 What else depends on the batch: losses that are no mean over images ask for sums over all of it, which costs a second
 pass forward (`tinyseg.ops.batch_parts`); dropout draws a mask for each microbatch, by its number; BatchNorm normalizes

@@ -87,19 +87,21 @@ def test_larger_shapes(case):
 
 
 @larger
-@pytest.mark.parametrize("groups", [1, 2, 3])
-def test_bands_shared_by_threads_and_channels_shared_by_threads(case, groups, monkeypatch):
-    """Both branches of the plan, with bands of few rows so that there are several and a last one that is shorter."""
-    monkeypatch.setattr(fast, "_plan", lambda N, OH, OW, K: (max(1, min(3, OH)), groups))
+@pytest.mark.parametrize("divided", [False, True])
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_bands_shared_by_threads_and_channels_shared_by_threads(case, threads, divided, monkeypatch):
+    """Both ways to share, with bands of few rows so that there are several and a last one that is shorter."""
+    monkeypatch.setattr(fast, "_rows", lambda OH, OW: max(1, min(3, OH)))
+    monkeypatch.setattr(fast, "threads", lambda: threads)
+    monkeypatch.setattr(fast, "divide_sums", lambda sums, read: divided)
     for call in calls(*case):
         check(*call)
 
 
-def test_the_plan_takes_bands_of_some_hundred_pixels_and_shares_channels_where_there_are_few():
-    assert fast._plan(1, 400, 512, 64) == (1, 1)
-    assert fast._plan(8, 64, 64, 64) == (4, 1)
-    assert fast._plan(1, 8, 12, 512) == (8, fast.threads())
-    assert fast._plan(1, 8, 12, 5) == (8, 1)  # nothing to share
+def test_a_band_has_some_hundred_pixels():
+    assert fast._rows(400, 512) == 1
+    assert fast._rows(64, 64) == 4
+    assert fast._rows(8, 12) == 8
 
 
 @layouts

@@ -6,15 +6,7 @@ from arrays import EPS32, rand, single
 
 pytest.importorskip("numba")
 
-from tinyseg.fast.cpu.gemm import (  # noqa: E402
-    FEW,
-    outer,
-    outer_panel,
-    pad,
-    product,
-    rows_of_panel,
-    sum_parts,
-)
+from tinyseg.fast.cpu.gemm import FEW, outer, outer_panel, pad, product, rows_of_panel  # noqa: E402
 from tinyseg.fast.cpu.packing import pack  # noqa: E402
 from tinyseg.fast.cpu.simd import LANES, ROWS, WIDTH  # noqa: E402
 from tinyseg.fast.cpu.tile import NO_FLOOR  # noqa: E402
@@ -58,14 +50,6 @@ def test_pad_of_a_bias():
     assert found.dtype == np.float32 and len(found) == 37 + WIDTH
     np.testing.assert_array_equal(found[:37], b.astype(np.float32))
     assert not found[37:].any()
-
-
-@pytest.mark.parametrize("shape", [(1, 3, 5), (4, 64, 65), (3, 4096), (2, 4095), (5, 4097), (7, 2, 3, 1400)])
-def test_sum_parts(shape):
-    parts = single(*shape)
-    found, doubles = sum_parts(parts), parts.astype(np.float64)
-    assert found.dtype == np.float32 and found.shape == shape[1:]
-    assert within(found, doubles.sum(axis=0), abs(doubles).sum(axis=0), shape[0])
 
 
 # ----- C = max(floor, S + A B) -----------------------------------------------------------------

@@ -12,10 +12,11 @@ from tinyseg.fast.cpu import winograd
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed_pads
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.gemm import LONG, flush, outer_panel, pad, rows_of_panel
+from tinyseg.fast.cpu.gemm import outer_panel, pad, rows_of_panel
 from tinyseg.fast.cpu.packing import pack_weights
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
+from tinyseg.fast.cpu.shares import LONG, divide_sums, flush, shares
 from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy
 from tinyseg.fast.cpu.tile import NO_FLOOR
 
@@ -71,7 +72,8 @@ def _directly(x, x2, w, b, floor, stride, pads, y, repeat, spread, every, at):
     (N, OH, OW, K), (_, C, KH, KW), (sh, sw) = y.shape, w.shape, stride
     OH, OW = (-(-(size - a) // every) for size, a in zip((OH, OW), at, strict=True))
     pitch = dense_pitch(C)
-    rows, groups = _plan(N, OH, OW, K)
+    rows = _rows(OH, OW)
+    groups = 1 if N * -(-OH // rows) >= 2 * threads() or K < 2 * WIDTH else threads()
     width = (OW - 1) * sw + KW
     scratch = empty((threads(), ((rows - 1) * sh + KH) * width * pitch + rows * OW * WIDTH))
     B = prepared(w, "packed", lambda: pack_weights(w, pitch))
@@ -94,14 +96,17 @@ def convolve_gradient(x, gy, w_shape, stride, pads, x2=NOTHING, repeat=1):
         return winograd.gradient(x, x2, gy, w_shape, pads, repeat)
     (N, OH, OW, K), (_, C, KH, KW), (sh, sw) = gy.shape, w_shape, stride
     pitch = dense_pitch(C)
-    rows, groups = _plan(N, OH, OW, K)
+    rows = _rows(OH, OW)
     width = (OW - 1) * sw + KW
     scratch = empty((threads(), ((rows - 1) * sh + KH) * width * pitch + LONGEST * WIDTH))
-    gw = empty((1 if groups > 1 else threads(), K, KH, KW * pitch))
-    long = LONG * len(gw) < N * OH * OW
+    P, sums = N * OH * OW, K * KH * KW * pitch
+    read = P * (K + KH * pitch)
+    divided = K >= 2 * WIDTH and divide_sums(sums, read)
+    gw = empty((1 if divided else shares(N * -(-OH // rows), sums, read), K, KH, KW * pitch))
+    long = LONG * len(gw) < P
     total = empty(gw.shape) if long else gw
     _gradient(
-        len(scratch), x, x2, gy, sh, sw, pads[0][0], pads[1][0], repeat, rows, groups, width, pitch, scratch, long, gw,
+        len(scratch), x, x2, gy, sh, sw, pads[0][0], pads[1][0], repeat, rows, divided, width, pitch, scratch, long, gw,
         total, KW,
     )  # fmt: skip
     out = empty(w_shape)
@@ -114,16 +119,9 @@ def dense_pitch(C):
     return C + LANES if C % 1024 == 0 else C
 
 
-def _plan(N, OH, OW, K):
-    """Return how many rows of output belong to a band, and into how many groups the output channels are divided.
-
-    A band has at least LONGEST pixels if the image has, so that weights loaded from memory are used often. Threads
-    share the bands, with one group of channels. Where the bands are too few for that, every thread goes through all
-    bands and computes its own group of channels.
-    """
-    rows = min(OH, max(1, -(-LONGEST // OW)))
-    groups = 1 if N * -(-OH // rows) >= 2 * threads() or K < 2 * WIDTH else threads()
-    return rows, groups
+def _rows(OH, OW):
+    """Return how many rows of output belong to a band: at least LONGEST pixels, so that weights are used often."""
+    return min(OH, max(1, -(-LONGEST // OW)))
 
 
 @parallel
@@ -184,40 +182,41 @@ def _convolve(
 
 
 @parallel
-def _gradient(t, x, x2, gy, sh, sw, top, left, repeat, rows, groups, width, pitch, scratch, long, gw, total, KW):
+def _gradient(t, x, x2, gy, sh, sw, top, left, repeat, rows, divided, width, pitch, scratch, long, gw, total, KW):
+    """Compute the shares of gw that fall to thread t or, if `divided`, its output channels of the only one."""
     N, OH, OW, K = gy.shape
-    KH, length = gw.shape[2], gw.shape[3]
-    bands, T = -(-OH // rows), scratch.shape[0]
-    gys = gy.reshape(-1)
-    band, sums = scratch[t], gw[0 if groups > 1 else t].reshape(-1)
+    S, _, KH, length = gw.shape
+    tasks, bands, T = N * -(-OH // rows), -(-OH // rows), len(scratch)
+    gys, band = gy.reshape(-1), scratch[t]
     panel = band.size - LONGEST * WIDTH
-    first, last = (0, N * bands) if groups > 1 else (N * bands * t // T, N * bands * (t + 1) // T)
-    k0, k1 = (K * t // T, K * (t + 1) // T) if groups > 1 else (0, K)
-    totals, since = total[0 if groups > 1 else t].reshape(-1), 0
+    k0, k1 = (K * t // T, K * (t + 1) // T) if divided else (0, K)
     start, size = k0 * KH * length, (k1 - k0) * KH * length
-    clear(sums, start, size)
-    clear(totals, start, size)
-    for task in range(first, last):
-        n, i0 = task // bands, task % bands * rows
-        m = min(rows, OH - i0) * OW
-        load_band(x, x2, n, i0 * sh - top, (m // OW - 1) * sh + KH, left, width, repeat, 1, 1, band, 0, pitch, 1)
-        for u in range(KH):
-            for j in range(0, length, WIDTH):
-                n_j = min(WIDTH, length - j)
-                for pixel in range(0, m, LONGEST):
-                    count = min(LONGEST, m - pixel)
-                    i, col = pixel // OW, pixel % OW
-                    for q in range(count):
-                        copy(band, panel + q * WIDTH, band, ((i * sh + u) * width + col * sw) * pitch + j, n_j)
-                        if n_j < WIDTH:
-                            clear(band, panel + q * WIDTH + n_j, WIDTH - n_j)
-                        i, col = (i, col + 1) if col + 1 < OW else (i + 1, 0)
-                    source = ((n * OH + i0) * OW + pixel) * K + k0
-                    target = (k0 * KH + u) * length + j
-                    outer_panel(k1 - k0, n_j, count, gys, source, K, band, panel, sums, target, KH * length)
-        since += m
-        if long and since >= LONG:
+    first, last = (0, 1) if divided else (S * t // T, S * (t + 1) // T)
+    for share in range(first, last):
+        sums, totals, since = gw[share].reshape(-1), total[share].reshape(-1), 0
+        clear(sums, start, size)
+        clear(totals, start, size)
+        for task in range(tasks * share // S, tasks * (share + 1) // S):
+            n, i0 = task // bands, task % bands * rows
+            m = min(rows, OH - i0) * OW
+            load_band(x, x2, n, i0 * sh - top, (m // OW - 1) * sh + KH, left, width, repeat, 1, 1, band, 0, pitch, 1)
+            for u in range(KH):
+                for j in range(0, length, WIDTH):
+                    n_j = min(WIDTH, length - j)
+                    for pixel in range(0, m, LONGEST):
+                        count = min(LONGEST, m - pixel)
+                        i, col = pixel // OW, pixel % OW
+                        for q in range(count):
+                            copy(band, panel + q * WIDTH, band, ((i * sh + u) * width + col * sw) * pitch + j, n_j)
+                            if n_j < WIDTH:
+                                clear(band, panel + q * WIDTH + n_j, WIDTH - n_j)
+                            i, col = (i, col + 1) if col + 1 < OW else (i + 1, 0)
+                        source = ((n * OH + i0) * OW + pixel) * K + k0
+                        target = (k0 * KH + u) * length + j
+                        outer_panel(k1 - k0, n_j, count, gys, source, K, band, panel, sums, target, KH * length)
+            since += m
+            if long and since >= LONG:
+                flush(sums, start, size, totals)
+                since = 0
+        if long:
             flush(sums, start, size, totals)
-            since = 0
-    if long:
-        flush(sums, start, size, totals)

@@ -16,9 +16,9 @@ import numpy as np
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of, transposed_pads
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.gemm import flush
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.parallel import parallel
+from tinyseg.fast.cpu.shares import BANDS_FOR, MOST_SHARES, flush
 from tinyseg.fast.cpu.simd import LANES, clear, copy
 from tinyseg.fast.cpu.windows import band_rows, window_gradient, windows
 
@@ -54,7 +54,7 @@ def correlate(x, w, stride, pads, dilation, y, y2=NOTHING, spread=(1, 1)):
 
     Before that, x is spread out by zeros: `spread` is the distance between its rows and between its columns.
     """
-    plan, scratch = _plan(w.shape, stride, pads, dilation, y.shape)
+    plan, _, scratch = _plan(w.shape, stride, pads, dilation, y.shape, threads())
     _correlate(len(scratch), x, NOTHING, lay_out_taps(w, dilation[1]), *spread, plan, scratch, y, y2)
 
 
@@ -70,14 +70,14 @@ def correlate_transposed(gy, w, stride, pads, dilation, gx, gx2=NOTHING):
 def correlate_gradient(x, gy, w_shape, stride, pads, dilation):
     """Return the gradient (C, KH, KW) of the kernels, with gy (N, OH, OW, C)."""
     C, KH, KW = w_shape
-    plan, scratch = _plan(w_shape, stride, pads, dilation, gy.shape)
-    gw = np.zeros((threads(), KH, KW, dilation[1] * _pitch(C, dilation[1])))  # float64
-    _correlate_gradient(len(gw), x, NOTHING, gy, plan, scratch, empty(gw.shape), gw)
+    plan, tasks, scratch = _plan(w_shape, stride, pads, dilation, gy.shape, BANDS_FOR)
+    gw = np.zeros((min(MOST_SHARES, tasks), KH, KW, dilation[1] * _pitch(C, dilation[1])))  # float64
+    _correlate_gradient(len(scratch), x, NOTHING, gy, plan, scratch, empty((len(scratch), *gw.shape[1:])), gw)
     return sum_taps(gw, C)
 
 
 def sum_taps(gw, C):
-    """Return the gradient (C, KH, KW), float32, from the sums (T, KH, KW, …) of threads."""
+    """Return the gradient (C, KH, KW), float32, from the sums (S, KH, KW, …) of shares."""
     return np.ascontiguousarray(gw.sum(axis=0)[:, :, :C].transpose(2, 0, 1), np.float32)
 
 
@@ -95,19 +95,23 @@ def _pitch(C, dw):
     return pitch + LANES if pitch * dw % 1024 == 0 else pitch
 
 
-def _plan(w_shape, stride, pads, dilation, y_shape):
-    """Return the numbers that both kernels need, and scratch for a band and a row of output per thread."""
+def _plan(w_shape, stride, pads, dilation, y_shape, parts):
+    """Return numbers that both kernels need, how many bands there are, and each thread's scratch.
+
+    Bands are cut for `parts` equal parts. The scratch holds one, and a row of output.
+    """
     (C, KH, KW), (sh, sw), (dh, dw), (N, OH, OW, _) = w_shape, stride, dilation, y_shape
     gh, gw = math.gcd(sh, dh), math.gcd(sw, dw)
     mh, mw = dh // gh, dw // gw
     pitch, phases = _pitch(C, dw), min(mh, OH)
-    rows = band_rows(N * phases, -(-OH // phases), OW * pitch)
+    rows = band_rows(N * phases, -(-OH // phases), OW * pitch, parts)
     bands = -(-OH // (phases * rows))
     width = (OW - 1) * sw + (KW - 1) * dw + 1
     width += -width % dw
     scratch = empty((threads(), (((rows - 1) * sh // gh + KH) * width + OW) * pitch))
     top, left = pads[0][0], pads[1][0]
-    return (sh, sw, dh, dw, mh, mw, sh // gh, sw // gw, top, left, phases, rows, bands, width, pitch), scratch
+    numbers = (sh, sw, dh, dw, mh, mw, sh // gh, sw // gw, top, left, phases, rows, bands, width, pitch)
+    return numbers, N * phases * bands, scratch
 
 
 @parallel
@@ -150,33 +154,35 @@ def _correlate(t, x, x2, w, uh, uw, plan, scratch, y, y2):
 def _correlate_gradient(t, x, nothing, gy, plan, scratch, of_band, gw):
     sh, sw, dh, dw, mh, mw, sh1, sw1, top, left, phases, rows, bands, width, pitch = plan
     N, OH, OW, C = gy.shape
-    T, KH, KW, wide = gw.shape
-    tasks, gys = N * phases * bands, gy.reshape(-1)
+    S, KH, KW, wide = gw.shape
+    T, tasks, gys = len(scratch), N * phases * bands, gy.reshape(-1)
     whole = C % LANES == 0
-    band, sums, total = scratch[t], of_band[t].reshape(-1), gw[t].reshape(-1)
+    band, sums = scratch[t], of_band[t].reshape(-1)
     line = band.size - OW * pitch
     source, start_of_row, source_pitch = (gys, 0, C) if whole else (band, line, pitch)
     clear(sums, 0, sums.size)
-    for task in range(tasks * t // T, tasks * (t + 1) // T):
-        n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
-        m = min(rows, -(-(OH - a) // mh) - i0)
-        first = a * sh + i0 * sh1 * dh - top
-        load_band(x, nothing, n, first, (m - 1) * sh1 + KH, left, width, 1, 1, 1, band, 0, pitch, dh)
-        for i in range(m):
-            start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
-            if whole:
-                start_of_row = pixel * C
-            else:
-                for j in range(OW):
-                    copy(band, line + j * pitch, gys, (pixel + j) * C, C)
-                    clear(band, line + j * pitch + C, pitch - C)
-            for b in range(min(mw, OW)):
-                count = -(-(OW - b) // mw)
-                add_row_gradient(
-                    band, start + b * sw * pitch, width // dw, wide, source, start_of_row + b * source_pitch,
-                    mw * source_pitch, KH, KW, sw1, count, C, sums,
-                )  # fmt: skip
-        flush(sums, 0, sums.size, total)
+    for share in range(S * t // T, S * (t + 1) // T):
+        total = gw[share].reshape(-1)
+        for task in range(tasks * share // S, tasks * (share + 1) // S):
+            n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
+            m = min(rows, -(-(OH - a) // mh) - i0)
+            first = a * sh + i0 * sh1 * dh - top
+            load_band(x, nothing, n, first, (m - 1) * sh1 + KH, left, width, 1, 1, 1, band, 0, pitch, dh)
+            for i in range(m):
+                start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
+                if whole:
+                    start_of_row = pixel * C
+                else:
+                    for j in range(OW):
+                        copy(band, line + j * pitch, gys, (pixel + j) * C, C)
+                        clear(band, line + j * pitch + C, pitch - C)
+                for b in range(min(mw, OW)):
+                    count = -(-(OW - b) // mw)
+                    add_row_gradient(
+                        band, start + b * sw * pitch, width // dw, wide, source, start_of_row + b * source_pitch,
+                        mw * source_pitch, KH, KW, sw1, count, C, sums,
+                    )  # fmt: skip
+            flush(sums, 0, sums.size, total)
 
 
 @njit(**OPTIONS)

@@ -8,12 +8,14 @@ import numpy as np
 from tinyseg.fast.cpu import upsampled_conv
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING
-from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
+from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels
 from tinyseg.fast.cpu.conv2d import convolve, convolve_gradient, convolve_transposed
 from tinyseg.fast.cpu.kernel_cache import FAST
 from tinyseg.fast.cpu.parallel import parallel
+from tinyseg.fast.cpu.shares import MOST_SHARES
 from tinyseg.fast.cpu.upsample import sum_blocks
 
+PIECE = 64  # pixels in one float32 sum of the gradient of the bias
 MIN_PIXELS = 2048  # pixels from which on `upsampled_conv` saves more than its arithmetic on the weights costs
 
 
@@ -36,7 +38,7 @@ def forward(xs, w, b, stride, pads, out, factor, relu):
 def backward(gy, xs, w, y, needs_x, stride, pads, factor, relu):
     """Gradients of w, b, and a tuple of those of the xs (None if `needs_x` is False)."""
     (x, x2), gy = two_inputs(xs), pixels(gy)
-    parts = empty((threads(), len(w)))
+    parts = empty((min(MOST_SHARES, -(-gy.size // len(w) // PIECE)), len(w)))
     masked = empty(gy.shape) if relu else gy
     _mask_and_sum(len(parts), gy, pixels(y) if relu else gy, relu, masked, parts)
     gb = parts.sum(axis=0)
@@ -69,16 +71,16 @@ def two_inputs(xs):
 
 
 @parallel(**FAST)
-def _mask_and_sum(t, gy, y, relu, masked, parts):
-    """If `relu`, masked = gy where y > 0, else 0. parts[t] = thread t's sums over pixels, of masked or of gy."""
-    K, T = gy.shape[3], parts.shape[0]
+def _mask_and_sum(share, gy, y, relu, masked, parts):
+    """If `relu`, masked = gy where y > 0, else 0. parts[share] = sums over the share's pixels, of masked or of gy."""
+    K, S = gy.shape[3], parts.shape[0]
     g, m, on = gy.reshape(-1, K), masked.reshape(-1, K), y.reshape(-1, K)
     P = g.shape[0]
     total = np.zeros(K, np.float64)
-    first, last = P * t // T, P * (t + 1) // T
-    for start in range(first, last, 64):
+    first, last = P * share // S, P * (share + 1) // S
+    for start in range(first, last, PIECE):
         piece = np.zeros(K, np.float32)
-        for i in range(start, min(start + 64, last)):
+        for i in range(start, min(start + PIECE, last)):
             of_g = g[i]
             if relu:
                 of_m, of_y = m[i], on[i]
@@ -92,4 +94,4 @@ def _mask_and_sum(t, gy, y, relu, masked, parts):
         for k in range(K):
             total[k] += piece[k]
     for k in range(K):
-        parts[t, k] = total[k]
+        parts[share, k] = total[k]

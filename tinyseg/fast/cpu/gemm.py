@@ -6,13 +6,10 @@ cache. Their arguments are flat float32 arrays and indices, as in `tinyseg.fast.
 
 import numpy as np
 
-from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
-from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.simd import ROWS, WIDTH, clear, copy
 from tinyseg.fast.cpu.tile import NO_FLOOR, tile
 
-LONG = 1 << 13  # pixels after which the sums of a gradient of weights are flushed
 FEW = 4  # rows of the smaller tile, for what is left where the large one no longer fits
 _tile_rows, _tile_few, _tile_one = tile(ROWS), tile(FEW), tile(1)
 
@@ -95,31 +92,3 @@ def outer(M, N, K, a, ai, a_k, b, bi, b_k, panel, c, ci, c_i):
 def outer_panel(M, n, K, a, ai, a_k, panel, start, c, ci, c_i):
     """Compute `outer` for one packed panel of n <= WIDTH columns."""
     _panel(M, n, 1, K, a, ai, 0, 1, a_k, panel, start, c, ci, c_i, NO_FLOOR, c, ci, c_i)
-
-
-@njit(**SUBROUTINE)
-def flush(sums, i, n, total):
-    """Add sums[i : i + n] to `total` and clear them: a float32 sum that is cut in this way rounds less."""
-    for k in range(i, i + n):
-        total[k] += sums[k]
-        sums[k] = 0
-
-
-@parallel
-def _sum_parts(piece, parts, out):
-    flat, total = parts.reshape(parts.shape[0], -1), out.reshape(-1)[piece * 4096 : (piece + 1) * 4096]
-    for t in range(len(flat)):
-        part = flat[t, piece * 4096 : (piece + 1) * 4096]
-        if t == 0:
-            for i in range(len(total)):
-                total[i] = part[i]
-        else:
-            for i in range(len(total)):
-                total[i] += part[i]
-
-
-def sum_parts(parts):
-    """Return the sum over the first axis: of what each thread has summed for itself."""
-    out = empty(parts.shape[1:])
-    _sum_parts(-(-out.size // 4096), parts, out)
-    return out

@@ -80,7 +80,7 @@ def separable(xs, depthwise, pointwise, repeat):
     N, H, W, _ = x.shape
     y = empty((N, repeat * H, repeat * W, len(pointwise.F) - WIDTH), np.uint8)
     OH, OW, k, pitch = *y.shape[1:3], depthwise.size, depthwise.taps.shape[2]
-    rows, width = band_rows(N, OH, OW * pitch), OW + k - 1
+    rows, width = band_rows(N, OH, OW * pitch, threads()), OW + k - 1
     T = threads()
     floats = empty((T, ((rows + k - 1) * width + OW) * pitch))
     D = empty((T, rows * OW * pitch), np.uint8)
@@ -119,7 +119,7 @@ def standard(xs, convolution, repeat):
     y = empty((N, repeat * H, repeat * W, len(convolution.F) - WIDTH), np.uint8)
     OH, OW, k, C = *y.shape[1:3], convolution.size, x.shape[3] + x2.shape[3]
     pitch = whole_vectors(C) if k == 1 else _fours(C)
-    rows, width = band_rows(N, OH, OW * pitch // 4), OW + k - 1
+    rows, width = band_rows(N, OH, OW * pitch // 4, threads()), OW + k - 1
     scratch = empty((threads(), (rows + k - 1) * width * pitch), np.uint8)
     _standard(
         len(scratch), x, x2, convolution.B, convolution.S, convolution.F, convolution.x.zero_point,

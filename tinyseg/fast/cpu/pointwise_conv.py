@@ -7,11 +7,12 @@ import numpy as np
 
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.gemm import LONG, flush, outer, pad, product, sum_parts
+from tinyseg.fast.cpu.gemm import outer, pad, product
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.packing import pack
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
+from tinyseg.fast.cpu.shares import LONG, divide_sums, flush, shares, sum_parts
 from tinyseg.fast.cpu.simd import ROWS, WIDTH, clear
 from tinyseg.fast.cpu.tile import NO_FLOOR
 
@@ -38,11 +39,18 @@ def grad_w(x, gy):
     """Gradient of the weights, (K, C)."""
     x, gy = pixels(x), pixels(gy)
     K, C = gy.shape[3], x.shape[3]
-    gw, panels = empty((threads(), K, C)), empty((threads(), MOST * WIDTH))
-    long = gy.size // K > LONG * threads()
+    return gradient(x.reshape(-1), C, gy.reshape(-1), K, x.size // C, K, C)
+
+
+def gradient(x, x_pitch, gy, gy_pitch, P, K, C):
+    """Return the gradient (K, C) of the weights from P pixels of flat arrays, `x_pitch` and `gy_pitch` floats apart."""
+    panels, pieces, read = empty((threads(), MOST * WIDTH)), -(-P // MOST), P * (K + C)
+    divided = divide_sums(K * C, read)
+    gw = empty((1 if divided else shares(pieces, K * C, read), K, C))
+    long = LONG * len(gw) < P
     total = empty(gw.shape) if long else gw
-    _gradient(len(gw), x, gy, panels, long, gw, total)
-    return sum_parts(total)
+    _gradient(len(panels), x, x_pitch, gy, gy_pitch, P, pieces, divided, panels, long, gw, total)
+    return total[0] if divided else sum_parts(total)
 
 
 @njit(**OPTIONS)
@@ -65,22 +73,23 @@ def _map(t, x, B, b, T, y):
 
 
 @parallel
-def _gradient(t, x, gy, panels, long, gw, total):
-    C, K, T = x.shape[3], gy.shape[3], gw.shape[0]
-    xs, gys = x.reshape(-1), gy.reshape(-1)
-    P = xs.size // C
-    size, pieces = _cut(P, T)
-    sums = gw[t].reshape(-1)
-    totals = total[t].reshape(-1)
-    clear(sums, 0, sums.size)
-    clear(totals, 0, sums.size)
-    since = 0
-    for piece in range(pieces * t // T, pieces * (t + 1) // T):
-        i = piece * size
-        outer(K, C, min(size, P - i), gys, i * K, K, xs, i * C, C, panels[t], sums, 0, C)
-        since += size
-        if long and since >= LONG:
-            flush(sums, 0, sums.size, totals)
-            since = 0
-    if long:
-        flush(sums, 0, sums.size, totals)
+def _gradient(t, x, x_pitch, gy, gy_pitch, P, pieces, divided, panels, long, gw, total):
+    """Compute the shares of gw that fall to thread t or, if `divided`, its rows of the only one."""
+    (S, K, C), T = gw.shape, len(panels)
+    k0, k1 = (K * t // T, K * (t + 1) // T) if divided else (0, K)
+    start, size = k0 * C, (k1 - k0) * C
+    first, last = (0, 1) if divided else (S * t // T, S * (t + 1) // T)
+    for share in range(first, last):
+        sums, totals, since = gw[share].reshape(-1), total[share].reshape(-1), 0
+        clear(sums, start, size)
+        clear(totals, start, size)
+        for piece in range(pieces * share // S, pieces * (share + 1) // S):
+            i = piece * MOST
+            n = min(MOST, P - i)
+            outer(k1 - k0, C, n, gy, i * gy_pitch + k0, gy_pitch, x, i * x_pitch, x_pitch, panels[t], sums, start, C)
+            since += n
+            if long and since >= LONG:
+                flush(sums, start, size, totals)
+                since = 0
+        if long:
+            flush(sums, start, size, totals)

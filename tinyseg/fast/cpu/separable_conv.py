@@ -5,6 +5,8 @@ Equations and signatures as in `tinyseg.ops.separable_conv`.
     forward    for every band: load rows of X, D = depthwise(band), Y = max(floor, b + D wpᵀ)
     backward   for every band: G = gy where y > 0, gb += sum G, load rows of X, compute D again, gwp += Gᵀ D, gD = G wp,
                add to gwd what these rows of gD and X give; then the transposed depthwise convolution of gD
+
+Where the sums of gwp are divided among threads (`tinyseg.fast.cpu.shares`), G and D of all bands are kept for it.
 """
 
 import numpy as np
@@ -14,11 +16,13 @@ from tinyseg.fast.cpu.bands import load_band
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads, whole_vectors
 from tinyseg.fast.cpu.depthwise_conv import add_row_gradient, correlate_transposed, lay_out_taps, sum_taps
 from tinyseg.fast.cpu.fused_conv import two_inputs
-from tinyseg.fast.cpu.gemm import LONG, flush, outer, pad, product, sum_parts
+from tinyseg.fast.cpu.gemm import outer, pad, product
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.packing import pack
 from tinyseg.fast.cpu.parallel import parallel
+from tinyseg.fast.cpu.pointwise_conv import gradient
 from tinyseg.fast.cpu.prepared import prepared
+from tinyseg.fast.cpu.shares import BANDS_FOR, LONG, MOST_SHARES, divide_sums, flush, shares, sum_parts
 from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy, keep_where_positive, load, store
 from tinyseg.fast.cpu.tile import NO_FLOOR
 from tinyseg.fast.cpu.upsample import sum_blocks
@@ -37,7 +41,7 @@ def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
     x, x2 = two_inputs(xs)
     w = lay_out_taps(wd)
     y = empty((len(x), *out, len(wp)))
-    rows, width, scratch = _scratch(y, w, stride, w.shape[2])
+    rows, width, scratch = _scratch(y, w, stride, w.shape[2], threads())
     floor = np.float32(0) if relu else NO_FLOOR
     B = prepared(wp, "packed", lambda: pack(wp.T))
     _forward(len(scratch), x, x2, w, B, pad(b), stride, pads[0][0], pads[1][0], factor, rows, width, floor, scratch, y)
@@ -47,17 +51,21 @@ def forward(xs, wd, wp, b, stride, pads, out, factor, relu):
 def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     """Gradients of wd, wp, b, and a tuple of those of the xs."""
     (x, x2), gy, w = two_inputs(xs), pixels(gy), lay_out_taps(wd)
-    K, C = wp.shape
-    gD = empty((*gy.shape[:3], C))
-    rows, width, scratch = _scratch(gy, w, stride, w.shape[2] + whole_vectors(K))
-    gw, gb = empty((threads(), K, C)), np.zeros((threads(), whole_vectors(K)))
-    long = gy.size // K > LONG * threads()
+    (N, OH, OW, K), C, pitch, g_pitch = gy.shape, wp.shape[1], w.shape[2], whole_vectors(wp.shape[0])
+    gD = empty((N, OH, OW, C))
+    rows, width, scratch = _scratch(gy, w, stride, pitch + g_pitch, BANDS_FOR)
+    P, bands = N * OH * OW, N * -(-OH // rows)
+    keep = divide_sums(K * C, P * (K + C))
+    S = min(MOST_SHARES, bands) if keep else shares(bands, K * C, P * (K + C))
+    D, G = empty(P * pitch if keep else 0), empty(P * g_pitch if keep else 0)
+    gw, gb = empty((S, 0, 0) if keep else (S, K, C)), np.zeros((S, g_pitch))
+    long = LONG * S < P
     total = empty(gw.shape) if long else gw
-    gwd = np.zeros((threads(), *w.shape))  # float64
+    gwd = np.zeros((S, *w.shape))  # float64
     y = pixels(y) if relu else gy
     _backward(
-        len(gw), gy, x, x2, y, w, pack(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
-        pad(np.zeros(C)), scratch, long, gw, total, gb, gD, empty(gwd.shape), gwd,
+        len(scratch), gy, x, x2, y, w, pack(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
+        pad(np.zeros(C)), scratch, keep, D, G, long, gw, total, gb, gD, empty((len(scratch), *w.shape)), gwd,
     )  # fmt: skip
     gxs = [empty((len(x), factor * x.shape[1], factor * x.shape[2], part.shape[3])) for part in (x, x2)]
     correlate_transposed(gD, wd, stride, pads, (1, 1), *gxs)
@@ -65,19 +73,19 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
         gxs = [sum_blocks(gx, factor, factor) for gx in gxs]
     return (
         sum_taps(gwd, C),
-        sum_parts(total),
+        gradient(D, pitch, G, g_pitch, P, K, C) if keep else sum_parts(total),
         gb.sum(axis=0)[:K].astype(np.float32),
         tuple(channels_first(gx) for gx in gxs[: len(xs)]),
     )
 
 
-def _scratch(y, w, stride, pixel):
+def _scratch(y, w, stride, pixel, parts):
     """Return the rows of output of a band, the pixels in a row of it, and each thread's scratch.
 
-    The scratch holds a band, `pixel` floats for each output, and a panel for `outer`.
+    Bands are cut for `parts` equal parts. The scratch holds one, `pixel` floats for each output, a panel for `outer`.
     """
     (N, OH, OW, _), (KH, KW, pitch) = y.shape, w.shape
-    rows, width = band_rows(N, OH, OW * pitch), (OW - 1) * stride[1] + KW
+    rows, width = band_rows(N, OH, OW * pitch, parts), (OW - 1) * stride[1] + KW
     band = ((rows - 1) * stride[0] + KH) * width * pitch
     return rows, width, empty((threads(), band + rows * OW * pixel + LONGEST * WIDTH))
 
@@ -94,67 +102,70 @@ def _forward(t, x, x2, w, B, b, stride, top, left, factor, rows, width, floor, s
     for task in range(N * bands * t // T, N * bands * (t + 1) // T):
         n, i0 = task // bands, task % bands * rows
         m = min(rows, OH - i0)
-        _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
+        _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, band, D)
         product(m * OW, K, 1, C, band, D, 0, pitch, 1, B, 0, b, 0, 0, floor, ys, (n * OH + i0) * OW * K, K)
 
 
 @parallel
 def _backward(
-    t, gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, long, gw, total, gb, gD,
-    of_band, gwd,
+    t, gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, keep, all_D, all_G, long, gw,
+    total, gb, gD, of_band, gwd,
 ):  # fmt: skip
     N, OH, OW, K = gy.shape
     KH, KW, pitch = w.shape
     sh, sw = stride
-    C, bands, T = x.shape[3] + x2.shape[3], -(-OH // rows), scratch.shape[0]
-    of_rows, of_taps = of_band[t].reshape(-1), gwd[t].reshape(-1)
-    g_pitch = gb.shape[1]
-    D = ((rows - 1) * sh + KH) * width * pitch
-    G = D + rows * OW * pitch
-    panel = G + rows * OW * g_pitch
+    C, bands, (S, g_pitch), T = x.shape[3] + x2.shape[3], -(-OH // rows), gb.shape, len(scratch)
+    of_D = ((rows - 1) * sh + KH) * width * pitch  # where D begins in the scratch
+    of_G = of_D + rows * OW * pitch
+    panel = of_G + rows * OW * g_pitch
     gys, ys, gDs = gy.reshape(-1), y.reshape(-1), gD.reshape(-1)
-    band, gwt, gbt, piece = scratch[t], gw[t].reshape(-1), gb[t], np.empty(g_pitch, np.float32)
-    totals, since = total[t].reshape(-1), 0
-    clear(gwt, 0, gwt.size)
-    clear(totals, 0, gwt.size)
+    band, piece, of_rows = scratch[t], np.empty(g_pitch, np.float32), of_band[t].reshape(-1)
     clear(of_rows, 0, of_rows.size)
-    for task in range(N * bands * t // T, N * bands * (t + 1) // T):
-        n, i0 = task // bands, task % bands * rows
-        m = min(rows, OH - i0)
-        pixel = (n * OH + i0) * OW
-        _mask_and_sum(m * OW, K, gys, ys, pixel * K, relu, band, G, g_pitch, piece, gbt)
-        _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, D)
-        for j in range(0, m * OW, LONGEST):
-            k = min(LONGEST, m * OW - j)
-            outer(K, C, k, band, G + j * g_pitch, g_pitch, band, D + j * pitch, pitch, band[panel:], gwt, 0, C)
-        product(m * OW, C, 1, K, band, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
-        if C % LANES:  # whole vectors, in the place of D
-            for j in range(m * OW):
-                copy(band, D + j * pitch, gDs, (pixel + j) * C, C)
-        source, start, source_pitch = (band, D, pitch) if C % LANES else (gDs, pixel * C, C)
-        for i in range(m):
-            add_row_gradient(
-                band, i * sh * width * pitch, width, pitch, source, start + i * OW * source_pitch, source_pitch,
-                KH, KW, sw, OW, C, of_rows,
-            )  # fmt: skip
-        flush(of_rows, 0, of_rows.size, of_taps)
-        since += m * OW
-        if long and since >= LONG:
+    for share in range(S * t // T, S * (t + 1) // T):
+        of_taps, gwt, totals, since = gwd[share].reshape(-1), gw[share].reshape(-1), total[share].reshape(-1), 0
+        clear(gwt, 0, gwt.size)
+        clear(totals, 0, gwt.size)
+        for task in range(N * bands * share // S, N * bands * (share + 1) // S):
+            n, i0 = task // bands, task % bands * rows
+            m = min(rows, OH - i0)
+            pixel = (n * OH + i0) * OW
+            (Ds, D), (Gs, G) = (band, of_D), (band, of_G)
+            if keep:
+                (Ds, D), (Gs, G) = (all_D, pixel * pitch), (all_G, pixel * g_pitch)
+            _mask_and_sum(m * OW, K, gys, ys, pixel * K, relu, Gs, G, g_pitch, piece, gb[share])
+            _depthwise(x, x2, n, i0 * sh - top, left, factor, w, sh, sw, m, OW, width, band, Ds, D)
+            for j in range(0, 0 if keep else m * OW, LONGEST):
+                k = min(LONGEST, m * OW - j)
+                outer(K, C, k, Gs, G + j * g_pitch, g_pitch, Ds, D + j * pitch, pitch, band[panel:], gwt, 0, C)
+            product(m * OW, C, 1, K, Gs, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
+            if C % LANES:  # whole vectors, in the place of D in the scratch
+                for j in range(m * OW):
+                    copy(band, of_D + j * pitch, gDs, (pixel + j) * C, C)
+                    clear(band, of_D + j * pitch + C, pitch - C)
+            source, start, source_pitch = (band, of_D, pitch) if C % LANES else (gDs, pixel * C, C)
+            for i in range(m):
+                add_row_gradient(
+                    band, i * sh * width * pitch, width, pitch, source, start + i * OW * source_pitch, source_pitch,
+                    KH, KW, sw, OW, C, of_rows,
+                )  # fmt: skip
+            flush(of_rows, 0, of_rows.size, of_taps)
+            since += m * OW
+            if long and since >= LONG:
+                flush(gwt, 0, gwt.size, totals)
+                since = 0
+        if long:
             flush(gwt, 0, gwt.size, totals)
-            since = 0
-    if long:
-        flush(gwt, 0, gwt.size, totals)
 
 
 @njit(**OPTIONS)
-def _depthwise(x, x2, n, first, left, factor, w, sh, sw, m, OW, width, band, D):
-    """Load the rows of image n from `first` on to band[0:] and compute m rows of D from them, to band[D:]."""
+def _depthwise(x, x2, n, first, left, factor, w, sh, sw, m, OW, width, band, out, D):
+    """Load the rows of image n from `first` on to band[0:] and compute m rows of D from them, to out[D:]."""
     KH, KW, pitch = w.shape
     C, ws = x.shape[3] + x2.shape[3], w.reshape(-1)
     load_band(x, x2, n, first, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch, 1)
     for i in range(m):
         start, target = i * sh * width * pitch, D + i * OW * pitch
-        windows(band, start, width, pitch, ws, KH, KW, sw, OW, 0, C, band, target, pitch)
+        windows(band, start, width, pitch, ws, KH, KW, sw, OW, 0, C, out, target, pitch)
 
 
 @njit(**OPTIONS)

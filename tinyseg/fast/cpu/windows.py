@@ -8,25 +8,20 @@ import functools
 
 import numpy as np
 
-from tinyseg.fast.cpu.channels_last import threads
 from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
 from tinyseg.fast.cpu.simd import LANES, align_stack, load, splat, store
 
 
-def band_rows(N, OH, row):
+@functools.cache
+def band_rows(N, OH, row, parts):
     """Return how many rows of output, of `row` floats each, belong to a band.
 
-    At most 8 rows, and about 2¹⁶ floats (256 KiB, a share of the second-level cache). Fewer where the threads would
-    otherwise have unequal shares of the N images, unless so many more bands cost more than that: each is a pass over
+    At most 8 rows, and about 2¹⁶ floats (256 KiB, a share of the second-level cache). Fewer where `parts` of the bands
+    of N images would otherwise be unequal, unless so many more bands cost more than that: each is a pass over
     all weights, and the rows at its edge are loaded for both neighbours, which is reckoned as one row more.
     """
-    return _band_rows(N, OH, row, threads())
-
-
-@functools.cache
-def _band_rows(N, OH, row, threads):
     least = min(OH, max(-(-OH // 8), -(-OH * row // (1 << 16))))
-    bands = min(range(least, OH + 1), key=lambda bands: -(-N * bands // threads) * (-(-OH // bands) + 1))
+    bands = min(range(least, OH + 1), key=lambda bands: -(-N * bands // parts) * (-(-OH // bands) + 1))
     return -(-OH // bands)
 
 

@@ -35,7 +35,8 @@ MIN_TILES = 4  # tiles below which the transformed weights, four times as many, 
 UNEVEN = 1000.0  # largest value over quiet pixels up to which rounding is at most a hundredth of what pixels see
 SAMPLES = 64  # pixels of an image that are looked at to find the quiet ones
 ZEROS = np.zeros(WIDTH, np.float32)
-FEW_TILES = 32  # up to which, below CHUNK, the gradient of the weights is computed panel by panel
+FEW_TILES = 32  # up to which, below CHUNK, the gradient of the weights is computed panel by panel …
+FEW_PANELS = 4  # … if there are so many, to be shared by threads
 # Where in a thread's scratch, after M, these are: 16 pixels of output, transformed weights, packed weights.
 OUTPUT = 36 * (BLOCK + 1) * WIDTH
 WEIGHTS = OUTPUT + 16 * WIDTH
@@ -95,7 +96,7 @@ def gradient(x, x2, gy, w_shape, pads, repeat=1):
     (K, C, _, _), (N, OH, OW, _) = w_shape, gy.shape
     tiles, plan = _plan_strips(N, OH, OW)
     V, Z = empty((count_panels(C), 36, tiles | 1, WIDTH)), empty((count_panels(K), 36, tiles | 1, WIDTH))
-    few = tiles <= FEW_TILES and count_panels(K) * count_panels(C) >= 2 * threads()
+    few = tiles <= FEW_TILES and count_panels(K) * count_panels(C) >= FEW_PANELS
     dU, gw = empty((36, 0 if few else K * count_panels(C) * WIDTH + WIDTH)), empty(w_shape)
     scratch = empty((threads(), max(6 * (4 * STRIP + 2) * max(pitch_of(C), pitch_of(K)), FOR_GRADIENT)))
     _gradient(x, x2, gy, NOTHING, pads[0][0], pads[1][0], repeat, plan, scratch, V, Z, few, dU, gw)
