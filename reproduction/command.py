@@ -5,13 +5,16 @@
     python examples/reproduce_tables.py --data ISBI_DIR --width 32 --epochs 30 --seeds 3
 
 Table 1, what six networks cost, needs no data. Tables 2 and 3 train the six, and SD-UNet in the other reading of
-weight standardization, under one protocol with several seeds. Run again after an interruption it goes on where it was;
+weight standardization, under one protocol with several seeds. --jobs 2 trains two at a time; --part 2/8 is for the
+second of eight commands, which share --out. Run again after an interruption it goes on where it was;
 what another call has put into --out stays beside it, also other --networks of a table that were trained in the same
 way. Leaves results.json, tables.md, figures, and every run's folder.
 
 Reads top to bottom: costs, training, tables and figures, options.
 """
 
+import contextlib
+import functools
 import os
 import pathlib
 import shlex
@@ -24,11 +27,14 @@ from reproduction import paper, tables
 from reproduction.costs import draw_costs, measure_costs
 from reproduction.drawing import draw
 from reproduction.results import SCORES, Results, metrics_of, read
+from reproduction.side_by_side import carry_out, workers_of
 from reproduction.study import Network, Run, RunFailed, run_folder, spread
 from tinyseg.commands import train_brats, train_isbi
+from tinyseg.commands.jobs import WorkerLost, run_jobs
 from tinyseg.commands.numbers import Number, make_parser
 from tinyseg.commands.options import a_path, add_device_options, choose_device
 from tinyseg.commands.script import run_script
+from tinyseg.commands.workers import part_of, refuse_devices
 from tinyseg.data import isbi
 from tinyseg.data.brats import find_cases
 from tinyseg.data.files import list_names
@@ -66,7 +72,7 @@ def reproduce():
     args = parse_arguments()
     args.device = choose_device(args)
     check_writable(args.out)
-    with locked(args.out, "a study"):
+    with locked(args.out, "a study", shared=args.part[1] > 1):
         make_tables(args)
 
 
@@ -87,7 +93,7 @@ def make_tables(args):
     for kind, table in TABLE_OF.items():
         if "tables" in args.given and table in args.tables and kind not in kinds:
             raise ValueError(f"--tables {table} needs data: give a folder of such data to --data, or {kind}.")
-    if 1 in args.tables:
+    if 1 in args.tables and args.part[1] == 1:
         keep("costs", measure_costs(args.device, args.quick), "python examples/reproduce_tables.py --tables 1")
     failed = []
     for kind, folder in data:
@@ -95,9 +101,16 @@ def make_tables(args):
             study, histories = train_all(kind, folder, args)
             for name, row in study["rows"].items():
                 failed += [f"{kind}, {name}, seed {run['seed']}" for run in row["failed"]]
+            if histories is None:
+                continue
             keep(kind, study | {"rows": join_rows(results.get(kind), study)}, study["command"])
             with plots.drawing(args.out / f"{kind}_*.png"):
                 draw(kind, folder, histories, args)
+    if args.part[1] > 1:
+        k, parts = args.part
+        print(f"Part {k} of {parts} is done. When all are, the same command without --part makes the tables.")
+        exit_if(failed)
+        return
     if "costs" in results:
         with plots.drawing(args.out / "costs.png") as picture:
             draw_costs(results, picture)
@@ -106,6 +119,11 @@ def make_tables(args):
     write_atomically(args.out / "tables.md", text)
     print(text)
     print(f"Tables, figures and runs are in {args.out}")
+    exit_if(failed)
+
+
+def exit_if(failed):
+    """End with a sentence if runs have failed."""
     if failed:
         sys.exit(f"Runs that failed, as said above: {'; '.join(failed)}. The same command makes them alone again.")
 
@@ -148,14 +166,22 @@ def train_all(kind, folder, args):
     rows = {}
     for name in args.networks:
         rows[name] = {"title": NETWORKS[name].title, "model": NETWORKS[name].model, "found": [], "failed": []}
-    bar = tqdm(runs.items(), desc=kind, unit="run")
-    for (name, seed), run in bar:
-        bar.set_postfix_str(f"{name}, seed {seed}")
-        try:
-            rows[name]["found"].append({"seed": seed} | run.carry_out())
-        except RunFailed as error:
-            rows[name]["failed"].append({"seed": seed, "reason": str(error)})
-            tqdm.write(f"{name}, seed {seed}: {error}")
+    k, parts = args.part
+    chosen = list(runs.items())[k - 1 :: parts]
+    workers, threads = workers_of(args)
+    with contextlib.closing(run_jobs(functools.partial(carry_out, threads), chosen, workers)) as done:
+        for ((name, seed), _), found, error in tqdm(done, desc=kind, unit="run", total=len(chosen)):
+            if isinstance(error, RunFailed | WorkerLost):
+                rows[name]["failed"].append({"seed": seed, "reason": str(error)})
+                tqdm.write(f"{name}, seed {seed}: {error}")
+            elif error is not None:
+                raise error
+            else:
+                rows[name]["found"].append({"seed": seed} | found)
+    for row in rows.values():
+        row["found"].sort(key=lambda found: found["seed"])
+    if parts > 1:
+        return {"rows": rows}, None
     limit = median_tumour(rows) if kind == "brats" else None
     for row in rows.values():
         each = [as_figures(kind, found, limit) for found in row["found"]]
@@ -256,8 +282,12 @@ def parse_arguments():
     add("--val-sections", type=Number(int, 1, 10**6), default=4, help="sections held out, the last ones (default: 4)")
     add("--quick", action="store_true", help="minutes on two cores: narrow networks, few steps, one seed")
     add_device_options(parser)
+    add("--jobs", type=Number(int, 1, 1024), default=1, help="runs at a time, which share the cores")
+    add("--dask", metavar="ADDRESS", help="of a Dask scheduler, whose workers share the runs")
+    add("--part", type=part_of, default=(1, 1), metavar="K/N", help="every N-th run from the K-th on, for job arrays")
     add("--out", type=a_path, default=pathlib.Path("runs/reproduction"), help="default: runs/reproduction")
     args = parser.parse_args()
+    refuse_devices(parser, args)
     args.width = args.width or (QUICK["width"] if args.quick else 64)
     args.seeds = args.seeds or (QUICK["seeds"] if args.quick else 3)
     args.lr = args.lr or (None if args.protocol else 1e-3)

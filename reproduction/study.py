@@ -71,6 +71,7 @@ class Run:
         self.train, self.evaluate = list(map(str, train)), list(map(str, evaluate))
         self.latest, self.scores = self.folder / "checkpoint.safetensors", self.folder / "scores.json"
         self.kept, self.shape = self.folder / "command.txt", shape
+        self.threads = None  # of the kernels; all cores
         given = {a[2:].replace("-", "_"): b for a, b in itertools.pairwise(self.train[1:]) if a.startswith("--")}
         if "data" in given:  # as the training script keeps it
             given["data"] = str(Path(given["data"]).resolve())
@@ -170,14 +171,18 @@ class Run:
         """Run a script; what it prints goes to ``output.txt``. Whatever ends this ends the script first."""
         with open(self.folder / "output.txt", "a+", encoding="utf-8", errors="replace") as output:
             start = output.tell()
-            with subprocess.Popen([sys.executable, *arguments], stdout=output, stderr=output) as process:
+            environment = ({"NUMBA_NUM_THREADS": str(self.threads)} if self.threads else {}) | os.environ
+            command = [sys.executable, *arguments]
+            with subprocess.Popen(command, stdout=output, stderr=output, env=environment) as process:
+                _scripts[process] = Path(arguments[0]).name
                 try:
                     status = process.wait()
                 except BaseException:
-                    print(f"Waiting until {Path(arguments[0]).name} has stopped, too.", file=sys.stderr, flush=True)
-                    process.terminate()  # a training writes its checkpoint then
+                    stop_scripts()
                     process.wait()
                     raise
+                finally:
+                    del _scripts[process]
             output.seek(start)
             said = output.read().replace("\r", "\n").strip().split("\n")
         if status in ENDED:
@@ -187,6 +192,16 @@ class Run:
             raise RunFailed(f"it was ended by {name}, as when the memory does not suffice or a library crashes")
         if status:
             raise RunFailed(said[-1] or f"it ended with the status {status} and said nothing")
+
+
+_scripts: dict = {}  # the names of the scripts that are running, by their processes
+
+
+def stop_scripts():
+    """Stop all scripts that are running; a training writes its checkpoint then."""
+    for process, name in list(_scripts.items()):
+        print(f"Waiting until {name} has stopped, too.", file=sys.stderr, flush=True)
+        process.terminate()
 
 
 def fingerprint_of_weights(path):

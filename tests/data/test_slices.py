@@ -1,10 +1,15 @@
 """Slices on disk: made once, remade when anything changes, never half-used."""
 
+import contextlib
 import json
+import multiprocessing
 import os
 import re
 import shutil
-from concurrent.futures import ThreadPoolExecutor
+import subprocess
+import sys
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -393,3 +398,42 @@ def test_two_commands_prepare_the_same_cases_at_once(data, tmp_path, made, capfd
     assert sorted(made) == sorted(case.name for case in find_cases(data))  # each case once
     assert [list(cache.entries) for cache in caches] == [[case.name for case in find_cases(data)]] * 2
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize("kind", ["processes", "Dask", "MPI"])
+def test_any_executor_prepares_the_same_slices(kind, data, tmp_path):
+    """A cluster prepares hundreds of volumes; the files do not show where they were made."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    expected = build(data, one)
+    if kind == "MPI":
+        mpiexec = shutil.which("mpiexec", path=str(Path(sys.executable).parent)) or pytest.skip(
+            "mpich is not installed"
+        )
+        script = tmp_path / "script.py"
+        script.write_text(
+            "import pathlib, sys\nfrom mpi4py.futures import MPIPoolExecutor\n"
+            "from tinyseg.data.brain import Preparation\nfrom tinyseg.data.brats import find_cases\n"
+            "from tinyseg.data.slices import SliceCache\n"
+            f"cases, preparation = find_cases({str(data)!r}), Preparation(size=24)\n"
+            "with MPIPoolExecutor() as pool:\n"
+            f"    SliceCache.build(cases, {str(two)!r}, preparation, progress=False, executor=pool)\n"
+        )
+        command = [mpiexec, "-n", "3", sys.executable, "-m", "mpi4py.futures", str(script)]
+        subprocess.run(command, check=True, timeout=120)
+    else:
+        with contextlib.ExitStack() as stack:
+            if kind == "processes":
+                spawn = multiprocessing.get_context("spawn")
+                pool = stack.enter_context(ProcessPoolExecutor(2, spawn))
+            else:
+                distributed = pytest.importorskip("distributed")
+                options = {"threads_per_worker": 1, "dashboard_address": None, "silence_logs": 50}
+                cluster = stack.enter_context(distributed.LocalCluster(2, **options))
+                client = stack.enter_context(distributed.Client(cluster, set_as_default=False))
+                pool = stack.enter_context(client.get_executor(pure=False))
+            build(data, two, executor=pool)
+    found = build(data, two)
+    assert str(found.entries) == str(expected.entries)
+    slices = {file.name for file in one.iterdir() if file.suffix in (".npy", ".json")} - {"sources.json"}
+    assert len(slices) == 3 * len(expected.entries) and slices <= {file.name for file in two.iterdir()}
+    assert all((one / name).read_bytes() == (two / name).read_bytes() for name in slices)

@@ -157,3 +157,18 @@ def test_quick_run_of_tables_2_and_3(tmp_path, monkeypatch):
 
     _, err = run_example("reproduce_tables.py", *arguments, "--lr", "0.01", code=1)
     assert "made with other options" in err
+
+
+@pytest.mark.slow
+def test_a_study_in_parts_and_side_by_side_makes_the_same_table(tmp_path):
+    """A user has a job array, or a machine with many cores; the table does not show it."""
+    tables, networks = [], ["--networks", "unet", "sdunet"]
+    for name, commands in {"one": [[]], "several": [["--part", "2/2"], ["--part", "1/2"], ["--jobs", 2]]}.items():
+        given = *SMALL[:5], "--tables", 2, "--data", "isbi", "--out", tmp_path / name, *networks
+        said = [run_example("reproduce_tables.py", *given, *options)[0] for options in commands]
+        assert name == "one" or "Part 2 of 2 is done. When all are" in said[0] and "| SD-UNet |" not in said[0]
+        rows = json.loads((tmp_path / name / "results.json").read_text())["isbi"]["rows"]
+        tables.append({name: row["figures"] for name, row in rows.items()})
+        for figures in tables[-1].values():
+            del figures["seconds_per_step"]
+    assert tables[0] == tables[1] and len(tables[0]) == 2

@@ -3,13 +3,20 @@
 import json
 import math
 import os
+import pathlib
+import signal
 import threading
+import time
+from functools import partial
 
 import pytest
 
 from reproduction import results
+from reproduction.side_by_side import SideBySide, carry_out
 from reproduction.study import Run, RunFailed, fingerprint_of_weights, spread
 from tinyseg import models
+from tinyseg.commands.jobs import run_jobs
+from tinyseg.commands.workers import DaskCluster
 from tinyseg.data import locks
 from tinyseg.data.classes import REGIONS
 from tinyseg.data.fingerprint import fingerprint_of_file
@@ -286,3 +293,68 @@ def test_the_scores_of_a_tumour_study_have_no_patients(tmp_path):
     with pytest.raises(ValueError, match="missing is patients"):
         results.read(tmp_path / "scores.json", results.SCORES["brats"], "scores")
     assert results.metrics_of("brats") == ["accuracy", "dice", *REGIONS]
+
+
+# ----- several at a time ---------------------------------------------------------------------
+TOGETHER = """
+import os, pathlib, signal, sys, time
+here = pathlib.Path(__file__).parent
+out = pathlib.Path(sys.argv[sys.argv.index("--out") + 1])
+signal.signal(signal.SIGTERM, lambda *_: ((out / "stopped").touch(), sys.exit(143)))
+(here / f"{out.name}.began").write_text(os.environ.get("NUMBA_NUM_THREADS", "all"))
+while len(list(here.glob("*.began"))) < 2 or (here / "wait").exists():
+    time.sleep(0.01)
+"""
+
+
+@pytest.fixture
+def both(run, tmp_path):
+    """Two runs, of which neither ends before the other has begun."""
+    script = tmp_path / "scripts" / "train.py"
+    run()
+    script.write_text(TOGETHER + TRAIN)
+    return [((f"run{k}", k), Run(tmp_path / f"run{k}", [script], [script.with_name("evaluate.py")])) for k in (1, 2)]
+
+
+def carry_out_both(both, workers, threads=1):
+    return {key: found for (key, _), found, _ in run_jobs(partial(carry_out, threads), both, workers)}
+
+
+def test_two_runs_at_a_time_share_the_cores(both, tmp_path, monkeypatch):
+    monkeypatch.delenv("NUMBA_NUM_THREADS", raising=False)
+    found = carry_out_both(both, SideBySide(2), threads=3)
+    assert found.keys() == {("run1", 1), ("run2", 2)}
+    assert all(each["summary"] == DONE and each["scores"]["metrics"] == {"dice": 0.7} for each in found.values())
+    assert [(tmp_path / "scripts" / f"run{k}.began").read_text() for k in (1, 2)] == ["3", "3"]
+
+
+def test_two_runs_at_a_time_are_both_stopped(both, tmp_path, capfd):
+    (tmp_path / "scripts" / "wait").touch()
+    jobs = run_jobs(partial(carry_out, 1), both, SideBySide(2))
+
+    def stop():
+        while len(list((tmp_path / "scripts").glob("*.began"))) < 2:
+            time.sleep(0.01)
+        time.sleep(0.1)
+        os.kill(os.getpid(), signal.SIGINT)
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupt)
+    try:
+        threading.Thread(target=stop).start()
+        with pytest.raises(KeyboardInterrupt):
+            list(jobs)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert all((tmp_path / f"run{k}" / "stopped").exists() for k in (1, 2))
+    assert capfd.readouterr().err.count("Waiting until train.py has stopped, too.") == 2
+
+
+def test_runs_are_carried_out_by_a_dask_cluster(both, tmp_path, monkeypatch):
+    distributed = pytest.importorskip("distributed")
+    monkeypatch.setenv("PYTHONPATH", str(pathlib.Path(__file__).parents[2]))  # the workers find this study
+    with distributed.LocalCluster(2, threads_per_worker=1, dashboard_address=None, silence_logs=50) as cluster:
+        found = carry_out_both(both, DaskCluster(cluster.scheduler_address), None)
+    assert len(found) == 2 and all(each["summary"] == DONE for each in found.values())

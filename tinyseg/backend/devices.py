@@ -109,6 +109,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def use_threads(number: int) -> None:
+    """Let numba's kernels compute in so many threads in this process, unless NUMBA_NUM_THREADS says how many."""
+    if "NUMBA_NUM_THREADS" in os.environ:
+        return
+    with contextlib.suppress(KeyError):
+        sys.modules["numba"].set_num_threads(number)  # numba has been loaded
+        return
+    os.environ["NUMBA_NUM_THREADS"] = str(number)
+
+
 def synchronize(device: str) -> None:
     """Wait until the GPU has finished its work. On the CPU there is nothing to wait for."""
     if device == "gpu":

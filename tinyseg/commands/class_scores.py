@@ -7,6 +7,7 @@ import numpy as np
 
 from tinyseg.commands.compared import find_masks, find_predictions, predict_chosen, read_images
 from tinyseg.commands.numbers import refuse_given
+from tinyseg.commands.score_volumes import OF_VOLUMES
 from tinyseg.commands.scores import draw_worst, write_scores
 from tinyseg.commands.tables import average_sections, mean_rows, table
 from tinyseg.data import Sections, isbi
@@ -33,7 +34,7 @@ def has_classes(args, predictor):
 
 def evaluate_classes(args, predictor):
     """Score a network, or predictions, on masks of several classes; print, and write what --out asks for."""
-    refuse_given(args, ("cases", "whole", "small"), "this is for volumes of brain tumours: leave it out")
+    refuse_given(args, OF_VOLUMES, "this is for volumes of brain tumours: leave it out")
     refuse_given(args, ("foreground", "degenerate", "threshold"), "this is for masks of two values: leave it out")
     args.empty = args.empty or "nan"
     sections, predicted = predict_classes(args, predictor) if predictor else read_classes(args)

@@ -25,24 +25,18 @@ from tinyseg.commands.class_scores import evaluate_classes, has_classes
 from tinyseg.commands.compared import predict_sections, read_sections
 from tinyseg.commands.numbers import CHOSEN_SECTIONS, CLASS_NAMES, Number, make_parser, refuse_given
 from tinyseg.commands.options import a_path, add_prediction_options, load_predictor
-from tinyseg.commands.predict_instances import OPTIONS, add_instance_options
+from tinyseg.commands.predict_instances import add_instance_options
 from tinyseg.commands.score_objects import print_objects, score_objects
+from tinyseg.commands.score_volumes import OF_VOLUMES, evaluate_tumours
 from tinyseg.commands.scores import draw_worst, hold_out, write_scores
 from tinyseg.commands.script import run_script
-from tinyseg.commands.settings import KEPT
-from tinyseg.commands.tables import average_sections, interval_of, mean_rows, table
+from tinyseg.commands.tables import average_sections, mean_rows, table
+from tinyseg.commands.workers import add_worker_options, refuse_devices
 from tinyseg.data.brain import Preparation
-from tinyseg.data.brats import find_cases
-from tinyseg.data.classes import DECATHLON, regions_of, same_classes
-from tinyseg.data.files import list_names, refuse_missing
-from tinyseg.data.json_files import check_shape
-from tinyseg.data.label_volumes import find_labels, holds_volumes, predicted_classes
-from tinyseg.data.load_tqdm import tqdm
-from tinyseg.data.split import patient_of
+from tinyseg.data.files import refuse_missing
+from tinyseg.data.label_volumes import holds_volumes
 from tinyseg.metrics import BinaryScores, sensitivity, specificity
 from tinyseg.metrics.isbi import isbi_scores
-from tinyseg.metrics.patients import EMPTY, PatientScores
-from tinyseg.prediction import volumes
 from tinyseg.report import plots
 
 
@@ -76,7 +70,7 @@ def evaluate_what_is_given(args):
 
 # ===== membranes =================================================================
 def evaluate_membranes(args, predictor):
-    refuse_given(args, ("cases", "whole", "small"), "this is for volumes of brain tumours: leave it out")
+    refuse_given(args, OF_VOLUMES, "this is for volumes of brain tumours: leave it out")
     refuse_given(
         args, ("class_names",), "this is for masks of several classes, and these have two values: leave it out"
     )
@@ -169,108 +163,6 @@ def print_table(names, per_section, pooled, means, what):
         print(f"{undefined} scores are 0/0 (a class that neither has) and left out of the means: see --empty.")
 
 
-# ===== tumours ===================================================================
-def evaluate_tumours(args, predictor):
-    args.empty = args.empty or EMPTY
-    refuse_given(args, ("sections",), "volumes of brain tumours are chosen with --cases, not --sections")
-    refuse_given(args, ("foreground", "degenerate", *OPTIONS), "this is for sections, not for volumes of brain tumours")
-    if args.threshold != 0.5 and (predictor is None or len(predictor.classes) > 1):
-        print("Label volumes, and networks of several classes, have no use for --threshold.")
-    if args.labels if predictor else args.images:
-        raise ValueError(
-            "images and labels of brain tumours are in one folder: give --checkpoint with --images, or --predictions "
-            "with --labels."
-        )
-
-    # ----- what is compared ------------------------------------------------------
-    names = [name for each in args.cases or () for name in each.split(",")]  # A,B as of train_brats.py, or A B
-    names = None if names in ([], ["all"]) else names
-    if predictor:
-        cases, classes = find_cases(args.images), predictor.classes
-        patients = (predictor.model.meta.get("config") or {}).get("patients") or {}
-        check_shape(patients, KEPT["patients"], f"{args.checkpoint} is damaged: patients in its metadata does not fit")
-        if args.cases is None:
-            names, what = volumes.held_out(cases, patients)
-            print(f"{len(names)} of {len(cases)} patients in {args.images}: {what} (--cases all takes all)")
-        scored = volumes.select_cases(cases, names, args.images)
-        trained_on = set(map(patient_of, patients.get("train", ())))
-        trained = [case.name for case in scored if case.patient in trained_on]
-        if trained:
-            print(
-                f"The network was trained on {len(trained)} of these {len(scored)} patients ({list_names(trained)}): "
-                "expect too good a score."
-            )
-        pairs = volumes.predict_cases(predictor, scored, cases.modalities, args.threshold)
-    else:
-        known = predicted_classes(args.predictions) or []
-        cases = find_labels(args.labels, known if len(known) > 1 else DECATHLON)
-        classes = known or list(cases.classes)
-        scored = volumes.select_cases(cases, names, args.labels)
-        pairs = volumes.read_predictions(args.predictions, scored, cases.classes)
-        leftovers = volumes.list_leftovers(args.predictions, scored) if names is None else []
-        if leftovers:
-            print(f"There are no labels for {list_names(leftovers)} in {args.predictions}: not scored.")
-        print(f"labels: {', '.join(f'{k} {name}' for k, name in enumerate(cases.classes))}")
-    classes = ["whole tumour"] if args.whole or len(classes) == 1 else classes
-    if len(classes) > 1 and not same_classes(classes, cases.classes):
-        raise ValueError(
-            f"the classes of {args.checkpoint or args.predictions} are {', '.join(classes)}, and those of the labels "
-            f"in {args.labels or args.images} {', '.join(cases.classes)}: they cannot be compared. Use a network that "
-            "was trained on such labels."
-        )
-
-    # ----- scores ----------------------------------------------------------------
-    regions = regions_of(classes)
-    scores, slices = PatientScores(classes, regions, args.empty), []
-    bar = tqdm(zip(scored, pairs, strict=True), desc="scoring", unit="patient", total=len(scored))
-    for case, (predicted, truth, voxel) in bar:
-        scores.add(case.name, predicted, truth, voxel)
-        slices.append(volumes.most_tumour(predicted, truth))
-    report = scores.report(args.small)
-    means = report["regions"] | report["classes"] | {name: report[name] for name in ("sensitivity", "specificity")}
-    for name, mean in means.items():
-        mean |= interval_of([patient[name] for patient in report["patients"]])
-
-    # ----- table and files -------------------------------------------------------
-    metrics = {name: report[name] for name in ("dice", "accuracy")} | {n: mean["mean"] for n, mean in means.items()}
-    content = {"metrics": metrics, "mean_over_patients": means, "classes": classes, "regions": regions}
-    content |= {name: report[name] for name in ("small", "large", "small_below_mm3", "empty", "patients")}
-    write_scores(args, content)
-    print_patients(report, means, regions)
-    whole_tumour = [patient["whole tumour"] for patient in report["patients"]]
-
-    def draw(worst, path):
-        volumes.draw_slices([(scored[k], slices[k], whole_tumour[k]) for k in worst], path, cases.modalities, classes)
-
-    draw_worst(args, whole_tumour, draw)
-
-
-def print_patients(report, means, regions):
-    """Print a line for each patient: Dice by region and class, and the whole tumour's scores and volume; then means."""
-    patients = report["patients"]
-    # A class that is a region by itself has its column already.
-    structures = [*regions, *(name for k, name in enumerate(report["classes"], 1) if (k,) not in regions.values())]
-    columns = [*structures, "sensitivity", "specificity"]
-    rows = [(p["name"], [*(f"{p[c]:.4f}" for c in columns), f"{p['tumour_mm3']:,.0f}"]) for p in patients]
-    rows += [(name, [*cells, ""]) for name, cells in mean_rows("mean over patients", [means[c] for c in columns])]
-    print(table([*columns, "tumour mm³"], rows))
-    groups = [(size, report[size]["dice"], report[size]["patients"]) for size in ("small", "large")]
-    sizes = [f"{dice:.4f} of {number} {size}" for size, dice, number in groups if number]
-    print(f"Dice of the whole tumour: {', '.join(sizes)} (small: below {report['small_below_mm3']:,.0f} mm³).")
-    meaning = {"one": "is 1, as in BraTS", "zero": "is 0", "nan": "is left out of the means"}[report["empty"]]
-    empty = [f"{name} in {means[name]['empty']}" for name in structures if means[name]["empty"]]
-    print(
-        f"Dice of what neither truth nor prediction has {meaning} (--empty {report['empty']}): "
-        f"{', '.join(empty) or 'in none'} of {len(patients)} patients."
-    )
-    nowhere = [name for name in structures if means[name]["empty"] == len(patients)]
-    if nowhere and report["empty"] == "one":
-        print(
-            f"WARNING: no volume has {list_names(nowhere)}, which counts as Dice 1. Give --whole if labels only tell "
-            "tumour or not, or --empty nan to leave it out of means."
-        )
-
-
 # ===== options ===================================================================
 def build_parser():
     parser = make_parser(__doc__)
@@ -296,6 +188,7 @@ def build_parser():
     add("--degenerate", choices=["challenge", "one"], default="challenge", help="V^Info of a section of one segment")
     add_prediction_options(parser)
     add_instance_options(parser)
+    add_worker_options(parser, "patients")
     add("--worst", type=Number(int, 0, 1000), default=3, help="how many of the worst to picture (default: 3)")
     add("--out", type=a_path, help="JSON file; the picture goes beside it")
     return parser
@@ -311,8 +204,11 @@ def parse_arguments():
     if args.predictions and args.labels is None:
         parser.error("--predictions needs --labels to compare with")
     if args.predictions:
-        of_networks = ("min_component", "transforms", "memory", "runtime", "gpu_memory", "tf32", "cuda_graph")
+        of_networks = (
+            "min_component", "transforms", "memory", "runtime", "gpu_memory", "tf32", "cuda_graph", "jobs", "dask",
+        )  # fmt: skip
         refuse_given(args, of_networks, "this is for a network, and --predictions runs none: leave it out")
+    refuse_devices(parser, args)
     if args.out is None and args.worst:
         refuse_given(args, ("worst",), "the picture goes beside the JSON file, so give --out too")
     return args

@@ -42,6 +42,7 @@ from tinyseg.commands.predict_instances import (
 )
 from tinyseg.commands.runtime import find_runtime_file
 from tinyseg.commands.script import run_script
+from tinyseg.commands.workers import add_worker_options, part_of, refuse_devices
 from tinyseg.data import os_errors
 from tinyseg.data.files import expand_pattern, list_names, same_on_disk
 from tinyseg.data.images import output_name
@@ -152,14 +153,6 @@ def suffix(text):
     return text
 
 
-def part_of(text):
-    """Return --part as two numbers: 2/8 is the second of eight."""
-    k, _, parts = text.partition("/")
-    if not (k.isdecimal() and parts.isdecimal() and 1 <= int(k) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"expected K/N with K from 1 to N, as in 2/8, found {text!r}")
-    return int(k), int(parts)
-
-
 def build_parser():
     parser = make_parser(__doc__, "INPUT [INPUT ...]")
     add = parser.add_argument
@@ -177,7 +170,7 @@ def build_parser():
     add("--suffix", type=suffix, help="of the output's name (default: _mask, _probability, _instances)")
     add_prediction_options(parser)
     add("--force", action="store_true", help="replace files that are there")
-    add("--jobs", type=Number(int, 1, 1024), default=1, help="processes that share the images and the cores")
+    add_worker_options(parser, "images")
     add("--part", type=part_of, default=(1, 1), metavar="K/N", help="every N-th image from the K-th on, for job arrays")
     return parser
 
@@ -190,8 +183,7 @@ def parse_arguments():
     for name, option in (("threshold", "--threshold"), ("min_component", "--min-component")):
         if args.probabilities and name in args.given:
             parser.error(f"{option} is for masks, and probabilities are to be written: leave one of the two out")
-    if args.jobs > 1 and (args.device == "gpu" or args.cuda_graph):
-        parser.error("--jobs shares the cores of a CPU: leave it out, or --device gpu")
+    refuse_devices(parser, args)
     if args.probabilities and args.instances:
         parser.error("--instances writes numbers of objects, not probabilities: leave one of the two out")
     if not args.instances:

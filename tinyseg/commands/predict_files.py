@@ -4,6 +4,8 @@ import contextlib
 import functools
 import io
 import sys
+import threading
+import uuid
 
 import numpy as np
 
@@ -12,6 +14,7 @@ from tinyseg.commands.options import load_predictor
 from tinyseg.commands.predict_instances import instance_options, sections_of, write_instances
 from tinyseg.commands.runtime import find_runtime_file
 from tinyseg.commands.script import explain
+from tinyseg.commands.workers import load_once, workers_of
 from tinyseg.data.brain import Preparation
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.predictions_json import NAME, Record, hash_of
@@ -58,8 +61,10 @@ def predict_files(predictor, plan, stacks, args):
     bar = tqdm(total=len(plan), unit="image", disable=len(plan) == 1)
     with bar, contextlib.ExitStack() as all_entries:
         here = functools.partial(predict_job, predictor, args)
-        work = functools.partial(predict_in_process, args) if args.jobs > 1 else here
-        for (scan, *_), said, error in run_jobs(work, jobs(), args.jobs):
+        workers = workers_of(args)
+        work = functools.partial(predict_in_process, uuid.uuid4().hex, args) if workers else here
+        done = all_entries.enter_context(contextlib.closing(run_jobs(work, jobs(), workers)))
+        for (scan, *_), said, error in done:
             entries.pop(scan).close()
             tqdm.write(said or "", end="")
             if isinstance(error, FAILURES):
@@ -78,15 +83,13 @@ def predict_job(predictor, args, job):
     predict_file(predictor, scan, files, args, statistics)
 
 
-_loaded: dict = {}  # the predictor of a process that does jobs of another
+_turn = threading.Lock()  # a worker of Dask may have several threads, and all that they print goes to one place
 
 
-def predict_in_process(args, job):
-    """Predict a scan in a process that was started for it; return what there is to say."""
-    with contextlib.redirect_stdout(io.StringIO()) as said:
-        if "predictor" not in _loaded:
-            _loaded["predictor"] = load_predictor(args, args.scale)
-        predict_job(_loaded["predictor"], args, job)
+def predict_in_process(command, args, job):
+    """Predict a scan in a process that does jobs of `command`; return what there is to say."""
+    with _turn, contextlib.redirect_stdout(io.StringIO()) as said:
+        predict_job(load_once(command, lambda: load_predictor(args, args.scale)), args, job)
     return said.getvalue()
 
 

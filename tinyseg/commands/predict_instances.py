@@ -10,8 +10,8 @@ import io
 
 import numpy as np
 
-from tinyseg.commands.jobs import in_worker
 from tinyseg.commands.numbers import PROBABILITY, Number
+from tinyseg.commands.workers import at_work
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.data.pixel_size import pixel_size
 from tinyseg.data.scans import write_scan
@@ -84,7 +84,7 @@ def write_instances(predictor, image, target, args, overwrite):
 
 def sections_of(image, name):
     """Return the numbers of the sections of an image, with a bar if there are several and nobody else shows one."""
-    hidden = len(image) == 1 or in_worker()
+    hidden = len(image) == 1 or at_work()
     return tqdm(range(len(image)), desc=name, unit="section", disable=hidden, leave=None)
 
 

@@ -16,6 +16,7 @@ from tinyseg.data.brats import grid_of_case, read_case
 from tinyseg.data.fingerprint import fingerprint
 from tinyseg.data.json_files import read_sealed, write_sealed
 from tinyseg.data.locks import locked
+from tinyseg.data.sources import Sources
 from tinyseg.data.writing import write_atomically
 
 FORMAT = "2"  # another number if the slices of a case change
@@ -52,8 +53,14 @@ def stem_of(case, sha1, preparation, num_classes):
     return f"{case.name[:40]}-{fingerprint(json.dumps(options), *sha1)[:20]}"
 
 
-def make_once(folder, case, stem, sha1, preparation, num_classes, sources):
-    """Prepare one case and return its entry. If another command is preparing it at this moment, wait and take that."""
+def make_once(folder, case, stem, sha1, preparation, num_classes, sources=None):
+    """Prepare one case and return its entry. If another command is preparing it at this moment, wait and take that.
+
+    Hashes are taken from `sources`, and noted there; in another process, which has none, from the record in the folder.
+    """
+    if sources is None:
+        with Sources(folder) as sources:
+            return make_once(folder, case, stem, sha1, preparation, num_classes, sources)
     with locked(folder, f"a command that prepares {case.name}", stem, wait=True):
         made = read_entry(folder, stem, sha1, num_classes, sources)
         return made or make(folder, case, stem, sha1, preparation, num_classes, sources)

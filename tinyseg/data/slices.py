@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import Executor, ThreadPoolExecutor, as_completed, wait
 from pathlib import Path
 from typing import Any, Self
 
@@ -70,6 +70,7 @@ class SliceCache:
         skip_bad: bool = False,
         progress: bool = True,
         check_shape: Callable[[int, int], object] | None = None,
+        executor: Executor | None = None,
     ) -> Self:
         """Prepare the cases that are not in the folder yet.
 
@@ -88,6 +89,10 @@ class SliceCache:
         check_shape : callable, optional
             ``check_shape(h, w)`` raises a ValueError if the network does not take slices of this shape. It is called
             before any case is prepared.
+        executor : concurrent.futures.Executor, optional
+            What prepares the cases, instead of `workers` threads: processes, the workers of a Dask cluster
+            (``Client.get_executor()``) or of MPI (``mpi4py.futures.MPIPoolExecutor``), which read and write the same
+            files under the same names.
 
         Returns
         -------
@@ -124,12 +129,12 @@ class SliceCache:
         stems: dict[str, tuple[str, tuple[str, ...]]] = {}
         by_name = {case.name: case for case in cases}
 
-        def make(name, sources):
-            return make_once(folder, by_name[name], *stems[name], preparation, len(cases.classes), sources)
+        def job(name):
+            return make_once, folder, by_name[name], *stems[name], preparation, len(cases.classes)
 
         def make_again(name):
-            with Sources(folder) as sources:
-                make(name, sources)
+            make, *arguments = job(name)
+            make(*arguments)
 
         with Sources(folder) as sources:
             for case in tqdm(cases, desc="looking for changes", unit="case", disable=not progress, delay=2):
@@ -142,12 +147,13 @@ class SliceCache:
             entries = {name: read_entry(folder, *stem, len(cases.classes), sources) for name, stem in stems.items()}
             missing = [case for case in cases if case.name in stems and entries[case.name] is None]
             _check_room(folder, [(case, grids[case.name]) for case in missing], preparation, len(cases.modalities))
-            pool = ThreadPoolExecutor(max(1, workers), thread_name_prefix="tinyseg-cases")
+            threads = None if executor else ThreadPoolExecutor(max(1, workers), thread_name_prefix="tinyseg-cases")
+            pool = executor or threads
             bar = tqdm(total=len(missing), desc="preparing", unit="case", disable=not progress or not missing)
+            work = {}
             try:
-                work = {}
                 for case in missing:
-                    work[pool.submit(make, case.name, sources)] = case
+                    work[pool.submit(*job(case.name), *(() if executor else [sources]))] = case
                 for future in as_completed(work):
                     case = work[future]
                     try:
@@ -160,7 +166,11 @@ class SliceCache:
                 print("Waiting for the cases that are being prepared.", file=sys.stderr, flush=True)
                 raise
             finally:  # after an error, the cases that are waiting are not prepared
-                pool.shutdown(cancel_futures=True)
+                for future in work:
+                    future.cancel()
+                wait(work)
+                if threads:
+                    threads.shutdown()
                 bar.close()
         if not entries:
             raise ValueError(f"none of {len(cases)} cases can be used: {'; '.join(list(skipped.values())[:3])}")

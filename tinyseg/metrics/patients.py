@@ -72,8 +72,7 @@ class PatientScores:
             As `confusion_matrix`; or there are no voxels, their volume is not above 0, or the patient was scored
             before. Nothing is counted then.
         """
-        if name in self._names:
-            raise ValueError(f"{name} was scored already: a patient counts once.")
+        self._refuse_again(name)
         predicted, truth = as_numbers(predicted, "predicted"), as_numbers(truth, "truth")
         if self._binary:
             predicted, truth = _tumour(predicted, "predicted"), _tumour(truth, "truth")
@@ -83,6 +82,18 @@ class PatientScores:
         self._scores.update(predicted[None, None], truth[None, None])
         self._names.append(name)
         self._volumes.append(float(voxel * np.count_nonzero(truth)))
+
+    def join(self, other: "PatientScores") -> None:
+        """Add the patients of `other`, which scores the same classes and regions, behind those that are here."""
+        for name in other._names:
+            self._refuse_again(name)
+        self._scores._matrices += other._scores._matrices
+        self._names += other._names
+        self._volumes += other._volumes
+
+    def _refuse_again(self, name):
+        if name in self._names:
+            raise ValueError(f"{name} was scored already: a patient counts once.")
 
     def report(self, small: float | None = None) -> dict[str, Any]:
         """Return the scores of all patients.

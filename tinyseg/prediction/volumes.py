@@ -1,13 +1,13 @@
 """Whole volumes of brain tumours: choose cases, predict them or read their predictions, and draw them.
 
-Predictions come one after the other, and only one is in memory. One slice of each patient is kept for the picture.
+One slice of each patient is kept for the picture.
 """
 
 import numpy as np
 
 from tinyseg.data.brats import grid_of_case, read_case
 from tinyseg.data.files import find_volumes, list_names
-from tinyseg.data.label_volumes import PROBABILITIES, find_prediction, read_pair
+from tinyseg.data.label_volumes import PROBABILITIES, find_prediction
 from tinyseg.data.scans import channels_of
 from tinyseg.data.split import patient_of
 from tinyseg.report import plots
@@ -54,40 +54,37 @@ def held_out(cases, patients):
     return others, "those not trained on"
 
 
-def predict_cases(predictor, cases, modalities, threshold=0.5):
-    """Predict cases one after the other, and read their labels.
+def predict_case(predictor, modalities, threshold, case):
+    """Predict a case, and read its labels.
 
     Parameters
     ----------
     predictor : Predictor
-    cases : sequence of Case
     modalities : sequence of str
-        Modalities of the cases; the network gets those that it takes, in its order.
+        Modalities of the case; the network gets those that it takes, in its order.
     threshold : float
         Of the probability, for a network of one class.
+    case : Case
 
-    Yields
-    ------
+    Returns
+    -------
     predicted, truth : uint8 ndarray, (X, Y, Z)
     voxel : float
         Volume of a voxel, mm³.
     """
     order = list(channels_of(predictor.modalities or modalities, modalities, f"The data for {predictor.name}"))
-    for case in cases:
-        volume, truth = read_case(case)
-        yield predictor.volume(volume[order], threshold), truth, grid_of_case(case).voxel
+    volume, truth = read_case(case)
+    return predictor.volume(volume[order], threshold), truth, grid_of_case(case).voxel
 
 
-def read_predictions(path, cases, classes):
-    """Read predictions of cases from files: return an iterator that yields what `predict_cases` yields.
+def find_predictions(path, cases):
+    """Return the file of each case's prediction, by the case's name; a FileNotFoundError says which has none.
 
-    `path` is a folder of label volumes, or the label volume of a single case; for `classes` see
-    `tinyseg.data.label_volumes.read_pair`. If a case has no prediction, a FileNotFoundError says so before any is read.
+    `path` is a folder of label volumes, or the label volume of a single case.
     """
     if path.is_file() and len(cases) > 1:
         raise ValueError(f"{path} is one volume, and there are {len(cases)} cases: choose one of them.")
-    files = [find_prediction(path, case.name) for case in cases]
-    return (read_pair(file, case, classes) for file, case in zip(files, cases, strict=True))
+    return {case.name: find_prediction(path, case.name) for case in cases}
 
 
 def list_leftovers(path, cases):

@@ -8,12 +8,10 @@ a + b = b + a to the last bit, all end with the same bits, those of one binary t
 computer, or from GPU to GPU by `Nccl`, if each process has one of its own.
 """
 
-import contextlib
 import importlib
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -296,8 +294,4 @@ def share_cores(machine: Any) -> None:
         return
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(devices.cores()))
     all_cores = set().union(*machine.allgather(mine))
-    threads = max(1, min(len(mine), len(all_cores) // machine.Get_size()))
-    with contextlib.suppress(KeyError):
-        sys.modules["numba"].set_num_threads(threads)  # numba has been loaded
-        return
-    os.environ["NUMBA_NUM_THREADS"] = str(threads)
+    devices.use_threads(max(1, min(len(mine), len(all_cores) // machine.Get_size())))
