@@ -147,8 +147,7 @@ class SliceCache:
             entries = {name: read_entry(folder, *stem, len(cases.classes), sources) for name, stem in stems.items()}
             missing = [case for case in cases if case.name in stems and entries[case.name] is None]
             _check_room(folder, [(case, grids[case.name]) for case in missing], preparation, len(cases.modalities))
-            threads = None if executor else ThreadPoolExecutor(max(1, workers), thread_name_prefix="tinyseg-cases")
-            pool = executor or threads
+            pool = executor or ThreadPoolExecutor(max(1, workers), thread_name_prefix="tinyseg-cases")
             bar = tqdm(total=len(missing), desc="preparing", unit="case", disable=not progress or not missing)
             work = {}
             try:
@@ -169,8 +168,8 @@ class SliceCache:
                 for future in work:
                     future.cancel()
                 wait(work)
-                if threads:
-                    threads.shutdown()
+                if pool is not executor:
+                    pool.shutdown()
                 bar.close()
         if not entries:
             raise ValueError(f"none of {len(cases)} cases can be used: {'; '.join(list(skipped.values())[:3])}")
