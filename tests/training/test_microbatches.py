@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from fake_mpi import run_processes
 
-from tinyseg import models, nn, ops, optim
+from tinyseg import Tensor, models, nn, ops, optim
 from tinyseg.data import Loader, SegmentationDataset
 from tinyseg.data.loader import samples_of_part
-from tinyseg.training import Step
+from tinyseg.training import Step, overlap
 from tinyseg.training.losses import dice_and_cross_entropy, weighted_cross_entropy
 from tinyseg.training.microbatches import MicrobatchStep, add_in_pairs
-from tinyseg.training.parallel import ALONE, Mpi, check_same_start
+from tinyseg.training.parallel import ALONE, Group, Mpi, check_same_start
 
 NUMBER = 6  # images of a batch, in eight parts some of which are empty
 WHOLE = [1, 2, 4, 8]
@@ -128,11 +128,12 @@ def test_dropout_draws_a_mask_for_each_part_and_a_new_one_in_each_step():
 # ----- in several processes ----------------------------------------------------------------
 @pytest.mark.parametrize("number", [8, 5], ids=["full batches", "a batch of five"])
 @pytest.mark.parametrize(("name", "loss"), [("sdunet", "mean"), ("sdunet_bn", "weighted classes"), ("unet", "sum")])
-def test_one_two_four_and_eight_processes_end_with_the_same_bits(name, loss, number):
+def test_one_two_four_and_eight_processes_end_with_the_same_bits(name, loss, number, monkeypatch):
+    monkeypatch.setattr(overlap, "BUCKET", 2000)  # several in these small networks, or none
     classes, loss = LOSSES[loss]
 
     def train(comm):
-        group = Mpi(comm) if comm.size > 1 else ALONE
+        group = Mpi(comm, threads=comm.size < 8) if comm.size > 1 else ALONE
         model, optimizer = pieces(name, classes, dropout=0.5)
         step = MicrobatchStep(model, optimizer, loss, 1.0, 8, group)
         figures = []
@@ -270,3 +271,44 @@ def test_a_loss_that_asks_only_sometimes_is_not_taken_for_a_mean():
     step(*batch())
     with pytest.raises(RuntimeError, match="has to ask for the same sums over the batch"):
         step(*batch())
+
+
+# ----- while the backward pass computes ------------------------------------------------------
+class Noting(Group):
+    """Notes which sums are asked for, and how many gradients are complete then."""
+
+    size, threads = 2, False
+
+    def __init__(self, parameters):
+        self.parameters, self.asked = parameters, []
+
+    def sum(self, arrays):
+        self.asked.append((arrays[0].size, sum(p.grad is not None for p in self.parameters)))
+        return arrays
+
+
+def test_the_gradients_of_the_last_layers_are_sent_while_the_first_are_computed(monkeypatch):
+    model, _ = pieces("sdunet")
+    parameters, (x, y) = model.parameters(), batch()
+    size, group = sum(p.size for p in parameters), Noting(parameters)
+    monkeypatch.setattr(overlap, "BUCKET", size // 5)
+    gradient = overlap.Gradient(parameters, 3, group, [np.full(size, 2, np.float32), np.ones(size, np.float32)])
+    ops.binary_cross_entropy_with_logits(model(x), y).backward(done=gradient.note)
+    found = gradient.finish()
+    assert 3 <= len(group.asked) <= 5 and sum(number for number, _ in group.asked) == size
+    assert group.asked[0][1] < len(parameters) / 2 and group.asked[-1][1] == len(parameters)
+    np.testing.assert_array_equal(found, 3 * np.concatenate([p.grad.reshape(-1) for p in parameters]) + 2 + 1)
+
+
+def test_a_parameter_that_is_used_twice_is_complete_when_both_gradients_are_there():
+    w, v, seen = Tensor(np.ones(3), requires_grad=True), Tensor(np.ones(3), requires_grad=True), []
+    (w * (v * w * w)).sum().backward(done=lambda leaf: seen.append((leaf, leaf.grad.copy())))
+    assert [leaf for leaf, _ in seen] == [v, w] or [leaf for leaf, _ in seen] == [w, v]
+    assert all((grad == leaf.grad).all() for leaf, grad in seen) and (w.grad == 3).all()
+
+
+def test_what_fails_in_the_thread_fails_in_the_step():
+    sender = overlap.Sender()
+    with pytest.raises(ZeroDivisionError):
+        sender.submit(lambda a: a // 0, 1).result()
+    assert sender.submit(lambda a: a + 1, 1).result() == 2

@@ -111,13 +111,15 @@ class Tensor(ArrayMethods):
         if self.creator:
             self.creator.retained = self
 
-    def backward(self, gy: ArrayLike | None = None) -> None:
+    def backward(self, gy: ArrayLike | None = None, done: "Callable[[Tensor], object] | None" = None) -> None:
         """Add d(self)/d(leaf), contracted with the cotangent `gy`, to `.grad` of every leaf that requires it.
 
         Parameters
         ----------
         gy : ndarray, optional
             Cotangent, with this tensor's shape, dtype and device. 1 if left out, which needs a one-element tensor.
+        done : callable, optional
+            ``done(leaf)`` is called as soon as the gradient of a leaf is complete.
 
         Raises RuntimeError if no leaf requires gradients or the graph was used before, ValueError if gy does not fit.
         """
@@ -132,7 +134,7 @@ class Tensor(ArrayMethods):
         if getattr(gy, "shape", None) != self.shape or gy.dtype != self.dtype or type(gy) is not type(self.data):
             found = f"like the tensor itself, but gy is {describe(gy)}"
             raise ValueError(f"backward(gy) needs a {describe(self.data)}, {found}.")
-        _backward(self, gy)
+        _backward(self, gy, done)
 
 
 class Function:
@@ -209,10 +211,11 @@ def as_array(x: Any) -> Any:
     return x.data if isinstance(x, Tensor) else x
 
 
-def _backward(root, gy):
+def _backward(root, gy, done):
     if root.creator is None:
         _accumulate(root, gy, shared=True)
     grads, order = {root.creator: gy}, _topological(root.creator)
+    last_use = {id(p): node for node in reversed(order) for p in node.parents} if done else {}
     while order:  # pop(): each node, and what it saved, can be freed as soon as it is done
         node = order.pop()
         gy, name = grads.pop(node), type(node).__name__
@@ -238,6 +241,8 @@ def _backward(root, gy):
                 grads[parent] = _sum(grads[parent], gx) if parent in grads else gx
             else:
                 _accumulate(parent, gx, shared=is_held or is_shared(gx))
+        for leaf in (p for p in node.parents if done and isinstance(p, Tensor) and last_use[id(p)] is node):
+            done(leaf)
         node.saved = node.parents = node.retained = None
 
 

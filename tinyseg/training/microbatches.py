@@ -6,8 +6,9 @@ a microbatch,
     gradient = Σ n(m) g(m) / n,        added up as ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
 
 A process of P has M / P of them, side by side: it adds up its branch of that tree, and the processes the rest
-(`tinyseg.training.parallel`). Rounding depends on the order of additions, and the order on M alone: a run ends with the
-same bits in 1, 2 or 4 processes, whatever the number of threads of each.
+(`tinyseg.training.parallel`), while the last backward pass still computes (`tinyseg.training.overlap`). Rounding
+depends on the order of additions, and the order on M alone: a run ends with the same bits in 1, 2 or 4 processes,
+whatever the number of threads of each.
 
 What else depends on the batch: losses that are no mean over images ask for sums over all of it, which costs a second
 pass forward (`tinyseg.ops.batch_parts`); dropout draws a mask for each microbatch, by its number; BatchNorm normalizes
@@ -26,6 +27,7 @@ from tinyseg.autograd import Array, Tensor, no_grad
 from tinyseg.backend import xp_of
 from tinyseg.data.loader import samples_of_part
 from tinyseg.ops.batch_parts import Part
+from tinyseg.training.overlap import Gradient, Sender
 from tinyseg.training.parallel import ALONE, Group, add
 from tinyseg.training.step import Figures, Step, count_foreground
 
@@ -57,6 +59,8 @@ class MicrobatchStep(Step):
         self.group = group
         check_microbatches(microbatches, self.group.size)
         self.own = microbatches // self.group.size  # of this process
+        on_cpu = all(isinstance(p.data, np.ndarray) for p in optimizer.parameters)
+        self._sender = Sender() if group.size > 1 and group.threads and on_cpu else None
         self._asks = True  # whether the loss asks for sums over the batch; the first step shows it
 
     def __call__(self, x: Array, y: Array) -> Figures:
@@ -64,11 +68,19 @@ class MicrobatchStep(Step):
         buffers = Buffers(self.model)
         try:
             images, totals, logits = self._sums_over_batch(x, y, buffers) if self._asks else (0, None, None)
-            parts = (
-                self._compute(Part(number, len(a) / max(images, 1), totals), a, b, buffers, logits)
-                for number, a, b in self._parts(x, y)
-            )
-            gradient, state, sums, used, calls = self.group.sum(add_in_pairs(parts))
+            parameters, branches = self.optimizer.parameters, []
+            for k, (number, a, b) in enumerate(self._parts(x, y)):
+                last = k == self.own - 1
+                before = [arrays[0] for _, arrays in reversed(branches)] if last else ()
+                to_sum = (self.group, before, self._sender) if last else (ALONE,)
+                gradient, part = Gradient(parameters, len(a), *to_sum), Part(number, len(a) / max(images, 1), totals)
+                rest = self._compute(part, a, b, buffers, logits, gradient)
+                if not last:
+                    add_branch(branches, [gradient.finish(), *rest])
+            total = gradient.finish()
+            for _, (_, *earlier) in reversed(branches):
+                rest = add(earlier, rest)
+            state, sums, used, calls = self.group.sum(rest)
         except BaseException:  # as when another process is lost: the step was not made
             buffers.restore()
             raise
@@ -76,7 +88,7 @@ class MicrobatchStep(Step):
         buffers.set(state / images, calls / images)
         figures = Figures(loss / images, overlap=int(overlap), area=int(area))
         if math.isfinite(figures.loss):
-            self._set_gradients(gradient / images, used)
+            self._set_gradients(total / images, used)
             figures.norm = optim.clip_grad_norm(self.optimizer.parameters, self.clip)
             if math.isfinite(figures.norm):
                 self.optimizer.step()
@@ -121,19 +133,17 @@ class MicrobatchStep(Step):
         self._asks = bool(totals)
         return int(images), totals, logits if self.own == 1 else None
 
-    def _compute(self, part, x, y, buffers, logits):
-        """Return what is added up over the microbatches, five flat arrays.
+    def _compute(self, part, x, y, buffers, logits, gradient):
+        """Fill the gradient of a microbatch; return what else is added up over them, four flat arrays.
 
-        n(m) times the gradient and the statistics of the buffers, the figures, which parameters have a gradient, and
-        n(m) times the growth of the counters.
+        n(m) times the statistics of the buffers, the figures, which parameters have a gradient, and n(m) times the
+        growth of the counters.
         """
         parameters, n = self.optimizer.parameters, len(x)
-        xp, kind = xp_of(parameters[0].data), parameters[0].dtype
         self.optimizer.zero_grad()
         if n == 0:
             state, calls = buffers.read()
-            size = sum(p.size for p in parameters)
-            return [xp.zeros(size, kind), 0 * state, np.zeros(4), np.zeros(len(parameters)), 0 * calls]
+            return [0 * state, np.zeros(4), np.zeros(len(parameters)), 0 * calls]
         with part():
             if logits is None:
                 buffers.restore()
@@ -143,13 +153,12 @@ class MicrobatchStep(Step):
             raise RuntimeError("A loss has to ask for the same sums over the batch (ops.batch_parts) in every step.")
         value = loss.item()
         if math.isfinite(value):
-            loss.backward()
-        gradients = [xp.zeros(p.size, kind) if p.grad is None else p.grad.reshape(-1) for p in parameters]
+            loss.backward(done=gradient.note)
         overlap, predicted, true = count_foreground(logits.data, y)
         state, calls = buffers.read()
         figures = np.array([n, n * value, int(overlap), int(predicted) + int(true)], np.float64)
         used = np.array([p.grad is not None for p in parameters], np.float64)
-        return [n * xp.concatenate(gradients), n * state, figures, used, n * calls]
+        return [n * state, figures, used, n * calls]
 
     def _set_gradients(self, flat, used):
         """Give each parameter that the network uses its part of a flat array as its gradient."""
@@ -203,13 +212,18 @@ def add_in_pairs(parts: Iterable[list[Array]]) -> list[Array]:
 
     No more of them are there at the same time than the tree is high. The arrays are changed.
     """
-    branches: list[tuple[int, list[Array]]] = []  # with the height of each; the first is the highest
+    branches: list[tuple[int, list[Array]]] = []
     for arrays in parts:
-        height = 0
-        while branches and branches[-1][0] == height:
-            arrays, height = add(branches.pop()[1], arrays), height + 1
-        branches.append((height, arrays))
+        add_branch(branches, arrays)
     return branches[0][1]
+
+
+def add_branch(branches: list[tuple[int, list[Array]]], arrays: list[Array]) -> None:
+    """Add arrays to a growing tree, which is a list of branches and their heights, the highest first."""
+    height = 0
+    while branches and branches[-1][0] == height:
+        arrays, height = add(branches.pop()[1], arrays), height + 1
+    branches.append((height, arrays))
 
 
 def check_microbatches(microbatches: int, processes: int) -> None:

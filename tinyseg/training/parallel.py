@@ -41,9 +41,12 @@ class Group:
     ----------
     rank, size : int
         Which process this is, from 0, and how many there are.
+    threads : bool
+        Whether another thread than the main one may call it, one at a time.
     """
 
     rank, size = 0, 1
+    threads = False
 
     def sum(self, arrays: list[Array]) -> list[Array]:
         """Return the sums of the arrays of all processes, which are changed: the same bits in each."""
@@ -90,13 +93,16 @@ class Mpi(Group):
     Parameters
     ----------
     comm : mpi4py.MPI.Comm
+    threads : bool
+        Whether MPI can be called by another thread than the main one, one at a time.
     """
 
-    def __init__(self, comm: Any) -> None:
+    def __init__(self, comm: Any, threads: bool = False) -> None:
         self.comm, self.rank, self.size, self.left = comm, comm.Get_rank(), comm.Get_size(), False
         self.watch: Watch | None = None
         self.watch = Watch(self.rank, self.size, self.gather)
         self.nccl: Nccl | None = None
+        self.threads = threads
 
     def take_gpu(self) -> None:
         hosts = self.gather(socket.gethostname())
@@ -177,8 +183,9 @@ class Mpi(Group):
     def _wait(self, arrived):
         """Wait for a message, without keeping a core from those who compute; Python handles signals meanwhile."""
         start, pause = time.monotonic(), 1e-5
+        spin = SPIN if threading.current_thread() is threading.main_thread() else 0  # where others compute meanwhile
         while not arrived():
-            if time.monotonic() - start > SPIN:
+            if time.monotonic() - start >= spin:
                 time.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE)
             if self.watch is not None:
@@ -285,7 +292,7 @@ def _join(launched):
     share_cores(comm.Split_type(mpi.COMM_TYPE_SHARED))
     if hasattr(signal, "SIGUSR1") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGUSR1, signal.SIG_IGN)  # MPICH sends it when a process has failed: `Watch` sees it too
-    return Mpi(comm)
+    return Mpi(comm, mpi.Query_thread() >= mpi.THREAD_SERIALIZED)
 
 
 def share_cores(machine: Any) -> None:
