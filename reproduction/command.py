@@ -93,39 +93,40 @@ def make_tables(args):
     for kind, table in TABLE_OF.items():
         if "tables" in args.given and table in args.tables and kind not in kinds:
             raise ValueError(f"--tables {table} needs data: give a folder of such data to --data, or {kind}.")
-    if 1 in args.tables and args.part[1] == 1:
+    whole = args.part[1] == 1
+    if 1 in args.tables and whole:
         keep("costs", measure_costs(args.device, args.quick), "python examples/reproduce_tables.py --tables 1")
     failed = []
     for kind, folder in data:
         if TABLE_OF[kind] in args.tables:
-            study, histories = train_all(kind, folder, args)
-            for name, row in study["rows"].items():
+            rows, command = train_all(kind, folder, args)
+            for name, row in rows.items():
                 failed += [f"{kind}, {name}, seed {run['seed']}" for run in row["failed"]]
-            if histories is None:
-                continue
-            keep(kind, study | {"rows": join_rows(results.get(kind), study)}, study["command"])
-            with plots.drawing(args.out / f"{kind}_*.png"):
-                draw(kind, folder, histories, args)
-    if args.part[1] > 1:
+            if whole:
+                histories = {row["title"]: [found["history"] for found in row["found"]] for row in rows.values()}
+                study = summarize(kind, rows, command, args)
+                keep(kind, study | {"rows": join_rows(results.get(kind), study)}, command)
+                with plots.drawing(args.out / f"{kind}_*.png"):
+                    draw(kind, folder, histories, args)
+    if whole:
+        write_tables(results, args.out)
+    else:
         k, parts = args.part
         print(f"Part {k} of {parts} is done. When all are, the same command without --part makes the tables.")
-        exit_if(failed)
-        return
+    if failed:
+        sys.exit(f"Runs that failed, as said above: {'; '.join(failed)}. The same command makes them alone again.")
+
+
+def write_tables(results, out):
+    """Write and print the tables, and draw what the networks cost."""
     if "costs" in results:
-        with plots.drawing(args.out / "costs.png") as picture:
+        with plots.drawing(out / "costs.png") as picture:
             draw_costs(results, picture)
     parts = tables.all_tables(results)
     text = "\n".join(f"## {name.capitalize()}\n\n{part}" for name, part in parts.items())
-    write_atomically(args.out / "tables.md", text)
+    write_atomically(out / "tables.md", text)
     print(text)
-    print(f"Tables, figures and runs are in {args.out}")
-    exit_if(failed)
-
-
-def exit_if(failed):
-    """End with a sentence if runs have failed."""
-    if failed:
-        sys.exit(f"Runs that failed, as said above: {'; '.join(failed)}. The same command makes them alone again.")
+    print(f"Tables, figures and runs are in {out}")
 
 
 def refuse_strangers(out, file):
@@ -158,7 +159,10 @@ def find_data(what, args):
 
 
 def train_all(kind, folder, args):
-    """Train and score every network with every seed; return mean and spread of the scores, and the logs."""
+    """Train and score every network with every seed, or those of --part; return the rows, and a run's command.
+
+    A row has what the runs of a network `found`, in the order of the seeds, and those that `failed`.
+    """
     cases = [case.name for case in find_cases(folder)] if kind == "brats" else []
     held_out = cases if len(cases) < FEW_CASES else []
     pairs = [(name, seed) for seed in range(args.seeds) for name in args.networks]
@@ -180,15 +184,16 @@ def train_all(kind, folder, args):
                 rows[name]["found"].append({"seed": seed} | found)
     for row in rows.values():
         row["found"].sort(key=lambda found: found["seed"])
-    if parts > 1:
-        return {"rows": rows}, None
+    return rows, next(iter(runs.values())).command.replace(str(folder.resolve()), "DIR")
+
+
+def summarize(kind, rows, command, args):
+    """Return the study of `rows`, as of `train_all`: mean and spread of their scores."""
     limit = median_tumour(rows) if kind == "brats" else None
     for row in rows.values():
-        each = [as_figures(kind, found, limit) for found in row["found"]]
+        each = [as_figures(kind, found, limit) for found in row.pop("found")]
         row["figures"] = {key: spread([figures[key] for figures in each]) for key in (each[0] if each else ())}
-    command = next(iter(runs.values())).command.replace(str(folder.resolve()), "DIR")
-    histories = {row["title"]: [found["history"] for found in row.pop("found")] for row in rows.values()}
-    return {"rows": rows, "command": command, "seeds": args.seeds, "small_below_mm3": limit}, histories
+    return {"rows": rows, "command": command, "seeds": args.seeds, "small_below_mm3": limit}
 
 
 def join_rows(before, study):
