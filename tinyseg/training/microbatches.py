@@ -68,7 +68,8 @@ class MicrobatchStep(Step):
         buffers = Buffers(self.model)
         try:
             images, totals, logits = self._sums_over_batch(x, y, buffers) if self._asks else (0, None, None)
-            parameters, branches = self.optimizer.parameters, []
+            parameters = self.optimizer.parameters
+            branches: list[tuple[int, list[Array]]] = []
             for k, (number, a, b) in enumerate(self._parts(x, y)):
                 last = k == self.own - 1
                 before = [arrays[0] for _, arrays in reversed(branches)] if last else ()
