@@ -283,6 +283,13 @@ def runtimes(data):
     return {"columns": columns, "rows": rows, "left out": left_out}
 
 
+def fastest(data):
+    """Milliseconds and ratios to the fastest of all that could be found: `benchmarks.fastest`."""
+    from benchmarks import fastest
+
+    return fastest.measure()
+
+
 def together(data):
     """Seconds of a step in several processes, and what follows for clusters: `benchmarks.together`."""
     from benchmarks import together
@@ -294,7 +301,7 @@ PARTS = {
     f.__name__: f
     for f in (
         arithmetic, winograd, winograd_time, start, processors, neighbour, memory, weight_standardization, isbi_score,
-        quantization, saturation, runtimes, together,
+        quantization, saturation, runtimes, fastest, together,
     )
 }  # fmt: skip
 NEED_DATA = {"weight_standardization", "isbi_score", "quantization", "saturation"}
