@@ -21,35 +21,43 @@ CASES = [
 ]  # fmt: skip
 TORCH = [variant for variant in models.TORCH if variant.tuned]
 VARIANTS = [*TORCH, *models.AUTOCAST, *models.RUNTIMES, *models.EIGHT_BITS, models.OURS, models.OURS_INT8]
-COLUMNS = {
+FLOATS = {
     "tinyseg": ".0f", "PyTorch": ".0f", "PyTorch, bfloat16": ".0f", "ONNX Runtime": ".0f", "OpenVINO": ".0f",
-    "ratio to the fastest": ".2f", "memory, to PyTorch": ".2f", "tinyseg, 8 bits": ".0f", "ONNX Runtime, 8 bits": ".0f",
-    "OpenVINO, 8 bits": ".0f", "ratio to the fastest of 8 bits": ".2f",
+    "ratio to the fastest": ".2f", "to PyTorch in float32": ".2f", "memory, to PyTorch": ".2f",
 }  # fmt: skip
+BYTES = {"tinyseg": ".0f", "ONNX Runtime": ".0f", "OpenVINO": ".0f", "ratio to the fastest": ".2f"}
 
 
 def measure(**options):
-    """Return a table: milliseconds, ratios (medians over rounds) and peak memory of whole processes."""
-    rows = {}
+    """Return two tables, of floats and ``eight bits``: milliseconds, ratios to the fastest (medians over rounds), and
+    the peak memory of whole processes.
+    """
+    floats, eight_bits = {}, {}
     for record in models.run(CASES, VARIANTS, **{"rounds": 9, "budget": 30} | options):
         number, _, side, _ = record["shape"]
         title = f"{TITLES[record['network']]}, {number} of {side}², {record['mode']}"
-        rows[title] = _row(record["times"], record["memory"])
-        print(title, rows[title], flush=True)
-    return {"columns": COLUMNS, "rows": rows}
+        floats[title] = of_floats(record["times"], record["memory"])
+        if models.OURS_INT8.name in record["times"]:
+            eight_bits[title.removesuffix(", inference")] = of_bytes(record["times"])
+    return {"columns": FLOATS, "rows": floats, "eight bits": {"columns": BYTES, "rows": eight_bits}}
 
 
-def _row(times, memory):
-    names = {models.AUTOCAST[0].name: "PyTorch, bfloat16"} | {name: name for name in COLUMNS}
+def of_floats(times, memory):
+    """Return a row of the table of floats."""
+    names = {models.AUTOCAST[0].name: "PyTorch, bfloat16"} | {name: name for name in FLOATS}
     row = {names[name]: 1e3 * found["time"]["median"] for name, found in times.items() if name in names}
     torch = [variant.name for variant in TORCH if variant.name in times]
     row["PyTorch"] = min(1e3 * times[name]["time"]["median"] for name in torch)
-    eight = [variant.name for variant in models.EIGHT_BITS]
-    others = [name for name in times if name not in (models.OURS.name, models.OURS_INT8.name, *eight)]
+    others = [variant.name for variant in (*TORCH, *models.AUTOCAST, *models.RUNTIMES)]
     row["ratio to the fastest"] = tables.ratios(times, models.OURS.name, others, "time")["rounds"]
+    row["to PyTorch in float32"] = row[models.OURS.name] / row["PyTorch"]
     least = min(memory[name]["peak"] for name in torch if name in memory)
-    row["memory, to PyTorch"] = memory[models.OURS.name]["peak"] / least
-    if models.OURS_INT8.name in times:
-        found = tables.ratios(times, models.OURS_INT8.name, eight, "time")
-        row |= {"ratio to the fastest of 8 bits": found["rounds"]} if found else {}
-    return row
+    return row | {"memory, to PyTorch": memory[models.OURS.name]["peak"] / least}
+
+
+def of_bytes(times):
+    """Return a row of the table of 8 bits."""
+    variants = models.OURS_INT8, *models.EIGHT_BITS
+    row = {v.name.removesuffix(", 8 bits"): 1e3 * times[v.name]["time"]["median"] for v in variants if v.name in times}
+    found = tables.ratios(times, models.OURS_INT8.name, [v.name for v in models.EIGHT_BITS], "time")
+    return row | ({"ratio to the fastest": found["rounds"]} if found else {})

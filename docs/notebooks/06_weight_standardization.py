@@ -321,9 +321,9 @@ for axes, (title, picture) in zip(row, shown.items(), strict=True):
 # too, but it is behind the other two with every seed. Between *none* and *per layer* three seeds show no difference
 # worth a name. So here one reading does harm and the other does nothing. This is a toy, but the [larger
 # study](../reproduction.md#what-came-of-the-papers-claims), on real sections and on brain tumours, saw the same:
-# of the pixels <!-- n: reproduction/isbi/rows/sdunet_filter/figures/accuracy/mean:.3f -->0.844<!-- /n --> were right per filter,
-# as against <!-- n: reproduction/isbi/rows/sdunet/figures/accuracy/mean:.3f -->0.891<!-- /n --> per layer
-# and <!-- n: reproduction/isbi/rows/unet_dw_gn/figures/accuracy/mean:.3f -->0.890<!-- /n --> with GroupNorm alone; and per filter no tumour was
+# of the pixels <!-- n: reproduction/half width, paper's training/isbi/rows/sdunet_filter/figures/accuracy/mean:.3f -->0.853<!-- /n --> were right per filter,
+# as against <!-- n: reproduction/half width, paper's training/isbi/rows/sdunet/figures/accuracy/mean:.3f -->0.897<!-- /n --> per layer
+# and <!-- n: reproduction/half width, paper's training/isbi/rows/unet_dw_gn/figures/accuracy/mean:.3f -->0.899<!-- /n --> with GroupNorm alone; and per filter no tumour was
 # found at all. tinyseg's default is per layer; `ws="filter"` is the other.
 #
 # ## Exercises
