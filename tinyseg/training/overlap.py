@@ -84,7 +84,10 @@ class Sender:
 
     def __init__(self) -> None:
         self._calls: queue.SimpleQueue = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="tinyseg-exchange", daemon=True).start()
+        threading.Thread(target=_make_calls, args=(self._calls,), name="tinyseg-exchange", daemon=True).start()
+
+    def __del__(self) -> None:
+        self._calls.put(None)
 
     def submit(self, function: Callable, *arguments: Any) -> concurrent.futures.Future:
         """Call a function; return the future."""
@@ -92,13 +95,14 @@ class Sender:
         self._calls.put((future, function, arguments))
         return future
 
-    def _work(self):
-        while True:
-            future, function, arguments = self._calls.get()
-            try:
-                future.set_result(function(*arguments))
-            except BaseException as error:
-                future.set_exception(error)
+
+def _make_calls(calls):
+    while (call := calls.get()) is not None:
+        future, function, arguments = call
+        try:
+            future.set_result(function(*arguments))
+        except BaseException as error:
+            future.set_exception(error)
 
 
 def _buckets(ends: Sequence[int]) -> Iterator[tuple[int, int]]:
