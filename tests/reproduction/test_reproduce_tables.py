@@ -7,6 +7,7 @@ from scripts import run_example
 
 from reproduction import command
 from reproduction.study import Run, RunFailed
+from tinyseg.backend.devices import cores
 
 SMALL = ("--quick", "--width", "4", "--epochs", "1", "--networks", "unet", "sdunet", "sdunet_filter")
 
@@ -159,16 +160,34 @@ def test_quick_run_of_tables_2_and_3(tmp_path, monkeypatch):
     assert "made with other options" in err
 
 
-@pytest.mark.slow
-def test_a_study_in_parts_and_side_by_side_makes_the_same_table(tmp_path):
+def test_a_study_in_parts_and_side_by_side_makes_the_same_table(tmp_path, monkeypatch, capsys):
     """A user has a job array, or a machine with many cores; the table does not show it."""
-    tables, networks = [], ["--networks", "unet", "sdunet"]
-    for name, commands in {"one": [[]], "several": [["--part", "2/2"], ["--part", "1/2"], ["--jobs", 2]]}.items():
-        given = *SMALL[:5], "--tables", 2, "--data", "isbi", "--out", tmp_path / name, *networks
-        said = [run_example("reproduce_tables.py", *given, *options)[0] for options in commands]
-        assert name == "one" or "Part 2 of 2 is done. When all are" in said[0] and "| SD-UNet |" not in said[0]
-        rows = json.loads((tmp_path / name / "results.json").read_text())["isbi"]["rows"]
-        tables.append({name: row["figures"] for name, row in rows.items()})
-        for figures in tables[-1].values():
-            del figures["seconds_per_step"]
-    assert tables[0] == tables[1] and len(tables[0]) == 2
+    carried_out, metrics = [], ["accuracy", "dice", "iou", "mean_iou", "membrane_iou", "v_rand", "v_info"]
+
+    def carry_out(run):
+        carried_out.append((run.folder.name, run.threads))
+        seconds = {"val_loss": 0.1, "train_loss": 0.1, "val_dice": 0.5, "step": 1, "seconds_per_step": 1.0}
+        scores = {"metrics": dict.fromkeys(metrics, len(run.folder.name) / 100), "sections": []}
+        return {"summary": {}, "history": [seconds], "scores": scores}
+
+    monkeypatch.setattr(Run, "carry_out", carry_out)
+    monkeypatch.setattr(command, "draw", lambda *_: None)
+
+    def study(name, *options):
+        carried_out.clear()
+        given = ["--quick", "--tables", 2, "--data", "isbi", "--out", tmp_path / name, "--seeds", 2, *options]
+        given += ["--networks", "unet", "sdunet", "unet_gn"]
+        monkeypatch.setattr("sys.argv", ["reproduce_tables.py", *map(str, given)])
+        command.reproduce()
+        file = tmp_path / name / "results.json"
+        return json.loads(file.read_text())["isbi"]["rows"] if file.exists() else None, sorted(carried_out)
+
+    rows, one = study("one")
+    assert len(one) == 6 and {threads for _, threads in one} == {None}
+    parts = [study("parts", "--part", f"{k}/2") for k in (2, 1)]
+    assert [found for found, _ in parts] == [None, None] and sorted(parts[0][1] + parts[1][1]) == one
+    assert len(parts[0][1]) == 3 and "Part 2 of 2 is done. When all are" in capsys.readouterr().out
+    assert study("parts")[0] == rows
+    together, two = study("together", "--jobs", 2)
+    assert together == rows and [name for name, _ in two] == [name for name, _ in one]
+    assert {threads for _, threads in two} == {max(1, cores() // 2)}
