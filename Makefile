@@ -10,18 +10,19 @@ demo: .venv/.installed
 	$(BIN)/tinyseg demo --out $(OUT) --overwrite
 	@echo "Look at $(OUT)/predictions.png and $(OUT)/curves.png"
 
-# Two processes of pytest, each with libraries of one thread: more would wait for each other.
+# Two processes of pytest, each with libraries of one thread: more would wait for each other. The one that is done first
+# takes tests of the other.
 PYTEST := OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=2 $(BIN)/python -m pytest
 
 test: .venv/.installed-test
 	@$(BIN)/python -c "import torch" 2>/dev/null || echo "PyTorch is not installed: the tests that compare with it are skipped ($(BIN)/python -m pip install torch)"
 	@echo "The tests take about five minutes on two cores."
 	@$(BIN)/tinyseg warm
-	$(PYTEST) -n 2 -m "not slow"
+	$(PYTEST) -n 2 --dist worksteal -m "not slow"
 
 # what takes longer
 test-slow: .venv/.installed-test
-	$(PYTEST) -n 2 -m slow
+	$(PYTEST) -n 2 --dist worksteal -m slow
 
 # Without tinyseg/fast everything gives the same results, slower: the tests of the rest, in a copy without that folder.
 COPY := build/without-fast
@@ -31,12 +32,12 @@ test-without-fast: .venv/.installed-test
 	# The editable installation would find the folder in the clone: in the copy its finder is taken away.
 	echo 'import sys; sys.meta_path = [f for f in sys.meta_path if "Editable" not in getattr(f, "__name__", "")]' > $(COPY)/sitecustomize.py
 	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) $(CURDIR)/$(BIN)/python -c "from tinyseg import backend; assert backend.fast('cpu.threads') is None, 'tinyseg/fast is still found'"
-	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) OPENBLAS_NUM_THREADS=1 $(CURDIR)/$(BIN)/python -m pytest -n 2 -m "not slow" \
+	cd $(COPY) && PYTHONPATH=$(CURDIR)/$(COPY) OPENBLAS_NUM_THREADS=1 $(CURDIR)/$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow" \
 	  tests/ops tests/nn tests/models tests/training tests/prediction tests/metrics
 
 # The kernels as they are compiled for other processors: without AVX and, where there is AVX-512, with AVX2 alone, as
 # elsewhere `make test` has them. On x86 alone. What compiles and starts them is the same everywhere.
-OF_KERNELS := -n 2 -m "not slow" -k "not reference" tests/fast/cpu tests/ops \
+OF_KERNELS := -n 2 --dist worksteal -m "not slow" -k "not reference" tests/fast/cpu tests/ops \
   $(foreach name,ahead kernels kernel_cache threads,--ignore=tests/fast/cpu/test_$(name).py)
 test-processors: .venv/.installed-test
 ifeq ($(shell uname -m),x86_64)
