@@ -4,13 +4,11 @@ import concurrent.futures
 
 from reproduction import study
 from tinyseg.backend.devices import cores
-from tinyseg.commands.workers import DaskCluster
+from tinyseg.commands.workers import DaskCluster, Pool
 
 
-class SideBySide:
+class SideBySide(Pool):
     """Threads of this process, each of which waits for the script of one run."""
-
-    broken = lost = ()
 
     def __init__(self, number):
         self.number = number
@@ -22,7 +20,7 @@ class SideBySide:
     def __exit__(self, kind, *exception):
         if kind is not None:
             study.stop_scripts()
-        self._pool.shutdown(wait=True, cancel_futures=True)
+        super().__exit__(kind, *exception)
 
     def submit(self, work, item):
         """Let a thread do work on an item; return the future."""

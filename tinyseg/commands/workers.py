@@ -19,6 +19,7 @@ import os
 import signal
 import sys
 import threading
+from typing import Any
 
 from tinyseg.backend.devices import cores, use_threads
 from tinyseg.training.parallel import share_cores
@@ -27,13 +28,28 @@ PATIENCE = 20  # seconds to wait for a Dask cluster
 _at_work = False
 
 
-class Processes:
+class Pool:
+    """An executor, `_pool`, of which nothing is known to be lost."""
+
+    _pool: concurrent.futures.Executor
+    broken: Any = ()
+    lost: Any = ()
+
+    def __exit__(self, *exception):
+        self._pool.shutdown(wait=True, cancel_futures=True)
+
+    def submit(self, work, item):
+        """Let a process do work on an item; return the future."""
+        return self._pool.submit(_do, work, item)
+
+
+class Processes(Pool):
     """Processes of this machine, which end when this process ends, however it ends.
 
     They are new ones, not forks (`spawn`), since the threads of compiled kernels are not in a fork.
     """
 
-    broken, lost = concurrent.futures.BrokenExecutor, ()
+    broken = concurrent.futures.BrokenExecutor
 
     def __init__(self, number):
         self.number = number
@@ -42,16 +58,9 @@ class Processes:
         self._start()
         return self
 
-    def __exit__(self, *exception):
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
     def _start(self):
         spawn, threads = multiprocessing.get_context("spawn"), max(1, cores() // self.number)
         self._pool = concurrent.futures.ProcessPoolExecutor(self.number, spawn, _begin, (threads,))
-
-    def submit(self, work, item):
-        """Let a process do work on an item; return the future."""
-        return self._pool.submit(_do, work, item)
 
     def renew(self):
         """Replace the processes, after one was killed."""
@@ -59,7 +68,7 @@ class Processes:
         self._start()
 
 
-class DaskCluster:
+class DaskCluster(Pool):
     """The workers of a Dask cluster, which read and write the same files under the same names."""
 
     def __init__(self, address):
@@ -70,7 +79,7 @@ class DaskCluster:
             distributed = importlib.import_module("distributed")
         except ImportError:
             raise RuntimeError("--dask needs a package more: pip install 'tinyseg[dask]'") from None
-        self.broken, self.lost = (), distributed.KilledWorker
+        self.lost = distributed.KilledWorker
         try:
             self._client = distributed.Client(self.address, timeout=PATIENCE, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -104,10 +113,11 @@ class DaskCluster:
         return self._pool.submit(_do_there, os.getcwd(), max(machines.values(), default=1), work, item)
 
 
-class MpiProcesses:
-    """The processes beside this one that `mpiexec -n 5 python -m mpi4py.futures …` has started."""
+class MpiProcesses(Pool):
+    """The processes beside this one that `mpiexec -n 5 python -m mpi4py.futures …` has started.
 
-    broken = lost = ()  # MPI ends all if one is killed
+    If one is killed, MPI ends all.
+    """
 
     def __enter__(self):
         if "mpi4py.futures" not in sys.orig_argv:
@@ -118,13 +128,6 @@ class MpiProcesses:
         self.number = max(1, importlib.import_module("mpi4py.MPI").COMM_WORLD.Get_size() - 1)
         self._pool = futures.MPIPoolExecutor(initializer=_begin_mpi)
         return self
-
-    def __exit__(self, *exception):
-        self._pool.shutdown(wait=True, cancel_futures=True)
-
-    def submit(self, work, item):
-        """Let a process do work on an item; return the future."""
-        return self._pool.submit(_do, work, item)
 
 
 def add_worker_options(parser, items):

@@ -297,8 +297,6 @@ def _join(launched):
 
 def share_cores(machine: Any) -> None:
     """Give this process its share of the cores of its machine, whose processes are the communicator `machine`."""
-    if "NUMBA_NUM_THREADS" in os.environ:
-        return
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(devices.cores()))
     all_cores = set().union(*machine.allgather(mine))
     devices.use_threads(max(1, min(len(mine), len(all_cores) // machine.Get_size())))
