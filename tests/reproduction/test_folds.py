@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from reproduction.folds import cut, join
+from reproduction.folds import build_parser, cut, join, make_run
 from tinyseg.data import Sections
 from tinyseg.data.masks import inside_of_objects
 from tinyseg.data.synthetic import em_sections, write_sections
@@ -59,6 +59,11 @@ def test_scores_are_of_all_sections_together_and_chosen_thresholds_are_kept():
     assert found["v_rand_chosen"]["sections"] == pytest.approx(by_hand)
     assert found["v_rand_chosen"]["mean"] == pytest.approx(np.mean(by_hand))
     assert found["v_info_chosen"]["mean"] == pytest.approx(isbi_scores(p, labels, [0.6]).v_info)
+
+
+def test_a_cross_validation_with_the_defaults_trains_with_them(tmp_path):
+    run = make_run(build_parser().parse_args(["--data", str(tmp_path)]), 0, (0, 6))
+    assert run.train[-2:] == ["--val-sections", "0:6"]
 
 
 @pytest.mark.slow
