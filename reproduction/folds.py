@@ -163,7 +163,7 @@ def build_parser():
     add("--data", required=True, type=a_path, help="folder with train-volume.tif and train-labels.tif")
     add("--folds", type=Number(int, 2, 1000), default=4, help="(default: 4)")
     add("--out", type=a_path, default=pathlib.Path("runs/folds"), help="folder (default: runs/folds)")
-    add("training", nargs="*", default=[], metavar="TRAINING OPTIONS", help="options of tinyseg train-isbi, after --")
+    add("training", nargs="*", metavar="TRAINING OPTIONS", help="options of tinyseg train-isbi, after --")
     return parser
 
 

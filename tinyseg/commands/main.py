@@ -22,6 +22,7 @@ COMMANDS = {
     "evaluate": "score a network, or predictions, against labels",
     "export": "write a trained network as one HTML file, as C, as ONNX or for bioimage.io",
     "profile": "show what a network costs: parameters, multiply-adds, memory, time",
+    "course": "write tinyseg yourself: seven lessons with tasks that are checked",
     "warm": "compile the kernels now, so that the first result comes at once",
     "info": "show versions, device, kernels and folders: what belongs into a report of a bug",
     "completion": "print what makes a shell complete commands and options",

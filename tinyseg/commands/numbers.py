@@ -142,7 +142,8 @@ class Parser(argparse.ArgumentParser):
     def parse_args(self, args=None, namespace=None):
         """Return the options of a command line, with the defaults of those that are not there."""
         actions = [action for action in self._actions if action.default is not argparse.SUPPRESS]  # not --help
-        defaults = [action.default for action in actions]
+        # What is no option and may be left out, nargs "*", is then an empty list, as argparse has it.
+        defaults = [[] if action.default is None and action.nargs == "*" else action.default for action in actions]
         for action in actions:
             action.default = argparse.SUPPRESS
         try:
@@ -150,7 +151,7 @@ class Parser(argparse.ArgumentParser):
         finally:
             for action, default in zip(actions, defaults, strict=True):
                 action.default = default
-        known = {action.dest: action.default for action in actions}
+        known = {action.dest: default for action, default in zip(actions, defaults, strict=True)}
         return argparse.Namespace(**known | given, given=set(given))
 
     def error(self, message):
@@ -160,6 +161,8 @@ class Parser(argparse.ArgumentParser):
     def _get_values(self, action, arg_strings):
         if action.option_strings and arg_strings == ["--"]:  # --out=--, of which argparse makes an empty list
             raise argparse.ArgumentError(action, "expected one argument, found '--'")
+        if not action.option_strings and not arg_strings and action.nargs == "?":
+            return argparse.SUPPRESS  # left out; argparse would ask the type what this default means
         return super()._get_values(action, arg_strings)
 
 
