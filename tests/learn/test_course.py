@@ -3,6 +3,7 @@ and the mistakes that people make are caught by the task that they belong to, in
 
 import json
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -138,6 +139,14 @@ def test_typical_mistakes_are_caught_by_their_tasks(copy, number):
     for task, (state, message) in found.items():
         assert state == ("wrong" if task in mistakes else "right"), out
         assert task not in mistakes or MISTAKES[task][3] in message
+
+
+@pytest.mark.slow
+def test_the_network_trains_before_the_kernel_is_written(copy):
+    name = "separable_conv.py"
+    shutil.copy(source_of("tinyseg.ops.separable_conv"), copy / "7_sd_unet" / name)
+    _, found = states(copy, 7, code=1)
+    assert [state for state, _ in found.values()] == ["right", "right", "right", "to write"]
 
 
 @pytest.mark.slow
