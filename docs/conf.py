@@ -12,6 +12,8 @@ import re
 import sys
 
 import tinyseg
+from tinyseg.export.page.html import write_html
+from tinyseg.models import checkpoint
 
 DOCS = pathlib.Path(__file__).parent
 ROOT = DOCS.parent
@@ -159,6 +161,15 @@ def offer_notebook(app, pagename, templatename, context, doctree):
     context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
 
 
+# ----- a trained network, as the page that tinyseg writes of it --------------------
+def write_membranes(app, error):
+    """Export the network of play/membranes.md into the site, by the exporter as it is now."""
+    if error is None and app.builder.format == "html":
+        network = checkpoint.load(DOCS / "play" / "membranes.safetensors")
+        page = pathlib.Path(app.outdir) / "_static" / "play" / "membranes.html"
+        write_html(page, network, example=DOCS / "play" / "membranes.png")
+
+
 # ----- docstrings are plain text with equations ----------------------------------
 def plain_text(app, what, name, obj, options, lines):
     """Make reStructuredText of a docstring that is written for people: indented equations stay as they are typed.
@@ -201,3 +212,4 @@ def setup(app):
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("source-read", turn_links)
     app.connect("html-page-context", offer_notebook)
+    app.connect("build-finished", write_membranes)

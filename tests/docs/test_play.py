@@ -7,14 +7,17 @@ import numpy as np
 import pytest
 
 from tests.export.page.browsers import ChromiumPage
+from tests.export.page.looking import says, until
 from tests.export.page.test_html_access import CONTRAST
 from tinyseg import Tensor, models, ops
+from tinyseg.export.page.html import write_html
+from tinyseg.models import checkpoint
 from tinyseg.models.size import fewest_weights, least_memory
 from tinyseg.report.profile import summary
 
 pytestmark = pytest.mark.slow
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-PAGES = sorted(path.stem for path in (ROOT / "docs" / "play").glob("*.md") if path.stem != "index")
+PAGES = sorted(path.stem for path in (ROOT / "docs" / "_static" / "play").glob("*.js") if path.stem != "common")
 HTML = """<!doctype html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <title>{name}</title><body data-theme="{theme}" style="margin: 0; {colours}">{body}"""
 COLOURS = {  # of the theme, where the site is dark
@@ -242,3 +245,16 @@ def test_a_graph_is_clicked_together_and_its_gradients_are_the_engines(show):
     assert gradients == quotients
     page.evaluate("document.querySelector('#graph-undo').click()")
     assert page.evaluate("play.graph.nodes.length") == 7 and page.errors() == []
+
+
+def test_the_page_of_the_trained_network_is_small_and_finds_membranes(chromium, tmp_path):
+    network = checkpoint.load(ROOT / "docs" / "play" / "membranes.safetensors")
+    page, example = tmp_path / "membranes.html", ROOT / "docs" / "play" / "membranes.png"
+    write_html(page, network, example=example)
+    assert page.stat().st_size < 2e6
+    chromium.resize(900, 1000)
+    chromium.open(page.as_uri())
+    until(chromium, "!document.querySelector('#example').hidden")
+    chromium.evaluate("document.querySelector('#example').click()")
+    says(chromium, "segmented in")
+    assert chromium.errors() == []
