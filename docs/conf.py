@@ -156,7 +156,7 @@ def offer_notebook(app, pagename, templatename, context, doctree):
     source = DOCS / f"{pagename}.py"
     if not source.exists():
         return
-    name = convert(source, pathlib.Path(app.outdir) / "_downloads" / "notebooks").name
+    name = convert(source, pathlib.Path(app.outdir) / "_downloads" / "notebooks", beside_docs=False).name
     link = f'<a class="notebook" href="../_downloads/notebooks/{name}" download>Download {name}</a>'
     context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
 

@@ -12,12 +12,18 @@ import jupytext
 NOTEBOOKS = pathlib.Path(__file__).parent / "notebooks"
 
 
-def convert(source, folder):
-    """Write one notebook, without outputs, into a folder; returns its path."""
+def convert(source, folder, beside_docs=True):
+    """Write one notebook, without outputs, into a folder; returns its path.
+
+    Code that draws is folded away, as on the page. Where the folder is not beside docs/, as that of a reader who
+    downloads a notebook, links to pages and files become the names of these.
+    """
     book = jupytext.read(source, fmt="py:percent")
     for cell in book.cells:
         if cell.cell_type == "markdown":
-            cell.source = turned(cell.source, _moved)
+            cell.source = turned(cell.source, _moved) if beside_docs else _named(cell.source)
+        elif "hide-input" in cell.metadata.get("tags", ()):
+            cell.metadata.setdefault("jupyter", {})["source_hidden"] = True
     path = pathlib.Path(folder) / f"{source.stem}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(book, path, fmt="ipynb")
@@ -27,6 +33,18 @@ def convert(source, folder):
 def turned(markdown, moved):
     """Return a text in which every link but those to the web and within the page goes to ``moved(target)``."""
     return re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", lambda link: f"]({moved(link[1])})", markdown)
+
+
+def _named(markdown):
+    """Return a text with the path of a page or file, from the root of the project, in the place of a link to it."""
+
+    def name(link):
+        words, target = link[1], link[2].partition("#")[0]
+        path = re.sub(r"^(\.\./)+", "", target) if target.startswith("../../") else f"docs/{target.removeprefix('../')}"
+        path = path if target.startswith("../") else f"docs/notebooks/{target}"
+        return words if path in words else f"{words} ({path})"
+
+    return re.sub(r"\[([^\[\]]*)\]\((?!\w+:|#)([^)\s]+)\)", name, markdown)
 
 
 def _moved(target):

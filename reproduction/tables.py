@@ -54,7 +54,7 @@ def figures(results):
 
 
 def table_1(costs):
-    """Make Table 1: what the networks cost.
+    """Make Table 1: what the networks cost. A column for each network, since there are fewer of these than of figures.
 
     Parameters
     ----------
@@ -67,24 +67,24 @@ def table_1(costs):
     str
         Markdown.
     """
-    head = [
-        "network", "parameters", "*paper*", "2 × parameters", '*paper, "FLOPs"*', "multiply-adds", "weights, 4 B",
+    names = [
+        "parameters", "*paper*", "2 × parameters", '*paper, "FLOPs"*', "multiply-adds", "weights, 4 B",
         "with Adam's, 12 B", "*paper, size*", "tinyseg", "PyTorch", "ratio", "*paper, K40c*",
     ]  # fmt: skip
-    rows = []
-    for name, title in paper.ROWS.items():
+    columns = []
+    for name in paper.ROWS:
         ours, theirs = costs[name], paper.TABLE_1[name]
         n = ours["parameters"]
-        rows.append(
+        columns.append(
             [
-                title, f"{n:,}", f"*{theirs['parameters']:g} M*", f"{2e-6 * n:.2f} M", f"*{theirs['flops']:g} M*",
+                f"{n:,}", f"*{theirs['parameters']:g} M*", f"{2e-6 * n:.2f} M", f"*{theirs['flops']:g} M*",
                 f"{1e-9 * ours['multiply_adds']:.2f} G", f"{4e-6 * n:.1f} MB", f"{12e-6 * n:.1f} MB",
                 f"*{theirs['megabytes']:g} MB*", _in_ms(ours.get("milliseconds")),
                 _in_ms(ours.get("pytorch_milliseconds")), _text(ours.get("ratio"), 2),
                 f"*{theirs['milliseconds']} ms*",
             ]
         )  # fmt: skip
-    return table(head, rows)
+    return table(["", *paper.ROWS.values()], [list(row) for row in zip(names, *columns, strict=True)])
 
 
 def scores(rows, columns, published):

@@ -16,7 +16,6 @@
 # on the pages [BatchNorm](../ops/batch_norm.md) and [GroupNorm](../ops/group_norm.md).
 
 # %%
-import numba
 import numpy as np
 from matplotlib import pyplot as plt
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
@@ -27,7 +26,7 @@ from tinyseg.learn import teaching
 from tinyseg.learn.teaching import BLUE, GREY, ORANGE, PURPLE
 
 teaching.style()
-numba.set_num_threads(1)  # for images this small, waking a second core costs more than it saves
+teaching.use_one_core()  # for images this small, waking a second core costs more than it saves
 
 # %% [markdown]
 # ## What is averaged over

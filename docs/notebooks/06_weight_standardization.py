@@ -16,7 +16,6 @@
 # page](../ops/weight_standardization.md).
 
 # %%
-import numba
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap
@@ -27,7 +26,7 @@ from tinyseg.learn import teaching
 from tinyseg.learn.teaching import BLUE, GREY, ORANGE
 
 teaching.style()
-numba.set_num_threads(1)  # for images this small, waking a second core costs more than it saves
+teaching.use_one_core()  # for images this small, waking a second core costs more than it saves
 READINGS = {"none": None, "per layer": "layer", "per filter": "filter"}
 COLOURS = {"none": GREY, "per layer": BLUE, "per filter": ORANGE}
 

@@ -18,7 +18,6 @@
 # %%
 import time
 
-import numba
 import numpy as np
 from matplotlib import pyplot as plt
 
@@ -30,7 +29,7 @@ from tinyseg.learn import teaching
 from tinyseg.learn.teaching import BLUE, GREY, ORANGE
 
 teaching.style()
-numba.set_num_threads(1)  # for images this small, waking a second core costs more than it saves
+teaching.use_one_core()  # for images this small, waking a second core costs more than it saves
 images, labels = em_sections(12, 256, seed=0)
 images = standardize(images)
 

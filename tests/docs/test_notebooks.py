@@ -71,6 +71,21 @@ def test_the_tables_that_notebook_10_reads_are_the_papers(monkeypatch):
         assert row and row.items() <= paper.TABLE_2[name].items()
 
 
+def test_a_downloaded_notebook_names_files_and_folds_what_draws(tmp_path, monkeypatch):
+    pytest.importorskip("jupytext")
+    monkeypatch.syspath_prepend(FOLDER.parent)
+    convert = importlib.import_module("convert").convert
+    named = set()
+    for path in NOTEBOOKS:
+        cells = json.loads(convert(path, tmp_path, beside_docs=False).read_text(encoding="utf-8"))["cells"]
+        prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
+        assert re.findall(r"\]\((?!\w+:|#)([^)]+)\)", prose) == []
+        named |= set(re.findall(r"\(((?:docs|tinyseg|reproduction|benchmarks|examples)/[^)\s]+)\)", prose))
+        drawing = [cell for cell in cells if "hide-input" in cell["metadata"].get("tags", ())]
+        assert drawing and all(cell["metadata"]["jupyter"]["source_hidden"] for cell in drawing)
+    assert len(named) > 20 and [name for name in named if not (ROOT / name).exists()] == []
+
+
 def test_links_of_the_ipynb_files_work_beside_docs(tmp_path, monkeypatch):
     pytest.importorskip("jupytext")
     monkeypatch.syspath_prepend(FOLDER.parent)

@@ -1,12 +1,13 @@
 """What the notebooks of docs/notebooks share: one style for all figures, animations, and drawings of graphs.
 
-- `style` sets the style, `animate` makes a GIF of a figure
+- `style` sets the style, `animate` makes a GIF of a figure; `use_one_core` is for small images
 - `draw_graph` draws the graph behind a tensor, `trace_backward` records what the backward pass does in it (both are in
   `tinyseg.learn.graph_picture`)
 
 Unlike `tinyseg.report.plots` this uses pyplot, as notebooks do. Nothing else in tinyseg imports it.
 """
 
+import importlib.util
 import pathlib
 import tempfile
 from collections.abc import Callable
@@ -19,7 +20,10 @@ from matplotlib.figure import Figure
 from tinyseg.learn.graph_picture import draw_graph, trace_backward
 from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 
-__all__ = ["BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "animate", "draw_graph", "style", "trace_backward"]
+__all__ = [
+    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "animate", "draw_graph", "style", "trace_backward",
+    "use_one_core",
+]  # fmt: skip
 
 
 def style() -> None:
@@ -46,6 +50,14 @@ def style() -> None:
             "image.interpolation": "nearest",
         }
     )
+
+
+def use_one_core() -> None:
+    """Let tinyseg's kernels compute in one thread from now on, if numba is there: for images so small that waking a
+    second one costs more than it saves.
+    """
+    if importlib.util.find_spec("numba"):
+        importlib.import_module("numba").set_num_threads(1)
 
 
 def animate(figure: Figure, draw: Callable[[int], Any], frames: int, seconds: float = 0.4, alt: str = "") -> Any:
