@@ -42,6 +42,12 @@ def test_every_op_has_a_page_with_an_example():
         assert pages.get(together.get(file, file)), f"docs/ops/{file}.md has no example that runs"
 
 
+def test_every_op_is_on_the_sheet_of_gradients():
+    sheet = (ROOT / "docs" / "ops" / "gradients.md").read_text(encoding="utf-8")
+    ops_pages = {page.name for page in PAGES if page.parent.name == "ops"} - {"index.md", "gradients.md"}
+    assert len(ops_pages) > 15 and ops_pages <= set(re.findall(r"\]\(([a-z0-9_]+\.md)\)", sheet))
+
+
 def test_every_op_is_in_the_reference():
     listed = (ROOT / "docs" / "api.md").read_text().split()
     assert {getattr(ops, name).__module__ for name in ops.__all__} - set(listed) == set()
