@@ -244,6 +244,10 @@ except AssertionError as error:
 # `s = x * x`, and only that, runs under `no_grad`? Say both numbers, and draw both graphs, before you run anything. Of
 # which function is the second number the derivative?
 
+# %%
+answer = ...  # both gradients: (whole, cut)
+teaching.check("1.1", answer)
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "The graph of y = s x with s a constant: x = 2 and one Multiply, y = 8."}, "code_prompt_show": "Solution 1"}
 # Whole: y = x³, so 3x² = 12; two arrows end at the first Multiply, one at the second, 4 + 4 + 4.
 # Cut: s is the constant 4, however it was computed. y = 4x has the gradient 4, and s is not in the picture.
@@ -254,7 +258,7 @@ with no_grad():
 y = s * x
 picture = teaching.draw_graph(y, names={"x": x, "y": y})
 y.backward()
-assert (whole.grad, x.grad) == (12, 4)
+assert teaching.check("1.1", (whole.grad, x.grad))
 
 # %% [markdown]
 # **2. Addition that does not commute.** `Twice` looks right, and alone it is right. Yet $2x+\sigma(x)$ and
@@ -282,18 +286,26 @@ print("2x          ", gradient(lambda x: Twice()(x)))
 print("2x + sigmoid", gradient(lambda x: Twice()(x) + ops.sigmoid(x)))
 print("sigmoid + 2x", gradient(lambda x: ops.sigmoid(x) + Twice()(x)))
 
+# %%
+answer = ...  # what Twice.backward should be: a function of the node and of gy
+teaching.check("1.2", answer)
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # `gy *= 2` writes into the array that came in. Add sends one array to both parents (both slopes are 1, why copy?), and
 # if Twice has its turn first, the sigmoid finds a cotangent of 2. At 0 the right answer is 2 + y(1 - y) = 2.25.
 # The rule for every backward pass: gy is not yours to change. (check_grads finds the mistake, too.)
 Twice.backward = lambda node, gy: 2 * gy
 print(both := [gradient(lambda x: Twice()(x) + ops.sigmoid(x)), gradient(lambda x: ops.sigmoid(x) + Twice()(x))])
-assert both[0][0] == both[1][0] == 2.25
+assert both[0][0] == both[1][0] == 2.25 and teaching.check("1.2", Twice.backward)
 
 # %% [markdown]
 # **3. A node that is worth writing.** $y=\log(e^a+e^b)$ can be composed of `ops.exp`, `+` and `ops.log`. Derive $ga$
 # and $gb$ all the same and write it as one `Function` that keeps a single array for backward and is finite at $a=1000$,
 # $b=999$. Check it, and compare it with the composition at that point. What do $ga$ and $gb$ add up to?
+
+# %%
+answer = ...  # the class that you wrote
+teaching.check("1.3", answer)
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
 # dy/da = e^a / (e^a + e^b) = sigmoid(a - b), and dy/db = 1 - that: gy is shared out between the two, as in a softmax.
@@ -318,4 +330,4 @@ y.backward()
 with np.errstate(over="ignore"):
     composed = ops.log(ops.exp(a) + ops.exp(b))
 print(f"one node: {y.item():.4f}, ga {a.grad:.4f}, gb {b.grad:.4f}; composed: {composed.item()}")
-assert np.isclose(a.grad + b.grad, 1) and np.isclose(y.item(), 1000.3133) and composed.item() == np.inf
+assert composed.item() == np.inf and teaching.check("1.3", LogAddExp)

@@ -1,5 +1,6 @@
 """What the notebooks of docs/notebooks share: one style for all figures, animations, and drawings of graphs.
 
+- `check` says whether an answer to an exercise is right, or what is off (`tinyseg.learn.answers`)
 - `style` sets the style, `animate` makes a GIF of a figure; `use_one_core` is for small images
 - `draw_graph` draws the graph behind a tensor, `trace_backward` records what the backward pass does in it (both are in
   `tinyseg.learn.graph_picture`)
@@ -17,11 +18,12 @@ import matplotlib as mpl
 from matplotlib import animation
 from matplotlib.figure import Figure
 
+from tinyseg.learn.answers import check
 from tinyseg.learn.graph_picture import draw_graph, trace_backward
 from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 __all__ = [
-    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "animate", "draw_graph", "style", "trace_backward",
+    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "animate", "check", "draw_graph", "style", "trace_backward",
     "use_one_core",
 ]  # fmt: skip
 

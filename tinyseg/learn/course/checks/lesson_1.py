@@ -3,7 +3,7 @@
 import numpy as np
 
 from tinyseg.autograd import Function, Tensor, engine, no_grad
-from tinyseg.learn.course.comparing import Different, case, same, slopes
+from tinyseg.learn.comparing import Different, case, same, slopes
 
 
 class Square(Function):

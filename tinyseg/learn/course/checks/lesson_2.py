@@ -3,7 +3,7 @@
 import numpy as np
 
 from tinyseg.autograd import Function, Tensor
-from tinyseg.learn.course.comparing import Different, case, numbers, same, slopes
+from tinyseg.learn.comparing import Different, case, numbers, same, slopes
 from tinyseg.ops import activation, arithmetic, gradcheck
 
 

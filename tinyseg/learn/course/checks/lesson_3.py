@@ -6,7 +6,7 @@ import numpy as np
 from scipy.signal import correlate2d
 
 from tinyseg.autograd import Tensor, no_grad
-from tinyseg.learn.course.comparing import case, numbers, same, slopes
+from tinyseg.learn.comparing import case, numbers, same, slopes
 from tinyseg.ops import depthwise_conv, pointwise_conv
 from tinyseg.ops.window import resolve
 

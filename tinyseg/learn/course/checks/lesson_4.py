@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 
-from tinyseg.learn.course.comparing import case, numbers, same, slopes
+from tinyseg.learn.comparing import case, numbers, same, slopes
 
 group_norm = importlib.import_module("tinyseg.ops.group_norm")  # under this name tinyseg.ops has the function
 weight_standardization = importlib.import_module("tinyseg.ops.weight_standardization")

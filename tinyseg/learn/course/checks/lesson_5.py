@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 
 from tinyseg.autograd import Tensor, no_grad
-from tinyseg.learn.course.comparing import Different, case, numbers, same
+from tinyseg.learn.comparing import Different, case, numbers, same
 from tinyseg.models import unet
 from tinyseg.ops import pool, shape
 from tinyseg.ops.window import resolve

@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tinyseg import nn, optim
-from tinyseg.learn.course.comparing import Different, case, numbers, same
+from tinyseg.learn.comparing import Different, case, numbers, same
 from tinyseg.ops import loss
 from tinyseg.training import step
 

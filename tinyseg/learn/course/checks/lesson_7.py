@@ -10,8 +10,8 @@ from tinyseg import models, ops, optim
 from tinyseg.autograd import Tensor, no_grad
 from tinyseg.backend import fast, kernels, using
 from tinyseg.data.synthetic import em_sections
+from tinyseg.learn.comparing import Different, case, numbers, same, slopes
 from tinyseg.learn.course.checks import lesson_3, lesson_5
-from tinyseg.learn.course.comparing import Different, case, numbers, same, slopes
 from tinyseg.ops import pool, separable_conv
 from tinyseg.training import step
 

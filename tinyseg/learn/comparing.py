@@ -1,6 +1,7 @@
 """Compare what a student's function returns with what it should return, and say how the two differ.
 
-The checks know the right numbers from elsewhere: SciPy, loops over all indices, or difference quotients (`slopes`).
+The checks of the course and of the notebooks' exercises (`tinyseg.learn.answers`) use it. They know the right numbers
+from elsewhere: SciPy, loops over all indices, or difference quotients (`slopes`).
 """
 
 import contextlib
