@@ -345,19 +345,33 @@ plt.show()
 # channel beside that of the standard one. Up to which $R$ is it cheaper? Find that number for every kind of layer in
 # SD-UNet, and say what it means for exactness.
 
+# %%
+answer = ...  # that number: a function of K, the channels out, and of k
+teaching.check("2.1", answer)
+
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 # R (k² + K) C against k² K C: it pays while R < k² K / (k² + K), which is the saving with R = 1.
+def largest_multiplier(K, k):
+    return int(np.ceil(k * k * K / (k * k + K))) - 1
+
+
 for K, k in places:
-    largest = int(np.ceil(k * k * K / (k * k + K))) - 1
+    largest = largest_multiplier(K, k)
     assert largest * (k * k + K) < k * k * K <= (largest + 1) * (k * k + K)
     print(f"{k} x {k}, {K:3} channels out: pays up to R = {largest}, exact for every kernel from R = {min(K, k * k)}")
     # Exact for every kernel takes R = min(K, k²), and that never pays: no saving without loss.
     assert largest < min(K, k * k)
+assert teaching.check("2.1", largest_multiplier)
 
 # %% [markdown]
 # **2. Which half to attack next?** Somebody makes the depthwise half of every layer free. How many of SD-UNet's
 # multiply-adds remain? And what does it cost, in this light, to go from 3 × 3 to 7 × 7 kernels, in SD-UNet and in
-# U-Net?
+# U-Net? (Give what remains as a share, and the two costs as multiples of the work with 3 × 3.)
+
+# %%
+answer = ...  # (share that remains, cost in SD-UNet, cost in U-Net)
+teaching.check("2.2", answer)
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
@@ -372,14 +386,17 @@ def around_and_across(model, rows, taps=9):
     return np.array(found)
 
 
+growths = {}
 for name, model, found, rows in (("U-Net", unet, dense, dense_rows), ("SD-UNet", sdunet, cheap, cheap_rows)):
     work = around_and_across(model, rows)
     assert work.sum() == found.multiply_adds
     share, growth = work[1] / work.sum(), around_and_across(model, rows, taps=49).sum() / work.sum()
+    growths[name] = growth
     print(f"{name:7}: {share:4.0%} is pointwise; 7 x 7 in place of 3 x 3 takes {growth:.2f} times the work")
 # Nearly all of SD-UNet's work is pointwise. Fewer or grouped channels would save more than cleverness with taps, and
 # large kernels are cheap. (In seconds the depthwise half weighs more: it waits for memory, not for arithmetic.)
 assert share > 0.9 and growth < 1.4
+assert teaching.check("2.2", (share, growths["SD-UNet"], growths["U-Net"]))
 
 # %% [markdown]
 # **3. Closest in the kernel, or closest in the answer?** The SVD treats all differences between kernels alike. But
@@ -388,15 +405,23 @@ assert share > 0.9 and growth < 1.4
 # $\lVert (A - B)\,\Sigma^{1/2} \rVert^2$, with $A$ and $B$ the exact and the approximate $K \times k^2$ matrix. Find
 # the best $B$ of rank 1 for the *random* kernels on the section, and compare it with that of the SVD.
 
+# %%
+answer = ...  # the best B of rank 1: a function of A and of Σ
+teaching.check("2.3", answer)
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
 # For a window p the error is (A - B) p, its mean square tr((A - B) Σ (A - B)ᵀ) = ‖(A - B) Σ^½‖². So the SVD of A Σ^½
 # gives the best matrix of rank 1 in that measure, and Σ^-½ takes it back to kernels.
 k = 9
 A = banks["random"].reshape(-1, k * k).astype(np.float64)
 windows = np.lib.stride_tricks.sliding_window_view(section[0, 0], (k, k)).reshape(-1, k * k)
-values, vectors = np.linalg.eigh(windows.T @ windows / len(windows))
-root = (vectors * np.sqrt(values)) @ vectors.T
-inverse = (vectors / np.sqrt(values)) @ vectors.T
+products = windows.T @ windows / len(windows)  # Σ
+
+
+def roots(S):
+    """Return S^½ and S^-½."""
+    values, V = np.linalg.eigh(S)
+    return (V * np.sqrt(values)) @ V.T, (V / np.sqrt(values)) @ V.T
 
 
 def rank_1(M):
@@ -404,12 +429,18 @@ def rank_1(M):
     return s[0] * np.outer(U[:, 0], V[0])
 
 
+def best_answer(A, S):
+    root, inverse = roots(S)
+    return rank_1(A @ root) @ inverse
+
+
 def error(B):
     return np.linalg.norm(windows @ (A - B).T) / np.linalg.norm(windows @ A.T)
 
 
-in_kernel, in_answer = error(rank_1(A)), error(rank_1(A @ root) @ inverse)
+in_kernel, in_answer = error(rank_1(A)), error(best_answer(A, products))
 print(f"relative error of the output: closest kernel {in_kernel:.2f}, closest answer {in_answer:.2f}")
-assert np.isclose(np.linalg.norm(windows @ A.T) ** 2 / len(windows), np.linalg.norm(A @ root) ** 2)
-assert in_answer < 0.8 * in_kernel
+mean_square = np.linalg.norm(windows @ A.T) ** 2 / len(windows)
+assert np.isclose(mean_square, np.linalg.norm(A @ roots(products)[0]) ** 2)
+assert in_answer < 0.8 * in_kernel and teaching.check("2.3", best_answer)
 # Random kernels have nothing in common, but their answers on an image do: most of what an image holds is smooth.

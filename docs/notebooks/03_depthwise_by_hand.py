@@ -244,21 +244,36 @@ except AssertionError as error:
 # **1. The transpose of a convolution is a convolution.** At stride 1, solve the bracket for $i$ and compute $gx$ with
 # the *forward* op applied to $gy$. Which kernel, which padding? And if the forward pass had a padding of 1?
 
+# %%
+answer = ...  # gx: a function of gy, w and the padding p of the forward pass
+teaching.check("3.1", answer)
+
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 # gX[r] = sum over u of gy[r - u] w[u]; with t = KH-1 - u, gy[r - (KH-1) + t] w[KH-1 - t]: the kernel turned round, and
 # a border of KH-1. A forward padding of p is cropped from the result, which leaves a border of KH-1 - p.
+def gathered_gradient(gy, w, p):
+    border = w.shape[1] - 1 - p, w.shape[2] - 1 - p
+    return ops.depthwise_conv2d(gy, w[:, ::-1, ::-1], padding=border).data
+
+
 for p in (0, 1):
     image = Tensor(X, requires_grad=True)
     gy = rng.standard_normal((2, 3, 7 + 2 * p, 7 + 2 * p))
     ops.depthwise_conv2d(image, W, padding=p).backward(gy)
-    gathered = ops.depthwise_conv2d(gy, W[:, ::-1, ::-1], padding=(2 - p, 1 - p)).data
+    gathered = gathered_gradient(gy, W, p)
     print(f"padding {p}: largest difference {abs(gathered - image.grad).max():.0e}")
     assert np.allclose(gathered, image.grad)
+assert teaching.check("3.1", gathered_gradient)
 
 # %% [markdown]
 # **2. Holes in the kernel.** A *dilated* convolution reads $x[i+d\,u,\;j+d\,v]$. Write it as a `Function` for $d=2$,
 # with its backward. Compare it with `ops.depthwise_conv2d`, given a kernel with holes or
 # [its own `dilation`](../ops/depthwise_conv.md#dilation); check its gradients. What had to change?
+
+# %%
+answer = ...  # the class that you wrote
+teaching.check("3.2", answer)
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
@@ -284,6 +299,7 @@ holes = np.kron(W, np.outer([1, 0], [1, 0]))[:, :5, :3]  # 5×3: zeros after eve
 assert np.allclose(Dilated()(X, W).data, ops.depthwise_conv2d(X, holes).data)
 assert np.allclose(Dilated()(X, W).data, ops.depthwise_conv2d(X, W, dilation=2).data)
 check_grads(lambda x, w: Dilated()(x, w), X, W)
+assert teaching.check("3.2", Dilated)
 holes[0].round(2)
 
 # %% [markdown]
@@ -303,6 +319,11 @@ class Normalize(Function):
         return r * (gy - gy.mean())
 
 
+# %%
+answer = ...  # Normalize with the whole of its backward pass, a class
+teaching.check("3.3", answer)
+
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
 # Missing: - xhat mean(gy xhat), since x moves the deviation too. For ones it is mean(xhat) = 0. Fooled are all gy with
 # mean(gy xhat) = 0, those at right angles to xhat: a hyperplane, which a random gy meets with probability 0.
@@ -318,4 +339,5 @@ xhat = node(Tensor(X, requires_grad=True)).data
 fooling = {"ones": np.ones(X.shape), "at right angles": gy - xhat * (gy * xhat).sum() / (xhat**2).sum(), "random": gy}
 fooled = {name: np.allclose(Normalize.backward(node, gy), node.backward(gy)) for name, gy in fooling.items()}
 assert fooled == {"ones": True, "at right angles": True, "random": False}
+assert teaching.check("3.3", Mended)
 fooled

@@ -420,6 +420,10 @@ plt.show()
 # channels, weights apart. From how many channels on does arithmetic limit a layer with $C=K$ on *this* machine? And
 # why does no number of output channels help a layer with $C=4$ where the ridge lies at 10 flop/byte?
 
+# %%
+answer = ...  # the intensity in flop/byte: a function of C and of K
+teaching.check("4.1", answer)
+
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 def pointwise_intensity(C, K):
@@ -428,29 +432,46 @@ def pointwise_intensity(C, K):
 
 # With C = K it is C / 4, so the ridge is reached at C = 4 · ridge. For K -> infinity it tends to C / 2: each output must
 # be written, and is a sum of C products only. With C = 4 that is 2 flop/byte.
-assert pointwise_intensity(64, 64) == 16
+assert pointwise_intensity(64, 64) == 16 and teaching.check("4.1", pointwise_intensity)
 assert max(pointwise_intensity(4, K) for K in (4, 64, 1024, 10**6)) < 2
 print(f"arithmetic is the limit from C = {np.ceil(4 * ridge):.0f} on")
 
 # %% [markdown]
 # **2. How large should a block be?** Version b takes one channel at a time. Predict what happens with 4, 16 and 64,
 # and with images of 32×32 in the place of 256×256 (as many values, 64 times as many channels). Measure all eight
-# cases. Which two costs pull in opposite directions?
+# cases. Which two costs pull in opposite directions? (Times cannot be checked. What can is where a prediction begins:
+# how many KiB a block's products and sums are, counted as the 768 KiB above.)
+
+# %%
+answer = ...  # KiB for 1, 4, 16, 64 channels: [[four of 256×256], [four of 32×32]]
+teaching.check("4.2", answer)
+
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # A large block leaves the cache. A small one leaves the interpreter's share, some microseconds a NumPy call, to few values:
 # one plane of 32 x 32 is 4 KiB. tinyseg aims at 512 KiB (`fast/cpu/by_channels.py`), whatever the shape.
+def kib(channels, size):
+    return 3 * 4 * channels * size**2 >> 10  # the padded copy, a product and the sum
+
+
 many, many_w = x.reshape(2, 64 * C, 32, 32), np.repeat(w, 64, axis=0)
 assert np.array_equal(in_blocks(many, many_w, 1), in_blocks(many, many_w, 64))
 for size, images, taps in ((256, x, w), (32, many, many_w)):
     cases = {k: lambda k=k, images=images, taps=taps: in_blocks(images, taps, k) for k in (1, 4, 16, 64)}
     for k, found in race(cases, rounds=3).items():
-        print(f"{k:2} channels of {size:3}², {3 * 4 * k * size**2 >> 10:5} KiB: {1e3 * np.median(found):5.0f} ms")
+        ms = 1e3 * np.median(found)
+        print(f"{k:2} channels of {size:3}², {kib(k, size):5} KiB: {ms:5.0f} ms")
+sizes = [[kib(k, size) for k in (1, 4, 16, 64)] for size in (256, 32)]
+assert teaching.check("4.2", sizes)
 
 # %% [markdown]
 # **3. Past the roof by fusion.** In many networks a bias and a ReLU follow the depthwise layer. How many bytes an
 # output must three ops move, and how many one? Predict the ratio of the times. Then make `kernel` compute $\max(y+b,
 # 0)$ before it writes, check it against tinyseg, and compare it with three steps that work in place.
+
+# %%
+answer = ...  # (bytes of three ops, bytes of one, the kernel: f(x, w, b, y))
+teaching.check("4.3", answer)
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
@@ -484,5 +505,6 @@ with no_grad():
     expected = ops.relu(ops.depthwise_conv2d(x, w, b, padding="same")).data
 assert np.allclose(fused(x, w, b, empty(x.shape)), expected, atol=1e-4)
 assert np.allclose(three_steps(x, w, b), expected, atol=1e-4)
+assert teaching.check("4.3", (24, 8, fused))
 found = race({"three": lambda: three_steps(x, w, b), "one": lambda: fused(x, w, b, empty(x.shape))}, rounds=7)
 print(f"three ops take {np.median(found['three']) / np.median(found['one']):.1f} times as long as one")

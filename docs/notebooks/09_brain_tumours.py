@@ -379,6 +379,10 @@ plt.show()
 # tumour that fills 2 % of a slice. Which $p$ has the lowest cross-entropy, which the lowest soft Dice loss? What does
 # that say about the first steps of training?
 
+# %%
+answer = ...  # both p: (of the lowest cross-entropy, of the lowest soft Dice loss)
+teaching.check("9.1", answer)
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 # Cross-entropy wants the share, p = A / N, and every threshold then says background. Soft Dice of a constant,
 # 2 A p / (N p + A), rises with p to the end: all tumour. One goes silent first, the other shouts first.
@@ -389,15 +393,21 @@ z = [np.full(target.shape, np.log(q / (1 - q))) for q in p]
 lowest_ce = p[np.argmin([ops.binary_cross_entropy_with_logits(constant, target).item() for constant in z])]
 lowest_dice = p[np.argmin([soft_dice(constant, target).item() for constant in z])]
 assert np.isclose(lowest_ce, 0.02) and lowest_dice == p[-1]
+assert teaching.check("9.1", (lowest_ce, lowest_dice))
 print(f"lowest cross-entropy at p = {lowest_ce:.3f}, lowest soft Dice loss at p = {lowest_dice:.3f}")
 
 # %% [markdown]
 # **2. Nothing, scored well.** Score the network that never says tumour in the five ways. Which would you have to report
 # to look respectable, and on which patients?
 
+# %%
+answer = ...  # the five scores, as five_ways returns them
+teaching.check("9.2", answer)
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # Slices without tumour, 0/0 taken for 1: the score is their share. The more healthy slices, the better.
 nothing = five_ways({name: np.zeros_like(truth) for name, truth in truths.items()})
+assert teaching.check("9.2", nothing)
 healthy = np.mean([not plane.any() for truth in truths.values() for plane in truth])
 assert np.isclose(nothing.pop("mean over slices, 0/0 as 1"), healthy) and set(nothing.values()) == {0.0}
 print(f"0/0 as 1: {healthy:.3f}; in every other way 0")
@@ -405,6 +415,10 @@ print(f"0/0 as 1: {healthy:.3f}; in every other way 0")
 # %% [markdown]
 # **3. Thin, not small.** An enhancing rim may have many voxels and still score low. Compare a rim of outer radius 14
 # and thickness 3 with the ball of the same volume, both predicted one voxel aside. What takes the place of the radius?
+
+# %%
+answer = ...  # both Dice, of the shapes in voxels: (rim, ball)
+teaching.check("9.3", answer)
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
 # Moved aside, a shape bares a layer of |cos| of a voxel on the half of its surface S that looks back, on average half a
@@ -417,4 +431,5 @@ scores = {name: dice(np.roll(shape, 1, axis=0), shape) for name, shape in {"rim"
 surface = 4 * np.pi * (outer**2 + (outer - thickness) ** 2)
 assert abs(same.sum() / rim.sum() - 1) < 0.05 and scores["rim"] < scores["ball"] - 0.1
 assert abs(scores["rim"] - (1 - surface / (4 * rim.sum()))) < 0.05
+assert teaching.check("9.3", (scores["rim"], scores["ball"]))
 print(f"{rim.sum()} voxels each: rim {scores['rim']:.3f}, ball {scores['ball']:.3f}")

@@ -364,6 +364,10 @@ print(f"the deviation estimated from 3 runs may be off: 95 % interval from {low:
 # U-Net (GN=32) that it is "19× bigger in size". Write both as they should stand, from networks that you build, and
 # explain the 3.
 
+# %%
+answer = ...  # how many times as big as SD-UNet, like with like: in the same order
+teaching.check("10.1", answer)
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 for name, claim in (("unet_dw_gn", 3), ("unet_gn", 19)):
     as_printed = TABLE_1[name]["megabytes"] / printed["sdunet"]
@@ -373,20 +377,33 @@ for name, claim in (("unet_dw_gn", 3), ("unet_gn", 19)):
 # "is of the same size as SD-UNet", and "is 7.95 times as big". The 3 is not in the network: it is the weights and
 # Adam's two moments against the weights, 12 bytes against 4. It is in the 19 as well, on top of the 26 million.
 assert abs(live["unet_dw_gn"] / live["sdunet"] - 1) < 0.01
+times = [live[name] / live["sdunet"] for name in ("unet_dw_gn", "unet_gn")]
+assert teaching.check("10.1", times)
 
 # %% [markdown]
 # **2. Can these be of one mask?** Table 2 gives accuracy $a$, Dice $D$ and "mean IOU" for each network. If $a$ and $D$
 # come from the same pixels at the same threshold, they determine all four fields of the confusion matrix, and so both
 # classes' IoU. Derive them, and compare with what is printed. Which readings of "mean IOU" can you exclude?
 
+# %%
+answer = ...  # a function of a and D: the IoU of the class that has D, and of the other
+teaching.check("10.2", answer)
+
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # As shares of all pixels: errors e = 1 - a, D = 2 TP / (2 TP + e), so TP = D e / (2 (1 - D)) and TN = a - TP.
+def both_ious(a, D):
+    e = 1 - a
+    TP = D * e / (2 * (1 - D))
+    TN = a - TP
+    return TP / (TP + e), TN / (TN + e)
+
+
+assert teaching.check("10.2", both_ious)
 print(f"{'':26} inside  membrane  mean of both  printed")
 for name, row in TABLE_2.items():
-    e, D = 1 - row["accuracy"], row["dice"]
-    TP = D * e / (2 * (1 - D))
-    TN = row["accuracy"] - TP
-    inside, membrane = TP / (TP + e), TN / (TN + e)
+    D = row["dice"]
+    inside, membrane = both_ious(row["accuracy"], D)
     print(f"{ROWS[name]:26} {inside:6.3f}  {membrane:8.3f}  {(inside + membrane) / 2:12.3f}  {row['mean_iou']:7.3f}")
     assert np.isclose(inside, D / (2 - D))  # Dice and IoU of one class determine each other
     assert inside - row["mean_iou"] > 0.08 and (inside + membrane) / 2 - row["mean_iou"] > 0.04
@@ -399,6 +416,10 @@ for name, row in TABLE_2.items():
 # much does the best beat the worst, in units of $s$? Simulate it, then do the same for the mean of three runs, and for
 # a researcher who reports the best of three runs of one favourite network and a single run of the others: how often
 # does the favourite come first?
+
+# %%
+answer = ...  # the gap with one run, the gap with three, how often: three numbers
+teaching.check("10.3", answer)
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
 draws = np.random.default_rng(0).normal(size=(100_000, 6, 3))  # tables, networks, runs; s = 1
@@ -413,3 +434,4 @@ print(f"with the spread of U-Net (depthwise+BN), s = {worst:.3f}, that gap is {g
 # entering three of eight networks: the favourite wins 3/8 of the tables by luck.
 assert np.isclose(gap_of_one, 2.53, atol=0.02) and np.isclose(gap_of_three, gap_of_one / np.sqrt(3), rtol=0.02)
 assert np.isclose(first, 3 / 8, atol=0.01)
+assert teaching.check("10.3", (gap_of_one, gap_of_three, first))

@@ -286,19 +286,33 @@ print(f"{milliseconds(lambda: wide_eight(x)):.0f} ms with 8 bits")
 # ## Exercises
 #
 # **1. A ReLU for nothing.** Show on the first convolution above that clipping to 0 … 255 with $z'=0$ gives exactly what
-# a ReLU of the sums and then rounding would give.
+# a ReLU of the sums and then rounding would give. (The answer is tried on other sums, and
+# other factors $s\,t/s'$ of the shape (C, 1, 1).)
+
+# %%
+answer = ...  # a function of sums and factor: (the integers with a ReLU, by clipping)
+teaching.check("11.1", answer)
+
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 # round(f · max(S, 0)) = max(round(f · S), 0) for a factor f > 0, since rounding keeps the order and 0 stays 0.
-factor = (s * t / s1)[:, None, None]
-with_relu = np.clip(np.rint(np.maximum(sums, 0) * factor), 0, 255)
-by_clipping = np.clip(np.rint(sums * factor), 0, 255)
+def both_ways(sums, factor):
+    with_relu = np.clip(np.rint(np.maximum(sums, 0) * factor), 0, 255)
+    return with_relu, np.clip(np.rint(sums * factor), 0, 255)
+
+
+assert teaching.check("11.1", both_ways)
+with_relu, by_clipping = both_ways(sums, (s * t / s1)[:, None, None])
 assert np.array_equal(with_relu, by_clipping) and (sums < 0).any()
 
 # %% [markdown]
 # **2. Why 0 must be exact.** Quantize a tensor of values from 1 to 3 with a range that does not contain 0, and pad it
 # with the integer nearest to 0. What number do the borders get? How far off is the sum of a 3×3 box filter in the
 # corner?
+
+# %%
+answer = ...  # what the borders get, and by how much the sum is too large
+teaching.check("11.2", answer)
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # All integers stand for 1 … 3, so the nearest to 0 stands for 1. In a corner five of the nine taps lie outside: the sum
@@ -308,23 +322,35 @@ outside = 1 + s2 * np.clip(np.rint((0 - 1) / s2), 0, 255)
 assert outside == 1
 inside = np.full((2, 2), 2.0)
 padded = np.pad(inside, ((1, 0), (1, 0)), constant_values=outside)
-assert padded.sum() - inside.sum() == 5
+off = padded.sum() - inside.sum()
+assert off == 5 and teaching.check("11.2", (outside, off))
 
 # %% [markdown]
 # **3. Long sums forgive.** Round the weights of a sum of $n$ products to 7 bits and look at the relative error of the
 # sum, for $n=9$ (a depthwise kernel) and $n=576$ (a standard one of 64 channels), with inputs from 0 to 1. How does it
-# depend on $n$, and why does that make U-Net less sensitive than SD-UNet?
+# depend on $n$, and why does that make U-Net less sensitive than SD-UNet? (The answer is tried on many sums, one a
+# row, and gives each row of weights a scale of its own.)
+
+# %%
+answer = ...  # a function of weights and inputs, (m, n): the m relative errors
+teaching.check("11.3", answer)
+
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
 # The errors are independent and add up as √n. So does a sum of products whose weights have a mean of 0, and the ratio
 # stays the same; but where weights and inputs share a sign, as inputs after a ReLU and a kernel that is mostly
 # positive do, the sum grows as n, and the relative error falls as 1/√n. A depthwise kernel has only nine terms.
+def relative_errors(weights, inputs):
+    step = abs(weights).max(1, keepdims=True) / 63
+    exact = (weights * inputs).sum(1)
+    return (np.rint(weights / step) * step * inputs).sum(1) / exact - 1
+
+
+assert teaching.check("11.3", relative_errors)
 rng = np.random.default_rng(2)
 relative = {}
 for n in (9, 576):
     weights, inputs = abs(rng.standard_normal((2000, n))), rng.uniform(0, 1, (2000, n))
-    step = weights.max(1, keepdims=True) / 63
-    exact, rounded = (weights * inputs).sum(1), (np.rint(weights / step) * step * inputs).sum(1)
-    relative[n] = np.sqrt((((rounded - exact) / exact) ** 2).mean())
+    relative[n] = np.sqrt((relative_errors(weights, inputs) ** 2).mean())
     print(f"n = {n:3}: error {relative[n]:.2%}")
 assert relative[9] / relative[576] > 4

@@ -11,6 +11,7 @@ Checking runs the code in the folder: check what others have written where it ca
 check is given as ./check.
 """
 
+import pathlib
 import sys
 import textwrap
 
@@ -21,7 +22,7 @@ from tinyseg.commands.script import run_script
 from tinyseg.data.json_files import write_json
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.learn.course.check import check_lesson, hint_for
-from tinyseg.learn.course.layout import Copy, lay_out
+from tinyseg.learn.course.layout import RECORD, Copy, lay_out
 from tinyseg.learn.course.lessons import LESSONS, find_lesson
 
 
@@ -40,7 +41,13 @@ def begin_or_check():
     if args.lesson is not None or args.given & {"dir", "json"}:
         parser.error("a lesson, --dir and --json are for `tinyseg course check`")
     folder = a_path(args.folder)
+    inside = next((here for here in (pathlib.Path(), pathlib.Path("..")) if (here / RECORD).is_file()), None)
+    if inside is not None and not folder.exists():
+        parser.error(f"this is a folder of the course: to check it, `tinyseg course check`; found {args.folder!r}")
     written = lay_out(folder, tinyseg.__version__, args.lessons, args.leave_out)
+    if not written:
+        print(f"All is in {folder} already: nothing was written.")
+        return
     files = f"{len(written)} file{'s' if len(written) != 1 else ''}"
     print(f"{files} written to {folder}. Begin with {folder / 'README.md'}; then:")
     print(f"  cd {folder}\n  tinyseg course check 1")
@@ -48,7 +55,8 @@ def begin_or_check():
 
 def check(args):
     """Check a lesson, or all that are there; return whether all is right."""
-    copy = Copy(args.dir, tinyseg.__version__)
+    above = "dir" not in args.given and not (args.dir / RECORD).exists() and (args.dir / ".." / RECORD).exists()
+    copy = Copy(args.dir / ".." if above else args.dir, tinyseg.__version__)  # a lesson's folder is the current one
     chosen, _, task = (args.lesson or "").partition(".")
     lessons = [find_lesson(int(chosen))] if chosen else [m for m in LESSONS if (copy.folder / m.folder).is_dir()]
     reports = []
@@ -82,14 +90,16 @@ def lines_of(copy, report):
     if others:
         plural = "s" if len(others) > 1 else ""
         lines.append(f"(with tinyseg's own files of lesson{plural} {', '.join(map(str, others))}, until yours pass)")
+    lines += [
+        f"Your files of lesson {k} have changed since they were right: tinyseg course check {k}"
+        for k in others if str(k) in copy.record.passed
+    ]  # fmt: skip
     for result in report.results:
-        lines.append(f"  {result.task}  {result.state:9} {result.title}")
+        lines.append(f"  {result.task}  {result.state:11} {result.title}")
         if result.state in ("wrong", "skipped") or (result.state == "to write" and result.task not in result.message):
             lines += _indented(result.message)
         if result.printed.strip() and result.state != "right":
-            lines += _indented("your code printed:") + [
-                f"         | {line}" for line in result.printed.splitlines()[:40]
-            ]
+            lines += [*_indented("your code printed:"), *_first(result.printed.splitlines(), 20)]
         hint = hint_for(copy, report, result)
         if hint:
             lines += _indented(f"Hint: {hint}")
@@ -97,6 +107,8 @@ def lines_of(copy, report):
         lines.append(report.measured)
     if report.all_right and len(report.results) == len(report.lesson.tasks):
         lines.append(f"All right. {f'Look at {report.picture}.' if report.picture else ''}".rstrip())
+        if report.no_picture:
+            lines.append(f"But the picture could not be drawn: {report.no_picture}")
         if report.lesson.number < len(LESSONS):
             lines.append(f"Next: {LESSONS[report.lesson.number].folder}/lesson.md")
     return lines
@@ -110,8 +122,15 @@ def check_task(text):
         raise ValueError(f"expected a lesson from 1 to {len(LESSONS)} or one of its tasks, such as 3.2, found {text!r}")
 
 
+def _first(printed, most):
+    """Return the first lines of what a student's code printed."""
+    more = [f"         … and {len(printed) - most} more lines"] if len(printed) > most else []
+    return [f"         | {line}" for line in printed[:most]] + more
+
+
 def _indented(text):
-    return textwrap.wrap(text, 110, initial_indent=" " * 7, subsequent_indent=" " * 7, break_on_hyphens=False)
+    spaces = {"initial_indent": " " * 7, "subsequent_indent": " " * 7, "break_on_hyphens": False}
+    return [line for part in text.splitlines() for line in textwrap.wrap(part, 110, **spaces)]
 
 
 def build_parser():
@@ -121,6 +140,6 @@ def build_parser():
     add("lesson", nargs="?", type=Text(check_task), help="to check, or one of its tasks: 3 or 3.2 (default: all)")
     add("--lessons", nargs="+", type=Number(int, 1, len(LESSONS)), help="to lay out (default: all)")
     add("--leave-out", nargs="+", default=[], metavar="TASK", help="tasks to leave out, such as 3.7: they come written")
-    add("--dir", type=a_path, default=".", help="folder of the course that is checked (default: this one)")
+    add("--dir", type=a_path, default=pathlib.Path(), help="folder of the course that is checked (default: this one)")
     add("--json", type=a_path, metavar="FILE", help="write what came of each task")
     return parser

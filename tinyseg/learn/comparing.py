@@ -81,17 +81,38 @@ def _in_common(found, expected, limit):
         return " They are right, but with the last two axes exchanged: look for a transpose."
     largest = np.unravel_index(np.abs(expected).argmax(), expected.shape)
     factor = found[largest] / expected[largest] if expected[largest] else 0
-    if factor and np.allclose(found, factor * expected, 0, abs(factor) * limit):
+    whole = [n for n in (factor, 1 / factor if factor else 0) if n and np.isclose(n, round(n), 1e-6)]
+    if whole and np.allclose(found, factor * expected, 0, abs(factor) * limit):
         times = f"All are {_short(factor)} times what they should be"
         return " They have the wrong sign." if np.isclose(factor, -1) else f" {times}."
-    if np.allclose(found - expected, (found - expected).flat[0], 0, limit):
-        return f" All are {_short((found - expected).flat[0])} too large."
+    off = (found - expected).flat[0]
+    if np.allclose(found - expected, off, 0, limit):
+        return f" All are {_short(abs(off))} too {'large' if off > 0 else 'small'}."
     return ""
 
 
 def _short(number):
     """Return a number with six digits, as a text."""
     return f"{number:.6g}"
+
+
+@contextlib.contextmanager
+def keeping(**arrays):
+    """Raise `Different` if the arrays, given by their names, are changed in this block."""
+    before = {name: a.copy() for name, a in arrays.items()}
+    yield
+    for name, a in arrays.items():
+        if not np.array_equal(a, before[name], equal_nan=True):
+            raise Different(f"{name}, which was handed over, was changed: work on a copy.")
+
+
+def keeps_float32(f, *arguments):
+    """Raise `Different` unless a function returns float32 arrays when its arrays are float32."""
+    single = [a.astype(np.float32) if getattr(a, "dtype", None) == np.float64 else a for a in arguments]
+    found = f(*single)
+    for a in found if isinstance(found, tuple) else (found,):
+        if getattr(a, "dtype", None) not in (np.float32, np.uint8):
+            raise Different(f"float32 arrays go in, and {getattr(a, 'dtype', type(a).__name__)} comes out.")
 
 
 def slopes(f, x, step=1e-5):

@@ -7,5 +7,44 @@
   tinyseg's (`substitute`), and says what is right, what is wrong and by how much (`tinyseg.learn.comparing`).
 - `pages` has what a student reads.
 
-The solutions are tinyseg itself.
+The solutions are tinyseg itself. `use` lets a student try the files in a session of Python.
 """
+
+import pathlib
+
+from tinyseg.learn.course.lessons import LESSONS
+from tinyseg.learn.course.substitute import substitute
+
+
+def use(folder: str = ".") -> list[str]:
+    """Let a student's files take the place of tinyseg's, in this session of Python.
+
+    Parameters
+    ----------
+    folder : path-like
+        Of the course, or of one of its lessons: the files of all lessons, or of that one.
+
+    Returns
+    -------
+    list of str
+        The modules that the files replace.
+
+    Raises
+    ------
+    RuntimeError
+        If one of them has been imported already: call `use` first.
+    ValueError
+        If there are no such files.
+    """
+    here = pathlib.Path(folder).resolve()
+    files = {
+        module: path
+        for lesson in LESSONS
+        for name, module in lesson.files.items()
+        for path in (here / lesson.folder / name, here / name)
+        if path.is_file() and path.parent.name == lesson.folder
+    }
+    if not files:
+        raise ValueError(f"expected a folder of the course, found none of its files in {here}.")
+    substitute(files)
+    return list(files)

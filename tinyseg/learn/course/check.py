@@ -24,7 +24,7 @@ class Result(NamedTuple):
     task : str
         "3.2".
     title : str
-    state : {"right", "wrong", "to write", "skipped", "left out"}
+    state : {"right", "wrong", "to write", "not checked", "skipped", "left out"}
     message : str
         What is wrong: where the first number that differs is, and what it should be.
     printed : str
@@ -51,6 +51,8 @@ class Report(NamedTuple):
         What was measured with them, a sentence; empty if nothing was.
     picture : Path or None
         What they drew.
+    no_picture : str
+        Why there is none although all is right; empty if there is one.
     """
 
     lesson: NamedTuple
@@ -58,6 +60,7 @@ class Report(NamedTuple):
     yours: list[int]
     measured: str
     picture: pathlib.Path | None
+    no_picture: str = ""
 
     @property
     def all_right(self):
@@ -98,9 +101,10 @@ def check_lesson(copy, lesson, task=None):
         if task in (None, k)
     ]
     copy.note(lesson, results)
-    measured = next((line["measured"] for line in lines if "measured" in line), "")
-    report = Report(lesson, results, [*yours, lesson.number], measured, picture)
-    return report if report.all_right and task is None and picture.exists() else report._replace(picture=None)
+    said = {name: next((line[name] for line in lines if name in line), "") for name in ("measured", "no_picture")}
+    report = Report(lesson, results, [*yours, lesson.number], said["measured"], picture, said["no_picture"])
+    drawn = report.all_right and task is None and not report.no_picture and picture.exists()
+    return report if drawn else report._replace(picture=None)
 
 
 def _run(lesson, task, files, picture):
@@ -112,7 +116,7 @@ def _run(lesson, task, files, picture):
         paths = [str(PACKAGE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = os.environ | {
             "PYTHONPATH": os.pathsep.join(paths), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", "MPLBACKEND": "agg",
-            "PYTHONIOENCODING": "utf-8", "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "",
+            "PYTHONIOENCODING": "utf-8", "PYTHONBREAKPOINT": "0", "PYTEST_ADDOPTS": "", "PYTEST_PLUGINS": "",
         }  # fmt: skip
         command = [sys.executable, "-B", "-P", "-m", "tinyseg.learn.course.run", *words]
         try:
@@ -136,7 +140,7 @@ def _result_of(number, task, lines, ended, left_out):
     found = next((line for line in lines if line.get("task") == number), None)
     if found is None:
         began = any(line.get("begins") == number for line in lines)
-        return Result(number, task.title, "wrong", ended if began else f"it was not checked: {ended or 'no test ran'}")
+        return Result(number, task.title, "wrong", ended) if began else Result(number, task.title, "not checked")
     if found["state"] == "skipped":
         needs = ", ".join(task.needs)
         return Result(number, task.title, "skipped", f"it needs {needs}, which is not installed: pip install {needs}")

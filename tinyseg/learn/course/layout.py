@@ -33,13 +33,16 @@ class Record(msgspec.Struct):
     passed : dict of str to dict
         For the number of each lesson that is right, the fingerprints of its files then.
     failed : dict of str to int
-        How often the test of a task has failed since it was right.
+        How often the test of a task has failed since it was right, with files that had changed.
+    seen : dict of str to dict
+        For the number of each lesson, the fingerprints of its files when they were checked last.
     """
 
     tinyseg: str
     left_out: list[str] = []
     passed: dict[str, dict[str, str]] = {}
     failed: dict[str, int] = {}
+    seen: dict[str, dict[str, str]] = {}
 
 
 class Copy:
@@ -90,15 +93,19 @@ class Copy:
 
     def note(self, lesson, results):
         """Remember the results of a check, a list of `check.Result`; all of a lesson's can pass it."""
+        number, now = str(lesson.number), self.fingerprints(lesson)
         for result in results:
             if result.state == "right":
                 self.record.failed.pop(result.task, None)
-            elif result.state == "wrong":
+            elif result.state == "wrong" and (
+                self.record.seen.get(number) != now or result.task not in self.record.failed
+            ):
                 self.record.failed[result.task] = self.record.failed.get(result.task, 0) + 1
+        self.record.seen[number] = now
         if any(result.state not in DONE for result in results):
-            self.record.passed.pop(str(lesson.number), None)
+            self.record.passed.pop(number, None)
         elif len(results) == len(lesson.tasks):
-            self.record.passed[str(lesson.number)] = self.fingerprints(lesson)
+            self.record.passed[number] = now
         self.write()
 
     def write(self):

@@ -51,7 +51,7 @@ class Lesson(NamedTuple):
     files: dict[str, str]
     tasks: tuple[Task, ...]
     minutes: int
-    seconds: int = 120
+    seconds: int = 60
     sources: dict[str, str] = {}
 
     @property

@@ -32,7 +32,7 @@ class Recorder:
 
     def __init__(self, path, lesson, files):
         self.path, self.lesson = path, lesson
-        self.names = {os.path.realpath(file): pathlib.Path(file).name for file in files.values()}
+        self.paths = {os.path.realpath(file): pathlib.Path(file) for file in files.values()}
         self.all_right, self.skipped = True, False
 
     def write(self, **facts):
@@ -74,9 +74,11 @@ class Recorder:
     def where(self, error):
         """Return the place in the student's files where an error was raised, as the end of a sentence."""
         for frame in reversed(traceback.extract_tb(error.__traceback__)):
-            name = self.names.get(os.path.realpath(frame.filename))
-            if name:
-                return f" ({name}, line {frame.lineno}: {frame.line})"
+            path = self.paths.get(os.path.realpath(frame.filename))
+            if path:
+                earlier = self.lesson and path.parent.name != self.lesson.folder
+                other = f" of lesson {path.parent.name.partition('_')[0]}" if earlier else ""
+                return f" ({path.name}{other}, line {frame.lineno}: {frame.line})"
         return ""
 
 
@@ -114,7 +116,10 @@ def main():
     pytest.main([*options, *chosen, "--import-mode=importlib", str(lesson.checks)], plugins=[recorder])
     if recorder.all_right and not task:
         checks = importlib.import_module(f"tinyseg.learn.course.checks.{lesson.checks.stem}")
-        checks.draw(picture)
+        try:
+            checks.draw(picture)
+        except Exception as error:  # of the student's files of earlier lessons
+            recorder.write(no_picture=f"{type(error).__name__}: {error}{recorder.where(error)}")
         if hasattr(checks, "measure") and not recorder.skipped:
             recorder.write(measured=checks.measure())
 

@@ -32,6 +32,18 @@ class Product(Function):
         return gy * b if self.needs[0] else None, gy * a if self.needs[1] else None
 
 
+class Looks(Function):
+    """Return x, and look at what a node has to know when forward runs."""
+
+    def forward(self, x):
+        for name in ("needs", "input_shapes", "input_dtypes"):
+            expect(name in vars(self), f"{name} is not set yet when self.apply runs; an op may ask for it.")
+        return x.copy()
+
+    def backward(self, gy):
+        return gy.copy()
+
+
 class Sum(Function):
     """Return a + b; both get the same array as their gradient."""
 
@@ -77,21 +89,37 @@ def test_1_a_call_records_the_graph():
                 z = Square()(x)
         expect(z.creator is None and not z.requires_grad, f"the result of a call {words} should have no graph.")
     same(Product()(x, 3.0).data, [6.0, 9.0], "the product with the number 3")
+    Looks()(x)
+    with no_grad(), case("under no_grad()"):
+        Looks()(x)
 
 
 def test_2_every_node_comes_after_its_parents():
     x = leaf(1.5)
     a = Square()(x)
     b, c = Square()(a), Square()(a)
-    y = Sum()(Product()(b, c), a)
-    order = engine._topological(y.creator)
-    expect(isinstance(order, list), f"the order is a {type(order).__name__}, and should be a list.")
-    expect(len(order) == 5, f"there are {len(order)} nodes in the order, and should be 5, each once.")
-    for node in order:
-        for parent in (p for p in node.parents if isinstance(p, Function)):
-            before = order.index(parent) < order.index(node)
-            expect(before, f"{type(node).__name__} comes before one of its parents, {type(parent).__name__}.")
-    expect(engine._topological(None) == [], "for None the order should be an empty list.")
+    p = Product()(b, c)
+    y = Sum()(p, a)
+    names = {t.creator: name for t, name in ((a, "a"), (b, "b"), (c, "c"), (p, "p"), (y, "y"))}
+    with case("the graph a = x², b = a², c = a², p = b c, y = p + a"):
+        order = engine._topological(y.creator)
+        expect(isinstance(order, list), f"the order is a {type(order).__name__}, and should be a list.")
+        found = [names.get(node, "a leaf") for node in order]
+        expect(sorted(found) == sorted(names.values()), f"found {', '.join(found)}; expected each of the nodes once.")
+        for node in order:
+            for parent in (p for p in node.parents if isinstance(p, Function)):
+                words = f"{names[node]} comes before {names[parent]}, which it was computed from: {', '.join(found)}."
+                expect(order.index(parent) < order.index(node), words)
+    with case("root is None, as for a leaf"):
+        expect(engine._topological(None) == [], "the order should be an empty list.")
+    with case("a graph of which a part was used by an earlier backward pass, which sets parents to None"):
+        a.creator.parents = None
+        try:
+            engine._topological(y.creator)
+        except RuntimeError:
+            pass
+        else:
+            raise Different("a RuntimeError should say so.")
     with case("a graph of 5000 nodes in a row"):
         for _ in range(5000):
             x = Sum()(x, 1.0)
@@ -106,31 +134,37 @@ def test_3_a_leaf_adds_up_its_gradients():
     engine._accumulate(x, np.array([10.0, 20.0]), shared=True)
     same(x.grad, [11.0, 22.0], "the sum of two gradients")
     same(g, [1.0, 2.0], "the array that was handed over first")
-    y, h = leaf(0.0), np.array([3.0])
-    engine._accumulate(y, h, shared=False)
-    expect(y.grad is h, "an array that nobody else holds need not be copied.")
+    y = leaf(0.0)
+    engine._accumulate(y, np.array([3.0]), shared=False)
+    same(y.grad, [3.0], "the first gradient, of an array that nobody else holds")
+
+
+def gradient_of(x):
+    """Return a leaf's gradient."""
+    expect(x.grad is not None, "no gradient has reached the leaf: its grad is None.")
+    return x.grad
 
 
 def test_4_the_chain_rule_goes_through_the_graph():
     with case("one node, x² at 3"):
         x = leaf(3.0)
         engine._backward(Square()(x), np.array([1.0]), None)
-        same(x.grad, [6.0], "the gradient")
+        same(gradient_of(x), [6.0], "the gradient")
     with case("a chain, (x²)² at 2, with the cotangent 10"):
         x = leaf(2.0)
         engine._backward(Square()(Square()(x)), np.array([10.0]), None)
-        same(x.grad, [320.0], "the gradient")
+        same(gradient_of(x), [320.0], "the gradient")
     with case("x used twice in one node, x · x"):
         x = leaf(4.0)
         engine._backward(Product()(x, x), np.array([1.0]), None)
-        same(x.grad, [8.0], "the gradient")
+        same(gradient_of(x), [8.0], "the gradient")
     with case("a node that two others use, (x² + 1) · x²"):
         x = leaf(2.0)
         Square.calls = 0
         a = Square()(x)
         engine._backward(Product()(Sum()(a, 1.0), a), np.array([1.0]), None)
         expect(Square.calls == 1, f"backward of one node was called {Square.calls} times, and should be called once.")
-        same(x.grad, [36.0], "the gradient")
+        same(gradient_of(x), [36.0], "the gradient")
     with case("a node whose output both halves of the graph use, at different depths"):
         values = np.array([0.7, -1.2])
 
@@ -142,17 +176,31 @@ def test_4_the_chain_rule_goes_through_the_graph():
         s = Square()(x)
         y = Product()(Product()(Sum()(Square()(s), s), s), x)
         engine._backward(y, np.ones(2), None)
-        same(x.grad, slopes(f, values), "the gradient", 1e-6)
+        same(gradient_of(x), slopes(f, values), "the gradient", 1e-6)
     with case("a sum whose two leaves get one array"):
         a, b = leaf(1.0), leaf(2.0)
         engine._backward(Sum()(a, b), np.array([5.0]), None)
         a.grad += 1
-        same(b.grad, [5.0], "the gradient of b after that of a was changed")
+        same(gradient_of(b), [5.0], "the gradient of b after that of a was changed")
+    with case("s = a² + b², y = s + a²: a sum hands one array to both of its parents"):
+        a, b, gy = leaf(2.0), leaf(3.0), np.array([1.0])
+        square = Square()(a)
+        y = Sum()(Sum()(square, Square()(b)), square)
+        engine._backward(y, gy, None)
+        same(gradient_of(b), [6.0], "the gradient of b")
+        same(gradient_of(a), [8.0], "the gradient of a")
+        same(gy, [1.0], "gy after the call")
+    with case("a node whose tensor has asked for its gradient, by retain_grad()"):
+        x = leaf(3.0)
+        square = Square()(x)
+        square.retain_grad()
+        engine._backward(Square()(square), np.array([1.0]), None)
+        same(gradient_of(square), [18.0], "the gradient of x²")
     with case("a second backward pass"):
         x = leaf(3.0)
         for _ in range(2):
             engine._backward(Square()(x), np.array([1.0]), None)
-        same(x.grad, [12.0], "the sum of both gradients")
+        same(gradient_of(x), [12.0], "the sum of both gradients")
     with case("after the backward pass"):
         y = Square()(leaf(3.0))
         node = y.creator
@@ -161,7 +209,7 @@ def test_4_the_chain_rule_goes_through_the_graph():
     with case("a leaf as the root"):
         x = leaf(3.0)
         engine._backward(x, np.array([2.0]), None)
-        same(x.grad, [2.0], "the gradient")
+        same(gradient_of(x), [2.0], "the gradient")
 
 
 def draw(path):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from tinyseg.autograd import Function, Tensor
-from tinyseg.learn.comparing import Different, case, numbers, same, slopes
+from tinyseg.learn.comparing import Different, case, keeping, keeps_float32, numbers, same, slopes
 from tinyseg.ops import activation, arithmetic, gradcheck
 
 
@@ -65,10 +65,16 @@ def test_3_sum_and_mean():
 
 def test_4_the_rectifier():
     x = np.array([[-2.0, 0.0, 3.0], [0.5, -0.1, 0.0]])
-    y = activation.relu_forward(x)
-    same(y, [[0.0, 0.0, 3.0], [0.5, 0.0, 0.0]], "y")
-    gy = np.array([[1.0, 2.0, 4.0], [8.0, np.inf, 32.0]])
-    same(activation.relu_grad(gy, y), [[0.0, 0.0, 4.0], [8.0, 0.0, 0.0]], "gx")
+    y, gy = np.array([[0.0, 0.0, 3.0], [0.5, 0.0, 0.0]]), np.array([[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]])
+    with keeping(x=x):
+        found = activation.relu_forward(x)
+    same(found, y, "y")
+    with keeping(gy=gy, y=y):
+        found = activation.relu_grad(gy, y)
+    same(found, [[0.0, 0.0, 4.0], [8.0, 0.0, 0.0]], "gx")
+    with case("gy is infinite where y is 0"):
+        same(activation.relu_grad(np.array([np.inf, 1.0]), np.array([0.0, 2.0])), [0.0, 1.0], "gx")
+    keeps_float32(activation.relu_forward, x)
 
 
 def test_5_the_sigmoid():
@@ -80,6 +86,7 @@ def test_5_the_sigmoid():
         same(found, np.array([0, 0, 1, 1], np.float32), "y")
     with case("the gradient"):
         compare_gradients(activation.sigmoid, numbers(2, 3), names="x")
+    keeps_float32(activation.sigmoid_forward, x)
 
 
 class Cube(Function):
@@ -128,6 +135,37 @@ class Times(Function):
         return gy * self.saved[1], gy * self.saved[0]
 
 
+class NotANumber(Cube):
+    """With a gradient that is NaN."""
+
+    def backward(self, gy):
+        return np.nan * gy
+
+
+class NearlyCube(Cube):
+    """With a gradient that is a thousandth too large."""
+
+    def backward(self, gy):
+        return 1.001 * super().backward(gy)
+
+
+class Shift(Function):
+    """Return x + 1, and keep nothing."""
+
+    def forward(self, x):
+        return x + 1
+
+    def backward(self, gy):
+        return gy.copy()
+
+
+def changes_its_input(x):
+    """Return x + 1 with a right gradient, and change x afterwards."""
+    y = Shift()(x)
+    np.add(x.data, 1, out=x.data)
+    return y
+
+
 class ForgetsItsSecond(Times):
     """With a gradient of b that is 0."""
 
@@ -143,11 +181,17 @@ def test_6_a_check_of_gradients():
     ):
         with case(f"{words}, whose gradient is right, was refused"):
             gradcheck.check_grads(op, *arrays)
+    with case("a gradient that is a thousandth too large was refused, with tol=0.01"):
+        gradcheck.check_grads(lambda x: NearlyCube()(x), x, tol=0.01)
     for words, op, arrays in (
         ("the gradient of x³ is twice what it should be", lambda x: CubeTimesTwo()(x), (x,)),
         ("the gradient of x³ lacks a transpose", lambda x: CubeTurned()(x), (x,)),
         ("the gradient of the second factor of a · b is 0", lambda a, b: ForgetsItsSecond()(a, b), (x, z)),
         ("a gradient is right for a cotangent of ones alone", lambda x: WithoutMean()(x), (x,)),
+        ("a gradient is NaN", lambda x: NotANumber()(x), (x,)),
+        ("a gradient is a thousandth too large", lambda x: NearlyCube()(x), (x,)),
+        ("the second input gets no gradient, since f does not use it", lambda a, b: Cube()(a), (x, z)),
+        ("f changes its input", changes_its_input, (x,)),
     ):
         try:
             gradcheck.check_grads(op, *arrays)

@@ -6,7 +6,7 @@ import numpy as np
 from scipy.signal import correlate2d
 
 from tinyseg.autograd import Tensor, no_grad
-from tinyseg.learn.comparing import case, numbers, same, slopes
+from tinyseg.learn.comparing import case, keeping, keeps_float32, numbers, same, slopes
 from tinyseg.ops import depthwise_conv, pointwise_conv
 from tinyseg.ops.window import resolve
 
@@ -21,6 +21,8 @@ CASES = (
     ("a border of 1 row above and 2 columns to the right", (1, 2, 3, 4), (3, 3), (1, 1), ((1, 0), (0, 2)), (1, 1)),
     ("stride (2, 3)", (2, 2, 7, 8), (3, 3), (2, 3), ONE, (1, 1)),
 )
+WHOLE = conv2d.STRIP  # numbers in the columns of a strip: more than the images here have
+STRIPS = ("two images, each of which strips() cuts into several", (2, 1, 9, 5), (3, 3), (2, 1), ONE, (1, 1))
 DILATED = ("dilation (2, 3)", (1, 2, 7, 9), (2, 3), (1, 1), NONE, (2, 3))
 
 
@@ -54,15 +56,18 @@ def depthwise_cases():
 def test_1_depthwise_forward():
     for words, x, w, stride, pads, dilation, out in depthwise_cases():
         with case(words):
-            found = depthwise_conv.forward(x, w, stride, pads, out, dilation)
+            with keeping(x=x, w=w):
+                found = depthwise_conv.forward(x, w, stride, pads, out, dilation)
             same(found, right_depthwise(x, w, stride, pads, dilation), "y")
+    keeps_float32(depthwise_conv.forward, x, w, stride, pads, out, dilation)
 
 
 def test_2_depthwise_gradient_of_the_kernels():
     for words, x, w, stride, pads, dilation, out in depthwise_cases():
         gy = numbers(*x.shape[:2], *out, seed=2)
         with case(words):
-            found = depthwise_conv.grad_w(x, gy, w.shape, stride, pads, dilation)
+            with keeping(x=x, gy=gy):
+                found = depthwise_conv.grad_w(x, gy, w.shape, stride, pads, dilation)
             right = slopes(lambda w: (gy * right_depthwise(x, w, stride, pads, dilation)).sum(), w)
             same(found, right, "gw", 1e-6)
 
@@ -71,7 +76,8 @@ def test_3_depthwise_gradient_of_the_image():
     for words, x, w, stride, pads, dilation, out in depthwise_cases():
         gy = numbers(*x.shape[:2], *out, seed=2)
         with case(words):
-            found = depthwise_conv.grad_x(gy, w, x.shape, stride, pads, dilation)
+            with keeping(gy=gy, w=w):
+                found = depthwise_conv.grad_x(gy, w, x.shape, stride, pads, dilation)
             right = slopes(lambda x: (gy * right_depthwise(x, w, stride, pads, dilation)).sum(), x)
             same(found, right, "gx", 1e-6)
 
@@ -114,16 +120,21 @@ def test_6_windows_as_columns():
 
 
 def standard_cases():
-    """Yield the words, x, w, the numbers of a case, and the size of the output."""
-    for words, shape, kernel, stride, pads, _ in CASES:
+    """Yield the words, x, w, the numbers of a case, and the size of the output; at last with images cut into strips."""
+    for words, shape, kernel, stride, pads, _ in (*CASES, STRIPS):
         out = resolve(shape, kernel, stride, pads)[2]
+        conv2d.STRIP = 60 if words == STRIPS[0] else WHOLE
         yield words, numbers(*shape), numbers(2, shape[1], *kernel, seed=1), stride, pads, out
+    conv2d.STRIP = WHOLE
 
 
 def test_7_standard_forward():
     for words, x, w, stride, pads, out in standard_cases():
         with case(words):
-            same(conv2d.forward(x, w, stride, pads, out), right_standard(x, w, stride, pads), "y")
+            with keeping(x=x, w=w):
+                found = conv2d.forward(x, w, stride, pads, out)
+            same(found, right_standard(x, w, stride, pads), "y")
+    keeps_float32(conv2d.forward, x, w, stride, pads, out)
 
 
 def test_8_standard_gradients():

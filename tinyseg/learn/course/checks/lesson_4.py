@@ -4,7 +4,7 @@ import importlib
 
 import numpy as np
 
-from tinyseg.learn.comparing import case, numbers, same, slopes
+from tinyseg.learn.comparing import case, keeping, keeps_float32, numbers, same, slopes
 
 group_norm = importlib.import_module("tinyseg.ops.group_norm")  # under this name tinyseg.ops has the function
 weight_standardization = importlib.import_module("tinyseg.ops.weight_standardization")
@@ -38,12 +38,12 @@ def drawn(shape):
 def test_1_group_norm_forward():
     for words, shape, G in CASES:
         x, gamma, beta = drawn(shape)
-        before = x.copy()
         with case(words):
-            found = group_norm.forward(x, gamma, beta, G, EPS)
+            with keeping(x=x, γ=gamma, β=beta):
+                found = group_norm.forward(x, gamma, beta, G, EPS)
             for a, b, name in zip(found, right_group_norm(x, gamma, beta, G), ("y", "μ", "r"), strict=True):
                 same(a, b, name)
-            same(x, before, "x after the call")
+    keeps_float32(group_norm.forward, x, gamma, beta, G, EPS)
 
 
 def test_2_group_norm_backward():
@@ -52,16 +52,15 @@ def test_2_group_norm_backward():
         gy = numbers(*shape, seed=3)
         arrays = {"x": x, "gamma": gamma, "beta": beta}
         mean, rstd = right_group_norm(x, gamma, beta, G)[1:]
-        before = gy.copy()
 
         def loss(name, a, arrays=arrays, gy=gy, G=G):
             return (gy * right_group_norm(**(arrays | {name: a}), G=G)[0]).sum()
 
         with case(words):
-            found = group_norm.backward(gy, x, gamma, mean, rstd)
+            with keeping(gy=gy, x=x, γ=gamma):
+                found = group_norm.backward(gy, x, gamma, mean, rstd)
             for name, letter, g in zip(("beta", "gamma", "x"), ("gβ", "gγ", "gx"), found[::-1], strict=True):
                 same(g, slopes(lambda a, name=name: loss(name, a), arrays[name]), letter, 1e-6)
-            same(gy, before, "gy after the call")
 
 
 SETS = (
@@ -83,7 +82,8 @@ def test_3_weight_standardization_forward():
     for words, shape, axes, a in SETS:
         v = 0.3 * numbers(*shape) + 0.2
         with case(words):
-            w, std = weight_standardization.forward(v, axes, EPS, a)
+            with keeping(v=v):
+                w, std = weight_standardization.forward(v, axes, EPS, a)
             same(w, right_standardized(v, axes, a), "w")
             same(std, v.std(axis=axes, keepdims=True), "σ")
 
@@ -93,13 +93,21 @@ def test_4_weight_standardization_backward():
         v, gw = 0.3 * numbers(*shape) + 0.2, numbers(*shape, seed=1)
         w, std = right_standardized(v, axes, a), v.std(axis=axes, keepdims=True)
         with case(words):
-            found = weight_standardization.grad_v(gw, w, std, axes, EPS, a)
+            with keeping(gw=gw, w=w, σ=std):
+                found = weight_standardization.grad_v(gw, w, std, axes, EPS, a)
             right = slopes(lambda v: (gw * right_standardized(v, axes, a)).sum(), v)
             same(found, right, "gv", 1e-6)
-    with case("equal weights, where σ = 0"), np.errstate(invalid="raise", divide="raise"):
-        gw = numbers(1, 2, 2)
-        found = weight_standardization.grad_v(gw, np.zeros((1, 2, 2)), np.zeros((1, 1, 1)), (1, 2), EPS, 1.0)
-        same(found, (gw - gw.mean()) / EPS, "gv")
+    with (
+        case("two filters, the second with equal weights, so that σ = 0"),
+        np.errstate(invalid="raise", divide="raise"),
+    ):
+        v, gw = np.stack([0.3 * numbers(2, 3), np.ones((2, 3))]), numbers(2, 2, 3, seed=1)
+        w, std = right_standardized(v, (1, 2), 1.0), v.std(axis=(1, 2), keepdims=True)
+        found = weight_standardization.grad_v(gw, w, std, (1, 2), EPS, 1.0)
+        same(
+            found[0], slopes(lambda v: (gw[0] * right_standardized(v[None], (1, 2), 1.0)[0]).sum(), v[0]), "gv[0]", 1e-6
+        )
+        same(found[1], (gw[1] - gw[1].mean()) / EPS, "gv[1]")
 
 
 def draw(path):
@@ -117,7 +125,7 @@ def draw(path):
             if "Group" in name:
                 x = group_norm.forward(x, np.ones(C), np.zeros(C), 4, 1e-5)[0]
             deviations.append(x.std())
-    with figure(path, "Your norms keep the scale of ten layers", 1) as axis:
+    with figure(path, "The scale of ten layers, without and with your norms", 1) as axis:
         for name, deviations in spread.items():
             axis.semilogy(range(1, layers + 1), deviations, "o-", label=name)
         axis.set_xlabel("layer (1 × 1 convolution, then ReLU)")

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 
 from tinyseg.autograd import Tensor, no_grad
-from tinyseg.learn.comparing import Different, case, numbers, same
+from tinyseg.learn.comparing import Different, case, keeping, keeps_float32, numbers, same
 from tinyseg.models import unet
 from tinyseg.ops import pool, shape
 from tinyseg.ops.window import resolve
@@ -44,7 +44,8 @@ def pools():
 def test_1_max_pooling_forward():
     for words, x, window, out, y, winner, _, _ in pools():
         with case(words):
-            found, taps = pool.max_forward(x, *window, out)
+            with keeping(x=x):
+                found, taps = pool.max_forward(x, *window, out)
             same(found, y, "y")
             same(taps, winner, "the number of the largest tap")
     with case("a window in which all are equal"):
@@ -55,7 +56,10 @@ def test_1_max_pooling_forward():
 def test_2_max_pooling_backward():
     for words, x, window, _, _, winner, gy, gx in pools():
         with case(words):
-            same(pool.max_grad_x(gy, winner, x.shape, *window), gx, "gx")
+            with keeping(gy=gy):
+                found = pool.max_grad_x(gy, winner, x.shape, *window)
+            same(found, gx, "gx")
+    keeps_float32(pool.max_grad_x, gy, winner, x.shape, *window)
 
 
 def test_3_nearest_upsampling():
@@ -66,11 +70,13 @@ def test_3_nearest_upsampling():
         gx = np.zeros_like(x)
         for n, c, i, j in np.ndindex(y.shape):
             gx[n, c, i // factor[0], j // factor[1]] += gy[n, c, i, j]
-        before = gy.copy()
         with case(words):
-            same(upsample.nearest_forward(x, factor), y, "y")
-            same(upsample.nearest_grad_x(gy, factor), gx, "gx")
-            same(gy, before, "gy after the call")
+            with keeping(x=x):
+                found = upsample.nearest_forward(x, factor)
+            same(found, y, "y")
+            with keeping(gy=gy):
+                found = upsample.nearest_grad_x(gy, factor)
+            same(found, gx, "gx")
 
 
 def test_4_joining():
@@ -87,6 +93,8 @@ def test_4_joining():
             same(g, whole[:, a:b], f"the gradient of channels {a} to {b - 1}")
     with case("joined along the rows"):
         same(shape.concat_forward((xs[0], xs[0]), 2)[:, :, 3:], xs[0], "the second three rows of y")
+        found = shape.concat_backward(numbers(2, 1, 5, 4, seed=3), [3], 2)
+        same(found[1], numbers(2, 1, 5, 4, seed=3)[:, :, 3:], "the gradient of rows 3 and 4")
 
 
 class Note:
@@ -133,7 +141,7 @@ def test_6_the_u():
 
     x = 1 + np.arange(64.0).reshape(1, 1, 8, 8)
     net.encoder = [Note(f"encoder {k}", calls, times(k)) for k in range(4)]
-    net.drops = [Note(f"dropout {k}", calls, lambda x: x) for k in range(2)]
+    net.drops = [Note(f"dropout {k}", calls, lambda x: Tensor(x.data * 19)) for k in range(2)]
 
     def up(k):
         def double(x, skip):
@@ -154,8 +162,8 @@ def test_6_the_u():
     for k in range(4):
         if k:
             levels[-1:] = [levels[-1], levels[-1][:, :, 1::2, 1::2]]  # the largest of each window is its last
-        levels[-1] = levels[-1] * primes[k]
-        same(calls[[0, 1, 2, 4][k]][1][0], levels[-1] / primes[k], f"what encoder {k} gets")
+        same(calls[[0, 1, 2, 4][k]][1][0], levels[-1], f"what encoder {k} gets")
+        levels[-1] = levels[-1] * primes[k] * (19 if k > 1 else 1)
     right = levels.pop()
     for k in range(3):
         skip = levels.pop()

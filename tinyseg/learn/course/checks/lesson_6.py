@@ -5,7 +5,7 @@ import math
 import numpy as np
 
 from tinyseg import nn, optim
-from tinyseg.learn.comparing import Different, case, numbers, same
+from tinyseg.learn.comparing import Different, case, keeping, keeps_float32, numbers, same
 from tinyseg.ops import loss
 from tinyseg.training import step
 
@@ -31,7 +31,9 @@ def test_1_cross_entropy_forward():
     z, t = 2 * numbers(*SHAPE), np.abs(np.tanh(numbers(*SHAPE, seed=1)))
     for words, w, a in WEIGHTS:
         with case(words):
-            same(loss.bce_forward(z, t, w, a), right_bce(z, t, w, float(a)), "the sum")
+            with keeping(z=z, t=t):
+                found = loss.bce_forward(z, t, w, a)
+            same(found, right_bce(z, t, w, float(a)), "the sum")
     with case("logits of 1000 and -1000"), np.errstate(over="raise", invalid="raise"):
         far, sure = np.array([1000.0, -1000.0]), np.array([1.0, 0.0])
         same(loss.bce_forward(far, sure, ONE, ONE), 0.0, "the sum where the network is right")
@@ -51,7 +53,10 @@ def test_2_cross_entropy_backward():
             above, below = (right_bce(np.array(z[index] + s * h), own, here, float(a)) for s in (1, -1))
             right[index] = (above - below) / (2 * h)
         with case(words):
-            same(loss.bce_grad(z, t, w, a), right, "gz", 1e-6)
+            with keeping(z=z, t=t):
+                found = loss.bce_grad(z, t, w, a)
+            same(found, right, "gz", 1e-6)
+    keeps_float32(loss.bce_grad, z, t, ONE, ONE)
     with case("a NaN at a pixel of weight 0"):
         found = loss.bce_grad(np.array([np.nan, 0.0]), np.ones(2), np.array([0.0, 1.0]), ONE)
         same(found, [0.0, -0.5], "gz")
@@ -67,7 +72,8 @@ def take_steps(optimizer, w, gradients):
     after = []
     for g in gradients:
         w.grad = g.copy()
-        optimizer.step()
+        with keeping(g=w.grad):
+            optimizer.step()
         after.append(w.data.copy())
     return after
 
@@ -99,6 +105,20 @@ def test_4_adam():
             m_hat, v_hat = m / (1 - b1 ** (k + 1)), v / (1 - b2 ** (k + 1))
             right = right - lr * m_hat / (np.sqrt(v_hat) + eps)
             same(found[k], right, f"w after {k + 1} steps" if k else "w after one step")
+    late, early = parameter(1.0, 1.0, 1.0), parameter(1.0, 1.0, 1.0)
+    optimizer = optim.Adam([early, late], lr=0.1)
+    with case("a parameter that gets its first gradient in the second step: its t is 1 then"):
+        early.grad = GRADIENTS[0].copy()
+        optimizer.step()
+        early.grad, late.grad = GRADIENTS[1].copy(), GRADIENTS[0].copy()
+        optimizer.step()
+        same(late.data, 1 - 0.1 * np.sign(GRADIENTS[0]), "w after its first step", 1e-5)
+    w = parameter(1.0, -2.0, 3.0)
+    with case("AdamW, which first takes η λ w from w: `shrink`"):
+        optimizer = optim.AdamW([w], lr=0.1, weight_decay=0.5)
+        w.grad = GRADIENTS[0].copy()
+        optimizer.step()
+        same(w.data, 0.95 * np.array([1.0, -2.0, 3.0]) - 0.1 * np.sign(GRADIENTS[0]), "w after one step", 1e-5)
 
 
 class Line(nn.Module):
@@ -134,6 +154,8 @@ def test_5_a_step_of_training():
         with case(f"step {k} of three"):
             if found is None:
                 raise Different("the step returns None, and should return its Figures.")
+            if not isinstance(found.loss, float):
+                raise Different(f"the loss is a {type(found.loss).__name__}, and should be a float of Python.")
             same(found.loss, expected, "the loss")
             same(found.norm, norm, "the norm of the gradient")
             if not found.updated:
@@ -146,6 +168,13 @@ def test_5_a_step_of_training():
         same(net.weight.data, [2.0], "w, which a loss of NaN must not change,")
         if figures[0].updated:
             raise Different("figures.updated is True, though nothing was changed.")
+        if net.weight.grad is not None:
+            raise Different("backward has run, though the loss is not finite.")
+    with case("a gradient that was there before the step"):
+        net = Line(2.0)
+        net.weight.grad = np.array([100.0])
+        step.Step(net, optim.SGD(net.parameters(), lr=0.1), squares)(x, y)
+        same(net.weight.data, [2.0 - 0.1 * float(((2 * x - y) * x).sum())], "w after the step")
     with case("the pixels that are foreground, for the Dice score"):
         found = trained(1, target=np.array([1.0, 0.0]))[1][0]
         same(found.overlap, 1, "the number of pixels in both")

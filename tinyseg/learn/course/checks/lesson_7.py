@@ -10,7 +10,7 @@ from tinyseg import models, ops, optim
 from tinyseg.autograd import Tensor, no_grad
 from tinyseg.backend import fast, kernels, using
 from tinyseg.data.synthetic import em_sections
-from tinyseg.learn.comparing import Different, case, numbers, same, slopes
+from tinyseg.learn.comparing import Different, case, keeping, numbers, same, slopes
 from tinyseg.learn.course.checks import lesson_3, lesson_5
 from tinyseg.ops import pool, separable_conv
 from tinyseg.training import step
@@ -57,7 +57,8 @@ def test_2_separable_backward():
 
         xs, wd, wp, _ = arrays.values()
         with case(words):
-            *found, gxs = separable_conv.backward(gy.copy(), xs, wd, wp, y, (1, 1), PADS, factor, relu)
+            with keeping(gy=gy, wd=wd, wp=wp, y=y, x=xs[0]):
+                *found, gxs = separable_conv.backward(gy, xs, wd, wp, y, (1, 1), PADS, factor, relu)
             for name, letter, g in zip(("wd", "wp", "b"), ("gwd", "gwp", "gb"), found, strict=True):
                 same(g, slopes(lambda a, name=name: loss(name, a), arrays[name]), letter, 1e-5)
             for k, g in enumerate(gxs):
