@@ -382,7 +382,7 @@ assert teaching.check("10.1", times)
 
 # %% [markdown]
 # **2. Can these be of one mask?** Table 2 gives accuracy $a$, Dice $D$ and "mean IOU" for each network. If $a$ and $D$
-# come from the same pixels at the same threshold, they determine all four fields of the confusion matrix, and so both
+# come from the same pixels at the same threshold, they determine TP, TN and the sum FP + FN, and so both
 # classes' IoU. Derive them, and compare with what is printed. Which readings of "mean IOU" can you exclude?
 
 # %%

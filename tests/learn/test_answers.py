@@ -6,7 +6,9 @@ import re
 
 import numpy as np
 import pytest
+from scipy.signal import correlate2d
 
+from tinyseg import ops
 from tinyseg.autograd import Function
 from tinyseg.learn import answers, teaching
 
@@ -50,7 +52,254 @@ WRONG_01 = [
 ]
 
 
-WRONG = [*WRONG_01]
+# ----- notebook 2 ------------------------------------------------------------------
+def closest_kernel(A, S):
+    """The best matrix of rank 1 for Σ = 1."""
+    U, s, V = np.linalg.svd(A)
+    return s[0] * np.outer(U[:, 0], V[0])
+
+
+WRONG_02 = [
+    (
+        "2.1",
+        lambda K, k: k * k * K // (k * k + K),
+        "2 × 2 kernels and 4 channels out (cheaper is less than the whole cost): the largest R is 2",
+    ),
+    ("2.1", lambda K, k: k * k * K / (k * k + K), "3 × 3 kernels and 64 channels out: the largest R is 7.89041"),
+    ("2.1", lambda K, k: k * k - 1, "3 × 3 kernels and 64 channels out: the largest R is 8, and should be 7"),
+    ("2.2", (95.0, 1.2, 4.75), "The share that remains is a number between 0 and 1"),
+    ("2.2", (0.05, 1.2, 4.75), "The share of SD-UNet's work that remains is too small, 0.05"),
+    ("2.2", (0.95, 1.18, 4.75), "in SD-UNet, as a multiple of the work with 3 × 3, is too small, 1.18"),
+    ("2.2", (0.95, 1.2, 49 / 9), "not all of its kernels are 3 × 3"),
+    ("2.3", closest_kernel, "For pixels that are like their neighbours the mean squared error of the output is"),
+    ("2.3", lambda A, S: A, "B is not of rank 1"),
+    ("2.3", lambda A, S: closest_kernel(A, S)[0], "B has the shape (9,), and A has (5, 9)"),
+]
+
+
+# ----- notebook 3 ------------------------------------------------------------------
+class NotDilated(Function):
+    """The convolution without holes."""
+
+    step = 1
+
+    def views(self, X, kernel):
+        d = self.step
+        OH, OW = (n - d * (k - 1) for n, k in zip(X.shape[2:], kernel, strict=True))
+        return [(u, v, X[:, :, d * u : d * u + OH, d * v : d * v + OW]) for u, v in np.ndindex(*kernel)]
+
+    def forward(self, x, w):
+        self.saved = x, w
+        return sum(view * w[:, u, v, None, None] for u, v, view in self.views(x, w.shape[1:]))
+
+    def backward(self, gy):
+        (x, w), gx, gw = self.saved, np.zeros(self.input_shapes[0]), np.zeros(self.input_shapes[1])
+        for (u, v, view), (_, _, g) in zip(self.views(x, w.shape[1:]), self.views(gx, w.shape[1:]), strict=True):
+            gw[:, u, v] = (view * gy).sum(axis=(0, 2, 3))
+            g += gy * w[:, u, v, None, None]
+        return gx, gw
+
+
+class DilatedTurnedRound(NotDilated):
+    """The dilated convolution, with the kernel turned round in the gradient of x."""
+
+    step = 2
+
+    def backward(self, gy):
+        gw = super().backward(gy)[1]
+        self.saved = self.saved[0], self.saved[1][:, ::-1, ::-1]
+        return super().backward(gy)[0], gw
+
+
+class Normalize(Function):
+    """Lacks a term."""
+
+    def forward(self, x):
+        r = 1 / np.sqrt(x.var() + 1e-5)
+        self.saved = (x - x.mean()) * r, r
+        return self.saved[0]
+
+    def backward(self, gy):
+        return self.saved[1] * (gy - gy.mean())
+
+
+class AddsTheTerm(Normalize):
+    """Has the term with the wrong sign."""
+
+    def backward(self, gy):
+        xhat, r = self.saved
+        return super().backward(gy) + r * xhat * (gy * xhat).mean()
+
+
+class LacksTheMean(Normalize):
+    """Has the term, and lacks the other one."""
+
+    def backward(self, gy):
+        xhat, r = self.saved
+        return r * (gy - xhat * (gy * xhat).mean())
+
+
+def gathered(gy, w, p, border):
+    return ops.depthwise_conv2d(gy, w, padding=border(w.shape[1] - 1, w.shape[2] - 1, p))
+
+
+WRONG_03 = [
+    (
+        "3.1",
+        lambda gy, w, p: gathered(gy, w, p, lambda h, v, p: (h - p, v - p)),
+        "A 3 × 2 kernel and a padding of 0: gx[0, 0, 0, 0] is",
+    ),
+    (
+        "3.1",
+        lambda gy, w, p: gathered(gy, w[:, ::-1, ::-1], p, lambda h, v, p: (h, v)),
+        "A 3 × 2 kernel and a padding of 1: gx has the shape (2, 2, 8, 6), and should have (2, 2, 6, 4)",
+    ),
+    (
+        "3.1",
+        lambda gy, w, p: gathered(gy, w[:, ::-1, ::-1], p, lambda h, v, p: (2 - p, 1 - p)),
+        "A 3 × 3 kernel and a padding of 0: gx has the shape",
+    ),
+    ("3.2", NotDilated, "A 3 × 2 kernel: y has the shape (2, 2, 4, 4), and should have (2, 2, 2, 3)"),
+    ("3.2", DilatedTurnedRound, "A 3 × 2 kernel: gx[0, 0, 0, 0] is"),
+    ("3.3", Normalize, "A random gy: gx[0, 0] is"),
+    ("3.3", AddsTheTerm, "A random gy: gx[0, 0] is"),
+    ("3.3", LacksTheMean, "Gy = 1 everywhere: gx[0, 0] is"),
+]
+
+
+# ----- notebook 4 ------------------------------------------------------------------
+def without_relu(x, w, b, y):
+    for n, c in np.ndindex(x.shape[:2]):
+        y[n, c] = correlate2d(x[n, c], w[c], mode="same") + b[c]
+    return y
+
+
+def bias_after_relu(x, w, b, y):
+    without_relu(x, w, 0 * b, y)
+    np.maximum(y, 0, out=y)
+    y += b[:, None, None]
+
+
+def adds_to_y(x, w, b, y):
+    y += np.maximum(without_relu(x, w, b, np.empty_like(y)), 0)
+    return y
+
+
+KIB = np.multiply.outer([256, 1], [1, 4, 16, 64])  # 256×256 values of 4 bytes, and 32×32
+
+WRONG_04 = [
+    ("4.1", lambda C, K: C * K / (4 * (C + K)), "All intensities are 0.5 times what they should be"),
+    ("4.1", lambda C, K: C / 4, "The intensity from 3 to 1 channels is 0.75, and should be 0.375"),
+    ("4.2", 3 * KIB, "A block of 1 × 32 × 32: 3 KiB is too small"),
+    ("4.2", 3 * KIB.T, "The answer has the shape (4, 2), and should have (2, 4)"),
+    ("4.3", (24, 24, ...), "The bytes an output that one op moves are too many, 24"),
+    ("4.3", (16, 8, ...), "The bytes an output that three ops move are too few, 16"),
+    ("4.3", (24, 8, ...), "The bytes are right, and the kernel is still to be written"),
+    ("4.3", (24, 8, without_relu), "Without a bias: y[0, 0,"),
+    ("4.3", (24, 8, bias_after_relu), "With a bias: y[0, 0,"),
+    ("4.3", (24, 8, adds_to_y), "Without a bias: y[0, 0, 0, 0] is nan"),
+]
+
+
+# ----- notebook 9 ------------------------------------------------------------------
+FIVE_WAYS = ["all voxels pooled", "mean over patients"]
+FIVE_WAYS += [f"mean over slices, 0/0 {empty}" for empty in ("left out", "as 0", "as 1")]
+
+WRONG_09 = [
+    ("9.1", (0.5, 0.999), "The p with the lowest cross-entropy is 0.5, but a lower one is better"),
+    ("9.1", (0.001, 0.999), "but a higher one is better"),
+    ("9.1", (0.02, 0.02), "The p with the lowest soft Dice loss is 0.02, but at 0.51 it is lower"),
+    ("9.1", (2, 100), "2 is no probability"),
+    ("9.2", dict(zip(FIVE_WAYS, (0.8, 0.7, 0.6, 0.4, 0.75), strict=True)), "All voxels pooled: 0.800. Can any voxel"),
+    ("9.2", [0.0, 0.0, 0.0, 0.0, 0.0], "Mean over slices, 0/0 as 1: 0.000. What does a slice score"),
+    ("9.2", [0.0, 0.3], "There are 2 scores, and should be 5"),
+    ("9.3", (0.9468, 0.93), "The Dice of the rim is that of the whole ball of radius 14"),
+    ("9.3", (0.8333, 0.9468), "The Dice of the ball is that of the whole ball of radius 14"),
+    ("9.3", (0.93, 0.833), "the rim's comes first"),
+    ("9.3", (1.0, 1.0), "The Dice of the rim is 1, so that nothing has moved"),
+    ("9.3", (0.7, 0.93), "The Dice of the rim is too small, 0.700"),
+    ("9.3", (float("nan"), 0.93), "The Dice of the rim is too small, nan"),
+]
+
+
+# ----- notebook 10 -----------------------------------------------------------------
+def shares_of(a, D):
+    """TP with half of what it should be."""
+    e = 1 - a
+    TP = D * e / (4 * (1 - D))
+    return TP / (TP + e), (a - TP) / (a - TP + e)
+
+
+def exchanged(a, D):
+    own = D / (2 - D)
+    TP = own * (1 - a) / (1 - own)
+    return (a - TP) / (1 - TP), own
+
+
+WRONG_10 = [
+    (
+        "10.1",
+        (47.1 / 15.8, 7.95),
+        "U-Net (depthwise+GN=32) is not 2.98 times as big as SD-UNet, though it is printed so",
+    ),
+    ("10.1", (1.0, 19.7), "U-Net (GN=32) is not 19.7 times as big as SD-UNet, though it is printed so"),
+    ("10.1", (1.0, 26 / 3.9), "the 26 million are printed"),
+    ("10.1", (1.0, 9.0), "U-Net (GN=32) is not 9 times as big as SD-UNet, but less"),
+    ("10.2", shares_of, "Of 100 pixels 70 are in both masks, 20 in neither, 10 in one of the two: the IoU"),
+    ("10.2", exchanged, "the class comes first whose Dice is D"),
+    ("10.2", lambda a, D: (D / (2 - D), a), "the IoU of the other class is 0.9, and should be 0.666667"),
+    ("10.3", (1.69, 1.46, 0.375), "With one run the mean of best - worst is too small, 1.69 s"),
+    ("10.3", (2.53, 0.845, 0.375), "is not a third"),
+    ("10.3", (2.53, 2.53, 0.375), "is not the same: s is the deviation of one run"),
+    ("10.3", (2.53, 1.8, 0.375), "With the mean of three runs best - worst is too large, 1.8 s"),
+    ("10.3", (2.53, 1.46, 1 / 6), "as often as any other"),
+    ("10.3", (2.53, 1.46, 0.5), "The favourite comes first too often, in 0.5 of the tables"),
+    ("10.3", (2.53, 1.46, 37.5), "is a share, from 0 to 1"),
+]
+
+
+# ----- notebook 11 -----------------------------------------------------------------
+def clipped_twice(sums, factor):
+    found = np.minimum(np.rint(sums * factor), 255)
+    return np.maximum(found, 0), found
+
+
+def not_rounded_again(sums, factor):
+    return np.clip(np.rint(np.maximum(sums, 0)) * factor, 0, 255), np.clip(np.rint(sums * factor), 0, 255)
+
+
+def wraps(sums, factor):
+    found = np.rint(np.maximum(sums, 0) * factor).astype(np.int64).astype(np.uint8)
+    return found, found
+
+
+def errors_with(most=63, together=False, relative=True):
+    def errors(weights, inputs):
+        step = weights.max(None if together else 1, keepdims=True) / most
+        exact = (weights * inputs).sum(1)
+        off = (np.rint(weights / step) * step * inputs).sum(1) - exact
+        return off / exact if relative else off
+
+    return errors
+
+
+WRONG_11 = [
+    ("11.1", clipped_twice, "Sums that fit: by_clipping[0, 0, "),
+    ("11.1", not_rounded_again, "Sums that fit: with_relu[0, 0, "),
+    ("11.1", wraps, "Sums of which some are too large: with_relu[0, 0, "),
+    ("11.2", (0, 0), "no integer stands for a number outside of the range"),
+    ("11.2", (3, 15), "The borders do not get 3: another integer stands for a number nearer to 0"),
+    ("11.2", (-1, 5), "The borders cannot get -1: it lies outside of the range"),
+    ("11.2", (1, 4), "The sum is not off by 4: in a corner, how many of the nine taps"),
+    ("11.3", errors_with(127), "For n = 9: these are the errors with 8 bits"),
+    ("11.3", errors_with(together=True), "For n = 9: these are the errors with one scale for all rows"),
+    ("11.3", errors_with(relative=False), "For n = 9: these are the errors of the sums themselves"),
+    ("11.3", lambda weights, inputs: errors_with()(weights, inputs).std(), "For n = 9: the errors have the shape ()"),
+    ("11.3", lambda weights, inputs: 0 * weights[:, 0], "For n = 9: the relative error[0] is 0"),
+]
+
+
+WRONG = [*WRONG_01, *WRONG_02, *WRONG_03, *WRONG_04, *WRONG_09, *WRONG_10, *WRONG_11]
 
 
 @pytest.mark.parametrize(("exercise", "answer", "words"), WRONG)
