@@ -26,7 +26,7 @@ PUBLIC = (
     "tinyseg.export.int8", "tinyseg.export.int8_file", "tinyseg.export.network",
     "tinyseg.report.class_plots", "tinyseg.report.colours", "tinyseg.report.learning_curves", "tinyseg.report.plots",
     "tinyseg.report.profile",
-    "tinyseg.learn.teaching", "tinyseg.learn.graph_picture",
+    "tinyseg.learn.teaching", "tinyseg.learn.graph_picture", "tinyseg.learn.answers", "tinyseg.learn.course",
 )  # fmt: skip
 CALLED = ("__init__", "__call__", "__len__", "__getitem__", "__enter__")  # methods of such names are public, too
 HERE = ("count_foreground",)  # helpers without an underscore that the modules above keep to themselves
