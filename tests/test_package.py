@@ -84,3 +84,7 @@ def test_somebody_installs_the_wheel_and_segments_a_picture(built, tmp_path):
 
     run(command, "export", "runs/demo/best.safetensors", "--out", "exported", "--format", "html,c", cwd=tmp_path)
     assert {path.name for path in (tmp_path / "exported").iterdir()} == {"segment.html", "c"}
+
+    run(command, "course", "mine", "--lessons", "3", cwd=tmp_path)
+    check = subprocess.run([command, "course", "check", "3"], cwd=tmp_path / "mine", capture_output=True, text=True)
+    assert "the checks need pytest, which is not installed: pip install 'tinyseg[course]'" in check.stderr
