@@ -219,6 +219,13 @@ def test_the_third_failure_brings_a_hint_and_what_the_code_printed(copy):
     assert json.loads((copy / "course.json").read_text())["failed"] == {}
 
 
+def test_a_process_that_ends_at_once_says_so(copy):
+    path = copy / "3_convolution" / "conv2d.py"
+    path.write_text("import os\nos._exit(3)\n" + path.read_text(encoding="utf-8"), encoding="utf-8")
+    out, found = states(copy, 3, code=1)
+    assert {state for state, _ in found.values()} == {"not checked"} and "the process ended with status 3" in out
+
+
 def test_a_file_that_cannot_be_imported_is_named_with_its_line(copy):
     path = copy / "3_convolution" / "conv2d.py"
     path.write_text(

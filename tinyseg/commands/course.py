@@ -96,7 +96,9 @@ def lines_of(copy, report):
     ]  # fmt: skip
     for result in report.results:
         lines.append(f"  {result.task}  {result.state:11} {result.title}")
-        if result.state in ("wrong", "skipped") or (result.state == "to write" and result.task not in result.message):
+        if result.state in ("wrong", "skipped", "not checked") or (
+            result.state == "to write" and result.task not in result.message
+        ):
             lines += _indented(result.message)
         if result.printed.strip() and result.state != "right":
             lines += [*_indented("your code printed:"), *_first(result.printed.splitlines(), 20)]

@@ -140,7 +140,9 @@ def _result_of(number, task, lines, ended, left_out):
     found = next((line for line in lines if line.get("task") == number), None)
     if found is None:
         began = any(line.get("begins") == number for line in lines)
-        return Result(number, task.title, "wrong", ended) if began else Result(number, task.title, "not checked")
+        if began:
+            return Result(number, task.title, "wrong", ended)
+        return Result(number, task.title, "not checked", "" if lines else ended or "no test ran")
     if found["state"] == "skipped":
         needs = ", ".join(task.needs)
         return Result(number, task.title, "skipped", f"it needs {needs}, which is not installed: pip install {needs}")
