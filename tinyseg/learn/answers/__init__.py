@@ -6,12 +6,12 @@ the answer to 6.2 is wrong. What an answer is, a number, an array or a function,
 
 import importlib
 import traceback
-from typing import Any
+from typing import Any, Literal
 
 from tinyseg.learn.comparing import Different
 
 
-def check(exercise: str, answer: Any) -> bool:
+def check(exercise: str, answer: Any) -> Literal[True] | None:
     """Print whether an answer to an exercise is right, or what is off.
 
     Parameters
@@ -23,8 +23,8 @@ def check(exercise: str, answer: Any) -> bool:
 
     Returns
     -------
-    bool
-        Whether it is right.
+    True or None
+        True if it is right, and otherwise None, which a notebook does not show.
 
     Raises
     ------
@@ -39,15 +39,15 @@ def check(exercise: str, answer: Any) -> bool:
         raise ValueError(f'expected an exercise such as "6.2", found {exercise!r}.') from None
     if answer is ...:
         print(f"{exercise}: put your answer in the place of the three dots.")
-        return False
+        return None
     try:
         right(answer)
     except Different as different:
         print(f"{exercise}: not yet. {str(different)[0].upper()}{str(different)[1:]}")
-        return False
+        return None
     except Exception as error:  # of the reader's function, or of an answer of another kind
         last = traceback.extract_tb(error.__traceback__)[-1]
         print(f"{exercise}: not yet. {type(error).__name__}: {error} (in {last.name}, line {last.lineno}: {last.line})")
-        return False
+        return None
     print(f"{exercise}: right.")
     return True
