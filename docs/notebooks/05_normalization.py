@@ -417,6 +417,10 @@ assert abs(gx.mean((0, 2, 3))).max() < 1e-12 and abs((gx * xhat).mean((0, 2, 3))
 # images apart: BatchNorm in training, GroupNorm with $G=1$, with $G=C=2$? Say first, then compute the mean of the
 # first channel of each image.
 
+# %%
+answer = ...  # a row for each norm, in this order: the means for levels 0, 1, 5
+teaching.check("5.1", answer)
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 flat = np.array([0.0, 1, 5]).reshape(3, 1, 1, 1) + 0.1 * rng.standard_normal((3, 1, 16, 16))
 x = np.concatenate([flat, 1 - flat], axis=1)
@@ -434,35 +438,53 @@ for name, values in levels.items():
 assert abs(levels["GroupNorm, G = 2"]).max() == 0
 assert np.ptp(levels["GroupNorm, G = 1"]) > 1 and np.ptp(levels["BatchNorm"]) > 1
 assert np.allclose(batch_norm(x[:1]), group_norm(x[:1]))
+assert teaching.check("5.1", list(levels.values()))
 
 # %% [markdown]
 # **2. A variance that is too small.** BatchNorm's running variance is the mean of the variances of its batches. Show
 # that with batches of $n$ images its expected value is not the variance $\sigma^2$ of all pixels but
 # $\sigma^2 - V/n$, where $V$ is the variance of the images' means. Check it on `crops`. What does that do to the
-# outputs of a network that was trained on single images?
+# outputs of a network that was trained on single images? (What is checked is a function of images and $n$, with the
+# expected variance and how many times as large as with $\sigma$ the outputs in evaluation are.)
+
+# %%
+answer = ...  # a function of images (N, 1, H, W) and n: (variance, times)
+teaching.check("5.2", answer)
+
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # A batch has variance s = mean(x²) - μ². Over all batches mean(x²) has the right expected value, σ² + M² (M: the mean
 # of all). But E[μ²] = M² + var(μ), and var(μ) = V/n. The difference is σ² - V/n: a batch cannot see how far it is
 # itself from the others. (The factor m/(m-1) that the layer applies would mend it for independent pixels; here m is
 # large, and it does nothing.)
-V = crops.mean((1, 2, 3)).var()
+def law(images, n):
+    sigma2, V = images.var(), images.mean((1, 2, 3)).var()
+    return sigma2 - V / n, np.sqrt(sigma2 / (sigma2 - V / n))
+
+
 for n in (1, 2, 8):
-    expected = crops.var() - V / n
+    expected, _ = law(crops, n)
     measured = crops[rng.integers(len(crops), size=(2000, n))].var((1, 2, 3, 4)).mean()
     print(f"n = {n}: batches' variance {measured:.3f}, by the law {expected:.3f}, of all pixels {crops.var():.3f}")
     assert abs(measured - expected) < 0.03
-print(f"n = 1: in evaluation, outputs are {100 * (np.sqrt(crops.var() / (crops.var() - V)) - 1):.0f} % too large")
+_, times = law(crops, 1)
+print(f"n = 1: in evaluation, outputs are {100 * (times - 1):.0f} % too large")
+assert teaching.check("5.2", law)
 
 # %% [markdown]
 # **3. Repair a network without training it.** Two things may have hurt BatchNorm with batches of one: training on
 # noisy statistics, or being evaluated with bad ones (noisy: a running mean with momentum 0.1 remembers some twenty
 # batches; and too small, exercise 2). Find out which. Keep the weights and compute the running statistics again, as
-# plain averages over the training images: once image by image, once in batches of 50.
+# plain averages over the training images: once image by image, once in batches of 50. (What is checked is how they are
+# computed.)
+
+# %%
+answer = ...  # a function of model, images and batch: makes the statistics anew
+teaching.check("5.3", answer)
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
-def recalibrated_error(model, batch):
+def recalibrate(model, images, batch):
     norms = [layer for _, layer in model.named_modules() if isinstance(layer, nn.BatchNorm2d)]
     model.train()
     with no_grad():
@@ -470,6 +492,10 @@ def recalibrated_error(model, batch):
             for norm in norms:
                 norm.momentum = 1 / (k + 1)  # the k-th value moves a plain average by 1/(k+1)
             model(images[k * batch : (k + 1) * batch])
+
+
+def recalibrated_error(model, batch):
+    recalibrate(model, images, batch)
     return error(model, new_images, new_masks)
 
 
@@ -481,4 +507,4 @@ print(f"wrong pixels (%), as trained    {in_evaluation[0].round(1)}")
 for b, values in after.items():
     print(f"running statistics of batches of {b}: {values.round(1)}")
 print(f"GroupNorm {with_groups[0].round(1)}")
-assert after[50].mean() < in_evaluation[0].mean()
+assert after[50].mean() < in_evaluation[0].mean() and teaching.check("5.3", recalibrate)

@@ -330,7 +330,11 @@ for axes, (title, picture) in zip(row, shown.items(), strict=True):
 # **1. What survives?** (a) Predict, without computing, what per-filter standardization makes of these kernels, up to
 # a factor: a box (nine equal weights), a copy, a Laplacian, a blur plus a Sobel edge. (b) A *standard* filter has
 # shape $(C,3,3)$ and its *per filter* runs over all $9\,C$ weights. Build one for $C=2$ that sums to zero and still
-# tells a flat image of levels $(1, 0)$ from one of levels $(0, 1)$.
+# tells a flat image of levels $(1, 0)$ from one of levels $(0, 1)$. (Blur and edge are those of `v`.)
+
+# %%
+answer = ...  # (a) four kernels 3×3, in this order, (b) a filter (2, 3, 3)
+teaching.check("6.1", answer)
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
@@ -356,12 +360,17 @@ for levels in ((1, 0), (0, 1), (1, 1)):
     flat = np.ones((1, 2, 3, 3)) * np.reshape(levels, (1, 2, 1, 1))
     print(f"levels {levels}: {ops.conv2d(flat, w).data.item():+.2f}")
 assert np.isclose(w.sum(), 0)
+assert teaching.check("6.1", (standardized[[0, 1, 2, 4]], compare))
 
 # %% [markdown]
 # **2. A learning rate that falls by itself.** Train one filter $v$ by plain gradient descent,
 # $v\leftarrow v-\eta\,gv$, per filter. Show that $\lVert v\rVert^2$ grows in every step, by exactly
 # $\eta^2\lVert gv\rVert^2$ (with $\epsilon=0$). Then start from $10\,v$ instead of $v$: the network computes the
-# same. How much smaller is the first change of $w$?
+# same. How much smaller is the first change of $w$, if $\eta$ is small?
+
+# %%
+answer = ...  # how many times smaller: a number
+teaching.check("6.2", answer)
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # gv is orthogonal to 1 and to w, hence to v, which is a mix of the two: Pythagoras. From 10 v the gradient is a
@@ -390,12 +399,17 @@ assert np.allclose(squares[1:], predicted[:-1]) and (np.diff(squares) > 0).all()
 turned = [np.linalg.norm(np.diff(descend(scale * start, 2, rate=1e-3)[1], axis=0)) for scale in (1, 10)]
 print(f"first change of w, from v and from 10 v: {turned[0] / turned[1]:.1f} times smaller")
 assert abs(turned[0] / turned[1] - 100) < 1
+assert teaching.check("6.2", turned[0] / turned[1])
 
 # %% [markdown]
 # **3. Is it the level?** *Per filter* was behind. Perhaps because filters sum to zero; perhaps for another reason,
 # such as what is taken out of the gradients. Test the explanation: give every filter its level back as one trained
 # number, $w = \text{standardized}(v) + b$, with $b=0$ at the start, so that the network begins as *per filter*
-# exactly. What do you expect of the loss if the explanation is right?
+# exactly. What do you expect of the loss if the explanation is right? (What is checked is the network.)
+
+# %%
+answer = ...  # a function of model: gives its standardized filters their levels
+teaching.check("6.3", answer)
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
@@ -419,4 +433,4 @@ def with_levels(model):
 # it could have failed.
 levelled = np.array([train(with_levels(sdunet("per filter", seed)), seed)[-40:] for seed in range(3)]).mean(1)
 print("loss, per filter:", last["per filter"].round(3), " with a level:", levelled.round(3))
-assert levelled.max() < last["per filter"].min()
+assert levelled.max() < last["per filter"].min() and teaching.check("6.3", with_levels)

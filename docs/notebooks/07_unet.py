@@ -394,6 +394,10 @@ plt.show()
 # two convolutions a block: how far reach the convolutions on the way down, the poolings, the decoder? Test it on the
 # models above. How many poolings must a network have whose middle output is to see all of an image of 512 × 512?
 
+# %%
+answer = ...  # the radius, a function of b; the number of poolings
+teaching.check("7.1", answer)
+
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 def reach_of(b):
@@ -407,12 +411,16 @@ def reach_of(b):
 # that six suffice shows in the gradient, as above: the middle then sees from -382 to 445.
 assert all(reach_of(levels - 1) == 8 * 2 ** (levels - 1) - 6 == radius for levels, (_, radius) in fields.items())
 needed = next(b for b in range(20) if reach_of(b) >= 256)
-assert needed == 6
+assert needed == 6 and teaching.check("7.1", (reach_of, needed))
 print(f"{needed} poolings; five reach at most {reach_of(5)} pixels, and 256 are needed")
 
 # %% [markdown]
 # **2. Short ways.** What part of the influence on an output comes from the 5 × 5 pixels around it? Compare the two
 # networks, before and after training. What have skips to do with it?
+
+# %%
+answer = ...  # that part, from 0 to 1: a function of the model
+teaching.check("7.2", answer)
 
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
@@ -421,6 +429,8 @@ def share_of_middle(model):
     middle = len(g) // 2
     return float(g[middle - 2 : middle + 3, middle - 2 : middle + 3].sum() / g.sum())
 
+
+assert teaching.check("7.2", share_of_middle)
 
 fresh = {name: models.build("unet", width=8, levels=4, dropout=0, seed=1) for name in networks}
 for up in fresh["without"].decoder:
@@ -437,16 +447,27 @@ for when, pair in (("before", fresh), ("after", networks)):
 # a sum is a special case of the convolution of what is joined. What does joining cost: how many weights of the
 # original U-Net, `models.build("unet")`, would addition save?
 
+# %%
+answer = ...  # the kernel for what is joined, a function of w; the weights saved
+teaching.check("7.3", answer)
+
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
+def kernel_for_joined(w):
+    return np.concatenate([w, w], axis=1)
+
+
 skip, below = rng.standard_normal((2, 1, 8, 32, 32), np.float32)
 w = rng.standard_normal((4, 8, 3, 3), np.float32)
 with no_grad():
     added = ops.conv2d(skip + below, w, padding="same").data
-    joined = ops.conv2d(ops.concat([skip, below]), np.concatenate([w, w], axis=1), padding="same").data
+    both = ops.concat([skip, below])
+    joined = ops.conv2d(both, kernel_for_joined(w), padding="same").data
 # A convolution is linear: w * (s + b) = w * s + w * b. Joined, both may have weights of their own; added, they share
 # them. So joining can do all that adding can, and can tell from which side a feature came.
 assert np.allclose(added, joined, atol=1e-3)
 original = models.build("unet")
 saved = sum(up.block.convs[0].weight.size // 2 for up in original.decoder)
 assert saved == 9 * sum(c * c for c in (64, 128, 256, 512))
+assert teaching.check("7.3", (kernel_for_joined, saved))
 print(f"addition saves {saved:,} of {original.num_parameters():,} weights, {saved / original.num_parameters():.0%}")

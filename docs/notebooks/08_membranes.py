@@ -335,6 +335,10 @@ plt.show()
 # **1. Two absurd proposals.** Make from the true masks one proposal that is right in more than 98 % of the pixels and
 # has V^Rand below 0.3, and one that is wrong in more than 15 % of them and has V^Rand above 0.95.
 
+# %%
+answer = ...  # held.labels and the two proposals, (4, 256, 256) each
+teaching.check("8.1", answer)
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
 # A column opened here and there breaks through every wall that it crosses; thicker walls break through nothing.
 holes = held.labels.copy()
@@ -344,15 +348,25 @@ right = [metrics.accuracy(proposal, held.labels) for proposal in (holes, shrunk)
 v = [isbi_scores(proposal, held.labels).v_rand for proposal in (holes, shrunk)]
 assert right[0] > 0.98 and v[0] < 0.3 and right[1] < 0.85 and v[1] > 0.95
 print(f"holes: accuracy {right[0]:.3f}, V^Rand {v[0]:.3f}; shrunk: accuracy {right[1]:.3f}, V^Rand {v[1]:.3f}")
+assert teaching.check("8.1", (held.labels, holes, shrunk))
 
 # %% [markdown]
 # **2. One error among K cells.** Let all K cells have m pixels. Derive V^Rand after two of them were joined, and after
 # one was cut in halves, and check both with [`label_scores`](../../tinyseg/metrics/isbi.py). From which K on does a
 # merge cost less than a hundredth, and a split?
 
+# %%
+answer = ...  # (V^Rand after a merge, after a split) of K; K of merge; K of split
+teaching.check("8.2", answer)
+
+
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
 # In units of m²: joined, AB = K and 2 pairs are false: V = K / (K + 1). Cut, AB = K - 1/2 and 1/2 is missing:
 # V = (K - 1/2) / (K - 1/4).
+def v_of_one_error(K):
+    return K / (K + 1), (K - 1 / 2) / (K - 1 / 4)
+
+
 cost = {"merge": [], "split": []}
 for K in range(2, 200):
     names = np.repeat(np.arange(1, K + 1), 10)[None]
@@ -360,26 +374,42 @@ for K in range(2, 200):
     cut[0, :5] = K + 1
     cost["merge"].append(1 - label_scores(np.where(names == 2, 1, names), names).rand)
     cost["split"].append(1 - label_scores(cut, names).rand)
-    assert np.allclose([cost["merge"][-1], cost["split"][-1]], [1 / (K + 1), 1 / (4 * K - 1)])
+    assert np.allclose([1 - costs[-1] for costs in cost.values()], v_of_one_error(K))
 first = {kind: 2 + int(np.argmax(np.array(costs) < 0.01 - 1e-12)) for kind, costs in cost.items()}
 assert first == {"merge": 100, "split": 26}
-first
+assert teaching.check("8.2", (v_of_one_error, *first.values()))
 
 # %% [markdown]
 # **3. A threshold that has not seen the answers.** The challenge takes the best threshold on the sections that are
 # scored. Choose it on one of the held-out sections and score the three others, each in turn. How much is lost, and why
-# is nothing ever gained?
+# is nothing ever gained? (What is checked is a function of the table of scores, with a loss for each section on which
+# the threshold is chosen: the others' mean score at the best threshold on all sections, minus that at the chosen one.)
+
+# %%
+answer = ...  # a function of the table (thresholds, sections): the losses
+teaching.check("8.3", answer)
+
 
 # %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
 # Let r be the table of scores, t* the best threshold on all sections, t_k the best on section k. t_k has at most t*'s
 # sum over all sections and at least its score on section k: what is left for the others is at most what t* has there.
+def scores_of_others(table):
+    honest, optimistic = [], []
+    for k in range(table.shape[1]):
+        others = np.delete(table, k, axis=1).mean(1)
+        honest.append(others[table[:, k].argmax()])
+        optimistic.append(others[table.mean(1).argmax()])
+    return np.array(honest), np.array(optimistic)
+
+
+def losses_of(table):
+    honest, optimistic = scores_of_others(table)
+    return optimistic - honest
+
+
 table = found.rand  # (thresholds, sections)
-honest, optimistic = [], []
-for k in range(len(held)):
-    others = np.delete(table, k, axis=1).mean(1)
-    honest.append(others[table[:, k].argmax()])
-    optimistic.append(others[table.mean(1).argmax()])
-assert all(h <= o + 1e-9 for h, o in zip(honest, optimistic, strict=True))
+honest, optimistic = scores_of_others(table)
+assert (honest <= optimistic + 1e-9).all() and teaching.check("8.3", losses_of)
 print(
     f"V^Rand at a threshold chosen on another section {np.mean(honest):.3f}, on all {np.mean(optimistic):.3f}; ", end=""
 )
