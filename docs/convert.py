@@ -4,6 +4,7 @@ Their links to pages and files are turned so that they work from a folder beside
 """
 
 import pathlib
+import posixpath
 import re
 import sys
 
@@ -40,8 +41,7 @@ def _named(markdown):
 
     def name(link):
         words, target = link[1], link[2].partition("#")[0]
-        path = re.sub(r"^(\.\./)+", "", target) if target.startswith("../../") else f"docs/{target.removeprefix('../')}"
-        path = path if target.startswith("../") else f"docs/notebooks/{target}"
+        path = posixpath.normpath(f"docs/notebooks/{target}")
         return words if path in words else f"{words} ({path})"
 
     return re.sub(r"\[([^\[\]]*)\]\((?!\w+:|#)([^)\s]+)\)", name, markdown)

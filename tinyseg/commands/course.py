@@ -23,7 +23,7 @@ from tinyseg.data.json_files import write_json
 from tinyseg.data.load_tqdm import tqdm
 from tinyseg.learn.course.check import check_lesson, hint_for
 from tinyseg.learn.course.layout import RECORD, Copy, lay_out
-from tinyseg.learn.course.lessons import LESSONS, find_lesson
+from tinyseg.learn.course.lessons import LESSONS, TASKS, find_lesson
 
 
 def main():
@@ -118,9 +118,7 @@ def lines_of(copy, report):
 
 def check_task(text):
     """Raise a ValueError unless a text names a lesson, or one of its tasks."""
-    names = {str(lesson.number) for lesson in LESSONS}
-    names |= {f"{lesson.number}.{k}" for lesson in LESSONS for k in range(1, len(lesson.tasks) + 1)}
-    if text not in names:
+    if text not in TASKS and text not in {str(lesson.number) for lesson in LESSONS}:
         raise ValueError(f"expected a lesson from 1 to {len(LESSONS)} or one of its tasks, such as 3.2, found {text!r}")
 
 

@@ -141,18 +141,21 @@ class Parser(argparse.ArgumentParser):
 
     def parse_args(self, args=None, namespace=None):
         """Return the options of a command line, with the defaults of those that are not there."""
-        actions = [action for action in self._actions if action.default is not argparse.SUPPRESS]  # not --help
-        # What is no option and may be left out, nargs "*", is then an empty list, as argparse has it.
-        defaults = [[] if action.default is None and action.nargs == "*" else action.default for action in actions]
+        options = [action for action in self._actions if action.option_strings]
+        actions = [action for action in options if action.default is not argparse.SUPPRESS]  # not --help
+        defaults = [action.default for action in actions]
         for action in actions:
             action.default = argparse.SUPPRESS
         try:
-            given = vars(super().parse_args(args, namespace))
+            found = vars(super().parse_args(args, namespace))
         finally:
             for action, default in zip(actions, defaults, strict=True):
                 action.default = default
-        known = {action.dest: default for action, default in zip(actions, defaults, strict=True)}
-        return argparse.Namespace(**known | given, given=set(given))
+        known = {action.dest: action.default for action in actions}
+        # argparse returns what is no option even if it was left out: None, or an empty list.
+        names = [action.dest for action in self._actions if not action.option_strings]
+        left_out = {name for name in names if found[name] in (None, [])}
+        return argparse.Namespace(**known | found, given=set(found) - left_out)
 
     def error(self, message):
         """End the process with a sentence of what is wrong with the command line."""
@@ -161,8 +164,6 @@ class Parser(argparse.ArgumentParser):
     def _get_values(self, action, arg_strings):
         if action.option_strings and arg_strings == ["--"]:  # --out=--, of which argparse makes an empty list
             raise argparse.ArgumentError(action, "expected one argument, found '--'")
-        if not action.option_strings and not arg_strings and action.nargs == "?":
-            return argparse.SUPPRESS  # left out; argparse would ask the type what this default means
         return super()._get_values(action, arg_strings)
 
 

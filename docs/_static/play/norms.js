@@ -22,19 +22,19 @@
     ));
   }
 
-  function batchNorm(batch) {
-    return batch[0].map((own, c) => {
-      const values = batch.flatMap((image) => image[c]), mean = play.mean(values), deviation = play.deviation(values);
-      return own.map((v) => (v - mean) / Math.sqrt(deviation ** 2 + 1e-5));
-    });
+  /** Return numbers less the mean of a set that they belong to, over its deviation. */
+  function normalize(own, set) {
+    const mean = play.mean(set), deviation = play.deviation(set);
+    return own.map((v) => (v - mean) / Math.sqrt(deviation ** 2 + 1e-5));
   }
+
+  const batchNorm = (batch) => batch[0].map((own, c) => normalize(own, batch.flatMap((image) => image[c])));
 
   function groupNorm(image, G) {
     const size = CHANNELS / G;
     return image.map((own, c) => {
-      const first = size * Math.floor(c / size), values = image.slice(first, first + size).flat();
-      const mean = play.mean(values), deviation = play.deviation(values);
-      return own.map((v) => (v - mean) / Math.sqrt(deviation ** 2 + 1e-5));
+      const first = size * Math.floor(c / size);
+      return normalize(own, image.slice(first, first + size).flat());
     });
   }
 

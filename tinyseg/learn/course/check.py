@@ -96,9 +96,9 @@ def check_lesson(copy, lesson, task=None):
     picture = copy.folder / lesson.folder / "picture.png"
     lines, ended = _run(lesson, task, files, picture)
     results = [
-        _result_of(f"{lesson.number}.{k}", each, lines, ended, copy.record.left_out)
-        for k, each in enumerate(lesson.tasks, 1)
-        if task in (None, k)
+        _result_of(number, each, lines, ended, copy.record.left_out)
+        for number, each in lesson.numbered.items()
+        if task is None or number == f"{lesson.number}.{task}"
     ]
     copy.note(lesson, results)
     said = {name: next((line[name] for line in lines if name in line), "") for name in ("measured", "no_picture")}
@@ -153,4 +153,4 @@ def hint_for(copy, report, result):
     """Return the hint of a task that has failed often enough, or an empty text."""
     if result.state != "wrong" or copy.record.failed.get(result.task, 0) < HINT_AFTER:
         return ""
-    return report.lesson.tasks[int(result.task.partition(".")[2]) - 1].hint
+    return report.lesson.numbered[result.task].hint

@@ -9,11 +9,10 @@ import pathlib
 
 import msgspec
 
-import tinyseg.learn.course as course
 from tinyseg.data.fingerprint import fingerprint_of_file
 from tinyseg.data.json_files import read_json, write_json
 from tinyseg.data.writing import write_atomically
-from tinyseg.learn.course.lessons import LESSONS, find_lesson
+from tinyseg.learn.course.lessons import HERE, LESSONS, TASKS, find_lesson
 from tinyseg.learn.course.skeleton import take_out
 from tinyseg.learn.course.substitute import source_of
 
@@ -106,11 +105,12 @@ class Copy:
             self.record.passed.pop(number, None)
         elif len(results) == len(lesson.tasks):
             self.record.passed[number] = now
-        self.write()
+        write_record(self.folder, self.record)
 
-    def write(self):
-        """Write course.json."""
-        write_json(self.folder / RECORD, msgspec.to_builtins(self.record))
+
+def write_record(folder, record):
+    """Write course.json."""
+    write_json(folder / RECORD, msgspec.to_builtins(record))
 
 
 def lay_out(folder, version, lessons=None, left_out=()):
@@ -139,14 +139,12 @@ def lay_out(folder, version, lessons=None, left_out=()):
     """
     folder, left_out = pathlib.Path(folder), list(left_out)
     chosen = [find_lesson(number) for number in lessons or range(1, len(LESSONS) + 1)]
-    tasks = {f"{lesson.number}.{k}" for lesson in LESSONS for k in range(1, len(lesson.tasks) + 1)}
-    unknown = [task for task in left_out if task not in tasks]
+    unknown = [task for task in left_out if task not in TASKS]
     if unknown:
-        raise ValueError(f"expected tasks such as 3.7, found {', '.join(unknown)}: the last is {max(tasks)}.")
+        raise ValueError(f"expected tasks such as 3.7, found {', '.join(unknown)}: the last is {max(TASKS)}.")
     if (folder / RECORD).exists():
         record = Copy(folder, version).record
-        there = [find_lesson(int(task.partition(".")[0])) for task in left_out]
-        late = [lesson.folder for lesson in there if (folder / lesson.folder).exists()]
+        late = [TASKS[task].folder for task in left_out if (folder / TASKS[task].folder).exists()]
         if late:
             raise ValueError(f"{folder / late[0]} is there already: leave tasks out when you lay it out, in a new one.")
     elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -155,7 +153,7 @@ def lay_out(folder, version, lessons=None, left_out=()):
         folder.mkdir(parents=True, exist_ok=True)
         record = Record(version)
     record.left_out = sorted({*record.left_out, *left_out})
-    write_json(folder / RECORD, msgspec.to_builtins(record))
+    write_record(folder, record)
     written = []
     for lesson in chosen:
         (folder / lesson.folder).mkdir(exist_ok=True)
@@ -168,8 +166,7 @@ def lay_out(folder, version, lessons=None, left_out=()):
             source = source_of(lesson.sources.get(name, module)).read_text(encoding="utf-8")
             _write(folder / lesson.folder / name, take_out(source, sentences), written)
         _write(folder / lesson.folder / "lesson.md", lesson.page.read_text(encoding="utf-8"), written)
-    pages = pathlib.Path(course.__file__).parent / "pages"
-    _write(folder / README, (pages / "start.md").read_text(encoding="utf-8"), written)
+    _write(folder / README, (HERE / "pages" / "start.md").read_text(encoding="utf-8"), written)
     return written
 
 

@@ -38,8 +38,6 @@ class Lesson(NamedTuple):
     files : dict of str to str
         For each file to work on the module of tinyseg that it takes the place of.
     tasks : tuple of Task
-    minutes : int
-        How long it takes, roughly, with reading.
     seconds : int
         After which its checks are stopped.
     sources : dict of str to str
@@ -50,7 +48,6 @@ class Lesson(NamedTuple):
     title: str
     files: dict[str, str]
     tasks: tuple[Task, ...]
-    minutes: int
     seconds: int = 60
     sources: dict[str, str] = {}
 
@@ -59,9 +56,14 @@ class Lesson(NamedTuple):
         """1 for the first lesson."""
         return int(self.folder.partition("_")[0])
 
+    @property
+    def numbered(self):
+        """{"5.1": task, …}: its tasks by what they are called."""
+        return {f"{self.number}.{k}": task for k, task in enumerate(self.tasks, 1)}
+
     def bodies(self):
         """Return {"pool.max_forward": "5.1", …}: the task of each function to write."""
-        return {body: f"{self.number}.{k}" for k, task in enumerate(self.tasks, 1) for body in task.bodies}
+        return {body: number for number, task in self.numbered.items() for body in task.bodies}
 
     @property
     def page(self):
@@ -100,7 +102,7 @@ LESSONS = (
                 "the order. node.gradients(gy) gives one gradient for each of node.parents: a node's is added to the "
                 "dict, a leaf's goes to _accumulate, and where the parent is None nothing is to be done.",
             ),
-        ), 120,
+        ),
     ),
     Lesson(
         "2_arithmetic", "Elementwise ops, and how to check a gradient",
@@ -136,7 +138,7 @@ LESSONS = (
                 "For each input by itself: draw v, compute f at x + eps v and x - eps v with the other inputs as they "
                 "are, and compare sum(u · difference) / (2 eps) with sum(v · x.grad). Draw u at random, too.",
             ),
-        ), 120,
+        ),
     ),
     Lesson(
         "3_convolution", "Convolution, whole and in two halves",
@@ -181,7 +183,7 @@ LESSONS = (
                 "standard: both gradients", ("conv2d.grad_w", "conv2d.grad_x"),
                 "GW = Σ GY colsᵀ. The gradient of the columns is Wᵀ GY; add it back, tap by tap, to where im2col read.",
             ),
-        ), 180,
+        ),
     ),
     Lesson(
         "4_normalization", "Gradients through a mean and a deviation",
@@ -208,7 +210,7 @@ LESSONS = (
                 "weight standardization: backward", ("weight_standardization.grad_v",),
                 "Take the two terms of the equation one by one. Where σ = 0 the second is 0: do not divide by it.",
             ),
-        ), 120,
+        ),
     ),
     Lesson(
         "5_unet", "Down, up and across: a U-Net",
@@ -245,7 +247,7 @@ LESSONS = (
                 "Pool before every level but the first. Drop after the last len(self.drops) levels. Keep what each "
                 "level gives, and hand it back in reverse order; the deepest level gives no skip.",
             ),
-        ), 120,
+        ),
     ),
     Lesson(
         "6_training", "Loss, optimizer, and a step of training",
@@ -273,7 +275,7 @@ LESSONS = (
                 "Forward, loss, zero_grad, backward, clip, step, in this order. Nothing is changed if the loss or the "
                 "norm is not finite; figures.updated says whether it was.",
             ),
-        ), 120,
+        ),
     ),
     Lesson(
         "7_sd_unet", "SD-UNet finds membranes, with nothing but your code",
@@ -299,9 +301,12 @@ LESSONS = (
                 "its first tap as the largest, and let a later one win only if it is larger.",
                 needs=("numba",),
             ),
-        ), 150, 420, {"pool_kernel.py": "tinyseg.learn.course.pool_kernel"},
+        ), 420, {"pool_kernel.py": "tinyseg.learn.course.pool_kernel"},
     ),
 )  # fmt: skip
+
+
+TASKS = {number: lesson for lesson in LESSONS for number in lesson.numbered}  # "3.2": its lesson
 
 
 def find_lesson(number):

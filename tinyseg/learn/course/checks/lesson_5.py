@@ -175,7 +175,7 @@ def test_6_the_u():
 def draw(path):
     """Draw what is left of a section after pooling three times, and what a skip brings back."""
     from tinyseg.data.synthetic import em_sections
-    from tinyseg.learn.course.pictures import figure
+    from tinyseg.learn.course.pictures import figure, show_images
 
     x = em_sections(num_sections=1, size=128, seed=5)[0][:1, None].astype(np.float32) / 255
     with no_grad():
@@ -189,7 +189,4 @@ def draw(path):
     with figure(path, "Down three levels with your pooling, up again, and beside the skip", 5) as axes:
         pictures = [x[0, 0], down[1][0, 0], down[3][0, 0], up[0, 0], joined[0]]
         titles = ["128 × 128", "pooled once", "three times: 16 × 16", "upsampled again", "with the skip (mean)"]
-        for axis, picture, title in zip(axes, pictures, titles, strict=True):
-            axis.imshow(picture)
-            axis.set_title(title)
-            axis.set_axis_off()
+        show_images(axes, pictures, titles)

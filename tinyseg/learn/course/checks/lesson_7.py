@@ -137,7 +137,7 @@ def test_4_one_thing_made_fast():
 
 def draw(path):
     """Draw the curve of the training, and what the student's network finds on a section that it has not seen."""
-    from tinyseg.learn.course.pictures import figure
+    from tinyseg.learn.course.pictures import figure, show_images
 
     network, losses, seconds, x, y = trained()
     p = predict(network, x)
@@ -146,10 +146,7 @@ def draw(path):
         axes[0].set_xlabel("step")
         axes[0].set_ylabel("loss")
         titles = ["a new section", "its label", f"your network\n(membrane IoU {membrane_iou(p, y):.2f})"]
-        for axis, picture, title in zip(axes[1:], (x, y, p), titles, strict=True):
-            axis.imshow(picture[0, 0])
-            axis.set_title(title)
-            axis.set_axis_off()
+        show_images(axes[1:], [images[0, 0] for images in (x, y, p)], titles)
 
 
 def measure():
