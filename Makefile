@@ -4,7 +4,7 @@ BIN := .venv/bin
 OUT ?= runs/demo
 GPU ?= gpu
 
-.PHONY: demo test test-slow test-without-fast test-processors gpu lint format docs release docs-serve numbers measurements notebooks wasm clean
+.PHONY: demo test test-slow test-without-fast test-processors gpu lint format docs release docs-serve numbers measurements notebooks slides wasm clean
 
 demo: .venv/.installed
 	$(BIN)/tinyseg demo --out $(OUT) --overwrite
@@ -91,6 +91,10 @@ docs-serve: docs
 notebooks: .venv/.installed-docs
 	$(BIN)/python docs/convert.py notebooks
 	@echo "Open them with Jupyter: $(BIN)/python -m pip install jupyterlab; $(BIN)/jupyter lab notebooks"
+
+# a deck for each notebook, a page and a PDF: docs/_build/slides; needs Node.js (npx) and, for PDF, Chromium
+slides: docs
+	$(BIN)/python docs/slides.py docs/_build/html docs/_build/slides
 
 .venv/bin/python:
 	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'tinyseg needs Python 3.11 or newer, found ' + sys.version)"

@@ -11,8 +11,11 @@ import pathlib
 import re
 import sys
 
+import docutils.nodes
+
 import tinyseg
 from tinyseg.export.page.html import write_html
+from tinyseg.learn import figures
 from tinyseg.models import checkpoint
 
 DOCS = pathlib.Path(__file__).parent
@@ -34,7 +37,7 @@ extensions = [
 ]
 if importlib.util.find_spec("sphinx-mathjax-offline"):  # equations show without internet; else MathJax's own server
     extensions.append("sphinx-mathjax-offline")
-exclude_patterns = ["_build", "conf.py", "convert.py", "fill.py", "transcripts.py"]
+exclude_patterns = ["_build", "slides", "conf.py", "convert.py", "fill.py", "op_figures", "slides.py", "transcripts.py"]
 templates_path = ["_templates"]
 
 # ----- Markdown ------------------------------------------------------------------
@@ -51,7 +54,7 @@ def _fingerprint():
     return digest.hexdigest()[:16]
 
 
-nb_custom_formats = {".py": ["jupytext.reads", {"fmt": "py:percent"}]}
+nb_custom_formats = {".py": ["convert.read", {}]}
 nb_execution_mode = "cache"
 nb_execution_cache_path = str(DOCS / "_build" / f"notebooks-{_fingerprint()}")
 nb_execution_timeout = 300  # seconds a cell: ten times what it needs on two idle cores with kernels compiled
@@ -161,6 +164,15 @@ def offer_notebook(app, pagename, templatename, context, doctree):
     context["body"] = context["body"].replace("</h1>", f"</h1>\n{link}", 1)
 
 
+# ----- pictures of notebooks hold their own description ----------------------------
+def describe_pictures(app, doctree):
+    """Give a notebook's pictures the words that they carry, for readers who cannot see them."""
+    for image in doctree.findall(docutils.nodes.image):
+        path = pathlib.Path(app.srcdir, app.env.docname).parent / image["uri"]
+        if "alt" not in image and path.parent.name == "jupyter_execute" and path.suffix in (".png", ".gif"):
+            image["alt"] = figures.describe(path).get("words", "")
+
+
 # ----- a trained network, as the page that tinyseg writes of it --------------------
 def write_membranes(app, error):
     """Export the network of play/membranes.md into the site, by the exporter as it is now."""
@@ -212,4 +224,5 @@ def setup(app):
     app.connect("autodoc-skip-member", skip_fields)
     app.connect("source-read", turn_links)
     app.connect("html-page-context", offer_notebook)
+    app.connect("doctree-read", describe_pictures, priority=100)  # before Sphinx gathers the images
     app.connect("build-finished", write_membranes)

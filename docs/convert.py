@@ -16,19 +16,24 @@ NOTEBOOKS = pathlib.Path(__file__).parent / "notebooks"
 def convert(source, folder, beside_docs=True):
     """Write one notebook, without outputs, into a folder; returns its path.
 
-    Code that draws is folded away, as on the page. Where the folder is not beside docs/, as that of a reader who
-    downloads a notebook, links to pages and files become the names of these.
+    Where the folder is not beside docs/, as that of a reader who downloads a notebook, links to pages and files become
+    the names of these.
     """
-    book = jupytext.read(source, fmt="py:percent")
+    book = read(source.read_text(encoding="utf-8"))
     for cell in book.cells:
         if cell.cell_type == "markdown":
             cell.source = turned(cell.source, _moved) if beside_docs else _named(cell.source)
-        elif "hide-input" in cell.metadata.get("tags", ()):
-            cell.metadata.setdefault("jupyter", {})["source_hidden"] = True
     path = pathlib.Path(folder) / f"{source.stem}.ipynb"
     path.parent.mkdir(parents=True, exist_ok=True)
     jupytext.write(book, path, fmt="ipynb")
     return path
+
+
+def read(text):
+    """Return the notebook of a Python file in percent format, for the kernel that every Jupyter has."""
+    book = jupytext.reads(text, fmt="py:percent")
+    book.metadata["kernelspec"] = {"display_name": "Python 3", "language": "python", "name": "python3"}
+    return book
 
 
 def turned(markdown, moved):

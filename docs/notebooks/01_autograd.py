@@ -1,28 +1,21 @@
-# ---
-# jupyter:
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # 1. Autograd on one page
 #
 # A program computes a loss from a hundred thousand weights. How does one call, `loss.backward()`, find the derivative
-# with respect to each of them, in the time of a few forward passes and without a formula? At the end you will have
-# built that in some twenty lines, seen the same numbers come out of [tinyseg's engine](../../tinyseg/autograd/engine.py) and
-# watched them flow, and you will know how to tell a right gradient from a wrong one.
+# with respect to each of them, in the time of a few forward passes and without a formula?
+#
+# **Afterwards you can** write such a program in some twenty lines, follow a gradient through the graph of
+# [tinyseg's engine](../../tinyseg/autograd/engine.py), say what a graph keeps in memory, and tell a right gradient from
+# a wrong one. **Time:** half an hour to read, as much again with the exercises; it runs within a minute.
 
 # %%
 import tracemalloc
 
 import numpy as np
-from matplotlib import pyplot as plt
 
 from tinyseg import Function, Tensor, check_grads, no_grad, ops
 from tinyseg.learn import teaching
-from tinyseg.learn.teaching import BLUE, GREY, ORANGE
+from tinyseg.learn.figures import notebook_01 as draw
 
 teaching.style()
 
@@ -115,9 +108,8 @@ u = w * x
 e = u - t
 L = e**2 + w**2
 print(L, "from", [type(parent).__name__ for parent in L.creator.parents])
-
-# %% mystnb={"image": {"alt": "The graph of the loss. Leaves w = 3 and x = 2 at the left feed Multiply, u = 6; then Subtract, e = 2; then Power. A long arrow leads from w to a second Power. Both Powers feed Add, L = 13."}}
 picture = teaching.draw_graph(L, names={"w": w, "x": x, "u": u, "e": e, "L": L})
+draw.loss_graph(picture)
 
 # %% [markdown]
 # **What to see.** This is read from the live graph, not drawn from the formula. Boxes are nodes: the engine's name for
@@ -129,18 +121,10 @@ picture = teaching.draw_graph(L, names={"w": w, "x": x, "u": u, "e": e, "L": L})
 # `teaching.trace_backward` calls `L.backward()` and notes each visit to a node. Think before you look: which number
 # will stand on each arrow?
 
-# %% mystnb={"image": {"alt": "Five nodes are visited from right to left and send numbers back. To w come 8 from Multiply and 6 from Power."}}
-picture = teaching.draw_graph(L, names={"w": w, "x": x, "u": u, "e": e, "L": L})
+# %%
 visits = teaching.trace_backward(L)
 assert (w.grad, x.grad, t.grad) == (14, 12, None)  # what came out by hand
-
-teaching.animate(
-    picture.figure,
-    lambda k: picture.draw(visits[:k]),
-    len(visits) + 4,  # the last picture stays on
-    seconds=1.2,
-    alt="Five nodes are visited from right to left and send numbers back. To w come 8 from Multiply and 6 from Power.",
-)
+draw.gradients_flow(picture, visits)
 
 # %% [markdown]
 # **What to see.** The walk begins with $gL=1$ at the right. A node (orange) sends to each parent the number that came
@@ -186,16 +170,7 @@ tracemalloc.start()
 curves = {"sigmoid(h)": memory_of(ops.sigmoid), "h + 0.1": memory_of(lambda h: h + 0.1)}
 tracemalloc.stop()
 assert curves["sigmoid(h)"][12] > 10 and curves["h + 0.1"].max() < 3
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Memory in use against the operation. For sigmoid it rises by one mebibyte with each of twelve operations and falls again at the same rate in the backward pass. For an addition it stays flat."}, "code_prompt_show": "Show the drawing code"}
-figure, axes = plt.subplots()
-for (label, curve), colour in zip(curves.items(), (ORANGE, BLUE), strict=True):
-    axes.plot(curve, ".-", color=colour)
-    axes.annotate(label, (6, curve[6] + 0.5), ha="right", va="bottom")
-axes.axvline(12.5, color=GREY, lw=1, ls=":")
-axes.annotate("forward    backward", (12.5, 14), ha="center", va="center", color=GREY)
-axes.set(xlabel="operations done, there and back", ylabel="MiB above the start", ylim=(-0.5, 15))
-_ = axes.set_title("A graph costs what its nodes save, until they have been visited")
+draw.memory(curves)
 
 # %% [markdown]
 # **What to see.** Each sigmoid leaves an array of 1 MiB behind. Twelve additions leave twelve nodes and no array: the
@@ -213,9 +188,9 @@ _ = axes.set_title("A graph costs what its nodes save, until they have been visi
 # Too large a step $\varepsilon$ measures the curve's bend as well. Too small a step subtracts two nearly equal numbers,
 # of which only the last digits remain. So [`check_grads`](../../tinyseg/ops/gradcheck.py) works in float64, with
 # $\varepsilon=10^{-6}$. It does not try every element: it draws a random direction $v$ for each input and a random
-# *cotangent* $c$ for the output (what a backward pass is given, see the [glossary](../glossary.md)), and compares two numbers, $\langle v, J^\top c\rangle$ from the backward pass and
-# $\langle c, Jv\rangle$ from two forward passes, where $J$ holds all the slopes. ([Notebook 3](03_depthwise_by_hand.py)
-# shows why random.)
+# *cotangent* $c$ for the output (what a backward pass is given, see the [glossary](../glossary.md)), and compares two
+# numbers, $\langle v, J^\top c\rangle$ from the backward pass and $\langle c, Jv\rangle$ from two forward passes, where
+# $J$ holds all the slopes. ([Notebook 3](03_depthwise_by_hand.py) shows why random.)
 
 
 # %%
@@ -248,17 +223,13 @@ except AssertionError as error:
 answer = ...  # both gradients: (whole, cut)
 teaching.check("1.1", answer)
 
-# %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"image": {"alt": "The graph of y = s x with s a constant: x = 2 and one Multiply, y = 8."}, "code_prompt_show": "Solution 1"}
-# Whole: y = x³, so 3x² = 12; two arrows end at the first Multiply, one at the second, 4 + 4 + 4.
-# Cut: s is the constant 4, however it was computed. y = 4x has the gradient 4, and s is not in the picture.
-whole, x = (Tensor(2.0, requires_grad=True) for _ in range(2))
-(whole * whole * whole).backward()
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 1"}
+assert teaching.check("1.1", teaching.solution("1.1")())
+x = Tensor(2.0, requires_grad=True)
 with no_grad():
     s = x * x
 y = s * x
-picture = teaching.draw_graph(y, names={"x": x, "y": y})
-y.backward()
-assert teaching.check("1.1", (whole.grad, x.grad))
+draw.cut_graph(teaching.draw_graph(y, names={"x": x, "y": y}))
 
 # %% [markdown]
 # **2. Addition that does not commute.** `Twice` looks right, and alone it is right. Yet $2x+\sigma(x)$ and
@@ -290,13 +261,13 @@ print("sigmoid + 2x", gradient(lambda x: ops.sigmoid(x) + Twice()(x)))
 answer = ...  # what Twice.backward should be: a function of the node and of gy
 teaching.check("1.2", answer)
 
-# %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
-# `gy *= 2` writes into the array that came in. Add sends one array to both parents (both slopes are 1, why copy?), and
-# if Twice has its turn first, the sigmoid finds a cotangent of 2. At 0 the right answer is 2 + y(1 - y) = 2.25.
-# The rule for every backward pass: gy is not yours to change. (check_grads finds the mistake, too.)
-Twice.backward = lambda node, gy: 2 * gy
-print(both := [gradient(lambda x: Twice()(x) + ops.sigmoid(x)), gradient(lambda x: ops.sigmoid(x) + Twice()(x))])
-assert both[0][0] == both[1][0] == 2.25 and teaching.check("1.2", Twice.backward)
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 2"}
+Twice.backward = teaching.solution("1.2")
+one = gradient(lambda x: Twice()(x) + ops.sigmoid(x))
+other = gradient(lambda x: ops.sigmoid(x) + Twice()(x))
+print(one, other)
+assert one[0] == other[0] == 2.25
+assert teaching.check("1.2", Twice.backward)
 
 # %% [markdown]
 # **3. A node that is worth writing.** $y=\log(e^a+e^b)$ can be composed of `ops.exp`, `+` and `ops.log`. Derive $ga$
@@ -307,27 +278,15 @@ assert both[0][0] == both[1][0] == 2.25 and teaching.check("1.2", Twice.backward
 answer = ...  # the class that you wrote
 teaching.check("1.3", answer)
 
-# %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
-# dy/da = e^a / (e^a + e^b) = sigmoid(a - b), and dy/db = 1 - that: gy is shared out between the two, as in a softmax.
-# Only a - b is needed, and no large exponential: np.logaddexp subtracts the larger of a and b first.
-from scipy.special import expit  # a sigmoid that does not overflow
-
-
-class LogAddExp(Function):
-    def forward(self, a, b):
-        self.saved = a - b
-        return np.logaddexp(a, b)
-
-    def backward(self, gy):
-        ga = gy * expit(self.saved)
-        return ga, gy - ga
-
-
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 3"}
+LogAddExp = teaching.solution("1.3")
 check_grads(lambda a, b: LogAddExp()(a, b), *rng.standard_normal((2, 5, 4)))
 a, b = (Tensor(np.array(value), requires_grad=True) for value in (1000.0, 999.0))
 y = LogAddExp()(a, b)
 y.backward()
 with np.errstate(over="ignore"):
-    composed = ops.log(ops.exp(a) + ops.exp(b))
-print(f"one node: {y.item():.4f}, ga {a.grad:.4f}, gb {b.grad:.4f}; composed: {composed.item()}")
-assert composed.item() == np.inf and teaching.check("1.3", LogAddExp)
+    composed = ops.log(ops.exp(a) + ops.exp(b)).item()
+print(f"one node: {y.item():.4f}, ga {a.grad:.4f}, gb {b.grad:.4f}")
+print(f"composed: {composed}")
+assert composed == np.inf
+assert teaching.check("1.3", LogAddExp)

@@ -1,26 +1,19 @@
-# ---
-# jupyter:
-#   kernelspec:
-#     display_name: Python 3
-#     language: python
-#     name: python3
-# ---
-
 # %% [markdown]
 # # 3. Depthwise convolution by hand
 #
-# Nine weights slide over an image. How does one write that without a loop over pixels, and what are its gradients? At
-# the end you will have written forward and backward as one loop over nine shifted images, know why the gradient of the
-# input is a transpose, and have seen a wrong gradient pass a test.
+# Nine weights slide over an image. How does one write that without a loop over pixels, and what are its gradients?
+#
+# **Afterwards you can** write a convolution and both of its gradients as one loop over nine shifted images, explain why
+# the gradient of the input is a transpose, and choose a test that a wrong gradient does not pass. **Time:** half an
+# hour to read, an hour more for the exercises; it runs within a minute.
 
 # %%
 import numpy as np
-from matplotlib import pyplot as plt
 from scipy.signal import correlate2d
 
 from tinyseg import Function, Tensor, check_grads, ops
 from tinyseg.learn import teaching
-from tinyseg.learn.teaching import BLUE
+from tinyseg.learn.figures import notebook_03 as draw
 from tinyseg.ops.depthwise_conv import DepthwiseConv2d
 
 teaching.style()
@@ -40,37 +33,7 @@ rng = np.random.default_rng(0)
 x, w = np.pad(np.ones((3, 4)), ((2, 1), (2, 2))), np.outer([1.0, 2, 1], [-1, 0, 1])
 y = correlate2d(x, w, mode="valid")  # SciPy's, as an independent answer
 assert np.array_equal(ops.depthwise_conv2d(x[None, None], w[None]).data[0, 0], y)
-
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A window of 3 by 3 slides over the input; each position fills one pixel of the output."}, "code_prompt_show": "Show the drawing code"}
-def cells(ax, values, title, limit=8):  # numbers as coloured squares, orange below 0, purple above; NaN stays empty
-    ax.clear()
-    ax.imshow(values, cmap="PuOr", vmin=-limit, vmax=limit)
-    for (row, column), value in np.ndenumerate(values):
-        if np.isfinite(value):
-            ax.text(column, row, f"{value:g}", ha="center", va="center", fontsize=9)
-    ax.set(xticks=[], yticks=[], title=title)
-    ax.spines[:].set_visible(True)
-
-
-def film(steps, hold, seconds, alt):  # a step: for x, w and y, numbers, a title, corner and size of a frame
-    figure, axes = plt.subplots(1, 3, figsize=(8.5, 2.6), width_ratios=[8, 3, 6])
-    figure.get_layout_engine().set(w_pad=0.15)
-
-    def draw(k):
-        for ax, (values, title, (row, column), size) in zip(axes, steps[min(k, len(steps) - 1)], strict=True):
-            cells(ax, values, title)
-            corner = column - 0.5, row - 0.5
-            ax.add_patch(plt.Rectangle(corner, *size[::-1], fill=False, ec=BLUE, lw=3, clip_on=False))
-
-    return teaching.animate(figure, draw, len(steps) + hold, seconds, alt)
-
-
-steps = []
-for k, (i, j) in enumerate(np.ndindex(4, 6)):
-    filled = np.where(np.arange(24).reshape(4, 6) <= k, y, np.nan), f"y[{i}, {j}] = {y[i, j]:g}", (i, j), (1, 1)
-    steps.append([(x, "x, a window", (i, j), (3, 3)), (w, "w", (0, 0), (3, 3)), filled])
-film(steps, 4, 0.3, "A window of 3 by 3 slides over the input; each position fills one pixel of the output.")
+draw.window_by_window(x, w, y)
 
 # %% [markdown]
 # **What to see.** The output is smaller by $KH-1$ rows and $KW-1$ columns: a window must fit. It is positive where a
@@ -82,13 +45,11 @@ film(steps, 4, 0.3, "A window of 3 by 3 slides over the input; each position fil
 # and ask what it sees in *all* windows. It sees the image, shifted: `x[u : u + OH, v : v + OW]`, a view that copies
 # nothing. The convolution is nine shifted images, each times one number, added up.
 
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A frame as large as the output takes nine places on the input; each adds a term to all of it."}, "code_prompt_show": "Show the drawing code"}
-steps, sums = [], 0
-for u, v in np.ndindex(3, 3):
-    sums = sums + x[u : u + 4, v : v + 6] * w[u, v]
-    seen = x, f"x[{u}:{u + 4}, {v}:{v + 6}]", (u, v), (4, 6)
-    steps.append([seen, (w, f"w[{u}, {v}] = {w[u, v]:g}", (u, v), (1, 1)), (sums, "y, so far", (0, 0), (4, 6))])
-film(steps, 3, 0.9, "A frame as large as the output takes nine places on the input; each adds a term to all of it.")
+# %%
+terms = [x[u : u + 4, v : v + 6] * w[u, v] for u, v in np.ndindex(3, 3)]
+sums = np.cumsum(terms, axis=0)  # the first term, the first two, and so on
+assert np.array_equal(sums[-1], y)
+draw.tap_by_tap(x, w, sums)
 
 # %% [markdown]
 # **What to see.** The frame on $x$ moves by one pixel, and each tap adds to the whole output. In code, with a stride
@@ -117,12 +78,14 @@ assert np.allclose(forward(X, W)[1, 2], correlate2d(X[1, 2], W[2], mode="valid")
 # [`depthwise_conv.py`](../../tinyseg/ops/depthwise_conv.py) is this and *padding*, a border of zeros around $x$:
 # windows may hang over the edge. How many windows see a pixel? With a kernel of ones, the gradient of $\sum y$ says:
 
-# %% mystnb={"image": {"alt": "How many windows see each pixel. Without padding 1 at the corners and 9 inside; with padding 4 at the corners; with stride 2 a pattern of 1, 2 and 4."}}
-figure, axes = plt.subplots(1, 3, figsize=(9.5, 2.6))
-for ax, (stride, padding) in zip(axes, [(1, 0), (1, 1), (2, 1)], strict=True):
-    ones = Tensor(np.ones((1, 1, 7, 9)), requires_grad=True)
-    ops.depthwise_conv2d(ones, np.ones((1, 3, 3)), None, stride, padding).sum().backward()
-    cells(ax, ones.grad[0, 0], f"stride {stride}, padding {padding}", limit=18)
+# %%
+seen = {}
+for stride, padding in ((1, 0), (1, 1), (2, 1)):
+    image = Tensor(np.ones((1, 1, 7, 9)), requires_grad=True)
+    y = ops.depthwise_conv2d(image, np.ones((1, 3, 3)), None, stride, padding)
+    y.sum().backward()
+    seen[stride, padding] = image.grad[0, 0]
+draw.windows_over_a_pixel(seen)
 
 # %% [markdown]
 # **What to see.** Inside, nine windows see a pixel; a corner is seen once, padded four times; with stride 2, 1 to 4.
@@ -173,22 +136,13 @@ small = np.arange(1.0, 10).reshape(1, 3, 3)
 A = forward(np.eye(30).reshape(30, 1, 5, 6), small).reshape(30, 12).T
 At = grad_x(np.eye(12).reshape(12, 1, 3, 4), small, (12, 1, 5, 6)).reshape(12, 30).T
 assert np.array_equal(At, A.T)
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "A kernel with the values 1 to 9; the matrix of 12 rows and 30 columns that it makes, in blocks of 4 by 6 with constant diagonals, which are constant along block diagonals; and the transposed matrix."}, "code_prompt_show": "Show the drawing code"}
-figure, axes = plt.subplots(1, 3, figsize=(9.5, 4.4), width_ratios=[3, 15, 7])
-cells(axes[0], small[0], "w", limit=14)
-for ax, matrix, (rows, columns) in zip(axes[1:], (A, At), [(4, 6), (6, 4)], strict=True):
-    ax.imshow(matrix, cmap="PuOr", vmin=-14, vmax=14)
-    ax.set_xticks(np.arange(columns, matrix.shape[1], columns) - 0.5, [])
-    ax.set_yticks(np.arange(rows, matrix.shape[0], rows) - 0.5, [])
-    ax.grid(color=BLUE, lw=0.8)
-axes[1].set(title="A, forward", xlabel="pixels of x, row after row", ylabel="pixels of y")
-_ = axes[2].set(title="Aᵀ, grad_x", xlabel="pixels of y", ylabel="pixels of x")
+draw.matrix_and_transpose(small[0], A, At)
 
 # %% [markdown]
-# **What to see.** The darker, the larger the weight. A block (blue lines) belongs to one row of $y$ and one of $x$. It is constant along its diagonals,
-# which hold one row of the kernel: a *Toeplitz* matrix. The blocks are constant along theirs: *doubly* Toeplitz. It
-# must be so, since the same nine numbers are used everywhere. `grad_x` has each at the mirrored place.
+# **What to see.** The darker, the larger the weight. A block (blue lines) belongs to one row of $y$ and one of $x$. It
+# is constant along its diagonals, which hold one row of the kernel: a *Toeplitz* matrix. The blocks are constant along
+# theirs: *doubly* Toeplitz. It must be so, since the same nine numbers are used everywhere. `grad_x` has each at the
+# mirrored place.
 #
 # ## How a check is fooled
 #
@@ -209,16 +163,13 @@ def gradient(node, gy):
     return image.grad[0, 0]
 
 
-ones, random = np.ones((1, 1, 9, 11)), rng.integers(-1, 2, (1, 1, 9, 11)).astype(float)
-
-# %% tags=["hide-input"] mystnb={"image": {"alt": "Two rows of three images: right gradient, gradient with the kernel turned round, difference. With a cotangent of ones both are 45 everywhere and the difference 0; with a random one they differ almost everywhere."}, "code_prompt_show": "Show the drawing code"}
-figure, axes = plt.subplots(2, 3, figsize=(9.5, 4.8))
-for row, gy, name in zip(axes, (ones, random), ("gy = 1 everywhere", "gy random"), strict=True):
-    right, wrong = gradient(DepthwiseConv2d, gy), gradient(Flipped, gy)
-    cells(row[0], right, f"{name}: right", limit=90)
-    cells(row[1], wrong, "kernel turned round", limit=90)
-    cells(row[2], wrong - right, "difference", limit=90)
-    assert np.array_equal(right, wrong) == (gy is ones)
+ones = np.ones((1, 1, 9, 11))
+random = rng.integers(-1, 2, ones.shape).astype(float)
+pairs = {}
+for name, gy in (("gy = 1 everywhere", ones), ("gy random", random)):
+    pairs[name] = gradient(DepthwiseConv2d, gy), gradient(Flipped, gy)
+    assert np.array_equal(*pairs[name]) == (gy is ones)
+draw.right_and_wrong(pairs)
 
 # %% [markdown]
 # **What to see.** In this border every pixel meets all nine weights. With ones it gets their sum, in whatever order:
@@ -229,7 +180,9 @@ for row, gy, name in zip(axes, (ones, random), ("gy = 1 everywhere", "gy random"
 for node in (DepthwiseConv2d, Flipped):
     image = Tensor(X[:, :1], requires_grad=True)
     ops.batch_norm(node(1, 1)(image, small), None, None, training=True).sum().backward()
-    print(f"{node.__name__:15} largest gradient of y.sum(): {abs(image.grad).max():.0e}")
+    largest = abs(image.grad).max()
+    print(f"{node.__name__:15} largest gradient of y.sum(): {largest:.0e}")
+    assert largest < 1e-9
 try:
     check_grads(lambda x, w: Flipped(1, 1)(x, w), X, W)
 except AssertionError as error:
@@ -249,22 +202,16 @@ answer = ...  # gx: a function of gy, w and the padding p of the forward pass
 teaching.check("3.1", answer)
 
 
-# %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 1"}
-# gX[r] = sum over u of gy[r - u] w[u]; with t = KH-1 - u, gy[r - (KH-1) + t] w[KH-1 - t]: the kernel turned round, and
-# a border of KH-1. A forward padding of p is cropped from the result, which leaves a border of KH-1 - p.
-def gathered_gradient(gy, w, p):
-    border = w.shape[1] - 1 - p, w.shape[2] - 1 - p
-    return ops.depthwise_conv2d(gy, w[:, ::-1, ::-1], padding=border).data
-
-
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 1"}
+gathered = teaching.solution("3.1")
 for p in (0, 1):
     image = Tensor(X, requires_grad=True)
     gy = rng.standard_normal((2, 3, 7 + 2 * p, 7 + 2 * p))
     ops.depthwise_conv2d(image, W, padding=p).backward(gy)
-    gathered = gathered_gradient(gy, W, p)
-    print(f"padding {p}: largest difference {abs(gathered - image.grad).max():.0e}")
-    assert np.allclose(gathered, image.grad)
-assert teaching.check("3.1", gathered_gradient)
+    off = abs(gathered(gy, W, p) - image.grad).max()
+    print(f"padding {p}: largest difference {off:.0e}")
+    assert off < 1e-9
+assert teaching.check("3.1", gathered)
 
 # %% [markdown]
 # **2. Holes in the kernel.** A *dilated* convolution reads $x[i+d\,u,\;j+d\,v]$. Write it as a `Function` for $d=2$,
@@ -276,31 +223,15 @@ answer = ...  # the class that you wrote
 teaching.check("3.2", answer)
 
 
-# %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 2"}
-# Only the views differ. All three passes take them from one place, so forward and backward cannot disagree.
-class Dilated(Function):
-    def views(self, X, kernel, d=2):
-        OH, OW = (n - d * (k - 1) for n, k in zip(X.shape[2:], kernel, strict=True))
-        return [(u, v, X[:, :, d * u : d * u + OH, d * v : d * v + OW]) for u, v in np.ndindex(*kernel)]
-
-    def forward(self, x, w):
-        self.saved = x, w
-        return sum(view * w[:, u, v, None, None] for u, v, view in self.views(x, w.shape[1:]))
-
-    def backward(self, gy):
-        (x, w), gx, gw = self.saved, np.zeros(self.input_shapes[0]), np.zeros(self.input_shapes[1])
-        for (u, v, view), (_, _, g) in zip(self.views(x, w.shape[1:]), self.views(gx, w.shape[1:]), strict=True):
-            gw[:, u, v] = (view * gy).sum(axis=(0, 2, 3))
-            g += gy * w[:, u, v, None, None]
-        return gx, gw
-
-
-holes = np.kron(W, np.outer([1, 0], [1, 0]))[:, :5, :3]  # 5×3: zeros after every weight, and the last ones cut off
-assert np.allclose(Dilated()(X, W).data, ops.depthwise_conv2d(X, holes).data)
-assert np.allclose(Dilated()(X, W).data, ops.depthwise_conv2d(X, W, dilation=2).data)
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 2"}
+Dilated = teaching.solution("3.2")
+holes = np.kron(W, np.outer([1, 0], [1, 0]))[:, :5, :3]  # a zero after each weight
+print(holes[0].round(2))
+y = Dilated()(X, W).data
+assert np.allclose(y, ops.depthwise_conv2d(X, holes).data)
+assert np.allclose(y, ops.depthwise_conv2d(X, W, dilation=2).data)
 check_grads(lambda x, w: Dilated()(x, w), X, W)
 assert teaching.check("3.2", Dilated)
-holes[0].round(2)
 
 # %% [markdown]
 # **3. The missing term.** This node brings an array to mean 0 and variance 1. Its backward pass lacks a term. Find it
@@ -324,20 +255,16 @@ answer = ...  # Normalize with the whole of its backward pass, a class
 teaching.check("3.3", answer)
 
 
-# %% tags=["hide-cell"] jupyter={"source_hidden": true} mystnb={"code_prompt_show": "Solution 3"}
-# Missing: - xhat mean(gy xhat), since x moves the deviation too. For ones it is mean(xhat) = 0. Fooled are all gy with
-# mean(gy xhat) = 0, those at right angles to xhat: a hyperplane, which a random gy meets with probability 0.
-class Mended(Normalize):
-    def backward(self, gy):
-        xhat, r = self.saved
-        return super().backward(gy) - r * xhat * (gy * xhat).mean()
-
-
+# %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 3"}
+Mended = teaching.solution("3.3")
 check_grads(lambda x: Mended()(x), X)
 node, gy = Mended(), rng.standard_normal(X.shape)
 xhat = node(Tensor(X, requires_grad=True)).data
-fooling = {"ones": np.ones(X.shape), "at right angles": gy - xhat * (gy * xhat).sum() / (xhat**2).sum(), "random": gy}
-fooled = {name: np.allclose(Normalize.backward(node, gy), node.backward(gy)) for name, gy in fooling.items()}
-assert fooled == {"ones": True, "at right angles": True, "random": False}
+right_angle = gy - xhat * (gy * xhat).sum() / (xhat**2).sum()
+cotangents = {"ones": np.ones(X.shape), "right angle": right_angle, "random": gy}
+fooled = {}
+for name, c in cotangents.items():
+    fooled[name] = np.allclose(Normalize.backward(node, c), node.backward(c))
+print(fooled)
+assert fooled == {"ones": True, "right angle": True, "random": False}
 assert teaching.check("3.3", Mended)
-fooled

@@ -22,7 +22,7 @@ def cells(path):
 
 def test_all_are_listed_in_order():
     index = (FOLDER / "index.md").read_text(encoding="utf-8")
-    assert len(NOTEBOOKS) == 11
+    assert len(NOTEBOOKS) == 12
     for number, path in enumerate(NOTEBOOKS, 1):
         title = re.search(r"^# # (.*)$", path.read_text(encoding="utf-8"), re.M)[1]
         assert title.startswith(f"{number}. ") and f"[{title}]({path.name})" in index
@@ -30,30 +30,42 @@ def test_all_are_listed_in_order():
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_three_exercises_with_tested_solutions_folded_away(path):
+def test_three_exercises_whose_solutions_are_shown_on_demand_and_checked(path):
     found = cells(path)
     exercises = found[next(k for k, (_, text) in enumerate(found) if "# ## Exercises" in text) :]
     solutions = [(header, text) for header, text in exercises if "Solution" in header]
     assert [re.search(r"Solution (\d)", header)[1] for header, _ in solutions] == ["1", "2", "3"]
-    for header, text in solutions:
-        assert "hide-cell" in header and '"source_hidden": true' in header
-        assert any(isinstance(node, ast.Assert) for node in ast.walk(ast.parse(text))), f"{header} tests nothing"
+    for k, (header, text) in enumerate(solutions, 1):
+        exercise = f"{int(path.name[:2])}.{k}"
+        assert "hide-cell" in header and f'teaching.solution("{exercise}")' in text
+        assert f'assert teaching.check("{exercise}", ' in text, "the solution is not checked"
+        assert any("answer = ..." in text and f'teaching.check("{exercise}", answer)' in text for _, text in exercises)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_pictures_have_words_for_those_who_cannot_see_them(path):
-    pictures = 0
-    for header, text in cells(path):
-        if "markdown" not in header and "Solution" not in header:
-            drawn = "plt.subplots(" in text or "plt.figure(" in text
-            pictures += drawn
-            assert not drawn or "alt" in header + text, f"no alt text: {header or text[:60]}"
-    assert pictures, "a notebook draws pictures"
+def test_a_lesson_is_short_its_code_is_not_cut_and_it_says_what_for_and_how_long(path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert len(lines) < 300
+    assert [line for line in lines if len(line) > 88 and not line.startswith("# ")] == []
+    opening = cells(path)[0][1]
+    assert "**Afterwards you can**" in opening and "**Time:**" in opening
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_figures_are_drawn_elsewhere_and_described_for_those_who_cannot_see_them(path):
+    code = "".join(text for header, text in cells(path) if "markdown" not in header)
+    assert not re.search(r"\bplt\.|pyplot|matplotlib", code), "code that draws stands in tinyseg/learn/figures"
+    module = importlib.import_module(f"tinyseg.learn.figures.notebook_{path.name[:2]}")
+    names = {name for name, each in vars(module).items() if hasattr(each, "__wrapped__")}
+    assert names and names == set(re.findall(r"\bdraw\.(\w+)", code))
+    for name in names:
+        words = " ".join(getattr(module, name).__doc__.split())
+        assert 40 <= len(words) <= 600, f"{name}: {words}"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_it_imports_only_what_the_docs_extra_installs(path):
-    allowed = {"tinyseg", "numpy", "scipy", "skimage", "matplotlib", "numba", "IPython"}
+    allowed = {"tinyseg", "numpy", "scipy", "skimage", "numba"}
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     names |= {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
@@ -71,18 +83,18 @@ def test_the_tables_that_notebook_10_reads_are_the_papers(monkeypatch):
         assert row and row.items() <= paper.TABLE_2[name].items()
 
 
-def test_a_downloaded_notebook_names_files_and_folds_what_draws(tmp_path, monkeypatch):
+def test_a_downloaded_notebook_names_files_and_knows_its_kernel(tmp_path, monkeypatch):
     pytest.importorskip("jupytext")
     monkeypatch.syspath_prepend(FOLDER.parent)
     convert = importlib.import_module("convert").convert
     named = set()
     for path in NOTEBOOKS:
-        cells = json.loads(convert(path, tmp_path, beside_docs=False).read_text(encoding="utf-8"))["cells"]
+        book = json.loads(convert(path, tmp_path, beside_docs=False).read_text(encoding="utf-8"))
+        assert book["metadata"]["kernelspec"]["name"] == "python3"
+        cells = book["cells"]
         prose = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
         assert re.findall(r"\]\((?!\w+:|#)([^)]+)\)", prose) == []
         named |= set(re.findall(r"\(((?:docs|tinyseg|reproduction|benchmarks|examples)/[^)\s]+)\)", prose))
-        drawing = [cell for cell in cells if "hide-input" in cell["metadata"].get("tags", ())]
-        assert drawing and all(cell["metadata"]["jupyter"]["source_hidden"] for cell in drawing)
     assert len(named) > 20 and [name for name in named if not (ROOT / name).exists()] == []
 
 

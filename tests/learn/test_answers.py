@@ -1,4 +1,4 @@
-"""Answers to the exercises of the notebooks: the solutions are right (the notebooks run), and these are not."""
+"""Answers to the exercises of the notebooks: the solutions are right, and these are not."""
 
 import importlib
 import pathlib
@@ -475,9 +475,51 @@ WRONG_11 = [
 ]
 
 
+# ----- notebook 12 -----------------------------------------------------------------
+def factor_of(rate, times=1.0, power=1):
+    def best(flat, steep):
+        eta = rate(flat, steep)
+        return eta, times * max(abs(1 - eta * flat), abs(1 - eta * steep)) ** power
+
+    return best
+
+
+def middle(flat, steep):
+    return 2 / (flat + steep)
+
+
+WRONG_12 = [
+    ("12.1", lambda a: 2.0, "A = 0.2: this is the gain of a ReLU"),
+    ("12.1", lambda a: 2 / (1 + a), "A = 0.2: how does the negative half enter a mean of squares?"),
+    ("12.1", lambda a: (1 + a**2) / 2, "A = 0: this is what is left of the mean square"),
+    ("12.1", lambda a: np.sqrt(2 / (1 + a**2)), "A = 0: this makes up for the deviation"),
+    ("12.1", lambda a: 2 - a, "A = 0.2: the gain is 1.8, and should be 1.92308"),
+    ("12.2", factor_of(lambda flat, steep: 1 / steep), "ℓ = 1, L = 10: the rate 0.1 is too small"),
+    ("12.2", factor_of(lambda flat, steep: 1.9 / steep), "ℓ = 1, L = 10: the rate 0.19 is too large"),
+    ("12.2", factor_of(lambda flat, steep: 2 / steep), "the rate 0.2 a direction does not shrink"),
+    ("12.2", factor_of(middle, power=2), "The factor is that of the loss"),
+    ("12.2", factor_of(middle, times=-1), "Give the size of the factor"),
+    ("12.2", lambda flat, steep: (middle(flat, steep), 0.5), "the factor is 0.5, and should be 0.818182"),
+    ("12.3", lambda s, rate: (s * rate, s * rate), "S = 10, η = 0.001: SGD: the weights are s times as large"),
+    ("12.3", lambda s, rate: (rate, s * rate), "SGD: the gradient is smaller"),
+    ("12.3", lambda s, rate: (s * s * rate, s * s * rate), "Adam: its step does not depend"),
+    ("12.3", lambda s, rate: (s * s * rate, rate), "Adam: its steps are as long as before"),
+    ("12.3", lambda s, rate: (s * rate, s * s * rate), "η = 0.001: both are right, but SGD's rate comes first"),
+    ("12.3", lambda s, rate: (s**3 * rate, s * rate), "the rate with SGD is too large, 1"),
+    ("12.3", lambda s, rate: (s * s * rate, rate / s), "the rate with Adam is too small, 0.0001"),
+]
+
+
+# Solutions that are answers, and those that are functions without arguments, which return an answer.
+ANSWERS = [
+    "1.2", "1.3", "2.1", "2.3", "3.1", "3.2", "3.3", "4.1", "5.2", "5.3", "6.3", "8.3", "10.2", "11.1", "11.3", "12.1",
+    "12.2", "12.3",
+]  # fmt: skip
+COMPUTED = ["1.1", "7.1", "8.2", "10.3", "11.2"]
+
 WRONG = [
     *WRONG_01, *WRONG_02, *WRONG_03, *WRONG_04, *WRONG_05, *WRONG_06, *WRONG_07, *WRONG_08, *WRONG_09, *WRONG_10,
-    *WRONG_11,
+    *WRONG_11, *WRONG_12,
 ]  # fmt: skip
 
 
@@ -500,8 +542,23 @@ def test_a_right_answer(capsys):
 
 @pytest.mark.parametrize("exercise", ["1.9", "77.1", "x"])
 def test_no_such_exercise(exercise):
-    with pytest.raises(ValueError, match=f"found '{exercise}'"):
-        answers.check(exercise, 1)
+    for ask in (lambda: answers.check(exercise, 1), lambda: answers.solution(exercise)):
+        with pytest.raises(ValueError, match=f"found '{exercise}'"):
+            ask()
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_solution_is_shown_alone(path, capsys):
+    for k in (1, 2, 3):
+        answers.solution(f"{int(path.stem[:2])}.{k}")
+        code = capsys.readouterr().out
+        assert code.startswith("# ") and f"solution_{k}" in code and "# %%" not in code
+
+
+@pytest.mark.parametrize("exercise", [*ANSWERS, *COMPUTED])
+def test_a_solution_is_right(exercise):  # the other ones take what their notebook has, which checks them
+    found = answers.solution(exercise)
+    assert answers.check(exercise, found() if exercise in COMPUTED else found)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,6 +1,7 @@
 """What the notebooks of docs/notebooks share: one style for all figures, animations, and drawings of graphs.
 
-- `check` says whether an answer to an exercise is right, or what is off (`tinyseg.learn.answers`)
+- `check` says whether an answer to an exercise is right, or what is off (`tinyseg.learn.answers`), `solution` shows
+  the right one
 - `style` sets the style, `animate` makes a GIF of a figure; `use_one_core` is for small images
 - `draw_graph` draws the graph behind a tensor, `trace_backward` records what the backward pass does in it (both are in
   `tinyseg.learn.graph_picture`)
@@ -9,22 +10,20 @@ Unlike `tinyseg.report.plots` this uses pyplot, as notebooks do. Nothing else in
 """
 
 import importlib.util
-import pathlib
-import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import matplotlib as mpl
-from matplotlib import animation
 from matplotlib.figure import Figure
 
-from tinyseg.learn.answers import check
+from tinyseg.learn.answers import check, solution
+from tinyseg.learn.figures import Film, picture
 from tinyseg.learn.graph_picture import draw_graph, trace_backward
 from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 __all__ = [
-    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "animate", "check", "draw_graph", "style", "trace_backward",
-    "use_one_core",
+    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "animate", "check", "draw_graph", "solution", "style",
+    "trace_backward", "use_one_core",
 ]  # fmt: skip
 
 
@@ -83,16 +82,4 @@ def animate(figure: Figure, draw: Callable[[int], Any], frames: int, seconds: fl
     IPython.display.Image
         The GIF. A cell that ends with it shows it.
     """
-    from IPython.display import Image
-    from matplotlib import pyplot as plt
-
-    draw(0)
-    figure.canvas.draw()  # computes the layout, once for all frames
-    figure.set_layout_engine("none")  # a new layout in each frame would move the axes
-    film = animation.FuncAnimation(figure, draw, frames=frames, init_func=lambda: None)
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "frames.gif"
-        film.save(path, writer=animation.PillowWriter(fps=1 / seconds), dpi=90)  # type: ignore[arg-type]
-        data = path.read_bytes()
-    plt.close(figure)
-    return Image(data=data, format="gif", alt=alt)
+    return picture(Film(figure, draw, frames, seconds), alt)
