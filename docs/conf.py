@@ -168,7 +168,7 @@ def offer_notebook(app, pagename, templatename, context, doctree):
 def describe_pictures(app, doctree):
     """Give a notebook's pictures the words that they carry, for readers who cannot see them."""
     for image in doctree.findall(docutils.nodes.image):
-        path = pathlib.Path(app.srcdir, app.env.docname).parent / image["uri"]
+        path = pathlib.Path(app.env.relfn2path(image["uri"])[1])
         if "alt" not in image and path.parent.name == "jupyter_execute" and path.suffix in (".png", ".gif"):
             image["alt"] = figures.describe(path).get("words", "")
 
