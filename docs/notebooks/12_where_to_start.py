@@ -29,10 +29,10 @@ rng = np.random.default_rng(0)
 #
 # $y$ is above 0 as often as below, and as large there: a ReLU removes half of its mean square. Backwards the roles
 # change. A pixel of the input is in $\text{fan\_out}=k^2K$ products, and the ReLU lets half of the gradients through.
-# So the mean square is kept from layer to layer if
+# So, with $c=\frac12$ where there is a ReLU and $c=1$ elsewhere, the mean square is kept from layer to layer if
 #
 # $$ c\;\text{fan\_in}\,\operatorname{var}(w)=1\;\;\text{(forwards)},\qquad
-# c\;\text{fan\_out}\,\operatorname{var}(w)=1\;\;\text{(backwards)},\qquad c=\tfrac12\text{ with a ReLU, else }1 $$
+# c\;\text{fan\_out}\,\operatorname{var}(w)=1\;\;\text{(backwards)} $$
 #
 # For $c=1$ this is by [Glorot and Bengio (2010)](https://proceedings.mlr.press/v9/glorot10a.html); between the two they
 # take $\operatorname{var}(w)=2/(\text{fan\_in}+\text{fan\_out})$. For $c=\frac12$ it is by [He et al.
