@@ -145,6 +145,33 @@ def test_the_others_hear_which_process_has_ended(dead):
     assert found.count("heard") == 3 and found[dead] == "ended"
 
 
+@pytest.mark.parametrize("ends", [True, False])
+def test_mpi_that_fails_because_a_process_has_ended_is_told_so(ends, monkeypatch):
+    """It reads large messages from the memory of the other process, which may be gone before anybody has noticed."""
+    monkeypatch.setattr(parallel, "NOTICE", 20 if ends else 0.05)
+    all_there, failed = threading.Barrier(2, timeout=60), threading.Barrier(2, timeout=60)
+
+    def fail(*args):
+        failed.wait()
+        raise RuntimeError("MPI_ERR_OTHER: known error not in list")
+
+    def work(comm):
+        group = Mpi(comm)
+        all_there.wait()
+        if comm.rank == 1:
+            failed.wait()
+            time.sleep(0.2)
+        else:
+            comm.Irecv = fail
+            words = "process 2 of 2 has ended" if ends else "known error"
+            with pytest.raises(ProcessLost if ends else RuntimeError, match=words):
+                group.sum([np.ones(3)])
+        cut(group)
+        return True
+
+    assert run_processes(2, work) == [True, True]
+
+
 def test_a_process_that_computes_is_not_ended_from_outside(monkeypatch):
     """It may be about to write: it ends when it next waits. Only what waits inside NCCL cannot be reached otherwise."""
     ended = []

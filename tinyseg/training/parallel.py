@@ -8,6 +8,7 @@ a + b = b + a to the last bit, all end with the same bits, those of one binary t
 computer, or from GPU to GPU by `Nccl`, if each process has one of its own.
 """
 
+import contextlib
 import importlib
 import os
 import signal
@@ -21,7 +22,7 @@ import numpy as np
 
 from tinyseg.autograd import Array
 from tinyseg.backend import device_of, devices, to_device, to_numpy
-from tinyseg.training.lost import GRACE, Watch
+from tinyseg.training.lost import GRACE, ProcessLost, Watch
 
 Value = TypeVar("Value")
 # Which process this is and how many a launcher has started: of Open MPI, of MVAPICH, of MPICH and Intel MPI, of Slurm's
@@ -30,6 +31,7 @@ LAUNCHERS = {
     "OMPI_COMM_WORLD_RANK": "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_RANK": "MV2_COMM_WORLD_SIZE",
     "PMI_RANK": "PMI_SIZE", "SLURM_PROCID": "SLURM_STEP_NUM_TASKS",
 }  # fmt: skip
+NOTICE = 3  # seconds in which a process that has ended is noticed
 LONGEST_PAUSE = 2e-3  # seconds between two looks whether a message has come
 SPIN = 2e-3  # seconds in which there is no pause
 
@@ -122,13 +124,16 @@ class Mpi(Group):
 
     def sum(self, arrays: list[Array]) -> list[Array]:
         for partner in self._partners():
-            arrays = add(arrays, self._swap(arrays, partner))
+            with self._loss_instead():
+                found = self._swap(arrays, partner)
+            arrays = add(arrays, found)
         return arrays
 
     def gather(self, value: Value) -> list[Value]:
         values = {self.rank: value}
         for partner in self._partners():
-            values |= self._swap_objects(values, partner)
+            with self._loss_instead():
+                values |= self._swap_objects(values, partner)
         return [values[k] for k in range(self.size)]
 
     def wait_for_loss(self, seconds: float) -> int | None:
@@ -145,6 +150,16 @@ class Mpi(Group):
         if self.watch is not None:
             self.watch.close()
         importlib.import_module("mpi4py.MPI").Finalize()
+
+    @contextlib.contextmanager
+    def _loss_instead(self):
+        """Raise ProcessLost where MPI fails because a process has ended: reading its memory, say."""
+        try:
+            yield
+        except RuntimeError as error:  # as mpi4py's Exception is
+            if isinstance(error, ProcessLost) or self.wait_for_loss(NOTICE) is None:
+                raise
+            self.watch.check()
 
     def _partners(self):
         """Yield the processes to exchange with, one after the other."""
