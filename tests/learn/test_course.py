@@ -314,6 +314,12 @@ def test_a_lesson_is_checked_in_its_own_folder_too(copy, monkeypatch):
     assert "3.4  to write" in out
 
 
+def test_a_lesson_may_be_named_before_options_or_behind_them(copy):
+    for words in (("3.4", "--dir", copy), ("--dir", copy, "3.4")):
+        out, _ = run_command("course", "check", *words, code=1)
+        assert "3.4  to write" in out
+
+
 def test_a_misspelt_check_does_not_lay_out_a_course_in_the_course(copy, monkeypatch):
     monkeypatch.chdir(copy)
     _, err = run_command("course", "cheek", code=2)

@@ -32,7 +32,7 @@ def main():
 
 def begin_or_check():
     parser = build_parser()
-    args = parser.parse_args()
+    args = parser.parse_args(intermixed=True)
     if args.folder == "check":
         misplaced = sorted(args.given & {"lessons", "leave_out"})
         if misplaced:

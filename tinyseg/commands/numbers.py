@@ -139,15 +139,19 @@ class Formatter(argparse.RawDescriptionHelpFormatter):
 class Parser(argparse.ArgumentParser):
     """A parser whose result says in `given` which options were given: a set of their names, as in ``gpu_memory``."""
 
-    def parse_args(self, args=None, namespace=None):
-        """Return the options of a command line, with the defaults of those that are not there."""
+    def parse_args(self, args=None, namespace=None, intermixed=False):
+        """Return the options of a command line, with the defaults of those that are not there.
+
+        ``intermixed``: what is no option may stand in several places, with options between.
+        """
+        parse = super().parse_intermixed_args if intermixed else super().parse_args
         options = [action for action in self._actions if action.option_strings]
         actions = [action for action in options if action.default is not argparse.SUPPRESS]  # not --help
         defaults = [action.default for action in actions]
         for action in actions:
             action.default = argparse.SUPPRESS
         try:
-            found = vars(super().parse_args(args, namespace))
+            found = vars(parse(args, namespace))
         finally:
             for action, default in zip(actions, defaults, strict=True):
                 action.default = default

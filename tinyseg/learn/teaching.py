@@ -6,7 +6,8 @@
 - `draw_graph` draws the graph behind a tensor, `trace_backward` records what the backward pass does in it (both are in
   `tinyseg.learn.graph_picture`)
 
-Unlike `tinyseg.report.plots` this uses pyplot, as notebooks do. Nothing else in tinyseg imports it.
+What a single notebook draws is in `tinyseg.learn.figures`. Both use pyplot, as notebooks do, which
+`tinyseg.report.plots` does not.
 """
 
 import importlib.util
