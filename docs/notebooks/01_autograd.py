@@ -84,7 +84,8 @@ def backward(result):
 
 # %% [markdown]
 # The function `loss` does not notice that it now gets `Var`s. That is the whole trick of *reverse-mode* differentiation
-# in a language with operators: run the ordinary program once, leave a trail, walk it back.
+# in a language with operators: run the ordinary program once, leave a trail, walk it back. (For long programs ours is
+# too simple: it searches a list at every value, and it recurses. The engine has a set and a stack of its own.)
 
 # %%
 w, x, t = Var(3.0), Var(2.0), Var(4.0)
@@ -275,7 +276,7 @@ assert teaching.check("1.2", Twice.backward)
 # $b=999$. Check it, and compare it with the composition at that point. What do $ga$ and $gb$ add up to?
 
 # %%
-answer = ...  # the class that you wrote
+answer = ...  # your class, called as LogAddExp()(a, b); the array is in self.saved
 teaching.check("1.3", answer)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 3"}

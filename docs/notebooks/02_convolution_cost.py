@@ -26,7 +26,7 @@ rng = np.random.default_rng(0)
 # A standard convolution has a kernel of $k \times k$ taps for every pair of an output channel $n$ and an input channel
 # $c$. One number of the output is a sum over all taps of all input channels ([derivation](../ops/conv2d.md)):
 #
-# $$ y[n,i,j] = \sum_{c=1}^{C}\;\sum_{u,v=1}^{k} w[n,c,u,v]\; x[c,\,i+u,\,j+v] $$
+# $$ y[n,i,j] = \sum_{c=0}^{C-1}\;\sum_{u,v=0}^{k-1} w[n,c,u,v]\; x[c,\,i+u,\,j+v] $$
 #
 # That is $k \cdot k \cdot C$ multiplications, each followed by an addition: as many *multiply-adds*.
 
@@ -127,8 +127,8 @@ draw.savings(places)
 # %% [markdown]
 # **What to see.** To the right the contours run level: with many channels the saving is $k^2$ and more channels do not
 # help. A 3 × 3 layer can never become more than nine times cheaper, a 2 × 2 layer never more than four times. To the
-# left they run upright: with few output channels the pointwise half has nothing to share the depthwise half among, and
-# the saving is at most $K$. The last 3 × 3 layer of SD-UNet's head lies there.
+# left they run upright: where output channels are few, so are those that share one depthwise sum, and the saving is at
+# most $K$. The last 3 × 3 layer of SD-UNet's head lies there.
 #
 # ## A whole network
 #
@@ -146,8 +146,8 @@ draw.layer_by_layer(*rows)
 # %% [markdown]
 # **What to see.** Parameters and work sit in different places. Most parameters are in the middle, where there are many
 # channels and few pixels. Multiply-adds are spread over all levels, because the next level has twice the channels, so
-# four times the weights, and a quarter of the pixels. A count of parameters says little about the work: [notebook
-# 10](10_reading_a_paper.py) shows what happens when the two are mixed up.
+# four times the weights, and a quarter of the pixels. A count of parameters says little about the work ([notebook
+# 10](10_reading_a_paper.py)). The second bar is U-Net's alone: its first block has two layers, SD-UNet's one.
 #
 # ## What is given up
 #
@@ -239,7 +239,7 @@ draw.strongest_answers(section[0, 0], strongest)
 #
 # Is SD-UNet, with $R=1$, blind to directions, then? No: a layer with 64 input channels has 64 depthwise kernels, and
 # training can spread the pictures that it needs over the channels. The *first* layer, with its one input channel, is a
-# standard one in SD-UNet: there $R=1$ would leave one picture. And nobody cuts a trained kernel down; the network is
+# standard one in SD-UNet: there $R=1$ would leave one picture. And no trained kernel is cut down here: the network is
 # trained with the constraint from the start. What that costs only [training](../reproduction.md) can tell.
 #
 # ## Exercises
@@ -263,7 +263,7 @@ assert teaching.check("2.1", largest)
 # %% [markdown]
 # **2. Which half to attack next?** Somebody makes the depthwise half of every layer free. How many of SD-UNet's
 # multiply-adds remain? And what does it cost, in this light, to go from 3 × 3 to 7 × 7 kernels, in SD-UNet and in
-# U-Net? (Give what remains as a share, and the two costs as multiples of the work with 3 × 3.)
+# U-Net? All 3 × 3 kernels grow, that of the first layer too. (Give a share, and two multiples of the work with 3 × 3.)
 
 # %%
 answer = ...  # (share that remains, cost in SD-UNet, cost in U-Net)
@@ -272,15 +272,15 @@ teaching.check("2.2", answer)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 2"}
 share, *costs = teaching.solution("2.2")(unet, sdunet, *rows)
-print(f"{share:.0%} is pointwise; 7 x 7 costs", *(f"{cost:.2f}" for cost in costs))
+print(f"{share:.0%} remains; 7 x 7 costs", *(f"{cost:.2f}" for cost in costs))
 assert teaching.check("2.2", (share, *costs))
 
 # %% [markdown]
 # **3. Closest in the kernel, or closest in the answer?** The SVD treats all differences between kernels alike. But
-# neighbouring pixels of an image are alike, so that some differences hardly change the output. Let $\Sigma$ be the $k^2
-# \times k^2$ matrix of mean products of the pixels in a window. Show that the mean squared error of the output is
-# $\lVert (A - B)\,\Sigma^{1/2} \rVert^2$, with $A$ and $B$ the exact and the approximate $K \times k^2$ matrix. Find
-# the best $B$ of rank 1 for the *random* kernels on the section, and compare it with that of the SVD.
+# neighbouring pixels of an image are alike, so that some differences hardly change the output. Let $\Sigma$ be the
+# $k^2 \times k^2$ matrix of mean products of the pixels in a window. Show that the squared error of the output, summed
+# over channels, has the mean $\lVert (A - B)\,\Sigma^{1/2} \rVert_F^2$, for the exact and the approximate
+# $K \times k^2$ matrix $A$ and $B$. Find the best $B$ of rank 1 for the *random* kernels on the section.
 
 # %%
 answer = ...  # the best B of rank 1: a function of A and of Σ

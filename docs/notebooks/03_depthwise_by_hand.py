@@ -36,8 +36,8 @@ assert np.array_equal(ops.depthwise_conv2d(x[None, None], w[None]).data[0, 0], y
 draw.window_by_window(x, w, y)
 
 # %% [markdown]
-# **What to see.** The output is smaller by $KH-1$ rows and $KW-1$ columns: a window must fit. It is positive where a
-# window has the block at its right, negative where at its left.
+# **What to see.** The output, $OH\times OW$, is smaller by $KH-1$ rows and $KW-1$ columns: a window must fit. It is
+# positive where a window has the block at its right, negative where at its left.
 #
 # ## Tap by tap
 #
@@ -52,8 +52,8 @@ assert np.array_equal(sums[-1], y)
 draw.tap_by_tap(x, w, sums)
 
 # %% [markdown]
-# **What to see.** The frame on $x$ moves by one pixel, and each tap adds to the whole output. In code, with a stride
-# $s$ (windows begin at every $s$-th pixel only):
+# **What to see.** The frame on $x$ begins at $(u,v)$, and what is in it, times $w[u,v]$, is added to the whole output;
+# nothing changes where $w[u,v]=0$. In code, with a stride $s$ (windows begin at every $s$-th pixel only):
 
 
 # %%
@@ -88,7 +88,8 @@ for stride, padding in ((1, 0), (1, 1), (2, 1)):
 draw.windows_over_a_pixel(seen)
 
 # %% [markdown]
-# **What to see.** Inside, nine windows see a pixel; a corner is seen once, padded four times; with stride 2, 1 to 4.
+# **What to see.** Inside, nine windows see a pixel; a corner is seen once, padded four times; with stride 2, one, two
+# or four.
 #
 # ## Both gradients
 #
@@ -101,7 +102,7 @@ draw.windows_over_a_pixel(seen)
 #    \quad\Rightarrow\quad gX[r] = \sum_{i,u} gy[i]\,w[u]\,[\,r=i\,s+u\,] $$
 #
 # A bracket is 1 where its statement holds, else 0. Read it as an address: $gy[i]\,w[u]$ is *added at* $r=i\,s+u$, where
-# forward *read*. The loop stays, its middle line changes.
+# forward *read*. The loop stays, its body changes.
 
 
 # %%
@@ -219,7 +220,7 @@ assert teaching.check("3.1", gathered)
 # [its own `dilation`](../ops/depthwise_conv.md#dilation); check its gradients. What had to change?
 
 # %%
-answer = ...  # the class that you wrote
+answer = ...  # the class that you wrote, called as Dilated()(x, w)
 teaching.check("3.2", answer)
 
 

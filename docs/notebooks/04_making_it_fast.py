@@ -50,7 +50,7 @@ x, w = (rng.standard_normal(s, np.float32) for s in ((N, C, H, W), (C, 3, 3)))
 # arrays of 32 MiB are more than most caches hold: the bytes go to memory and come back.
 #
 # **b. The same in blocks.** No tap has to be finished for the whole array before the next one begins. If one channel of
-# one image goes through all nine, its products and sums, 768 KiB, are still in cache when the next tap needs them.
+# one image goes through all nine, its three arrays (padded copy, product and sum: 768 KiB) stay in cache all the while.
 
 
 # %%
@@ -84,8 +84,9 @@ def in_blocks(x, w, channels=1):
 # **e. tinyseg's own.** [`fast/cpu/depthwise_conv.py`](../../tinyseg/fast/cpu/depthwise_conv.py) has the same loops for
 # any kernel. Its arrays lie *channels last*, the channels of a pixel side by side, as a pointwise layer wants them.
 #
-# All five are checked against the maths file in float64. Then they race in rounds, so that a slow moment of the machine
-# hits all alike. One more takes part that only copies `x`: a layer of this size has to read and write as much.
+# All five are checked against the op's plain NumPy code in float64. Then they race in rounds, so that a slow moment of
+# the machine hits all alike. One more takes part that only copies `x`: a layer of this size has to read and write as
+# much.
 
 
 # %%
@@ -150,11 +151,11 @@ draw.race(seconds)
 #
 # $$ \min(R,\; I\cdot B), $$
 #
-# the *roofline* ([Williams, Waterman and Patterson 2009](https://doi.org/10.1145/1498765.1498785)). $B$ is measured by
-# the copy above, $R$ by tinyseg's product of matrices ([`fast/cpu/gemm.py`](../../tinyseg/fast/cpu/gemm.py)), of a size
-# that fits into the cache. Under the same roof go the other layers that a network is made of, with 64 channels in and
-# out: pointwise, $2\cdot64/8 = 16$ flop/byte, and dense 3×3, 144. A roof is what a machine can do at its best, so the
-# *fastest* run of each counts.
+# the *roofline* ([Williams, Waterman and Patterson 2009](https://doi.org/10.1145/1498765.1498785)). Its two parts meet
+# at the *ridge*, $I=R/B$. $B$ is measured by the copy above, $R$ by tinyseg's product of matrices
+# ([`fast/cpu/gemm.py`](../../tinyseg/fast/cpu/gemm.py)), of a size that fits into the cache. Under the same roof go the
+# other layers that a network is made of, with 64 channels in and out: pointwise, $2\cdot64/8 = 16$ flop/byte, and dense
+# 3×3, 144. A roof is what a machine can do at its best, so the *fastest* run of each counts.
 
 # %%
 rows = rng.standard_normal((1, 32, 48, 512), np.float32).transpose(0, 3, 1, 2)
@@ -177,15 +178,15 @@ draw.roofline(intensity, rate, 18 / 192, R, B)
 # %% [markdown]
 # **What to see.** The depthwise layer stands under the slanted roof on every processor that can do more than 2.25
 # operations in the time of a byte. No better loop can change that. The hollow mark is version a at its *program's*
-# intensity, $18/192\approx 0.09$: NumPy does quickly what it was told, to move memory. A step up uses the machine
-# better; one to the right moves less. (Left out: [Winograd's method](../ops/winograd.md), which computes less.)
+# intensity, $18/192\approx 0.09$: most of its time goes into moving memory, as NumPy was told. A step up uses the
+# machine better; one to the right moves less. (Left out: [Winograd's method](../ops/winograd.md), which computes less.)
 #
 # ## Where a training step goes
 #
 # What does it mean for a network? Each op is a node with the methods `forward` and `backward`, and Python's own
-# profiler finds the time in both. tinyseg computes a separable convolution as [one op](../ops/separable_conv.md); to
-# see its parts, SD-UNet also takes plain steps, in turn with its own, and the shortest times of seven steps count.
-# (`FusedConv2d` is the standard first layer with its ReLU.)
+# profiler finds the time in both. tinyseg computes a separable convolution as [one op](../ops/separable_conv.md). To
+# see its parts, seven training steps run it in plain steps and seven, in turn with them, as one op; of each method the
+# shortest time counts. (`FusedConv2d` is the standard first layer with its ReLU.)
 
 
 # %%
@@ -272,7 +273,7 @@ assert teaching.check("4.1", of_pointwise)
 # **2. How large should a block be?** Version b takes one channel at a time. Predict what happens with 4, 16 and 64, and
 # with images of 32×32 in the place of 256×256 (as many values, 64 times as many channels). Measure all eight cases.
 # Which two costs pull in opposite directions? (Times cannot be checked. What can is where a prediction begins: how many
-# KiB a block's products and sums are, counted as the 768 KiB above.)
+# KiB a block's padded copy, product and sum are, counted as the 768 KiB above.)
 
 # %%
 answer = ...  # KiB for 1, 4, 16, 64 channels: [[four of 256×256], [four of 32×32]]
@@ -285,7 +286,7 @@ assert teaching.check("4.2", kib)
 # %% [markdown]
 # **3. Past the roof by fusion.** In many networks a bias and a ReLU follow the depthwise layer. How many bytes an
 # output must three ops move, and how many one? Predict the ratio of the times. Then make `kernel` compute $\max(y+b,
-# 0)$ before it writes, check it against tinyseg, and compare it with three steps that work in place.
+# 0)$ before it writes, check it against tinyseg, and compare it with three steps, bias and ReLU in place.
 
 # %%
 answer = ...  # (bytes of three ops, bytes of one, the kernel: f(x, w, b, y))

@@ -25,7 +25,8 @@ rng = np.random.default_rng(0)
 # ## What is averaged over
 #
 # Feature maps have shape $(N, C, H, W)$: images, channels, pixels. Every norm takes a set of $m$ values with mean $\mu$
-# and variance $s$; they differ in the set ([BatchNorm](../ops/batch_norm.md), [GroupNorm](../ops/group_norm.md)):
+# and variance $s$; they differ in the set ([BatchNorm](../ops/batch_norm.md), [GroupNorm](../ops/group_norm.md));
+# $\gamma$ and $\beta$ are trained, one of each a channel:
 #
 # $$ \hat x = \frac{x-\mu}{\sqrt{s+\epsilon}},\qquad y=\gamma\,\hat x+\beta. $$
 
@@ -42,7 +43,7 @@ draw.averaged_over()
 
 # %% [markdown]
 # **What to see.** The orange cells share one mean and one variance. BatchNorm's set reaches through all images of the
-# batch; GroupNorm's never leaves an image, so that its output does not depend on companions.
+# batch. GroupNorm's, one of $G$ groups of channels, never leaves an image: its output does not depend on companions.
 #
 # ## How noisy is a batch's mean?
 #
@@ -170,10 +171,11 @@ draw.errors(batch_sizes, in_evaluation, with_groups, in_training)
 
 # %% [markdown]
 # **What to see, left** (dots: seeds; band: from the least to the most). Small batches mean more steps for the same
-# images, and GroupNorm gains by them. BatchNorm gains less: with single images it ends behind GroupNorm, on the mean of
-# three seeds. With the largest batches the two lie close together. None of this is a catastrophe: even one image gives
-# every channel hundreds of pixels. In [a larger study](../reproduction.md#isbi-2012), with two sections a batch,
-# GroupNorm was worth about a point of accuracy to a network of separable convolutions, and its seeds agreed better.
+# images, and GroupNorm gains by them. BatchNorm loses that gain again: with single images it ends behind GroupNorm, on
+# the mean of three seeds. With the largest batches the two lie close together. None of this is a catastrophe: even one
+# image gives every channel hundreds of pixels. In [a larger study](../reproduction.md#isbi-2012), with two sections a
+# batch, GroupNorm was worth about a point of accuracy to a *narrow* network of separable convolutions; at full width,
+# trained better, both ended alike.
 #
 # **Right.** A network trained on large batches counts on statistics of many images. Left in training mode on one image
 # at a time, it takes that image's own, and many pixels are wrong: of all lines to forget, `model.eval()` is the dearest
@@ -193,8 +195,9 @@ draw.errors(batch_sizes, in_evaluation, with_groups, in_training)
 # $$ gx = r\,\big(g\hat x - \operatorname{mean}(g\hat x) - \hat x\,\operatorname{mean}(g\hat x\cdot\hat x)\big),
 #      \qquad g\hat x=\gamma\,gy. $$
 #
-# It is a projection: the parts along $\mathbf 1$ (a shift) and along $\hat x$ (a stretch) are taken out; neither
-# changes $\hat x$. Now with three values: seen along $\mathbf 1$, space is a plane, and all $\hat x$ lie on a circle.
+# It is $r$ times a projection: the parts along $\mathbf 1$ (a shift) and along $\hat x$ (a stretch) are taken out;
+# neither changes $\hat x$. Now with three values: seen along $\mathbf 1$, space is a plane, and all $\hat x$ lie on a
+# circle.
 
 # %%
 plane = np.array([[1, -1, 0], [1, 1, -2]]) / np.sqrt([[2], [6]])  # orthogonal to 1
@@ -253,11 +256,11 @@ print(means.round(2) + 0.0)
 assert teaching.check("5.1", means)
 
 # %% [markdown]
-# **2. A variance that is too small.** BatchNorm's running variance is the mean of the variances of its batches. Show
+# **2. A variance that is too small.** BatchNorm's running variance is an average of the variances of its batches. Show
 # that with batches of $n$ images its expected value is not the variance $\sigma^2$ of all pixels but $\sigma^2 - V/n$,
 # where $V$ is the variance of the images' means. Check it on `crops`. What does that do to the outputs of a network
-# that was trained on single images? (What is checked is a function of images and $n$, with the expected variance and
-# how many times as large as with $\sigma$ the outputs in evaluation are.)
+# that was trained on single images? (The answer is a function of images and $n$ that returns two numbers: the expected
+# variance, and how many times larger outputs in evaluation are than they would be with $\sigma$.)
 
 # %%
 answer = ...  # a function of images (N, 1, H, W) and n: (variance, times)

@@ -23,7 +23,8 @@ READINGS = {"none": None, "per layer": "layer", "per filter": "filter"}
 # %% [markdown]
 # ## The equation and its two readings
 #
-# Trained is $v$; convolved is $w$, where $a$ is a constant gain ([derivation](../ops/weight_standardization.md)):
+# Trained is $v$; convolved is $w$, where the constant gain $a$ is 1 here, and $1/\sqrt 9$ in SD-UNet's layers
+# ([derivation](../ops/weight_standardization.md)):
 #
 # $$ w_i=\frac{a\,(v_i-\mu)}{\sigma+\epsilon}, \qquad \mu=\frac1m\sum_i v_i,\quad \sigma^2=\frac1m\sum_i(v_i-\mu)^2. $$
 #
@@ -50,9 +51,9 @@ assert abs(sums["per layer"]).min() > 0.1  # no single one
 draw.kernels(names, kernels)
 
 # %% [markdown]
-# **What to see.** Per layer, one number is subtracted from all: filters move down together and keep their differences.
-# Per filter, each loses its own sum. The edge and the spot had none to lose. But the blur is no blur any more and the
-# copy no copy: both have become spot detectors.
+# **What to see.** Per layer, one number is subtracted from all: filters move down together and keep their differences,
+# up to one common factor. Per filter, each loses its own mean. The edge and the spot had none to lose. But the blur is
+# no blur any more and the copy no copy: both have become spot detectors.
 #
 # ## What a filter hears
 #
@@ -98,7 +99,7 @@ draw.brightness(brighter, {r: blurred(brighter, r) for r in READINGS})
 
 # %% [markdown]
 # **What to see.** Per filter, the step survives as a line: an edge detector sees where brightness changes, not what it
-# is. The layer behind it cannot bring back what is gone. A separable layer on flat features, whatever their levels:
+# is. The layer behind it cannot bring back what is gone. Here is a separable layer on flat features of three levels:
 
 # %%
 for per in ("layer", "filter"):
@@ -118,8 +119,8 @@ for per in ("layer", "filter"):
 #
 # ## Gradients
 #
-# As in [BatchNorm](05_normalization.py), what changes nothing gets no gradient: the parts of $gv$ along $\mathbf 1$ and
-# along $w$ are taken out, and the rest is divided by $\sigma$,
+# As in [BatchNorm](05_normalization.py), what changes nothing gets no gradient: of $gw$ the parts along $\mathbf 1$ and
+# along $w$ are taken out, and the rest is multiplied by $a/\sigma$,
 #
 # $$ gv=\frac a{\sigma}\Big(gw-\operatorname{mean}(gw)\Big)
 #      -\frac{w\,\operatorname{mean}(gw\cdot w)}{a\,\sigma}\qquad(\epsilon=0). $$
@@ -227,7 +228,7 @@ draw.predictions(images[10][part], labels[10][part], shown)
 # study](../reproduction.md#what-came-of-the-papers-claims), on real sections and on brain tumours, saw the same:
 # of the pixels <!-- n: reproduction/half width, paper's training/isbi/rows/sdunet_filter/figures/accuracy/mean:.3f -->0.853<!-- /n --> were right per filter,
 # as against <!-- n: reproduction/half width, paper's training/isbi/rows/sdunet/figures/accuracy/mean:.3f -->0.897<!-- /n --> per layer
-# and <!-- n: reproduction/half width, paper's training/isbi/rows/unet_dw_gn/figures/accuracy/mean:.3f -->0.899<!-- /n --> with GroupNorm alone; and per filter no tumour was
+# and <!-- n: reproduction/half width, paper's training/isbi/rows/unet_dw_gn/figures/accuracy/mean:.3f -->0.899<!-- /n --> without standardization; and per filter no tumour was
 # found at all. tinyseg's default is per layer; `ws="filter"` is the other.
 #
 # ## Exercises
@@ -235,10 +236,10 @@ draw.predictions(images[10][part], labels[10][part], shown)
 # **1. What survives?** (a) Predict, without computing, what per-filter standardization makes of these kernels, up to a
 # factor: a box (nine equal weights), a copy, a Laplacian, a blur plus a Sobel edge. (b) A *standard* filter has shape
 # $(C,3,3)$ and its *per filter* runs over all $9\,C$ weights. Build one for $C=2$ that sums to zero and still tells a
-# flat image of levels $(1, 0)$ from one of levels $(0, 1)$. (Blur and edge are those above.)
+# flat image of levels $(1, 0)$ from one of levels $(0, 1)$. (Blur, edge and Laplacian are `blur`, `edge` and `spot`.)
 
 # %%
-answer = ...  # (a) four kernels 3×3, in this order, (b) a filter (2, 3, 3)
+answer = ...  # a pair: (a) four kernels 3×3, in this order, (b) a filter (2, 3, 3)
 teaching.check("6.1", answer)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 1"}
@@ -272,7 +273,8 @@ assert teaching.check("6.2", times)
 # **3. Is it the level?** *Per filter* was behind. Perhaps because filters sum to zero; perhaps for another reason, such
 # as what is taken out of the gradients. Test the explanation: give every filter its level back as one trained number,
 # $w = \text{standardized}(v) + b$, with $b=0$ at the start, so that the network begins as *per filter* exactly. What do
-# you expect of the loss if the explanation is right? (What is checked is the network.)
+# you expect of the loss if the explanation is right? (A standardized layer is an `nn.DepthwiseConv2d` with `ws` set; it
+# convolves with what its method `kernel()` returns. What is checked is the network.)
 
 # %%
 answer = ...  # a function of model: gives its standardized filters their levels

@@ -23,9 +23,10 @@ def solution_1():
 
 # %% 2
 # `gy *= 2` writes into the array that came in. Add sends one array to both parents:
-# both slopes are 1, so why copy? If Twice has its turn first, the sigmoid finds a
-# cotangent of 2. At 0 the right answer is 2 + y(1 - y) = 2.25. The rule for every
-# backward pass: gy is not yours to change. (check_grads finds the mistake, too.)
+# both slopes are 1, so why copy? Wrong is 2x + sigmoid: there Twice has its turn first,
+# and the sigmoid finds a cotangent of 2. At 0 the right answer is 2 + y(1 - y) = 2.25.
+# The rule for every backward pass: gy is not yours to change. (check_grads finds the
+# mistake, too.)
 
 
 def solution_2(node, gy):

@@ -20,14 +20,14 @@ def solution_1(K, k):
 
 
 def around_and_across(model, rows, taps=9):
-    """Multiply-adds with k × k kernels, 3 × 3 made `taps` large, and with 1 × 1."""
+    """Multiply-adds of depthwise sums and of all else, with 3 × 3 made `taps`."""
     found, modules = [0, 0], dict(model.named_modules())
     for row in rows:
         for p in modules[row.name].parameters():
-            if p.data.ndim > 1:  # no bias; a pointwise kernel has two dimensions
+            if p.data.ndim > 1:  # no bias; a depthwise kernel has three dimensions
                 work = p.size * row.output[-2] * row.output[-1]
                 growth = taps / 9 if p.shape[-1] == 3 and p.data.ndim > 2 else 1
-                found[p.data.ndim == 2] += work * growth
+                found[p.data.ndim != 3] += work * growth
     return np.array(found)
 
 

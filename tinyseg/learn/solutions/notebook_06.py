@@ -52,9 +52,10 @@ def solution_2(v, target):
 
 
 # %% 3
-# One number a filter, and the network learns like the others. Strength is still taken
-# out and the gradients are still cut, so those were not the reason: it was the level.
-# An explanation is worth little until it has passed a test that it could have failed.
+# One number a filter, and the loss falls below that of all networks per filter.
+# Strength is still taken out, and so is the gradient along w, so those were not the
+# reason: it was the level. An explanation is worth little until it has passed a test
+# that it could have failed.
 
 
 class LevelledConv2d(nn.DepthwiseConv2d):
