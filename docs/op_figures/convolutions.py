@@ -4,9 +4,9 @@ import numpy as np
 
 from tinyseg import ops
 from tinyseg.ops.conv2d import im2col
-from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
+from tinyseg.report.colours import BLUE, DARK_GREY, DARK_ORANGE, GREEN, GREY, ORANGE, PURPLE
 
-from .drawing import DARK_GREY, DARK_ORANGE, arrow, box, grid, number, say, sheet, tint
+from .drawing import arrow, box, grid, number, say, sheet, tint
 
 NOTHING = "#f2f2f2"  # a border of zeros
 

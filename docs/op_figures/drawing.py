@@ -12,11 +12,11 @@ from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 
 from tinyseg.learn import teaching
+from tinyseg.report.colours import DARK_GREY
 
 CELL = 0.3  # inches
 WIDTH = 25  # cells: 7.5 inches, 720 pixels of a page
 LINE, PALE = "#b0b0b0", "#8a8a8a"  # between cells; for zeros
-DARK_ORANGE, DARK_GREY = "#8a5f00", "#555555"  # for words on white
 
 
 def svg(draw):

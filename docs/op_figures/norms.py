@@ -3,9 +3,9 @@
 import numpy as np
 
 from tinyseg import Tensor, ops
-from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE
+from tinyseg.report.colours import BLUE, DARK_GREY, DARK_ORANGE, GREEN, GREY, ORANGE
 
-from .drawing import DARK_GREY, DARK_ORANGE, arrow, box, grid, number, plots, say, sheet, tint
+from .drawing import arrow, box, grid, number, plots, say, sheet, tint
 
 
 def batch_norm():

@@ -4,9 +4,9 @@ import numpy as np
 
 from tinyseg import Tensor, ops
 from tinyseg.ops.upsample import _matrix
-from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
+from tinyseg.report.colours import BLUE, DARK_GREY, GREEN, GREY, ORANGE, PURPLE
 
-from .drawing import DARK_GREY, arrow, box, grid, number, say, sheet, tint
+from .drawing import arrow, box, grid, number, say, sheet, tint
 
 FOUR = (BLUE, ORANGE, GREEN, PURPLE)
 

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 
 from tinyseg import Tensor, ops
-from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE
+from tinyseg.report.colours import BLUE, DARK_GREY, DARK_ORANGE, GREEN, GREY, ORANGE
 
-from .drawing import DARK_GREY, DARK_ORANGE, arrow, grid, number, plots, say, sheet, tint
+from .drawing import arrow, grid, number, plots, say, sheet, tint
 
 
 def _slope(op, x, pick):

@@ -9,6 +9,7 @@ import colorsys
 import numpy as np
 
 ORANGE, BLUE, GREEN, PURPLE, GREY = "#E69F00", "#0072B2", "#009E73", "#CC79A7", "#767676"
+DARK_ORANGE, DARK_GREY = "#8a5f00", "#555555"  # for words on white
 CLASS_COLOURS = (GREEN, BLUE, ORANGE, PURPLE, "#56B4E9", "#D55E00", "#F0E442")  # of classes 1, 2, 3 …
 DPI = 120
 

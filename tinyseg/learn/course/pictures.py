@@ -26,14 +26,6 @@ def figure(path, title, columns=2):
     save(picture, path)
 
 
-def show_images(axes, images, titles):
-    """Show images (H, W), each in its axes, with a title and without scales."""
-    for axis, image, title in zip(axes, images, titles, strict=True):
-        axis.imshow(image)
-        axis.set_title(title)
-        axis.set_axis_off()
-
-
 def save(picture, path):
     """Write a figure as PNG and close it."""
     unfinished = pathlib.Path(path).with_suffix(".unfinished")

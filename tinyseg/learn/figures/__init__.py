@@ -58,6 +58,15 @@ def picture(drawn: Figure | Film, words: str, name: str = "") -> Any:
     return Image(data, format="gif" if isinstance(drawn, Film) else "png", alt=words)
 
 
+def show_images(axes: Any, images: Any, titles: Any = (), **how: Any) -> None:
+    """Show images, (H, W) or (H, W, 3), each in its axes and without scales, with the titles there are."""
+    for ax, image in zip(axes, images, strict=True):
+        ax.imshow(image, **how)
+        ax.set_axis_off()
+    for ax, title in zip(axes, titles, strict=False):
+        ax.set_title(title)
+
+
 def describe(file: Any) -> dict[str, str]:
     """Return the "name" and "words" of a picture that a function of this package has drawn; none of another's."""
     with PIL.Image.open(file) as opened:

@@ -4,9 +4,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from tinyseg.learn.figures import figure
-from tinyseg.report.colours import BLUE, GREY, ORANGE, PURPLE
-
-DARK_ORANGE = "#8a5f00"  # for words on white
+from tinyseg.report.colours import BLUE, DARK_ORANGE, GREY, ORANGE, PURPLE
 
 
 @figure

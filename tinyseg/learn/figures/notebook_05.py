@@ -4,10 +4,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 
 from tinyseg.learn.figures import figure
-from tinyseg.report.colours import BLUE, GREY, ORANGE, PURPLE
-
-DARK_ORANGE = "#9a6a00"  # for words on white
-DARK_GREY = "#555555"
+from tinyseg.report.colours import BLUE, DARK_GREY, DARK_ORANGE, GREY, ORANGE, PURPLE
 
 
 @figure

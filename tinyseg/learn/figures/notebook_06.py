@@ -5,7 +5,7 @@ from matplotlib import pyplot as plt
 from matplotlib.colors import LinearSegmentedColormap
 
 from tinyseg.learn.figures import figure
-from tinyseg.report.colours import BLUE, GREY, ORANGE
+from tinyseg.report.colours import BLUE, DARK_GREY, GREY, ORANGE
 
 COLOURS = {"none": GREY, "per layer": BLUE, "per filter": ORANGE}
 
@@ -92,7 +92,7 @@ def cosines(found):
         ax.set(xlim=(-1, 1), ylim=(-1, 1), aspect="equal")
         ax.set(title=f"per {per}", xlabel="cosine with 1 (level of the filter)")
     row[0].set_ylabel("cosine with w (its strength)")
-    row[1].annotate("all 64 filters", (0.02, 0.03), (0.25, 0.5), arrowprops={"arrowstyle": "->", "color": "#555555"})
+    row[1].annotate("all 64 filters", (0.02, 0.03), (0.25, 0.5), arrowprops={"arrowstyle": "->", "color": DARK_GREY})
     drawn.align_labels()
     return drawn
 

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
 
-from tinyseg.learn.figures import figure
+from tinyseg.learn.figures import figure, show_images
 from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE
 
 LIGHT_BLUE = "#56B4E9"  # to be seen on black
@@ -124,9 +124,7 @@ def cuts(whole, inside, found):
 
 def _grey(axes, picture, title):
     """Draw a part of a section, or of what was found in it."""
-    axes.imshow(picture[SHOWN])
-    axes.set_title(title)
-    axes.axis("off")
+    show_images([axes], [picture[SHOWN]], [title])
 
 
 @figure
@@ -142,8 +140,5 @@ def borders_and_checkerboards(difference, reach, ways_up):
     grid[0].axvline(reach, color="white", linewidth=1)
     grid[0].axhline(reach, color="white", linewidth=1)
     grid[0].set_title("250² mirrored, or cut from 256²")
-    for axes, (name, y) in zip(grid[1:], ways_up.items(), strict=True):
-        axes.imshow(y.data[0, 0], vmin=0)
-        axes.set_title(name)
-        axes.axis("off")
+    show_images(grid[1:], [y.data[0, 0] for y in ways_up.values()], ways_up, vmin=0)
     return drawn

@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib import pyplot as plt
 
-from tinyseg.learn.figures import figure
+from tinyseg.learn.figures import figure, show_images
 from tinyseg.report.colours import BLUE, ORANGE, PURPLE
 
 TUMOUR_COLOURS = ((0.34, 0.71, 0.91), (0.94, 0.89, 0.26), (0.84, 0.37, 0.0))  # edema, non-enhancing, enhancing
@@ -14,7 +14,7 @@ def modalities(image, labels, names, classes):
     """One slice in each modality and its labels in colour: edema around a core that is partly enhancing."""
     drawn, axes = plt.subplots(1, len(image) + 1, figsize=(7.5, 2.1))
     pictures = [_painted(modality, 0 * labels) for modality in image] + [_painted(image[0], labels)]
-    _show(axes, pictures, (*names, "Labels"))
+    show_images(axes, pictures, (*names, "Labels"))
     for k, (name, colour) in enumerate(zip(classes[1:], TUMOUR_COLOURS, strict=True)):
         drawn.text(0.01 + 0.33 * k, 0.0, "■", color=colour, fontsize=14, va="bottom")
         drawn.text(0.04 + 0.33 * k, 0.01, name, va="bottom")
@@ -86,7 +86,7 @@ def predictions(patients, names):
     titles = (names[gd], "Truth", "Cross-entropy", "Soft Dice", "Both")
     for k, (image, truth, *said) in enumerate(patients):
         pictures = [_painted(image[gd], 0 * truth), *(_painted(image[0], labels) for labels in (truth, *said))]
-        _show(axes[k], pictures, titles if k == 0 else ())
+        show_images(axes[k], pictures, titles if k == 0 else ())
     return drawn
 
 
@@ -130,13 +130,3 @@ def _painted(image, labels):
     for number, colour in enumerate(TUMOUR_COLOURS, start=1):
         picture[labels == number] = colour
     return np.rot90(picture)
-
-
-def _show(row, pictures, titles):
-    """Draw pictures side by side, without ticks."""
-    for ax, picture in zip(row, pictures, strict=True):
-        ax.imshow(picture)
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set_visible(False)
-    for ax, title in zip(row, titles, strict=False):
-        ax.set_title(title)

@@ -3,9 +3,8 @@
 from matplotlib import pyplot as plt
 
 from tinyseg.learn.figures import figure
-from tinyseg.report.colours import BLUE, GREY, ORANGE
+from tinyseg.report.colours import BLUE, DARK_ORANGE, GREY, ORANGE
 
-DARK_ORANGE = "#8a5f00"  # for words on white
 TITLES = {"unet": "U-Net", "sdunet": "SD-UNet"}
 
 

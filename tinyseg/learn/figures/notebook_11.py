@@ -3,7 +3,7 @@
 import numpy as np
 from matplotlib import pyplot as plt
 
-from tinyseg.learn.figures import figure
+from tinyseg.learn.figures import figure, show_images
 from tinyseg.report.colours import BLUE, GREY, ORANGE
 
 
@@ -44,10 +44,7 @@ def masks(section, floats, eight, changed):
     """
     drawn, row = plt.subplots(1, 4, figsize=(9.6, 2.7))
     pictures = {"section": section, "floats": floats, "8 bits": eight, "another class": changed}
-    for axes, (title, picture) in zip(row, pictures.items(), strict=True):
-        axes.imshow(picture[60:188, 60:188])
-        axes.set_title(title)
-        axes.axis("off")
+    show_images(row, [picture[60:188, 60:188] for picture in pictures.values()], pictures)
     return drawn
 
 

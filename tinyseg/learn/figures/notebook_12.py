@@ -5,9 +5,7 @@ from matplotlib import pyplot as plt
 from matplotlib.ticker import NullLocator
 
 from tinyseg.learn.figures import Film, figure
-from tinyseg.report.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
-
-DARK_ORANGE = "#8a5f00"  # for words on white
+from tinyseg.report.colours import BLUE, DARK_ORANGE, GREEN, GREY, ORANGE, PURPLE
 
 
 @figure

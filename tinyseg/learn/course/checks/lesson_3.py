@@ -151,7 +151,8 @@ def test_8_standard_gradients():
 def draw(path):
     """Draw a section, what depthwise kernels make of it, and a mixture of these."""
     from tinyseg.data.synthetic import em_sections
-    from tinyseg.learn.course.pictures import figure, show_images
+    from tinyseg.learn.course.pictures import figure
+    from tinyseg.learn.figures import show_images
 
     image = em_sections(num_sections=1, size=128, seed=5)[0][0].astype(np.float32) / 255
     smooth = np.ones((3, 3)) / 9

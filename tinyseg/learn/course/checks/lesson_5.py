@@ -175,7 +175,8 @@ def test_6_the_u():
 def draw(path):
     """Draw what is left of a section after pooling three times, and what a skip brings back."""
     from tinyseg.data.synthetic import em_sections
-    from tinyseg.learn.course.pictures import figure, show_images
+    from tinyseg.learn.course.pictures import figure
+    from tinyseg.learn.figures import show_images
 
     x = em_sections(num_sections=1, size=128, seed=5)[0][:1, None].astype(np.float32) / 255
     with no_grad():

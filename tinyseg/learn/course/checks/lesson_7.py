@@ -137,7 +137,8 @@ def test_4_one_thing_made_fast():
 
 def draw(path):
     """Draw the curve of the training, and what the student's network finds on a section that it has not seen."""
-    from tinyseg.learn.course.pictures import figure, show_images
+    from tinyseg.learn.course.pictures import figure
+    from tinyseg.learn.figures import show_images
 
     network, losses, seconds, x, y = trained()
     p = predict(network, x)
