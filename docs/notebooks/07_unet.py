@@ -86,12 +86,13 @@ draw.the_u(shapes)
 #
 # ## How far an output sees
 #
-# The *receptive field* of an output is the set of inputs on which it depends. A 3×3 convolution at level $l$ reaches
-# $2^l$ pixels further to each side, a 2×2 pooling half a step. Their sum along the longest way through the U bounds the
-# radius; the model knows it as `receptive_radius`. Which inputs count *in fact*, and how much, says the gradient of one
-# output with respect to the input: with a cotangent of 1 at the middle pixel and 0 elsewhere, `x.grad` is that picture.
-# Its absolute value is averaged over four random images, because each switches other ReLUs on. (Without Winograd's
-# method, whose rounding errors would put tiny numbers where zeros belong.)
+# The *receptive field* of an output is the set of inputs on which it depends. At level $l$ a pixel stands for $2^l$ of
+# the image. So a 3×3 convolution there reaches $2^l$ pixels further to each side, a 2×2 one as far to one side, and a
+# pooling from level $l-1$ into $l$ reaches $2^{l-1}$. Their sum along the longest way through the U bounds the radius;
+# the model knows it as `receptive_radius`. Which inputs count *in fact*, and how much, says the gradient of one output
+# with respect to the input: with a cotangent of 1 at the middle pixel and 0 elsewhere, `x.grad` is that picture. Its
+# absolute value is averaged over four random images, because each switches other ReLUs on. (Without Winograd's method,
+# whose rounding errors would put tiny numbers where zeros belong.)
 
 
 # %%

@@ -53,7 +53,7 @@ draw.section_and_label(held.images[0], held.labels[0])
 
 # %% [markdown]
 # White everywhere is no segmentation at all, and yet look at its accuracy and its Dice. Every score below has to be
-# read against them.
+# read against them. (Dice of two sets of pixels $P$ and $T$ is $2|P\cap T|/(|P|+|T|)$.)
 #
 # ## A training step
 #
@@ -125,7 +125,8 @@ draw.pixel_scores(thresholds, accuracy, inside, membrane, guess)
 #
 # ## What pixel scores do not see
 #
-# Nine cells and three proposals: one with a gap in a wall, one with a line across a cell, one with thick walls.
+# Nine cells and three proposals: one with a gap in a wall, one with a line across a cell, one with thick walls. They
+# are scored as in the ISBI 2012 challenge: V^Rand and V^Info, explained below, are 1 if every cell is one segment.
 
 # %%
 truth = np.ones((69, 69), bool)  # walls 3 pixels wide, cells of 21 × 21
@@ -150,8 +151,8 @@ draw.toy(label(truth)[0], proposals, [s.v_rand for s in toy.values()])
 # **What to see.** Three wrong pixels in the gap cost more V^Rand than all those of the thick walls. Whoever follows a
 # fibre agrees: a wall may be thick or thin, but through a gap two neurons become one.
 #
-# **V^Rand** looks at *pairs* of pixels. With $AB$ pairs that lie in one cell both in the truth and in the proposal,
-# *missing* ones that do so only in the truth, *false* ones only in the proposal,
+# **V^Rand** looks at ordered *pairs* of pixels, a pixel with itself included. With $AB$ pairs that lie in one cell both
+# in the truth and in the proposal, *missing* ones that do so only in the truth, *false* ones only in the proposal,
 #
 # $$ V^{Rand}=\frac{AB}{AB+\frac12(\text{missing}+\text{false})} $$
 #
@@ -188,8 +189,9 @@ draw.cells_come_apart(thresholds, split, merge, rand, accuracy)
 # ## Look at the mistakes
 #
 # Which single error costs most? With $n_{ij}$ pixels in true cell $i$ and segment $j$, cells $i$ and $k$ are falsely
-# together in $2\sum_j n_{ij}n_{kj}=2(nn^\top)_{ik}$ pairs. Of the dearest of them each wall is mended in turn: its
-# pixels become membrane, and the section is scored again. In the same way the cells that are most cut up are filled.
+# together in $2\sum_j n_{ij}n_{kj}=2(nn^\top)_{ik}$ pairs. For the 40 pairs of cells where this is most, the wall
+# between the two is mended, one at a time: its missing pixels become membrane, and the section is scored again. In the
+# same way the ten cells that are most cut up are filled.
 
 # %%
 worst = score.v_rand_sections.argmin()
@@ -245,7 +247,7 @@ assert teaching.check("8.1", (held.labels, *absurd))
 # merge cost less than a hundredth, and a split?
 
 # %%
-answer = ...  # (V^Rand after a merge, after a split) of K; K of merge; K of split
+answer = ...  # f, K of a merge, K of a split; f(K): V^Rand after a merge, a split
 teaching.check("8.2", answer)
 
 # %% tags=["hide-cell"] mystnb={"code_prompt_show": "Solution 2"}

@@ -74,11 +74,12 @@ draw.shares(classes, counts / counts.sum())
 # %% [markdown]
 # ## What a loss pulls at
 #
-# Of $N$ voxels $A$ are tumour, and the network says $p$ everywhere. Descent pulls the tumour's logits up and pushes the
-# background's down. Which is stronger, summed over all voxels? From the gradients [of both losses](../ops/loss.md),
+# Of $N$ voxels $A$ are tumour, and the network says $p$ everywhere. Voxel $i$ has the target $t_i$, 1 in the tumour and
+# else 0, and the logit $z_i$. Descent pulls the tumour's logits up and pushes the background's down. Which is stronger,
+# summed over all voxels? From the gradients [of both losses](../ops/loss.md),
 #
-# $$ \frac{\partial L_{CE}}{\partial z_a}=\frac{p_a-t_a}{N},\qquad
-# \frac{\partial L_{Dice}}{\partial z_a}=\frac{D-2t_a}{\Sigma p+A}\,p_a(1-p_a),\qquad
+# $$ \frac{\partial L_{CE}}{\partial z_i}=\frac{p_i-t_i}{N},\qquad
+# \frac{\partial L_{Dice}}{\partial z_i}=\frac{D-2t_i}{\Sigma p+A}\,p_i(1-p_i),\qquad
 # D=\frac{2\,\Sigma p\,t}{\Sigma p+A}, $$
 #
 # follows at $p=\frac12$, where training begins, the ratio of the two pulls: $A/(N-A)$ for cross-entropy, $(N+A)/(N-A)$
@@ -168,9 +169,11 @@ draw.predictions(patients, cache.modalities)
 
 # %% [markdown]
 # **What to see.** Cross-entropy learns in the order of frequency: the whole tumour first, if anything in so few steps,
-# the rare classes last. More steps bring it nearer; the loss decides what is learned *first*. Soft Dice does not wait
-# for what is frequent, but alone it is unsteady: false tumour of which the network is sure feels as little pull as a
-# tumour that it surely misses. Which of the two with Dice is ahead changes with region and seed: two are no ranking.
+# the rare classes last. After these steps core and enhancing are still at 0: the loss decides what is learned *first*.
+# Soft Dice does not wait for what is frequent, but alone it is unsteady: false tumour of which the network is sure
+# feels as little pull as a tumour that it surely misses. Which of the two with Dice is ahead changes with region and
+# seed: two seeds are no ranking. (The masks, and all that follows, are of each loss's better seed on these very
+# patients: a little too good.)
 #
 # ## Small tumours
 #
@@ -223,7 +226,8 @@ draw.small_tumours(radii, formulas, scores, sizes, patients)
 #
 # ## Which Dice?
 #
-# Left open is what is averaged, and what a slice scores that has no tumour and in which none was predicted: 0/0.
+# One set of predictions, one formula. Left open is what is averaged, and what a slice scores that has no tumour and in
+# which none was predicted: 0/0.
 
 
 # %%

@@ -216,16 +216,18 @@ for question, found, a, b in (
     questions[question] = d / s, runs_needed(d / s)
     print(f"{question:26} d = {d:.4f}, s = {s:.4f}: {runs_needed(d / s):3} runs each")
 assert runs_needed(1) == 17 and power(3, 3) < 0.8 < power(3, 3.2)
-low, high = (np.sqrt(2 / stats.chi2.ppf(q, 2)) for q in (0.975, 0.025))
-print(f"s of three runs: 95 % interval from {low:.2f} to {high:.1f} times the estimate")
+low, high = (np.sqrt(4 / stats.chi2.ppf(q, 4)) for q in (0.975, 0.025))
+print(f"s of twice three runs: 95 % from {low:.2f} to {high:.1f} times the estimate")
 effects = np.geomspace(0.25, 14, 80)
 draw.runs_needed(effects, [runs_needed(effect) for effect in effects], questions)
 
 # %% [markdown]
 # **What to see.** A difference of one standard deviation takes 17 runs of each network; three runs find what is larger
-# than about three deviations. So they tell that depthwise convolution costs accuracy at equal norm, and cannot tell
-# whether SD-UNet beats depthwise+GN. This cuts both ways, against our verdicts as much as against the paper's. And take
-# the places of the points as rough, because three runs hardly know their own spread (last line printed).
+# than about three deviations. So they tell that depthwise convolution costs these narrow, briefly trained networks
+# accuracy at equal norm ([at full width](../reproduction.md#at-full-width-with-todays-training) nearly nothing is left
+# of that), and cannot tell whether SD-UNet beats depthwise+GN. This cuts both ways, against our verdicts as much as
+# against the paper's. And take the places of the points as rough, because even twice three runs hardly know their
+# spread (last line printed).
 #
 # ## A checklist
 #

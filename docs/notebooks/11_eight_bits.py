@@ -64,7 +64,7 @@ print(f"right with floats: {right_with_floats:.1%} of the pixels of two new sect
 # $$ q=\operatorname{round}(x/s)+z,\qquad s=\frac{\text{high}-\text{low}}{255},\qquad
 #    z=\operatorname{round}(-\text{low}/s). $$
 #
-# $z$ is the *zero point*: the integer that stands for 0. 0 has one exactly, because convolutions pad with zeros. Inside
+# $z$ is the *zero point*: the integer that stands for 0, and exactly so, because convolutions pad with zeros. Inside
 # the range the error is half a step at most; what lies beyond is clipped to its ends.
 
 # %%
@@ -113,8 +113,9 @@ draw.ranges(100 - shares, curves)
 
 # %% [markdown]
 # **What to see.** From left to right less is clipped, and the error falls. With a speck it rises again as soon as the
-# range has to hold it. The percentile `99.99` of the values of all your images together, which tinyseg takes, is hardly
-# moved by it.
+# range has to hold it. Four pixels of a speck are 0.006 % of this section, and half of what is left out lies at each
+# end. tinyseg takes the range of 99.99 % of the values of *all* your images together, of which a speck in one of them
+# is a much smaller share.
 #
 # ## A convolution of integers
 #
@@ -148,8 +149,8 @@ assert np.mean(by_tinyseg(q.astype(np.uint8)) == found) > 0.999  # but for ties
 # ## One scale for a kernel, or one for each channel?
 #
 # In a standard convolution every output channel adds up many weights, and channels are of about one size. A depthwise
-# kernel has nine weights a channel. Let one channel's be a hundred times another's, with one scale $t$ for all: the
-# small ones round to nothing. Here are kernels whose channels differ by random factors, from alike to very uneven.
+# kernel has nine weights a channel. Let one channel's be 200 times another's, with one scale $t$ for all: the small
+# ones round to nothing. Here are kernels whose channels differ by random factors, from alike to very uneven.
 
 # %%
 spreads = np.linspace(0, 2.5, 11)
@@ -205,7 +206,8 @@ probabilities = [1 / (1 + np.exp(-z[0])) for z in (floats, eight)]
 draw.masks(held_out[0, 0], *probabilities, changed[0])
 
 # %% [markdown]
-# **What to see.** What changes its class is where the network was undecided, along the edges of membranes.
+# **What to see.** What changes its class is where the network was undecided: along the edges of what it takes for
+# membrane, rightly or not.
 #
 # ## How few bits would do?
 
@@ -243,9 +245,9 @@ for name, run in {"floats": no_grad()(wide), "8 bits": wide_eight}.items():
 #
 # ## Exercises
 #
-# **1. A ReLU for nothing.** Show on the first convolution above that clipping to 0 … 255 with $z'=0$ gives exactly what
-# a ReLU of the sums and then rounding would give. (The answer is tried on other sums, and other factors $s\,t/s'$ of
-# the shape (C, 1, 1).)
+# **1. A ReLU for nothing.** Show on the first convolution above that rounding and then clipping to 0 … 255, with
+# $z'=0$, gives exactly what a ReLU of the sums, rounding and a limit of 255 would give. (The answer is tried on other
+# sums, and other factors $s\,t/s'$ of the shape (C, 1, 1).)
 
 # %%
 answer = ...  # a function of sums and factor: (the integers with a ReLU, by clipping)
@@ -258,9 +260,9 @@ assert np.array_equal(with_relu, by_clipping) and (sums < 0).any()
 assert teaching.check("11.1", both_ways)
 
 # %% [markdown]
-# **2. Why 0 must be exact.** Quantize a tensor of values from 1 to 3 with a range that does not contain 0, and pad it
-# with the integer nearest to 0. What number do the borders get? How far off is the sum of a 3×3 box filter in the
-# corner?
+# **2. Why 0 must be exact.** Quantize a tensor of values from 1 to 3 with the range of just 1 to 3, and pad it with the
+# integer that stands for the number nearest to 0. What number do the borders get? By how much is the sum of a 3×3 box
+# filter too large in the corner, if borders should be 0?
 
 # %%
 answer = ...  # what the borders get, and by how much the sum is too large
@@ -272,10 +274,10 @@ print(f"the borders get {outside:.0f}, the sum is too large by {too_large:.0f}")
 assert teaching.check("11.2", (outside, too_large))
 
 # %% [markdown]
-# **3. Long sums forgive.** Round the weights of a sum of $n$ products to 7 bits and look at the relative error of the
-# sum, for $n=9$ (a depthwise kernel) and $n=576$ (a standard one of 64 channels), with inputs from 0 to 1. How does it
-# depend on $n$, and why does that make U-Net less sensitive than SD-UNet? (The answer is tried on many sums, one a row,
-# and gives each row of weights a scale of its own.)
+# **3. Long sums forgive.** Round the weights of a sum of $n$ products, all of them positive, to 7 bits and look at the
+# relative error of the sum, for $n=9$ (a depthwise kernel) and $n=576$ (a standard one of 64 channels), with inputs
+# from 0 to 1. How does it depend on $n$? What changes with weights of both signs? (The answer is tried on many sums,
+# one a row, and gives each row of weights a scale of its own.)
 
 # %%
 answer = ...  # a function of weights and inputs, (m, n): the m relative errors

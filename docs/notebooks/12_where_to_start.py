@@ -22,8 +22,8 @@ rng = np.random.default_rng(0)
 # %% [markdown]
 # ## How large is the output of a layer?
 #
-# One number of a convolution's output is a sum of $\text{fan\_in} = k^2C$ products, $y=\sum_i w_i x_i$. Draw weights of
-# mean 0, independent of each other and of $x$: then $E[w_iw_j]=0$ for $i\neq j$, and only squares remain,
+# One number of a convolution's output is a sum of $\text{fan\_in} = k^2C$ products, $y=\sum_i w_i x_i$. Draw weights
+# symmetrically about 0, independent of each other and of $x$: then $E[w_iw_j]=0$ for $i\neq j$. Squares remain,
 #
 # $$ \operatorname{var}(y)=E[y^2]=\sum_i E[w_i^2]\,E[x_i^2]=\text{fan\_in}\;\operatorname{var}(w)\;E[x^2] $$
 #
@@ -39,8 +39,8 @@ rng = np.random.default_rng(0)
 # (2015)](https://arxiv.org/abs/1502.01852), who show that either is enough, and take $2/\text{fan\_in}$. tinyseg writes
 # $g/\text{fan\_in}$ with a *gain* $g$, 2 before a ReLU and otherwise 1 ([`nn/init.py`](../../tinyseg/nn/init.py)).
 #
-# A factor near 1 is harmless once. In a stack of $L$ layers it is taken to a power. For $\text{fan\_in}=
-# \text{fan\_out}$, $E[x^2]=1$, and gradients of deviation 1 behind the last ReLU, layer $l$ has
+# A factor near 1 is harmless once. In a stack of $L$ layers it is taken to a power. If $\text{fan\_in}=
+# \text{fan\_out}$, $E[x^2]=1$, and gradients have deviation 1 behind the last ReLU, output and gradient of layer $l$ have
 #
 # $$ \operatorname{var}(y_l)=g\,\big(\tfrac g2\big)^{l-1},\qquad
 # \operatorname{var}(gy_l)=\tfrac12\big(\tfrac g2\big)^{L-l} $$
@@ -85,12 +85,13 @@ draw.depth(at, measured, predicted)
 # counts as for a standard convolution finds $9\,C$ (Keras' `he_normal` does), and gets kernels $\sqrt C$ times too
 # small. (Their gain is 1: the pointwise half comes next, with no ReLU between.)
 #
-# Before a [norm](05_normalization.py), or [standardized](06_weight_standardization.py), the scale of $w$ does not
-# matter for the output: $f(sw)=f(w)$. Differentiate by $w$: $s\,\nabla f(sw)=\nabla f(w)$, the gradient goes with $1/s$
-# ([in full](../ops/weight_standardization.md#gradient)). A step relative to $w$ depends on the optimizer: SGD, or
-# Adam ([Kingma and Ba 2015](https://arxiv.org/abs/1412.6980)) with running means $\hat m$ of $g$ and $\hat v$ of $g^2$.
+# Where a [norm](05_normalization.py) follows, or $w$ is [standardized](06_weight_standardization.py), its scale does
+# not matter for the output: $f(sw)=f(w)$. Differentiate by $w$: $s\,\nabla f(sw)=\nabla f(w)$, the gradient goes with
+# $1/s$ ([in full](../ops/weight_standardization.md#gradient)). How long a step is, relative to $w$, depends on the
+# optimizer: SGD, or Adam ([Kingma and Ba 2015](https://arxiv.org/abs/1412.6980)) with running means $\hat m$ of
+# $\nabla f$ and $\hat v$ of its square, both corrected for their start at 0.
 #
-# $$ \text{SGD:}\;\; w\leftarrow w-\eta\,g \qquad\qquad
+# $$ \text{SGD:}\;\; w\leftarrow w-\eta\,\nabla f \qquad\qquad
 # \text{Adam:}\;\; w\leftarrow w-\eta\,\hat m\,/\,(\sqrt{\hat v}+\epsilon) $$
 
 # %%
@@ -131,7 +132,7 @@ draw.norms(signals, scales, moved)
 #
 # ## How far to step: two curvatures
 #
-# Near a minimum a loss is a bowl. The simplest that is not round has two curvatures, $\ell<L$:
+# Near a minimum a loss is a bowl. The simplest that is not round has curvatures $\ell<L$ (no number of layers now):
 #
 # $$ f(u,v)=\tfrac12\big(\ell\,u^2+L\,v^2\big),\qquad
 # u\leftarrow(1-\eta\,\ell)\,u,\quad v\leftarrow(1-\eta L)\,v $$
@@ -154,8 +155,9 @@ draw.bowl(rates, curvatures, paths, losses)
 # ## A network: the sweep and the range test
 #
 # Nobody knows $L$ of a network, and it changes on the way. So try: train a small network for 30 steps with each of many
-# rates, a factor $\sqrt{10}$ apart. SD-UNet has norms, U-Net has none. [Smith (2017)](https://arxiv.org/abs/1506.01186)
-# needs one run only: he raises the rate step by step, and plots the loss against the rate.
+# rates, a factor $\sqrt{10}$ apart. SD-UNet has norms, U-Net has none. The *range test* of [Smith
+# (2017)](https://arxiv.org/abs/1506.01186) needs one run only, in which the rate grows. (He raises it linearly and
+# plots the accuracy; here it grows by a factor, and the loss is plotted.)
 
 # %%
 images, labels = em_sections(12, 256, seed=0)
@@ -194,9 +196,9 @@ draw.rates(sweep, tests, -shares @ np.log(shares))
 
 # %% [markdown]
 # **What to see, left:** every curve has a side where little is learned, a valley, and an end: divergence (cross) or one
-# answer for all pixels (dotted). SGD's valley lies elsewhere than Adam's, and without norms it ends sooner. **Right:**
-# one run shows where the loss begins to fall and where it rises again. Take a rate between the two, well below the end.
-# U-Net's end comes later here, since smaller rates have brought it to a better place. They were a warm-up.
+# answer for all pixels (dotted). SGD's valley lies elsewhere than Adam's, and Adam's ends sooner without norms.
+# **Right:** one run shows where the loss begins to fall and where it rises again. Take a rate between the two, well
+# below the end. U-Net's end comes later here: the smaller rates before were a warm-up, and no rate lasts for long.
 #
 # ## Warm-up and cosine
 #
@@ -239,16 +241,17 @@ draw.schedules(bowls, losses)
 
 # %% [markdown]
 # **What to see, left:** a large constant rate is quick and stays at $\eta/(2-\eta)$, a small one is slow; a cosine is
-# quick first and exact at the end. **Right:** U-Net at a rate above the best of its sweep. Without a warm-up the loss
-# shoots up and comes back late; with one the rate works. A cosine adds nothing clear in a run this short.
+# quick first and ends far below both. **Right:** U-Net at a rate above the best of its sweep. Without a warm-up the
+# loss shoots up in the second step, and one of two seeds stays behind to the end; with one the rate works. A cosine
+# adds nothing clear in a run this short.
 #
 # ## What tinyseg does
 #
 # Adam with 2e-3, but 2e-4 for plain U-Net, which has no norm; a warm-up of 20 steps, a cosine, gradients of norm 1 at
-# most. Little of it was [measured](../results.md#what-decided-the-first-results): after 120 steps a twin of SD-UNet had
-# an accuracy of <!-- n: results/learning rate/rows/Adam 3e-4/accuracy at step 120:.3f -->0.888<!-- /n --> with 3e-4, <!-- n: results/learning rate/rows/Adam 1e-3/accuracy at step 120:.3f -->0.895<!-- /n --> with 1e-3 and <!-- n: results/learning rate/rows/Adam 2e-3/accuracy at step 120:.3f -->0.896<!-- /n --> with 2e-3, one run each. U-Net's first gradients reached
-# a norm of <!-- n: results/learning rate/gradient norm/U-Net -->248<!-- /n -->, SD-UNet's <!-- n: results/learning rate/gradient norm/SD-UNet:.1f -->2.5<!-- /n -->. With the paper's rate for tumours, 1e-5, [the whole tumour](../brain_tumours.md) had a Dice
-# of <!-- n: results/one patient/whole tumour/SD-UNet at 1e-5/100:.2f -->0.14<!-- /n --> after 100 steps, with 2e-3 of <!-- n: results/one patient/whole tumour/SD-UNet at 2e-3/100:.2f -->0.90<!-- /n -->.
+# most. Little of it was [measured](../results.md#what-decided-the-first-results): after 120 steps at a
+# constant rate, a copy of SD-UNet in PyTorch had an accuracy of <!-- n: results/learning rate/rows/Adam 3e-4/accuracy at step 120:.3f -->0.888<!-- /n --> with 3e-4, <!-- n: results/learning rate/rows/Adam 1e-3/accuracy at step 120:.3f -->0.895<!-- /n --> with 1e-3 and <!-- n: results/learning rate/rows/Adam 2e-3/accuracy at step 120:.3f -->0.896<!-- /n --> with 2e-3, one run each. Within 25
+# steps at 3e-4 U-Net's gradients reached a norm of <!-- n: results/learning rate/gradient norm/U-Net -->248<!-- /n -->, SD-UNet's <!-- n: results/learning rate/gradient norm/SD-UNet:.1f -->2.5<!-- /n -->. With the paper's rate for tumours, 1e-5,
+# [the whole tumour](../brain_tumours.md) of the one patient held out had a Dice of <!-- n: results/one patient/whole tumour/SD-UNet at 1e-5/100:.2f -->0.14<!-- /n --> after 100 steps, with 2e-3 of <!-- n: results/one patient/whole tumour/SD-UNet at 2e-3/100:.2f -->0.90<!-- /n -->.
 #
 # ## Exercises
 #

@@ -127,8 +127,8 @@ def schedules(bowls, losses):
     """Left: mean square distance in a noisy bowl against the step. Right: the loss of U-Net with three schedules.
 
     Left: a large constant rate falls at once to a floor, a small one falls slowly, the cosine falls with the first and
-    at the end lies below both. Right: with a constant rate the loss jumps up at the second step and comes back slowly;
-    with a warm-up it falls from the start, with a cosine too.
+    ends far below both. Right: with a constant rate the loss jumps up at the second step, and one of the two seeds
+    stays behind to the end; with a warm-up it falls from the start, with a cosine too.
     """
     drawn, (left, right) = plt.subplots(1, 2, figsize=(8.8, 3.4))
     names = {"large": "constant, large", "small": "constant, small", "cosine": "cosine from the large one"}

@@ -5,7 +5,7 @@ import numpy as np
 from tinyseg.metrics import dice
 
 # %% 1
-# Cross-entropy wants the share, p = A / N, and every threshold then says background.
+# Cross-entropy wants the share, p = A / N: a threshold of 1/2 then says background.
 # Soft Dice of a constant, 2 A p / (N p + A), rises with p to the end: all tumour. In
 # the first steps one loss takes all tumour away, the other spreads it everywhere.
 

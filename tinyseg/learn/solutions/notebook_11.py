@@ -28,11 +28,11 @@ def solution_2(low=1, high=3):
 
 
 # %% 3
-# The errors are independent and add up as √n. So does a sum of products whose weights
-# have a mean of 0, and the ratio stays the same; but where weights and inputs share a
-# sign, as inputs after a ReLU and a kernel that is mostly positive do, the sum grows as
-# n, and the relative error falls as 1/√n. A depthwise kernel has only nine terms, while
-# most of U-Net's sums are long.
+# The errors are independent and add up as √n. Where weights and inputs share a sign, as
+# here, the sum grows as n, and the relative error falls as 1/√n. With weights of both
+# signs, of mean 0, the sum itself grows as √n only, and the ratio stays the same. A
+# depthwise kernel has nine terms, while most of U-Net's sums are long, which may be why
+# U-Net is changed less.
 
 
 def solution_3(weights, inputs):
