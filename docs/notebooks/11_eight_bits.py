@@ -113,9 +113,9 @@ draw.ranges(100 - shares, curves)
 
 # %% [markdown]
 # **What to see.** From left to right less is clipped, and the error falls. With a speck it rises again as soon as the
-# range has to hold it. Four pixels of a speck are 0.006 % of this section, and half of what is left out lies at each
-# end. tinyseg takes the range of 99.99 % of the values of *all* your images together, of which a speck in one of them
-# is a much smaller share.
+# range has to hold it. Half of what is left out lies at each end, and the speck is one pixel in 16,384 of this section.
+# tinyseg takes the range that holds `99.99` per cent of the values of *all* your images together; of these a speck in
+# one of them is a much smaller share.
 #
 # ## A convolution of integers
 #
@@ -149,8 +149,9 @@ assert np.mean(by_tinyseg(q.astype(np.uint8)) == found) > 0.999  # but for ties
 # ## One scale for a kernel, or one for each channel?
 #
 # In a standard convolution every output channel adds up many weights, and channels are of about one size. A depthwise
-# kernel has nine weights a channel. Let one channel's be 200 times another's, with one scale $t$ for all: the small
-# ones round to nothing. Here are kernels whose channels differ by random factors, from alike to very uneven.
+# kernel has nine weights a channel. Let one channel's be larger than another's by a factor of 200, with one scale $t$
+# for all: the small ones round to nothing. Here are kernels whose channels differ by random factors, from alike to very
+# uneven.
 
 # %%
 spreads = np.linspace(0, 2.5, 11)
