@@ -176,6 +176,7 @@ assert live["unet_gn"] > live["unet"]  # a norm adds parameters
 # %%
 clone = pathlib.Path(tinyseg.__file__).parents[1] / "docs" / "reproduction.json"
 path = clone if clone.is_file() else pathlib.Path("reproduction.json")  # beside this
+assert path.is_file(), "docs/reproduction.json of tinyseg's sources is missing here"
 results = json.loads(path.read_text(encoding="utf-8"))
 membranes, tumours = (
     {name: row["figures"][figure] for name, row in results[data]["rows"].items()}
