@@ -174,7 +174,7 @@ def test_what_a_namesake_computes_is_passed_on_as_it_is(monkeypatch):
 @pytest.mark.parametrize("has_it", [True, False], ids=["declines", "lacks the function"])
 def test_what_a_namesake_declines_the_maths_computes_once(has_it, monkeypatch):
     x, w = rand(1, 2, 3, 4).astype(np.float32), rand(2, 2, 2).astype(np.float32)
-    expected = maths.forward(x, w, (1, 1), ((0, 0), (0, 0)), (2, 3))
+    expected = maths.forward(x, w, (2, 2), ((0, 0), (0, 0)), (1, 2))
     declined, calls = [], count_calls(monkeypatch, "forward")
 
     def forward(*args):
@@ -183,7 +183,7 @@ def test_what_a_namesake_declines_the_maths_computes_once(has_it, monkeypatch):
 
     namesake = pretend(monkeypatch, **({"forward": forward} if has_it else {}))
     assert backend.kernels(OP, x, w).namesake is namesake
-    np.testing.assert_array_equal(ops.depthwise_conv2d(x, w).data, expected)
+    np.testing.assert_array_equal(ops.depthwise_conv2d(x, w, stride=2).data, expected)
     assert len(declined) == has_it and len(calls) == 1
 
 
@@ -191,11 +191,11 @@ def test_declined_float16_is_computed_in_float32_and_rounded_once(monkeypatch):
     x, w = rand(1, 2, 9, 8).astype(np.float16), rand(2, 2, 2).astype(np.float32)
     calls = count_calls(monkeypatch, "forward")
     pretend(monkeypatch, forward=lambda *args: NotImplemented, grad_w=lambda *args: NotImplemented)
-    y = ops.depthwise_conv2d(x, w).data
+    y = ops.depthwise_conv2d(x, w, stride=2).data
     assert [a.dtype for a in calls[0][:2]] == [np.float32, np.float32] and y.dtype == np.float16
-    exact = maths.forward(x.astype(float), w.astype(float), (1, 1), ((0, 0), (0, 0)), y.shape[2:])
+    exact = maths.forward(x.astype(float), w.astype(float), (2, 2), ((0, 0), (0, 0)), y.shape[2:])
     np.testing.assert_allclose(y.astype(float), exact, rtol=2 * HALF_ULP, atol=1e-3)
-    gw = backend.kernels(OP, x, w).grad_w(x, y, w.shape, (1, 1), ((0, 0), (0, 0)))
+    gw = backend.kernels(OP, x, w).grad_w(x, y, w.shape, (2, 2), ((0, 0), (0, 0)))
     assert gw.dtype == np.float32  # sums stay float32
 
 
@@ -243,11 +243,11 @@ def test_on_the_cpu_the_maths_of_channels_goes_block_by_block(monkeypatch):
     assert isinstance(found, blocks.InBlocks) and found.maths is maths
     with tinyseg.using(kernels="reference"):
         assert backend.kernels(OP, x, w) is maths
-        expected = ops.depthwise_conv2d(x, w).data
+        expected = ops.depthwise_conv2d(x, w, stride=2).data
     assert backend.kernels("tinyseg.ops.conv2d", x) is sys.modules["tinyseg.ops.conv2d"]  # declares nothing
     monkeypatch.setattr(blocks, "BLOCK", 2 * 7 * 6 * 2)  # two channels
     calls = count_calls(monkeypatch, "forward")
-    np.testing.assert_array_equal(ops.depthwise_conv2d(x, w).data, expected)
+    np.testing.assert_array_equal(ops.depthwise_conv2d(x, w, stride=2).data, expected)
     assert sorted(len(args[1]) for args in calls) == [1, 2, 2]
 
 

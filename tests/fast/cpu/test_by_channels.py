@@ -19,7 +19,7 @@ upsample = importlib.import_module("tinyseg.ops.upsample")
 STRIDE, PADS, KERNEL, OUT = (2, 1), ((1, 2), (0, 1)), (3, 2), (5, 6)
 X, W, GY = rand(2, 7, 9, 6), rand(7, *KERNEL), rand(2, 7, *OUT)
 WINNER = pool.max_forward(X, KERNEL, STRIDE, ((1, 1), (0, 1)), (5, 6))[1]
-FORWARD = depthwise.forward
+FORWARD = pool.avg_forward
 CASES = {
     "depthwise": (depthwise, "forward", (X, W, STRIDE, PADS, OUT)),
     "depthwise grad_w": (depthwise, "grad_w", (X, GY, W.shape, STRIDE, PADS)),
@@ -61,12 +61,12 @@ def test_every_function_that_a_maths_file_declares_is_a_case():
 def test_the_dispatcher_hands_a_few_channels_at_a_time_to_the_maths(monkeypatch):
     monkeypatch.setattr(blocks, "BLOCK", 1)
     seen = []
-    monkeypatch.setattr(depthwise, "forward", lambda x, *args: (seen.append(x.shape[1]), FORWARD(x, *args))[1])
-    ops.depthwise_conv2d(X, W)  # float64, for which there is no numba kernel
+    monkeypatch.setattr(pool, "avg_forward", lambda x, *args: (seen.append(x.shape[1]), FORWARD(x, *args))[1])
+    ops.avg_pool2d(X, 2)  # float64, for which there is no numba kernel
     assert seen == [1] * 7
     seen.clear()
     with using(kernels="reference"):
-        ops.depthwise_conv2d(X, W)
+        ops.avg_pool2d(X, 2)
     assert seen == [7]
 
 
