@@ -132,7 +132,8 @@ draw.norms(signals, scales, moved)
 #
 # ## How far to step: two curvatures
 #
-# Near a minimum a loss is a bowl. The simplest that is not round has curvatures $\ell<L$ ($L$ is a curvature from here on):
+# Near a minimum a loss is a bowl. The simplest that is not round has two curvatures, $\ell<L$. (From here on $L$ is a
+# curvature, not the number of layers.)
 #
 # $$ f(u,v)=\tfrac12\big(\ell\,u^2+L\,v^2\big),\qquad
 # u\leftarrow(1-\eta\,\ell)\,u,\quad v\leftarrow(1-\eta L)\,v $$
