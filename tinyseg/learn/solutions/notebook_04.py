@@ -19,7 +19,7 @@ def solution_1(C, K):
 # %% 2
 # The padded copy, a product and the sum have the size of a block. A large block leaves
 # the cache. A small one leaves the interpreter's share, some microseconds for each call
-# of NumPy, to few values: one plane of 32 × 32 is 4 KiB. tinyseg aims at 512 KiB
+# of NumPy, to few values: one plane of 32 × 32 is 4 KiB. tinyseg aims at 1 MiB
 # (`fast/cpu/by_channels.py`), whatever the shape.
 
 
