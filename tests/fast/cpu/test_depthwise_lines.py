@@ -8,6 +8,7 @@ from arrays import rand
 
 from tinyseg import ops
 from tinyseg.fast.cpu import by_channels, depthwise_lines
+from tinyseg.ops.window import resolve
 
 maths = importlib.import_module("tinyseg.ops.depthwise_conv")
 
@@ -27,9 +28,7 @@ CASES = {
 
 def arguments(case):
     shape, kernel, pads, dilation = CASES[case]
-    out = tuple(
-        n + sum(p) - (k - 1) * d for n, p, k, d in zip(shape[2:], pads, kernel, dilation, strict=True)
-    )  # fmt: skip
+    _, _, out = resolve(shape, kernel, 1, pads, dilation)
     x, w, gy = rand(*shape), rand(shape[1], *kernel), rand(*shape[:2], *out)
     return {
         "forward": (x, w, (1, 1), pads, out, dilation),

@@ -18,7 +18,7 @@ function returns NotImplemented for other strides.
 import numpy as np
 
 from tinyseg.ops.sums import sum_over
-from tinyseg.ops.window import crop2d
+from tinyseg.ops.window import crop2d, pad2d
 
 RUN = 1024  # values that are added up in their own type at most; runs are added in float64
 
@@ -27,26 +27,27 @@ def forward(x, w, stride, pads, out, dilation=(1, 1)):
     """Filter each channel with its kernel: (N, C, H, W) -> (N, C, OH, OW)."""
     if stride != (1, 1):
         return NotImplemented
-    X, Q = _padded_line(x, pads, w.shape[2], dilation)
-    y, product = np.empty((2, *x.shape[:2], out[0] * Q), x.dtype)
-    for u, v, window in _taps(X, w.shape[1:], y.shape[2], Q, dilation):
+    X = pad2d(x, _one_row_more(pads))
+    N, C, _, Q = X.shape
+    y, product = np.empty((2, N, C, out[0] * Q), x.dtype)
+    for u, v, window in _taps(_lines(X), w.shape[1:], y.shape[2], Q, dilation):
         first = u == v == 0
         np.multiply(window, w[:, u, v, None], out=y if first else product)
         if not first:
             y += product
-    return y.reshape(*x.shape[:2], out[0], Q)[..., : out[1]]
+    return y.reshape(N, C, out[0], Q)[..., : out[1]]
 
 
 def grad_w(x, gy, w_shape, stride, pads, dilation=(1, 1)):
     """Gradient of the kernels, (C, KH, KW)."""
     if stride != (1, 1):
         return NotImplemented
-    X, Q = _padded_line(x, pads, w_shape[2], dilation)
-    line = _line(gy, ((0, 0), (0, Q - gy.shape[3])))
-    (N, C, OH, _), gw = gy.shape, np.empty(w_shape, x.dtype)
+    X = pad2d(x, _one_row_more(pads))
+    (N, C, OH, OW), Q = gy.shape, X.shape[3]
+    line, gw = _lines(pad2d(gy, ((0, 0), (0, Q - OW)))), np.empty(w_shape, x.dtype)
     rows = max((n for n in range(1, OH + 1) if OH % n == 0 and n * Q <= RUN), default=1)
     runs = N, C, OH // rows, rows * Q
-    for u, v, window in _taps(X, w_shape[1:], line.shape[2], Q, dilation):
+    for u, v, window in _taps(_lines(X), w_shape[1:], line.shape[2], Q, dilation):
         gw[:, u, v] = sum_over(window.reshape(*runs)[..., None, :] @ line.reshape(*runs)[..., None], (0, 2, 3, 4))
     return gw
 
@@ -55,28 +56,26 @@ def grad_x(gy, w, x_shape, stride, pads, dilation=(1, 1)):
     """Gradient of the input, (N, C, H, W)."""
     if stride != (1, 1):
         return NotImplemented
-    (N, C, H, W), ((top, bottom), (left, right)) = x_shape, pads
-    P, Q = top + H + bottom, left + W + right
-    line = _line(gy, ((0, 0), (0, Q - gy.shape[3])))
+    (N, C, H, W), pads = x_shape, _one_row_more(pads)
+    Q = W + sum(pads[1])
+    gX = np.zeros((N, C, H + sum(pads[0]), Q), gy.dtype)
+    line = _lines(pad2d(gy, ((0, 0), (0, Q - gy.shape[3]))))
     product = np.empty_like(line)
-    gX = np.zeros((N, C, P * Q + (w.shape[2] - 1) * dilation[1]), gy.dtype)
-    for u, v, window in _taps(gX, w.shape[1:], line.shape[2], Q, dilation):
+    for u, v, window in _taps(_lines(gX), w.shape[1:], line.shape[2], Q, dilation):
         window += np.multiply(line, w[:, u, v, None], out=product)  # a view: writes into gX
-    return crop2d(gX[..., : P * Q].reshape(N, C, P, Q), pads)
+    return crop2d(gX, pads)
 
 
-def _padded_line(x, pads, KW, dilation):
-    """Return the zero-padded channels as lines, with the places that the last window reads behind them; and Q."""
-    return _line(x, pads, (KW - 1) * dilation[1]), x.shape[3] + sum(pads[1])
+def _one_row_more(pads):
+    """Return `pads` with one row more below: the windows of the last places end in it."""
+    (top, bottom), sides = pads
+    return (top, bottom + 1), sides
 
 
-def _line(a, pads, behind=0):
-    """Return (N, C, H, W) with zeros around the images, and `behind` them, as lines (N, C, places)."""
-    (N, C, H, W), ((top, bottom), (left, right)) = a.shape, pads
-    P, Q = top + H + bottom, left + W + right
-    line = np.zeros((N, C, P * Q + behind), a.dtype)
-    line[..., : P * Q].reshape(N, C, P, Q)[:, :, top : top + H, left : left + W] = a
-    return line
+def _lines(X):
+    """Return the channels of X, (N, C, P, Q), as lines: (N, C, P·Q)."""
+    N, C, P, Q = X.shape
+    return X.reshape(N, C, P * Q)
 
 
 def _taps(line, kernel, places, Q, dilation):
