@@ -19,7 +19,7 @@ from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.parallel import parallel
-from tinyseg.fast.cpu.simd import LANES, clear, copy, load, multiply_add, store
+from tinyseg.fast.cpu.simd import LANES, clear, copy, is_large, load, multiply_add, store, store_past
 
 WIDE = 256  # a row has at least so many floats
 CHUNK = 1 << 15  # floats in a chunk, which stays in the second-level cache; more where a row is very wide
@@ -250,29 +250,38 @@ def _apply(task, gy, x, coefficients, rows, out):
     n, k = task // K, task % K
     xs, co, outs = x[n], coefficients[n].reshape(-1), out[n]
     gs = xs if gy is None else gy[n]
+    past = is_large(outs) and width % LANES == 0
     for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
         if p + width <= M:
             if gy is None:
-                _normalize_row(xs, p, co, width, outs)
+                _normalize_row(xs, p, co, width, outs, past)
             else:
-                _gradient_row(gs, xs, p, co, width, outs)
+                _gradient_row(gs, xs, p, co, width, outs, past)
         else:  # the end of the image is shorter than a row
             end = fill_up(xs, p, width)
             if gy is None:
-                _normalize_row(end, 0, co, width, end)
+                _normalize_row(end, 0, co, width, end, False)
             else:
-                _gradient_row(fill_up(gs, p, width), end, 0, co, width, end)
+                _gradient_row(fill_up(gs, p, width), end, 0, co, width, end, False)
             copy(outs, p, end, 0, M - p)
 
 
 @njit(**OPTIONS)
-def _normalize_row(x, p, co, width, y):
+def _normalize_row(x, p, co, width, y, past):
     for c in range(0, width, LANES):
-        store(y, p + c, multiply_add(load(x, p + c) - load(co, c), load(co, width + c), load(co, 2 * width + c)))
+        v = multiply_add(load(x, p + c) - load(co, c), load(co, width + c), load(co, 2 * width + c))
+        if past:
+            store_past(y, p + c, v)
+        else:
+            store(y, p + c, v)
 
 
 @njit(**OPTIONS)
-def _gradient_row(gy, x, p, co, width, gx):
+def _gradient_row(gy, x, p, co, width, gx, past):
     for c in range(0, width, LANES):
         mean_part = multiply_add(load(x, p + c) - load(co, c), load(co, 3 * width + c), load(co, 2 * width + c))
-        store(gx, p + c, multiply_add(load(gy, p + c), load(co, width + c), mean_part))
+        v = multiply_add(load(gy, p + c), load(co, width + c), mean_part)
+        if past:
+            store_past(gx, p + c, v)
+        else:
+            store(gx, p + c, v)

@@ -13,11 +13,12 @@ from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, transposed_pads
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
 from tinyseg.fast.cpu.gemm import outer_panel, pad, rows_of_panel
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
 from tinyseg.fast.cpu.packing import pack_weights
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.shares import LONG, divide_sums, flush, shares
-from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy
+from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy, load, store
 from tinyseg.fast.cpu.tile import NO_FLOOR
 
 LONGEST = 256  # pixels in one sum of the gradient of the weights
@@ -98,7 +99,7 @@ def convolve_gradient(x, gy, w_shape, stride, pads, x2=NOTHING, repeat=1):
     pitch = dense_pitch(C)
     rows = _rows(OH, OW)
     width = (OW - 1) * sw + KW
-    scratch = empty((threads(), ((rows - 1) * sh + KH) * width * pitch + LONGEST * WIDTH))
+    scratch = empty((threads(), ((rows - 1) * sh + KH) * width * pitch + LONGEST * WIDTH + LANES))
     P, sums = N * OH * OW, K * KH * KW * pitch
     read = P * (K + KH * pitch)
     divided = K >= 2 * WIDTH and divide_sums(sums, read)
@@ -181,6 +182,14 @@ def _convolve(
                     copy(ys, (line + j * every) * K + p * WIDTH, band, out + (i * OW + j) * WIDTH, N_p)
 
 
+@njit(**OPTIONS)
+def _gather(band, p, row, rows, n, target):
+    """Write a row of a panel: n floats of each of `rows` rows of the band, from p on, and in whole vectors some more."""
+    for v in range(rows):
+        for c in range(0, n, LANES):
+            store(band, target + v * n + c, load(band, p + v * row + c))
+
+
 @parallel
 def _gradient(t, x, x2, gy, sh, sw, top, left, repeat, rows, divided, width, pitch, scratch, long, gw, total, KW):
     """Compute the shares of gw that fall to thread t or, if `divided`, its output channels of the only one."""
@@ -188,10 +197,11 @@ def _gradient(t, x, x2, gy, sh, sw, top, left, repeat, rows, divided, width, pit
     S, _, KH, length = gw.shape
     tasks, bands, T = N * -(-OH // rows), -(-OH // rows), len(scratch)
     gys, band = gy.reshape(-1), scratch[t]
-    panel = band.size - LONGEST * WIDTH
+    panel = band.size - LONGEST * WIDTH - LANES
     k0, k1 = (K * t // T, K * (t + 1) // T) if divided else (0, K)
     start, size = k0 * KH * length, (k1 - k0) * KH * length
     first, last = (0, 1) if divided else (S * t // T, S * (t + 1) // T)
+    at_once = KH if KH * length <= WIDTH else 1  # rows of the kernel that share a panel: all, if there is one channel
     for share in range(first, last):
         sums, totals, since = gw[share].reshape(-1), total[share].reshape(-1), 0
         clear(sums, start, size)
@@ -200,16 +210,17 @@ def _gradient(t, x, x2, gy, sh, sw, top, left, repeat, rows, divided, width, pit
             n, i0 = task // bands, task % bands * rows
             m = min(rows, OH - i0) * OW
             load_band(x, x2, n, i0 * sh - top, (m // OW - 1) * sh + KH, left, width, repeat, 1, 1, band, 0, pitch, 1)
-            for u in range(KH):
+            for u in range(0, KH, at_once):
                 for j in range(0, length, WIDTH):
-                    n_j = min(WIDTH, length - j)
+                    n_j = min(WIDTH, at_once * length - j)
                     for pixel in range(0, m, LONGEST):
                         count = min(LONGEST, m - pixel)
                         i, col = pixel // OW, pixel % OW
                         for q in range(count):
-                            copy(band, panel + q * WIDTH, band, ((i * sh + u) * width + col * sw) * pitch + j, n_j)
-                            if n_j < WIDTH:
-                                clear(band, panel + q * WIDTH + n_j, WIDTH - n_j)
+                            _gather(
+                                band, ((i * sh + u) * width + col * sw) * pitch + j, width * pitch, at_once,
+                                min(n_j, length), panel + q * WIDTH,
+                            )  # fmt: skip
                             i, col = (i, col + 1) if col + 1 < OW else (i + 1, 0)
                         source = ((n * OH + i0) * OW + pixel) * K + k0
                         target = (k0 * KH + u) * length + j

@@ -16,7 +16,7 @@ import numpy as np
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.bands import NOTHING, load_band, pitch_of, transposed_pads
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads
-from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
+from tinyseg.fast.cpu.kernel_cache import OPTIONS, SUBROUTINE, njit
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.shares import BANDS_FOR, MOST_SHARES, flush
 from tinyseg.fast.cpu.simd import LANES, clear, copy
@@ -54,8 +54,9 @@ def correlate(x, w, stride, pads, dilation, y, y2=NOTHING, spread=(1, 1)):
 
     Before that, x is spread out by zeros: `spread` is the distance between its rows and between its columns.
     """
-    plan, _, scratch = _plan(w.shape, stride, pads, dilation, y.shape, threads())
-    _correlate(len(scratch), x, NOTHING, lay_out_taps(w, dilation[1]), *spread, plan, scratch, y, y2)
+    plan, _, size = _plan(w.shape, stride, pads, dilation, y.shape, threads())
+    scratch = empty((threads(), size))
+    _correlate(len(scratch), x, NOTHING, lay_out_taps(w, dilation[1]), spread, plan, scratch, y, y2)
 
 
 def correlate_transposed(gy, w, stride, pads, dilation, gx, gx2=NOTHING):
@@ -67,10 +68,21 @@ def correlate_transposed(gy, w, stride, pads, dilation, gx, gx2=NOTHING):
     correlate(gy, w[:, ::-1, ::-1], (1, 1), pads, dilation, gx, gx2, spread=stride)
 
 
+def plan_transposed(w, pads, shape):
+    """Return what `correlate_between` needs for the gradient of an input of this shape (N, H, W, C).
+
+    It is the taps, the plan, and the size of a thread's scratch.
+    """
+    pads = transposed_pads(pads, w.shape[1:])
+    plan, _, size = _plan(w.shape, (1, 1), pads, (1, 1), shape, threads())
+    return lay_out_taps(w[:, ::-1, ::-1]), plan, size
+
+
 def correlate_gradient(x, gy, w_shape, stride, pads, dilation):
     """Return the gradient (C, KH, KW) of the kernels, with gy (N, OH, OW, C)."""
     C, KH, KW = w_shape
-    plan, tasks, scratch = _plan(w_shape, stride, pads, dilation, gy.shape, BANDS_FOR)
+    plan, tasks, size = _plan(w_shape, stride, pads, dilation, gy.shape, BANDS_FOR)
+    scratch = empty((threads(), size))
     gw = np.zeros((min(MOST_SHARES, tasks), KH, KW, dilation[1] * _pitch(C, dilation[1])))  # float64
     _correlate_gradient(len(scratch), x, NOTHING, gy, plan, scratch, empty((len(scratch), *gw.shape[1:])), gw)
     return sum_taps(gw, C)
@@ -96,7 +108,7 @@ def _pitch(C, dw):
 
 
 def _plan(w_shape, stride, pads, dilation, y_shape, parts):
-    """Return numbers that both kernels need, how many bands there are, and each thread's scratch.
+    """Return numbers that all kernels need, how many bands there are, and the size of a thread's scratch.
 
     Bands are cut for `parts` equal parts. The scratch holds one, and a row of output.
     """
@@ -108,46 +120,63 @@ def _plan(w_shape, stride, pads, dilation, y_shape, parts):
     bands = -(-OH // (phases * rows))
     width = (OW - 1) * sw + (KW - 1) * dw + 1
     width += -width % dw
-    scratch = empty((threads(), (((rows - 1) * sh // gh + KH) * width + OW) * pitch))
+    size = (((rows - 1) * sh // gh + KH) * width + OW) * pitch
     top, left = pads[0][0], pads[1][0]
     numbers = (sh, sw, dh, dw, mh, mw, sh // gh, sw // gw, top, left, phases, rows, bands, width, pitch)
-    return numbers, N * phases * bands, scratch
+    return numbers, N * phases * bands, size
 
 
 @parallel
-def _correlate(t, x, x2, w, uh, uw, plan, scratch, y, y2):
-    """Strides of the convolution are (sh, sw), of a phase (sh1, sw1); (uh, uw) are those that zeros undo."""
-    sh, sw, dh, dw, mh, mw, sh1, sw1, top, left, phases, rows, bands, width, pitch = plan
-    N, OH, OW, C = y.shape
-    C2 = y2.shape[3]
-    KH, KW, wide = w.shape
-    tasks, T = N * phases * bands, len(scratch)
-    ys, y2s, ws = y.reshape(-1), y2.reshape(-1), w.reshape(-1)
-    whole = C % LANES == 0 and C2 % LANES == 0
-    halves = 2 if whole and C2 else 1
-    band = scratch[t]
-    line = band.size - OW * pitch  # a row of output, where its channels are no whole vectors
+def _correlate(t, x, nothing, w, spread, plan, scratch, y, y2):
+    mh, phases, rows, bands = plan[4], plan[10], plan[11], plan[12]
+    tasks, T = len(y) * phases * bands, len(scratch)
     for task in range(tasks * t // T, tasks * (t + 1) // T):
         n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
-        m = min(rows, -(-(OH - a) // mh) - i0)
-        first = a * sh + i0 * sh1 * dh - top
-        load_band(x, x2, n, first, (m - 1) * sh1 + KH, left, width, 1, uh, uw, band, 0, pitch, dh)
-        for i in range(m):
-            start, pixel = i * sh1 * width * pitch, (n * OH + a + (i0 + i) * mh) * OW
-            for half in range(halves):  # one call, not three: `windows` is what takes long to compile
-                c0, count, out, target, out_pitch = 0, C + C2, band, line, pitch
-                if whole:
-                    c0, count = (C, C2) if half else (0, C)
-                    out, target, out_pitch = y2s if half else ys, pixel * count, count
-                for b in range(min(mw, OW)):
-                    windows(
-                        band, start + b * sw * pitch, width // dw, wide, ws, KH, KW, sw1, -(-(OW - b) // mw),
-                        c0, count, out, target + b * out_pitch, mw * out_pitch,
-                    )  # fmt: skip
-            if not whole:
-                for j in range(OW):
-                    copy(ys, (pixel + j) * C, band, line + j * pitch, C)
-                    copy(y2s, (pixel + j) * C2, band, line + j * pitch + C, C2)
+        m = min(rows, -(-(y.shape[1] - a) // mh) - i0)
+        _correlate_rows(x, nothing, n, 0, n, a, i0, m, w, spread, plan, scratch[t], y, y2)
+
+
+@njit(**SUBROUTINE)
+def correlate_between(x, nothing, k, above, n, first, last, w, spread, plan, band, y, y2):
+    """Compute the rows `first` to `last` - 1 of image n of a correlation without dilation, as `correlate` does.
+
+    The rows of its input that this needs, from row `above` on, are image k of x.
+    """
+    for i0 in range(first, last, plan[11]):
+        _correlate_rows(x, nothing, k, above, n, 0, i0, min(plan[11], last - i0), w, spread, plan, band, y, y2)
+
+
+@njit(**SUBROUTINE)
+def _correlate_rows(x, nothing, k, above, n, a, i0, m, w, spread, plan, band, y, y2):
+    """Compute m rows from i0 on of phase a; (sh1, sw1) are its strides, (uh, uw) those that zeros undo."""
+    sh, sw, dh, dw, mh, mw, sh1, sw1, top, left, phases, rows, bands, width, pitch = plan
+    uh, uw = spread
+    _, OH, OW, C = y.shape
+    C2 = y2.shape[3]
+    KH, KW, wide = w.shape
+    ys, y2s, ws = y.reshape(-1), y2.reshape(-1), w.reshape(-1)
+    whole = C % LANES == 0 and C2 % LANES == 0
+    parts, at_once = (2 if C2 else 1, m) if whole else (1, 1)
+    line = band.size - OW * pitch  # a row of output, where its channels are no whole vectors
+    first = a * sh + i0 * sh1 * dh - top - above * uh
+    load_band(x, nothing, k, first, (m - 1) * sh1 + KH, left, width, 1, uh, uw, band, 0, pitch, dh)
+    row = sh1 * width * pitch
+    for i in range(0, m, at_once):
+        pixel = (n * OH + a + (i0 + i) * mh) * OW
+        for part in range(parts):  # one call, not three: `windows` is what takes long to compile
+            c0, count, out, target, out_pitch = 0, C + C2, band, line, pitch
+            if whole:
+                c0, count = (C, C2) if part else (0, C)
+                out, target, out_pitch = y2s if part else ys, pixel * count, count
+            for b in range(min(mw, OW)):
+                windows(
+                    band, i * row + b * sw * pitch, row, width // dw, wide, ws, KH, KW, sw1, at_once,
+                    -(-(OW - b) // mw), c0, count, out, target + b * out_pitch, mh * OW * out_pitch, mw * out_pitch,
+                )  # fmt: skip
+        if not whole:
+            for j in range(OW):
+                copy(ys, (pixel + j) * C, band, line + j * pitch, C)
+                copy(y2s, (pixel + j) * C2, band, line + j * pitch + C, C2)
 
 
 @parallel

@@ -82,7 +82,7 @@ def separable(xs, depthwise, pointwise, repeat):
     OH, OW, k, pitch = *y.shape[1:3], depthwise.size, depthwise.taps.shape[2]
     rows, width = band_rows(N, OH, OW * pitch, threads()), OW + k - 1
     T = threads()
-    floats = empty((T, ((rows + k - 1) * width + OW) * pitch))
+    floats = empty((T, ((rows + k - 1) * width + 2 * OW) * pitch))
     D = empty((T, rows * OW * pitch), np.uint8)
     _separable(
         T, x, x2, depthwise.taps, depthwise.F, depthwise.x.zero_point, depthwise.y.zero_point, (k - 1) // 2, repeat,
@@ -100,15 +100,16 @@ def _separable(
     k, _, pitch = taps.shape
     C, bands, T = x.shape[3] + x2.shape[3], -(-OH // rows), len(floats)
     band, D, ys, ws = floats[t], scratch[t], y.reshape(-1), taps.reshape(-1)
-    row = (rows + k - 1) * width * pitch  # where a row of sums begins in the band
+    two = (rows + k - 1) * width * pitch  # where two rows of sums begin in the band
     zero = np.float32(d_zero)
     for task in range(N * bands * t // T, N * bands * (t + 1) // T):
         n, i0 = task // bands, task % bands * rows
         m = min(rows, OH - i0)
         _load_floats(x, x2, n, i0 - before, m + k - 1, before, width, repeat, np.float32(x_zero), band, pitch)
-        for i in range(m):
-            windows(band, i * width * pitch, width, pitch, ws, k, k, 1, OW, 0, C, band, row, pitch)
-            _to_bytes(band, row, pitch, OW, wide, Fd, zero, D, i * OW * wide)
+        for i in range(0, m, 2):
+            r, row = min(2, m - i), width * pitch
+            windows(band, i * row, row, width, pitch, ws, k, k, 1, r, OW, 0, C, band, two, OW * pitch, pitch)
+            _to_bytes(band, two, pitch, r * OW, wide, Fd, zero, D, i * OW * wide)
         product8(m * OW, K, 1, wide // 4, D, 0, 0, wide, B, S, F, np.float32(y_zero), ys, (n * OH + i0) * OW * K, K)
 
 

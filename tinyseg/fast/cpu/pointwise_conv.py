@@ -13,9 +13,10 @@ from tinyseg.fast.cpu.packing import pack
 from tinyseg.fast.cpu.parallel import parallel
 from tinyseg.fast.cpu.prepared import prepared
 from tinyseg.fast.cpu.shares import LONG, divide_sums, flush, shares, sum_parts
-from tinyseg.fast.cpu.simd import ROWS, WIDTH, clear
+from tinyseg.fast.cpu.simd import LANES, ROWS, WIDTH, clear, load, multiply_add, splat, sum_lanes
 from tinyseg.fast.cpu.tile import NO_FLOOR
 
+MOST_DOTS = 4  # output channels that are computed one by one: a panel of `product` would be empty but for them
 MOST = 192  # pixels at a time: few enough for some hundred channels of them to stay in cache
 
 supports = float32
@@ -25,6 +26,9 @@ def forward(x, w):
     """Map the channels of every pixel: (N, C, H, W) -> (N, K, H, W)."""
     x = pixels(x)
     y = empty((*x.shape[:3], len(w)))
+    if len(w) <= MOST_DOTS:
+        _dots(threads(), x, np.ascontiguousarray(w), threads(), y)
+        return channels_first(y)
     B = prepared(w, "packed", lambda: pack(w.T))
     _map(threads(), x, B, pad(np.zeros(len(w))), threads(), y)
     return channels_first(y)
@@ -59,6 +63,21 @@ def _cut(P, T):
     size = -(-P // (T * -(-P // (T * MOST))))
     size = -(-size // ROWS) * ROWS
     return size, -(-P // size)
+
+
+@parallel
+def _dots(t, x, w, T, y):
+    (K, C), xs, ws, ys = w.shape, x.reshape(-1), w.reshape(-1), y.reshape(-1)
+    P, whole = xs.size // C, C - C % LANES
+    for i in range(P * t // T, P * (t + 1) // T):
+        for k in range(K):
+            products = splat(np.float32(0))
+            for c in range(0, whole, LANES):
+                products = multiply_add(load(xs, i * C + c), load(ws, k * C + c), products)
+            dot = sum_lanes(products)
+            for c in range(whole, C):
+                dot += xs[i * C + c] * ws[k * C + c]
+            ys[i * K + k] = dot
 
 
 @parallel

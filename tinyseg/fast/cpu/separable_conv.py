@@ -4,7 +4,8 @@ Equations and signatures as in `tinyseg.ops.separable_conv`.
 
     forward    for every band: load rows of X, D = depthwise(band), Y = max(floor, b + D wpᵀ)
     backward   for every band: G = gy where y > 0, gb += sum G, load rows of X, compute D again, gwp += Gᵀ D, gD = G wp,
-               add to gwd what these rows of gD and X give; then the transposed depthwise convolution of gD
+               add to gwd what these rows of gD and X give; the transposed depthwise convolution of gD, as far as
+               its rows are known. The rows that need gD from two threads come last.
 
 Where the sums of gwp are divided among threads (`tinyseg.fast.cpu.shares`), G and D of all bands are kept for it.
 """
@@ -12,9 +13,9 @@ Where the sums of gwp are divided among threads (`tinyseg.fast.cpu.shares`), G a
 import numpy as np
 
 from tinyseg.fast.cpu.arena import empty
-from tinyseg.fast.cpu.bands import load_band
+from tinyseg.fast.cpu.bands import NOTHING, load_band
 from tinyseg.fast.cpu.channels_last import channels_first, float32, pixels, threads, whole_vectors
-from tinyseg.fast.cpu.depthwise_conv import add_row_gradient, correlate_transposed, lay_out_taps, sum_taps
+from tinyseg.fast.cpu.depthwise_conv import add_row_gradient, correlate_between, lay_out_taps, plan_transposed, sum_taps
 from tinyseg.fast.cpu.fused_conv import two_inputs
 from tinyseg.fast.cpu.gemm import outer, pad, product
 from tinyseg.fast.cpu.kernel_cache import OPTIONS, njit
@@ -52,11 +53,14 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     """Gradients of wd, wp, b, and a tuple of those of the xs."""
     (x, x2), gy, w = two_inputs(xs), pixels(gy), lay_out_taps(wd)
     (N, OH, OW, K), C, pitch, g_pitch = gy.shape, wp.shape[1], w.shape[2], whole_vectors(wp.shape[0])
-    gD = empty((N, OH, OW, C))
-    rows, width, scratch = _scratch(gy, w, stride, pitch + g_pitch, BANDS_FOR)
-    P, bands = N * OH * OW, N * -(-OH // rows)
+    gxs = [empty(_upsampled(part, factor)) for part in (x, x2)]
+    taps, plan, least = plan_transposed(wd, pads, _upsampled(x, factor)[:3] + (C,))
+    rows, width, scratch = _scratch(gy, w, stride, pitch + g_pitch, BANDS_FOR, least)
+    P, bands, reach = N * OH * OW, N * -(-OH // rows), len(w) - 1
     keep = divide_sums(K * C, P * (K + C))
     S = min(MOST_SHARES, bands) if keep else shares(bands, K * C, P * (K + C))
+    T = min(S, len(scratch))
+    near, edges = empty((T, rows + 2 * reach, OW, C)), empty((T, 2 * reach, OW, C))
     D, G = empty(P * pitch if keep else 0), empty(P * g_pitch if keep else 0)
     gw, gb = empty((S, 0, 0) if keep else (S, K, C)), np.zeros((S, g_pitch))
     long = LONG * S < P
@@ -64,11 +68,10 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     gwd = np.zeros((S, *w.shape))  # float64
     y = pixels(y) if relu else gy
     _backward(
-        len(scratch), gy, x, x2, y, w, pack(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu,
-        pad(np.zeros(C)), scratch, keep, D, G, long, gw, total, gb, gD, empty((len(scratch), *w.shape)), gwd,
+        T, gy, x, x2, y, w, pack(wp), stride, pads[0][0], pads[1][0], factor, rows, width, relu, pad(np.zeros(C)),
+        scratch, keep, D, G, long, gw, total, gb, empty((T, *w.shape)), gwd, near, edges, NOTHING, taps, plan, *gxs,
     )  # fmt: skip
-    gxs = [empty((len(x), factor * x.shape[1], factor * x.shape[2], part.shape[3])) for part in (x, x2)]
-    correlate_transposed(gD, wd, stride, pads, (1, 1), *gxs)
+    _between(T - 1, edges, NOTHING, N, OH, stride, pads[0][0], rows, S, taps, plan, scratch, *gxs)
     if factor > 1:
         gxs = [sum_blocks(gx, factor, factor) for gx in gxs]
     return (
@@ -79,15 +82,22 @@ def backward(gy, xs, wd, wp, y, stride, pads, factor, relu):
     )
 
 
-def _scratch(y, w, stride, pixel, parts):
+def _upsampled(x, factor):
+    """Return the shape of x (N, H, W, C) with each pixel repeated."""
+    N, H, W, C = x.shape
+    return N, factor * H, factor * W, C
+
+
+def _scratch(y, w, stride, pixel, parts, least=0):
     """Return the rows of output of a band, the pixels in a row of it, and each thread's scratch.
 
-    Bands are cut for `parts` equal parts. The scratch holds one, `pixel` floats for each output, a panel for `outer`.
+    Bands are cut for `parts` equal parts. The scratch holds one, `pixel` floats for each output, a panel for `outer`;
+    it has at least `least` floats.
     """
     (N, OH, OW, _), (KH, KW, pitch) = y.shape, w.shape
-    rows, width = band_rows(N, OH, OW * pitch, parts), (OW - 1) * stride[1] + KW
+    rows, width = max(KH - 1, band_rows(N, OH, OW * pitch, parts)), (OW - 1) * stride[1] + KW
     band = ((rows - 1) * stride[0] + KH) * width * pitch
-    return rows, width, empty((threads(), band + rows * OW * pixel + LONGEST * WIDTH))
+    return rows, width, empty((threads(), max(least, band + rows * OW * pixel + LONGEST * WIDTH)))
 
 
 @parallel
@@ -109,18 +119,19 @@ def _forward(t, x, x2, w, B, b, stride, top, left, factor, rows, width, floor, s
 @parallel
 def _backward(
     t, gy, x, x2, y, w, B, stride, top, left, factor, rows, width, relu, zeros, scratch, keep, all_D, all_G, long, gw,
-    total, gb, gD, of_band, gwd,
+    total, gb, of_band, gwd, near, edges, nothing, taps, plan, gx, gx2,
 ):  # fmt: skip
     N, OH, OW, K = gy.shape
     KH, KW, pitch = w.shape
     sh, sw = stride
-    C, bands, (S, g_pitch), T = x.shape[3] + x2.shape[3], -(-OH // rows), gb.shape, len(scratch)
+    C, bands, (S, g_pitch), T = x.shape[3] + x2.shape[3], -(-OH // rows), gb.shape, len(near)
     of_D = ((rows - 1) * sh + KH) * width * pitch  # where D begins in the scratch
     of_G = of_D + rows * OW * pitch
     panel = of_G + rows * OW * g_pitch
-    gys, ys, gDs = gy.reshape(-1), y.reshape(-1), gD.reshape(-1)
+    gys, ys, gDs, reach, row = gy.reshape(-1), y.reshape(-1), near[t].reshape(-1), (KH - 1) * OW * C, OW * C
     band, piece, of_rows = scratch[t], np.empty(g_pitch, np.float32), of_band[t].reshape(-1)
     clear(of_rows, 0, of_rows.size)
+    first = -1  # the first row of gx that is still to be computed
     for share in range(S * t // T, S * (t + 1) // T):
         of_taps, gwt, totals, since = gwd[share].reshape(-1), gw[share].reshape(-1), total[share].reshape(-1), 0
         clear(gwt, 0, gwt.size)
@@ -137,24 +148,62 @@ def _backward(
             for j in range(0, 0 if keep else m * OW, LONGEST):
                 k = min(LONGEST, m * OW - j)
                 outer(K, C, k, Gs, G + j * g_pitch, g_pitch, Ds, D + j * pitch, pitch, band[panel:], gwt, 0, C)
-            product(m * OW, C, 1, K, Gs, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, pixel * C, C)
+            product(m * OW, C, 1, K, Gs, G, 0, g_pitch, 1, B, 0, zeros, 0, 0, NO_FLOOR, gDs, reach, C)
             if C % LANES:  # whole vectors, in the place of D in the scratch
                 for j in range(m * OW):
-                    copy(band, of_D + j * pitch, gDs, (pixel + j) * C, C)
+                    copy(band, of_D + j * pitch, gDs, reach + j * C, C)
                     clear(band, of_D + j * pitch + C, pitch - C)
-            source, start, source_pitch = (band, of_D, pitch) if C % LANES else (gDs, pixel * C, C)
+            source, start, source_pitch = (band, of_D, pitch) if C % LANES else (gDs, reach, C)
             for i in range(m):
                 add_row_gradient(
                     band, i * sh * width * pitch, width, pitch, source, start + i * OW * source_pitch, source_pitch,
                     KH, KW, sw, OW, C, of_rows,
                 )  # fmt: skip
             flush(of_rows, 0, of_rows.size, of_taps)
+            if i0 == 0:  # above the image and below it gD is zero
+                clear(gDs, 0, reach)
+            if i0 + m == OH:
+                clear(gDs, reach + m * row, reach)
+            if first < 0 and t > 0:
+                copy(edges[t - 1].reshape(-1), reach, gDs, reach, reach)
+            if first < 0 or i0 == 0:
+                first = _first_row(i0, sh, top, KH)
+            last = _end_of_rows(i0 + m, OH, gx.shape[1], sh, top)
+            correlate_between(near, nothing, t, i0 - KH + 1, n, first, last, taps, stride, plan, band, gx, gx2)
+            first = max(first, last)
+            for i in range(KH - 1):
+                copy(gDs, i * row, gDs, (m + i) * row, row)
             since += m * OW
             if long and since >= LONG:
                 flush(gwt, 0, gwt.size, totals)
                 since = 0
         if long:
             flush(gwt, 0, gwt.size, totals)
+    copy(edges[t].reshape(-1), 0, gDs, 0, reach)
+
+
+@parallel
+def _between(t, edges, nothing, N, OH, stride, top, rows, S, taps, plan, scratch, gx, gx2):
+    """Compute the rows of gx that need gD from thread t and from the one after it."""
+    (KH, _, _), H, bands, T = taps.shape, gx.shape[1], -(-OH // rows), len(edges)
+    start, end = N * bands * (S * t // T) // S, N * bands * (S * (t + 1) // T) // S
+    n, i0 = end // bands, end % bands * rows
+    since = start % bands * rows if start // bands == n else 0
+    first = max(_first_row(since, stride[0], top, KH), _end_of_rows(i0, OH, H, stride[0], top))
+    last = min(H, _first_row(i0, stride[0], top, KH))
+    correlate_between(edges, nothing, t, i0 - KH + 1, n, first, last, taps, stride, plan, scratch[t], gx, gx2)
+
+
+@njit(**OPTIONS)
+def _first_row(i, sh, top, KH):
+    """Return the first row of gx that needs row i of gD, and none before it."""
+    return max(0, (i - 1) * sh + KH - top) if i else 0
+
+
+@njit(**OPTIONS)
+def _end_of_rows(i, OH, H, sh, top):
+    """Return the end of the rows of gx that need no row of gD from i on."""
+    return H if i == OH else min(H, max(0, i * sh - top))
 
 
 @njit(**OPTIONS)
@@ -163,9 +212,7 @@ def _depthwise(x, x2, n, first, left, factor, w, sh, sw, m, OW, width, band, out
     KH, KW, pitch = w.shape
     C, ws = x.shape[3] + x2.shape[3], w.reshape(-1)
     load_band(x, x2, n, first, (m - 1) * sh + KH, left, width, factor, 1, 1, band, 0, pitch, 1)
-    for i in range(m):
-        start, target = i * sh * width * pitch, D + i * OW * pitch
-        windows(band, start, width, pitch, ws, KH, KW, sw, OW, 0, C, out, target, pitch)
+    windows(band, 0, sh * width * pitch, width, pitch, ws, KH, KW, sw, m, OW, 0, C, out, D, OW * pitch, pitch)
 
 
 @njit(**OPTIONS)

@@ -29,6 +29,8 @@ VECTORS = 2  # vectors in a row of the tile
 WIDTH = VECTORS * LANES
 ROWS = 12 if REGISTERS == 32 else 6  # the sums, ROWS x 2 vectors, leave room for 2 of B and 1 of A
 
+LARGE = 1 << 22  # floats
+
 FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
 CONTRACT = ("contract", "nsz")  # a product and a sum may become one fma
@@ -62,6 +64,26 @@ def emit_load(builder, pointer):
 
 def emit_store(builder, value, pointer):
     builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4)
+
+
+def emit_is_large(context, builder, array_type, array):
+    """Whether a numba array has at least LARGE floats, and begins where a vector may be stored past the caches."""
+    made = context.make_array(array_type)(context, builder, array)
+    floats = builder.udiv(builder.ptrtoint(made.data, INT64), ir.Constant(INT64, 4))
+    large = builder.icmp_signed(">=", made.nitems, ir.Constant(INT64, LARGE))
+    return builder.and_(emit_is_multiple(builder, floats), large)
+
+
+def emit_is_multiple(builder, n):
+    """Whether n is a multiple of LANES."""
+    zero, rest = ir.Constant(INT64, 0), builder.and_(n, ir.Constant(INT64, LANES - 1))
+    return builder.icmp_unsigned("==", rest, zero)
+
+
+def emit_store_past(builder, value, pointer):
+    """Store a vector, at an aligned address, without reading its cache line first."""
+    store = builder.store(value, builder.bitcast(pointer, VECTOR.as_pointer()), align=4 * LANES)
+    store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(INT32, 1)]))
 
 
 def emit_splat(builder, scalar):
@@ -138,6 +160,23 @@ def store(typing, a, i, v):
 
 
 @intrinsic
+def is_large(typing, a):
+    """Whether `a` is worth `store_past`: it has at least LARGE floats, and begins at the beginning of a vector."""
+    return types.boolean(a), lambda context, builder, sig, args: emit_is_large(context, builder, sig.args[0], *args)
+
+
+@intrinsic
+def store_past(typing, a, i, v):
+    """`store` past the caches, without reading what was there: for arrays that `is_large`, i a multiple of LANES."""
+
+    def emit(context, builder, sig, args):
+        emit_store_past(builder, args[2], emit_pointer(context, builder, sig.args[0], *args[:2]))
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, vector), emit
+
+
+@intrinsic
 def align_stack(typing):
     """Align the stack to whole vectors: for a function that needs more vectors than there are registers."""
 
@@ -164,6 +203,20 @@ def multiply_add(typing, x, y, z):
 def maximum(typing, floor, x):
     """The larger one lane by lane; NaN where x is NaN."""
     return vector(vector, vector), lambda context, builder, sig, args: emit_maximum(builder, *args)
+
+
+@intrinsic
+def sum_lanes(typing, x):
+    """The sum of the lanes: of halves of them, again and again."""
+
+    def emit(context, builder, sig, args):
+        (x,), distance = args, LANES // 2
+        while distance:
+            x = builder.fadd(x, emit_shuffle(builder, x, x, [(r + distance) % LANES for r in range(LANES)]))
+            distance //= 2
+        return builder.extract_element(x, ir.Constant(INT32, 0))
+
+    return types.float32(vector), emit
 
 
 @intrinsic

@@ -23,12 +23,15 @@ from tinyseg.fast.cpu.simd import (
     emit_align_stack,
     emit_barrier,
     emit_finish,
+    emit_is_large,
+    emit_is_multiple,
     emit_load,
     emit_maximum,
     emit_multiply_add,
     emit_pointer,
     emit_splat,
     emit_store,
+    emit_store_past,
 )
 
 NO_FLOOR = np.float32(-np.inf)
@@ -54,7 +57,10 @@ def tile(MR):
             B0 = emit_pointer(context, builder, sig.args[7], b, bi)
             S = emit_pointer(context, builder, sig.args[10], s, si)
             C = emit_pointer(context, builder, sig.args[14], c, ci)
-            emit_tile(builder, MR, taps, K, A0, a_t, a_i, a_k, B0, b_k, S, s_i, floor, C, c_i)
+            past = emit_is_large(context, builder, sig.args[14], c)
+            past = builder.and_(past, emit_is_multiple(builder, builder.or_(ci, c_i)))
+            past = builder.and_(past, builder.icmp_unsigned("!=", S, C))
+            emit_tile(builder, MR, taps, K, A0, a_t, a_i, a_k, B0, b_k, S, s_i, floor, C, c_i, past)
             return context.get_dummy_value()
 
         return sig, emit
@@ -62,7 +68,7 @@ def tile(MR):
     return compute
 
 
-def emit_tile(builder, MR, taps, K, A0, a_t, a_i, a_k, B0, b_k, S, s_i, floor, C, c_i):
+def emit_tile(builder, MR, taps, K, A0, a_t, a_i, a_k, B0, b_k, S, s_i, floor, C, c_i, past):
     """Emit what `tile` computes, at the end of a block of LLVM's; A0, B0, S and C are pointers to first elements."""
 
     def number(n):
@@ -88,9 +94,12 @@ def emit_tile(builder, MR, taps, K, A0, a_t, a_i, a_k, B0, b_k, S, s_i, floor, C
 
     sums = emit_sums(builder, taps, K, A0, a_t, a_k, B0, b_k, start, add_products)
     floors = emit_splat(builder, floor)
-    for (i, v), x in zip(cells, sums, strict=True):
-        x = builder.fadd(x, emit_load(builder, cell(S, s_i, i, v)))
-        emit_store(builder, emit_maximum(builder, floors, x), cell(C, c_i, i, v))
+    with builder.if_else(past) as branches:
+        for branch, emit in zip(branches, (emit_store_past, emit_store), strict=True):
+            with branch:
+                for (i, v), x in zip(cells, sums, strict=True):
+                    x = builder.fadd(x, emit_load(builder, cell(S, s_i, i, v)))
+                    emit(builder, emit_maximum(builder, floors, x), cell(C, c_i, i, v))
 
 
 def emit_sums(builder, taps, K, A0, a_t, a_k, B0, b_k, start, add_products):

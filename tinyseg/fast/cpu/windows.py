@@ -1,7 +1,8 @@
-"""The inner loops of depthwise convolution: one row of output, from rows of a band that lie in cache.
+"""The inner loops of depthwise convolution: rows of output, from rows of a band that lie in cache.
 
-They compute vectors of channels, four output pixels at a time, for `tinyseg.fast.cpu.depthwise_conv` and the depthwise
-half of `tinyseg.fast.cpu.separable_conv`.
+They compute vectors of channels, four output pixels at a time and, at stride 1, two rows of them: what is loaded into
+registers is then used by up to nine windows. They serve `tinyseg.fast.cpu.depthwise_conv`, and the depthwise half of
+`tinyseg.fast.cpu.separable_conv` and of `tinyseg.fast.cpu.int8_conv`.
 """
 
 import functools
@@ -9,7 +10,7 @@ import functools
 import numpy as np
 
 from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
-from tinyseg.fast.cpu.simd import LANES, align_stack, load, splat, store
+from tinyseg.fast.cpu.simd import LANES, align_stack, is_large, load, splat, store, store_past
 
 
 @functools.cache
@@ -26,22 +27,60 @@ def band_rows(N, OH, row, parts):
 
 
 @njit(**SUBROUTINE)
-def windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_pitch):
-    """Compute C channels from c0 on of one row of output, from the KH rows of the band that begin at `start`."""
+def windows(band, start, row, width, pitch, w, KH, KW, sw, m, OW, c0, C, y, target, y_row, y_pitch):
+    """Compute C channels from c0 on of m rows of output, from rows of the band, `width` pixels each.
+
+    The first row of output reads the KH rows of the band from `start` on, the next one those from `start + row` on.
+    Their pixels are written to `target`, y_pitch apart, and to `target + y_row` and so on.
+    """
     align_stack()
-    if KH == 3 and KW == 3 and sw == 1:  # constants let the compiler unroll the taps
-        _windows(band, start, width, pitch, w, 3, 3, 1, OW, c0, C, y, target, y_pitch)
-    elif KH == 2 and KW == 2 and sw == 1:
-        _windows(band, start, width, pitch, w, 2, 2, 1, OW, c0, C, y, target, y_pitch)
+    if KH == 3 and KW == 3 and sw == 1 and row == width * pitch:  # constants let the compiler unroll the taps
+        _pairs(band, start, width, pitch, w, 3, 3, m, OW, c0, C, y, target, y_row, y_pitch)
+    elif KH == 2 and KW == 2 and sw == 1 and row == width * pitch:
+        _pairs(band, start, width, pitch, w, 2, 2, m, OW, c0, C, y, target, y_row, y_pitch)
     else:
-        _windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_pitch)
+        for i in range(m):
+            _windows(band, start + i * row, width, pitch, w, KH, KW, sw, 0, OW, c0, C, y, target + i * y_row, y_pitch)
 
 
 @njit(inline="always")
-def _windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_pitch):
+def _pairs(band, start, width, pitch, w, KH, KW, m, OW, c0, C, y, target, y_row, y_pitch):
+    """Compute `windows` at stride 1, two rows at a time: they share KH - 1 of their KH + 1 rows of the band."""
+    zero = splat(np.float32(0))
+    row = width * pitch
+    past = is_large(y) and target % LANES == 0 and y_pitch % LANES == 0
+    for j in range(0, OW - 3, 4):
+        for i in range(0, m - 1, 2):
+            for c in range(0, C, LANES):
+                y0, y1, y2, y3 = zero, zero, zero, zero
+                z0, z1, z2, z3 = zero, zero, zero, zero
+                for u in range(KH + 1):
+                    for v in range(KW):
+                        p, k = start + (i + u) * row + (j + v) * pitch + c0 + c, (u * KW + v) * pitch + c0 + c
+                        x0, x1, x2, x3 = (
+                            load(band, p), load(band, p + pitch), load(band, p + 2 * pitch), load(band, p + 3 * pitch)
+                        )  # fmt: skip
+                        if u < KH:
+                            tap = load(w, k)
+                            y0, y1, y2, y3 = y0 + x0 * tap, y1 + x1 * tap, y2 + x2 * tap, y3 + x3 * tap
+                        if u > 0:
+                            tap = load(w, k - KW * pitch)
+                            z0, z1, z2, z3 = z0 + x0 * tap, z1 + x1 * tap, z2 + x2 * tap, z3 + x3 * tap
+                p = target + i * y_row + j * y_pitch + c
+                _store_four(y, p, y_pitch, past, y0, y1, y2, y3)
+                _store_four(y, p + y_row, y_pitch, past, z0, z1, z2, z3)
+    for i in range(m):  # columns that are left, and all columns of a row that is left
+        j = 0 if i == m - 1 and m % 2 else OW - OW % 4
+        _windows(band, start + i * row, width, pitch, w, KH, KW, 1, j, OW, c0, C, y, target + i * y_row, y_pitch)
+
+
+@njit(inline="always")
+def _windows(band, start, width, pitch, w, KH, KW, sw, j0, OW, c0, C, y, target, y_pitch):
+    """Compute one row of output from column j0 on, four pixels at a time."""
     zero = splat(np.float32(0))
     step = sw * pitch
-    for j in range(0, OW - 3, 4):
+    past = is_large(y) and target % LANES == 0 and y_pitch % LANES == 0
+    for j in range(j0, OW - 3, 4):
         for c in range(0, C, LANES):
             y0, y1, y2, y3 = zero, zero, zero, zero
             for u in range(KH):
@@ -52,11 +91,7 @@ def _windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_p
                     y1 = y1 + load(band, p + step) * tap
                     y2 = y2 + load(band, p + 2 * step) * tap
                     y3 = y3 + load(band, p + 3 * step) * tap
-            p = target + j * y_pitch + c
-            store(y, p, y0)
-            store(y, p + y_pitch, y1)
-            store(y, p + 2 * y_pitch, y2)
-            store(y, p + 3 * y_pitch, y3)
+            _store_four(y, target + j * y_pitch + c, y_pitch, past, y0, y1, y2, y3)
     for j in range(OW - OW % 4, OW):
         for c in range(0, C, LANES):
             y0 = zero
@@ -65,6 +100,20 @@ def _windows(band, start, width, pitch, w, KH, KW, sw, OW, c0, C, y, target, y_p
                     p = start + (u * width + j * sw + v) * pitch + c0 + c
                     y0 = y0 + load(band, p) * load(w, (u * KW + v) * pitch + c0 + c)
             store(y, target + j * y_pitch + c, y0)
+
+
+@njit(inline="always")
+def _store_four(y, p, pitch, past, y0, y1, y2, y3):
+    if past:
+        store_past(y, p, y0)
+        store_past(y, p + pitch, y1)
+        store_past(y, p + 2 * pitch, y2)
+        store_past(y, p + 3 * pitch, y3)
+        return
+    store(y, p, y0)
+    store(y, p + pitch, y1)
+    store(y, p + 2 * pitch, y2)
+    store(y, p + 3 * pitch, y3)
 
 
 @njit(**SUBROUTINE)
