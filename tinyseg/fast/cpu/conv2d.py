@@ -184,7 +184,7 @@ def _convolve(
 
 @njit(**OPTIONS)
 def _gather(band, p, row, rows, n, target):
-    """Write a row of a panel: n floats of each of `rows` rows of the band, from p on, and in whole vectors some more."""
+    """Write a row of a panel: n floats of each of `rows` rows of the band, from p on, and more of it up to a vector."""
     for v in range(rows):
         for c in range(0, n, LANES):
             store(band, target + v * n + c, load(band, p + v * row + c))
