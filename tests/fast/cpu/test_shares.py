@@ -10,11 +10,20 @@ from arrays import same_with_any_number_of_threads, single, within
 
 pytest.importorskip("numba")
 
-from tinyseg.fast.cpu import conv2d, depthwise_conv, fused_conv, pointwise_conv, separable_conv  # noqa: E402
+from tinyseg.fast.cpu import (  # noqa: E402
+    conv2d,
+    depthwise_conv,
+    fused_conv,
+    group_norm,
+    pointwise_conv,
+    separable_conv,
+)
 from tinyseg.fast.cpu.pointwise_conv import MOST, _cut  # noqa: E402
 from tinyseg.fast.cpu.shares import LONG, MOST_SHARES, divide_sums, shares, sum_parts  # noqa: E402
-from tinyseg.fast.cpu.simd import ROWS  # noqa: E402
+from tinyseg.fast.cpu.simd import LARGE, ROWS  # noqa: E402
 from tinyseg.fast.cpu.windows import band_rows  # noqa: E402
+from tinyseg.ops import separable_conv as maths  # noqa: E402
+from tinyseg.ops.window import resolve  # noqa: E402
 
 THREADS = [1, 2, 3, 8, 64]
 
@@ -135,6 +144,56 @@ def test_the_number_of_threads_changes_no_bit_of_fused_convolutions(shape, facto
         ))  # fmt: skip
 
     same_with_any_number_of_threads(results)
+
+
+@pytest.mark.parametrize(
+    ("shape", "kernel", "stride", "pads", "factor"),
+    [
+        ((2, 16, 9, 2100), (3, 3), (1, 1), SAME, 1),  # bands of as few rows as the kernel reaches
+        ((1, 16, 15, 700), (7, 1), (1, 1), ((3, 3), (0, 0)), 1),
+        ((3, 16, 11, 60), (5, 3), (2, 1), ((2, 1), (0, 3)), 1),
+        ((2, 5, 7, 40), (2, 2), (1, 1), ((0, 1), (0, 1)), 2),
+        ((2, 16, 21, 33), (3, 3), (3, 2), ((0, 0), (0, 0)), 1),  # some rows of X in no window
+        ((1, 16, 6, 9), (3, 3), (1, 1), ((5, 4), (4, 5)), 1),  # more border than kernel
+        ((2, 3, 12, 8), (1, 1), (2, 2), ((0, 0), (0, 0)), 1),
+    ],
+)
+def test_the_number_of_threads_changes_no_bit_of_a_separable_convolution(shape, kernel, stride, pads, factor):
+    N, C, H, W = shape
+    x, wd, wp = single(*shape), single(C, *kernel, seed=1), single(24, C, seed=2)
+    stride, pads, out = resolve((N, C, factor * H, factor * W), kernel, stride, pads)
+    gy = single(N, 24, *out, seed=3)
+    backward = separable_conv.backward
+    same_with_any_number_of_threads(lambda: flat(backward(gy, (x,), wd, wp, gy, stride, pads, factor, True)))
+    gwd, gwp, gb, (gx,) = backward(gy, (x,), wd, wp, gy, stride, pads, factor, True)
+    doubles = (a.astype(np.float64) for a in (gy, x, wd, wp, gy))
+    y, x, wd, wp, gy = doubles
+    expected = maths.backward(gy, (x,), wd, wp, y, stride, pads, factor, True)
+    for found, e in zip((gwd, gwp, gb, gx), (*expected[:3], *expected[3]), strict=True):
+        np.testing.assert_allclose(found, e, atol=2e-5 * abs(e).max())
+
+
+def test_two_large_images_are_computed_as_each_of_them_alone():
+    shape = N, C, H, W = 2, 64, 256, 128  # together they have as many numbers as are written past the caches
+    assert np.prod(shape) >= LARGE > np.prod(shape) // 2
+    xs, gys = single(*shape), single(*shape, seed=1)
+    wd, wp, b, ones = single(C, 3, 3, seed=2), single(C, C, seed=3), single(C, seed=4), np.ones(C, np.float32)
+
+    def results(x, gy):
+        normalized, mean, rstd = group_norm.forward(x, ones, b, 32, 1e-5)
+        return [
+            pointwise_conv.forward(x, wp),
+            depthwise_conv.forward(x, wd, ONE, SAME, (H, W)),
+            separable_conv.forward((x,), wd, wp, b, ONE, SAME, (H, W), 1, True),
+            *separable_conv.backward(gy, (x,), wd, wp, gy, ONE, SAME, 1, True)[3],
+            normalized,
+            group_norm.backward(gy, x, ones, mean, rstd)[0],
+        ]
+
+    together = results(xs, gys)
+    for n in range(N):
+        for found, alone in zip(together, results(xs[n : n + 1], gys[n : n + 1]), strict=True):
+            assert np.array_equal(found[n : n + 1], alone)
 
 
 STEPS = """

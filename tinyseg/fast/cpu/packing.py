@@ -9,10 +9,9 @@ import numpy as np
 from tinyseg.fast.cpu.arena import empty
 from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
 from tinyseg.fast.cpu.parallel import parallel
-from tinyseg.fast.cpu.simd import LANES, WIDTH, clear, copy, load, store, transpose
+from tinyseg.fast.cpu.simd import LANES, LINE, WIDTH, clear, copy, load, store, transpose
 
 PIECE = 256  # input channels that one part of the parallel loop packs
-LINE = 16  # floats in a cache line
 
 
 def pack(b):

@@ -91,8 +91,8 @@ def _upsampled(x, factor):
 def _scratch(y, w, stride, pixel, parts, least=0):
     """Return the rows of output of a band, the pixels in a row of it, and each thread's scratch.
 
-    Bands are cut for `parts` equal parts. The scratch holds one, `pixel` floats for each output, a panel for `outer`;
-    it has at least `least` floats.
+    Bands are cut for `parts` equal parts, of at least as many rows as `_backward` keeps. The scratch holds one, `pixel`
+    floats for each output, a panel for `outer`; it has at least `least` floats.
     """
     (N, OH, OW, _), (KH, KW, pitch) = y.shape, w.shape
     rows, width = max(KH - 1, band_rows(N, OH, OW * pitch, parts)), (OW - 1) * stride[1] + KW

@@ -29,7 +29,8 @@ VECTORS = 2  # vectors in a row of the tile
 WIDTH = VECTORS * LANES
 ROWS = 12 if REGISTERS == 32 else 6  # the sums, ROWS x 2 vectors, leave room for 2 of B and 1 of A
 
-LARGE = 1 << 22  # floats
+LARGE = 1 << 22  # floats; so large an array is no longer in the caches when it is read
+LINE = 16  # floats in a cache line
 
 FLOAT, INT32, INT64 = ir.FloatType(), ir.IntType(32), ir.IntType(64)
 VECTOR = ir.VectorType(FLOAT, LANES)
@@ -67,7 +68,12 @@ def emit_store(builder, value, pointer):
 
 
 def emit_is_large(context, builder, array_type, array):
-    """Whether a numba array has at least LARGE floats, and begins where a vector may be stored past the caches."""
+    """Whether a numba array has at least LARGE floats and begins with a vector, and vectors are whole cache lines.
+
+    Parts of a line that are stored past the caches one by one cost more than the line that is not read.
+    """
+    if LANES != LINE:
+        return ir.Constant(ir.IntType(1), 0)
     made = context.make_array(array_type)(context, builder, array)
     floats = builder.udiv(builder.ptrtoint(made.data, INT64), ir.Constant(INT64, 4))
     large = builder.icmp_signed(">=", made.nitems, ir.Constant(INT64, LARGE))
