@@ -37,7 +37,8 @@ from tinyseg.fast.cpu import simd, simd_int8, tile
 size, single = ir.IntType(64), ir.FloatType()
 floats, ints, bytes_ = (kind.as_pointer() for kind in (single, ir.IntType(32), ir.IntType(8)))
 if kind == "floats":
-    kinds, rows = [size, size, floats, size, size, size, floats, size, floats, size, single, floats, size], simd.ROWS
+    kinds = [size, size, floats, size, size, size, floats, size, floats, size, single, floats, size, ir.IntType(1)]
+    rows = simd.ROWS
 else:
     kinds, rows = [size, size, bytes_, size, size, bytes_, ints, floats, single, bytes_, size], simd_int8.ROWS8
 module = ir.Module("tile")
