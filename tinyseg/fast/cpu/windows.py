@@ -10,7 +10,7 @@ import functools
 import numpy as np
 
 from tinyseg.fast.cpu.kernel_cache import SUBROUTINE, njit
-from tinyseg.fast.cpu.simd import LANES, align_stack, is_large, load, splat, store, store_past
+from tinyseg.fast.cpu.simd import LANES, align_stack, is_large, load, multiply_add, splat, store, store_past
 
 
 @functools.cache
@@ -62,10 +62,10 @@ def _pairs(band, start, width, pitch, w, KH, KW, m, OW, c0, C, y, target, y_row,
                         )  # fmt: skip
                         if u < KH:
                             tap = load(w, k)
-                            y0, y1, y2, y3 = y0 + x0 * tap, y1 + x1 * tap, y2 + x2 * tap, y3 + x3 * tap
+                            y0, y1, y2, y3 = _add_four(x0, x1, x2, x3, tap, y0, y1, y2, y3)
                         if u > 0:
                             tap = load(w, k - KW * pitch)
-                            z0, z1, z2, z3 = z0 + x0 * tap, z1 + x1 * tap, z2 + x2 * tap, z3 + x3 * tap
+                            z0, z1, z2, z3 = _add_four(x0, x1, x2, x3, tap, z0, z1, z2, z3)
                 p = target + i * y_row + j * y_pitch + c
                 _store_four(y, p, y_pitch, past, y0, y1, y2, y3)
                 _store_four(y, p + y_row, y_pitch, past, z0, z1, z2, z3)
@@ -87,10 +87,10 @@ def _windows(band, start, width, pitch, w, KH, KW, sw, j0, OW, c0, C, y, target,
                 for v in range(KW):
                     tap = load(w, (u * KW + v) * pitch + c0 + c)
                     p = start + (u * width + j * sw + v) * pitch + c0 + c
-                    y0 = y0 + load(band, p) * tap
-                    y1 = y1 + load(band, p + step) * tap
-                    y2 = y2 + load(band, p + 2 * step) * tap
-                    y3 = y3 + load(band, p + 3 * step) * tap
+                    x0, x1, x2, x3 = (
+                        load(band, p), load(band, p + step), load(band, p + 2 * step), load(band, p + 3 * step)
+                    )  # fmt: skip
+                    y0, y1, y2, y3 = _add_four(x0, x1, x2, x3, tap, y0, y1, y2, y3)
             _store_four(y, target + j * y_pitch + c, y_pitch, past, y0, y1, y2, y3)
     for j in range(OW - OW % 4, OW):
         for c in range(0, C, LANES):
@@ -98,8 +98,14 @@ def _windows(band, start, width, pitch, w, KH, KW, sw, j0, OW, c0, C, y, target,
             for u in range(KH):
                 for v in range(KW):
                     p = start + (u * width + j * sw + v) * pitch + c0 + c
-                    y0 = y0 + load(band, p) * load(w, (u * KW + v) * pitch + c0 + c)
+                    y0 = multiply_add(load(band, p), load(w, (u * KW + v) * pitch + c0 + c), y0)
             store(y, target + j * y_pitch + c, y0)
+
+
+@njit(inline="always")
+def _add_four(x0, x1, x2, x3, tap, y0, y1, y2, y3):
+    """Add a tap to four sums; in this order whatever the loop around it, so that every pixel is rounded alike."""
+    return multiply_add(x0, tap, y0), multiply_add(x1, tap, y1), multiply_add(x2, tap, y2), multiply_add(x3, tap, y3)
 
 
 @njit(inline="always")
