@@ -250,7 +250,7 @@ def _apply(task, gy, x, coefficients, rows, out):
     n, k = task // K, task % K
     xs, co, outs = x[n], coefficients[n].reshape(-1), out[n]
     gs = xs if gy is None else gy[n]
-    past = is_large(outs) and width % LANES == 0
+    past = is_large(outs)  # rows are whole vectors
     for p in range(k * rows * width, min((k + 1) * rows * width, M), width):
         if p + width <= M:
             if gy is None:
@@ -270,10 +270,7 @@ def _apply(task, gy, x, coefficients, rows, out):
 def _normalize_row(x, p, co, width, y, past):
     for c in range(0, width, LANES):
         v = multiply_add(load(x, p + c) - load(co, c), load(co, width + c), load(co, 2 * width + c))
-        if past:
-            store_past(y, p + c, v)
-        else:
-            store(y, p + c, v)
+        store_past(y, p + c, v, past)
 
 
 @njit(**OPTIONS)
@@ -281,7 +278,4 @@ def _gradient_row(gy, x, p, co, width, gx, past):
     for c in range(0, width, LANES):
         mean_part = multiply_add(load(x, p + c) - load(co, c), load(co, 3 * width + c), load(co, 2 * width + c))
         v = multiply_add(load(gy, p + c), load(co, width + c), mean_part)
-        if past:
-            store_past(gx, p + c, v)
-        else:
-            store(gx, p + c, v)
+        store_past(gx, p + c, v, past)

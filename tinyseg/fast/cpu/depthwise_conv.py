@@ -49,23 +49,23 @@ def grad_w(x, gy, w_shape, stride, pads, dilation=(1, 1)):
 
 
 # ----- on (N, H, W, C) ---------------------------------------------------------------
-def correlate(x, w, stride, pads, dilation, y, y2=NOTHING, spread=(1, 1)):
-    """Write the correlation of x with w (C, KH, KW) to y and y2, the first channels and the others.
+def correlate(x, w, stride, pads, dilation, y, spread=(1, 1)):
+    """Write the correlation of x with w (C, KH, KW) to y.
 
     Before that, x is spread out by zeros: `spread` is the distance between its rows and between its columns.
     """
     plan, _, size = _plan(w.shape, stride, pads, dilation, y.shape, threads())
     scratch = empty((threads(), size))
-    _correlate(len(scratch), x, NOTHING, lay_out_taps(w, dilation[1]), spread, plan, scratch, y, y2)
+    _correlate(len(scratch), x, NOTHING, lay_out_taps(w, dilation[1]), spread, plan, scratch, y)
 
 
-def correlate_transposed(gy, w, stride, pads, dilation, gx, gx2=NOTHING):
-    """Write the gradient of the input of a correlation with w (C, KH, KW) to gx and gx2, as `correlate` does.
+def correlate_transposed(gy, w, stride, pads, dilation, gx):
+    """Write the gradient of the input of a correlation with w (C, KH, KW) to gx.
 
     It is the correlation of gy, its stride undone by zeros in between, with the kernel turned round.
     """
     pads = transposed_pads(pads, w.shape[1:], dilation)
-    correlate(gy, w[:, ::-1, ::-1], (1, 1), pads, dilation, gx, gx2, spread=stride)
+    correlate(gy, w[:, ::-1, ::-1], (1, 1), pads, dilation, gx, spread=stride)
 
 
 def plan_transposed(w, pads, shape):
@@ -127,20 +127,21 @@ def _plan(w_shape, stride, pads, dilation, y_shape, parts):
 
 
 @parallel
-def _correlate(t, x, nothing, w, spread, plan, scratch, y, y2):
+def _correlate(t, x, nothing, w, spread, plan, scratch, y):
     mh, phases, rows, bands = plan[4], plan[10], plan[11], plan[12]
     tasks, T = len(y) * phases * bands, len(scratch)
     for task in range(tasks * t // T, tasks * (t + 1) // T):
         n, a, i0 = task // bands // phases, task // bands % phases, task % bands * rows
         m = min(rows, -(-(y.shape[1] - a) // mh) - i0)
-        _correlate_rows(x, nothing, n, 0, n, a, i0, m, w, spread, plan, scratch[t], y, y2)
+        _correlate_rows(x, nothing, n, 0, n, a, i0, m, w, spread, plan, scratch[t], y, nothing)
 
 
 @njit(**SUBROUTINE)
 def correlate_between(x, nothing, k, above, n, first, last, w, spread, plan, band, y, y2):
     """Compute the rows `first` to `last` - 1 of image n of a correlation without dilation, as `correlate` does.
 
-    The rows of its input that this needs, from row `above` on, are image k of x.
+    The first channels go to y, the others to y2. The rows of the input that this needs, from row `above` on, are image
+    k of x.
     """
     for i0 in range(first, last, plan[11]):
         _correlate_rows(x, nothing, k, above, n, 0, i0, min(plan[11], last - i0), w, spread, plan, band, y, y2)

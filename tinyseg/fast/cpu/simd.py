@@ -172,14 +172,20 @@ def is_large(typing, a):
 
 
 @intrinsic
-def store_past(typing, a, i, v):
-    """`store` past the caches, without reading what was there: for arrays that `is_large`, i a multiple of LANES."""
+def store_past(typing, a, i, v, past):
+    """`store`, if `past` is true past the caches: for an array that `is_large`, and i a multiple of LANES."""
 
     def emit(context, builder, sig, args):
-        emit_store_past(builder, args[2], emit_pointer(context, builder, sig.args[0], *args[:2]))
+        a, i, v, past = args
+        pointer = emit_pointer(context, builder, sig.args[0], a, i)
+        with builder.if_else(past) as (past_them, into_them):
+            with past_them:
+                emit_store_past(builder, v, pointer)
+            with into_them:
+                emit_store(builder, v, pointer)
         return context.get_dummy_value()
 
-    return types.void(a, types.intp, vector), emit
+    return types.void(a, types.intp, vector, types.boolean), emit
 
 
 @intrinsic

@@ -110,16 +110,10 @@ def _add_four(x0, x1, x2, x3, tap, y0, y1, y2, y3):
 
 @njit(inline="always")
 def _store_four(y, p, pitch, past, y0, y1, y2, y3):
-    if past:
-        store_past(y, p, y0)
-        store_past(y, p + pitch, y1)
-        store_past(y, p + 2 * pitch, y2)
-        store_past(y, p + 3 * pitch, y3)
-        return
-    store(y, p, y0)
-    store(y, p + pitch, y1)
-    store(y, p + 2 * pitch, y2)
-    store(y, p + 3 * pitch, y3)
+    store_past(y, p, y0, past)
+    store_past(y, p + pitch, y1, past)
+    store_past(y, p + 2 * pitch, y2, past)
+    store_past(y, p + 3 * pitch, y3, past)
 
 
 @njit(**SUBROUTINE)
